@@ -1,0 +1,1 @@
+//! Gantry's API types (CRDs of group gantry.dev) and the fleet's vocabulary

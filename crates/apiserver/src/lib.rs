@@ -1,0 +1,1 @@
+//! Kubernetes API server over the object store: HTTP, discovery, authentication, admission, watch

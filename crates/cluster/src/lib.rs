@@ -1,0 +1,1 @@
+//! An embedded Kubernetes cluster in one process: API server, controllers, scheduler, simulated nodes

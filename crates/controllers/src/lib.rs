@@ -1,0 +1,1 @@
+//! Workload controllers: what an API server needs to be a cluster

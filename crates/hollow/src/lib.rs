@@ -1,0 +1,1 @@
+//! Simulated nodes: a kubelet's API behaviour without containers

@@ -1,0 +1,1 @@
+//! Fleet-wide controllers: delivery of revisions over the cells of many clusters

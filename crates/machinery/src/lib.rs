@@ -1,0 +1,9 @@
+//! Kubernetes' rules about objects as pure functions.
+//!
+//! Nothing here does I/O, reads a clock or knows of HTTP: an object goes in as
+//! [`serde_json::Value`], an object or a list of [`status::Cause`]s comes out. The API server is
+//! the shell that carries these rules to a socket and a store.
+
+pub mod resource;
+pub mod schema;
+pub mod status;

@@ -1,0 +1,1 @@
+//! Scheduler: a pure core and a shell that speaks the Kubernetes API

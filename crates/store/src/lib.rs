@@ -1,0 +1,1 @@
+//! Revisioned object store: MVCC reads, watch, group-committed durability
