@@ -1,1 +1,40 @@
-//! Revisioned object store: MVCC reads, watch, group-committed durability
+//! The durable, revisioned object store under an API server: what etcd and a watch cache are to
+//! Kubernetes, in one.
+//!
+//! * **One counter.** Every write gets the next [`Revision`]; it is an object's `resourceVersion`
+//!   and a watch's position. It survives restarts and is never reused.
+//! * **Reads cost nothing to others.** The newest state of a bucket is a persistent ordered map;
+//!   a [`Snapshot`] is a copy of its root. Readers, writers and the disk never wait for each other.
+//! * **Watches share one log.** A bucket's last events are kept once; a [`Watch`] is a position in
+//!   them, not a queue. One that falls out of the retained history ends with [`Lagged`].
+//! * **Acknowledged means durable.** One committer takes all queued writes, checks what they
+//!   expect, gives them revisions, commits them in one synced transaction, shows them to readers
+//!   and watchers, and only then answers. Nobody ever sees a write that a power loss could undo.
+//!
+//! Objects are opaque bytes. Callers serialise outside any lock, and the store inserts the decimal
+//! revision at a given offset ([`Op::Put`]), so that an object is serialised once in its life.
+//!
+//! # What is bounded
+//!
+//! The newest state is held in memory whole. History (superseded values, tombstones, events) is
+//! bounded by age, by number a bucket and by bytes a store ([`Options`]). What falls out of it
+//! is removed from disk in bounded slices. Queued writes are bounded by bytes: when the queue is
+//! full, [`Store::commit`] waits.
+
+mod committer;
+mod error;
+mod history;
+mod object;
+mod options;
+mod queue;
+mod snapshot;
+mod state;
+mod store;
+mod watch;
+
+pub use error::{CommitError, ReadError};
+pub use object::{Event, EventKind, Expect, Extension, Key, Op, Revision, Stored, Write};
+pub use options::{Options, Stats};
+pub use snapshot::{Range, Snapshot};
+pub use store::Store;
+pub use watch::{Batch, Lagged, Watch};

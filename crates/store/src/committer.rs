@@ -1,0 +1,360 @@
+//! The one thread that writes: takes what is queued, decides, commits, shows, answers.
+//!
+//! ```text
+//! queue ─▶ prepare ─▶ transaction (synced) ─▶ publish ─▶ answer ─▶ trim history
+//!          expectations,                      maps, logs,          (what falls out is removed
+//!          revisions, stamps                  revision              from disk with later commits)
+//! ```
+//!
+//! A batch is prepared on copies of the map roots. If its transaction fails they are dropped, and
+//! nothing has happened: readers never saw them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::oneshot;
+
+use crate::error::CommitError;
+use crate::history::{Bounds, Channel};
+use crate::object::Extension;
+use crate::queue::{Answer, Request, Taken};
+use crate::state::{Objects, Shared};
+use crate::{Event, EventKind, Expect, Key, Revision, Stored, Write};
+
+/// How often history is looked through for what is too old when nothing is written.
+const SWEEP: Duration = Duration::from_secs(1);
+
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    clock: Clock,
+    /// Cost of all history, over all buckets.
+    history_bytes: usize,
+    swept: Instant,
+}
+
+/// A batch ready to be committed.
+struct Prepared {
+    buckets: FxHashMap<Arc<str>, Working>,
+    /// In the order of their revisions, which are consecutive.
+    events: Vec<Arc<Event>>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+}
+
+/// A bucket as the batch leaves it.
+struct Working {
+    bucket: Arc<str>,
+    objects: Objects,
+}
+
+impl Committer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Committer {
+        Committer {
+            shared,
+            clock: Clock::start(),
+            history_bytes: 0,
+            swept: Instant::now(),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        // Also on a panic: nobody may wait for a committer that is gone.
+        let _end = End(self.shared.clone());
+        loop {
+            match self
+                .shared
+                .queue
+                .take(self.shared.options.batch_writes, SWEEP)
+            {
+                Taken::Requests(requests) => self.commit(requests),
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+            if self.swept.elapsed() >= SWEEP {
+                self.sweep();
+            }
+        }
+    }
+
+    fn commit(&mut self, requests: Vec<Request>) {
+        let prepared = self.prepare(requests);
+        if prepared.events.is_empty() {
+            return answer(prepared.answers);
+        }
+        self.publish(prepared.buckets, &prepared.events);
+        answer(prepared.answers);
+        self.trim_written(&prepared.events);
+    }
+
+    /// Decides each request against the committed state and the requests before it.
+    fn prepare(&self, requests: Vec<Request>) -> Prepared {
+        let mut batch = Prepared {
+            buckets: FxHashMap::default(),
+            events: Vec::with_capacity(requests.len()),
+            answers: Vec::with_capacity(requests.len()),
+        };
+        let mut next = self.shared.newest() + 1;
+        for Request { writes, answer, .. } in requests {
+            let outcome = match self.check(&mut batch, &writes) {
+                Err(current) => Err(CommitError::Conflict { current }),
+                Ok(()) => Ok(writes
+                    .into_iter()
+                    .map(|write| {
+                        let event = self.apply(&mut batch, write, next);
+                        next += 1;
+                        event.object.clone()
+                    })
+                    .collect()),
+            };
+            batch.answers.push((answer, outcome));
+        }
+        batch
+    }
+
+    /// Whether every write finds what it expects, given those before it; else what the first one
+    /// that does not finds instead.
+    fn check(&self, batch: &mut Prepared, writes: &[Write]) -> Result<(), Option<Arc<Stored>>> {
+        // What earlier writes of the same request leave: none, or a version without a revision
+        // that anyone could expect.
+        let mut earlier: FxHashMap<&Key, bool> = FxHashMap::default();
+        for write in writes {
+            let delete = write.op.kind() == EventKind::Delete;
+            let current = self
+                .working(batch, &write.key.bucket)
+                .objects
+                .get(&write.key.name);
+            let (there, revision) = match earlier.get(&write.key) {
+                Some(there) => (*there, None),
+                None => (current.is_some(), current.map(|current| current.revision)),
+            };
+            let holds = match write.expect {
+                Expect::Any => there || !delete,
+                Expect::Absent => !there && !delete,
+                Expect::At(expected) => revision == Some(expected),
+            };
+            if !holds {
+                return Err(current.cloned());
+            }
+            if writes.len() > 1 {
+                earlier.insert(&write.key, !delete);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, batch: &mut Prepared, write: Write, revision: Revision) -> Arc<Event> {
+        let working = self.working(batch, &write.key.bucket);
+        let kind = write.op.kind();
+        let previous = match kind {
+            EventKind::Put => working.objects.get(&write.key.name).cloned(),
+            EventKind::Delete => working.objects.remove(&write.key.name),
+        };
+        // One copy of each name, however many versions and callers there are.
+        let name = match &previous {
+            Some(previous) => previous.key.name.clone(),
+            None => write.key.name,
+        };
+        let object = Arc::new(Stored {
+            key: Key {
+                bucket: working.bucket.clone(),
+                name: name.clone(),
+            },
+            revision,
+            created: previous
+                .as_ref()
+                .map_or(revision, |previous| previous.created),
+            value: write.op.stamped(revision),
+            ext: Extension::new(),
+        });
+        if kind == EventKind::Put {
+            working.objects.insert(name, object.clone());
+        }
+        let event = Arc::new(Event {
+            revision,
+            kind,
+            object,
+            previous,
+            ext: Extension::new(),
+        });
+        batch.events.push(event.clone());
+        event
+    }
+
+    fn working<'a>(&self, batch: &'a mut Prepared, bucket: &Arc<str>) -> &'a mut Working {
+        batch.buckets.entry(bucket.clone()).or_insert_with(|| {
+            match self.shared.state.read().buckets.get(bucket) {
+                Some(slot) => Working {
+                    bucket: slot.channel.bucket.clone(),
+                    objects: slot.objects.clone(),
+                },
+                None => Working {
+                    bucket: bucket.clone(),
+                    objects: Objects::new(),
+                },
+            }
+        })
+    }
+
+    /// Shows a committed batch to readers, then rings for its watchers.
+    fn publish(&mut self, buckets: FxHashMap<Arc<str>, Working>, events: &[Arc<Event>]) {
+        let Some(last) = events.last() else { return };
+        let now = self.clock.now();
+        let mut rings: Vec<Arc<Channel>> = Vec::with_capacity(buckets.len());
+        let mut replaced: Vec<Objects> = Vec::with_capacity(buckets.len());
+        let mut state = self.shared.state.write();
+        for working in buckets.into_values() {
+            let slot = state.slot(&working.bucket);
+            replaced.push(std::mem::replace(&mut slot.objects, working.objects));
+        }
+        for run in events.chunk_by(|a, b| Arc::ptr_eq(&a.object.key.bucket, &b.object.key.bucket)) {
+            let channel = state.slot(&run[0].object.key.bucket).channel.clone();
+            let mut log = channel.log.write();
+            for event in run {
+                self.history_bytes += log.push(event.clone(), now);
+            }
+            drop(log);
+            if !rings.iter().any(|ring| Arc::ptr_eq(ring, &channel)) {
+                rings.push(channel);
+            }
+        }
+        state.revision = last.revision;
+        self.shared.set_newest(last.revision);
+        drop(state);
+        for channel in rings {
+            channel.bell.send_replace(());
+        }
+        let figures = &self.shared.figures;
+        figures.commits.fetch_add(1, Ordering::Relaxed);
+        figures
+            .writes
+            .fetch_add(events.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Holds the buckets just written to their bounds.
+    fn trim_written(&mut self, events: &[Arc<Event>]) {
+        let written: FxHashSet<&Arc<str>> = events
+            .iter()
+            .map(|event| &event.object.key.bucket)
+            .collect();
+        let channels: Vec<Arc<Channel>> = {
+            let state = self.shared.state.read();
+            written
+                .into_iter()
+                .filter_map(|bucket| state.buckets.get(bucket))
+                .map(|slot| slot.channel.clone())
+                .collect()
+        };
+        for channel in channels {
+            self.trim(&channel, usize::MAX);
+        }
+        self.trim_total();
+    }
+
+    /// Holds all buckets to their bounds: what is too old goes even where nothing is written.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        for channel in self.channels() {
+            self.trim(&channel, usize::MAX);
+        }
+    }
+
+    /// Holds the whole history to its bound: the bucket that has most gives until it has an
+    /// eighth less, as often as is needed.
+    fn trim_total(&mut self) {
+        while self.history_bytes > self.shared.options.history_bytes {
+            let excess = self.history_bytes - self.shared.options.history_bytes;
+            let channels = self.channels();
+            let largest = channels
+                .iter()
+                .map(|channel| (channel.log.read().bytes(), channel))
+                .max_by_key(|(bytes, _)| *bytes);
+            let Some((bytes, channel)) = largest else {
+                return;
+            };
+            let keep = bytes - excess.min(bytes.div_ceil(8));
+            let before = self.history_bytes;
+            self.trim(channel, keep);
+            if self.history_bytes == before {
+                return;
+            }
+        }
+    }
+
+    fn trim(&mut self, channel: &Channel, bytes: usize) {
+        let options = &self.shared.options;
+        let age = u64::try_from(options.history_age.as_millis()).unwrap_or(u64::MAX);
+        let bounds = Bounds {
+            since: self.clock.now().saturating_sub(age),
+            events: options.history_events,
+            bytes,
+        };
+        let mut log = channel.log.write();
+        let before = log.bytes();
+        let trimmed = log.trim(bounds);
+        let freed = before - log.bytes();
+        drop(log);
+        self.history_bytes -= freed;
+        drop(trimmed);
+    }
+
+    fn channels(&self) -> Vec<Arc<Channel>> {
+        self.shared
+            .state
+            .read()
+            .buckets
+            .values()
+            .map(|slot| slot.channel.clone())
+            .collect()
+    }
+}
+
+fn answer(answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
+    for (sender, outcome) in answers {
+        // Whoever no longer waits does not need the answer.
+        let _ = sender.send(outcome);
+    }
+}
+
+/// Marks the store as ended when the committer's thread leaves, however it leaves.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.queue.close();
+        self.0.queue.clear();
+        self.0.end();
+    }
+}
+
+/// Wall-clock time that does not jump while the process runs.
+struct Clock {
+    started: Instant,
+    /// Milliseconds since 1970 at `started`.
+    origin: u64,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        let origin = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            started: Instant::now(),
+            origin: millis(origin),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.origin + millis(self.started.elapsed())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,47 @@
+//! Why a read or a write was not carried out.
+
+use std::sync::Arc;
+
+use crate::{Revision, Stored};
+
+/// The error a failed transaction ended with; shared by all writes that were in it.
+pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Why a write was not acknowledged.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The key is not as the write expects it. Nothing was written.
+    #[error("the object is not as the write expects it")]
+    Conflict {
+        /// The object as it is; `None`: there is none. Of several writes, the first that failed.
+        current: Option<Arc<Stored>>,
+    },
+    /// The write itself is malformed. Nothing was written.
+    #[error("cannot write {key}: {reason}")]
+    Invalid { key: String, reason: &'static str },
+    /// There is no room on the disk. Nothing was written; the store works on and writes again
+    /// once there is room.
+    #[error("no room on the disk for the write")]
+    Full(#[source] Cause),
+    /// The disk failed. Nothing was written; the store tries the disk again with the next write.
+    #[error("cannot write to the disk")]
+    Io(#[source] Cause),
+    /// The disk failed in the middle of the commit and cannot be read either: whether the write
+    /// is there shows when the disk is back, as a restart would show it.
+    #[error("the disk failed during the commit, its outcome is not known")]
+    Unknown(#[source] Cause),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why the state or the events of a revision cannot be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The history of this bucket no longer goes back so far.
+    #[error("the revision is no longer retained, the oldest is {oldest}")]
+    Compacted { oldest: Revision },
+    /// There was no such write yet.
+    #[error("the revision is in the future, the newest is {newest}")]
+    Future { newest: Revision },
+}

@@ -1,0 +1,61 @@
+//! What a store can be told, and what it tells about itself.
+
+use std::time::Duration;
+
+use crate::Revision;
+
+/// Bounds of a store. The defaults suit a cluster of some thousand nodes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// History older than this is dropped.
+    pub history_age: Duration,
+    /// The most events retained in one bucket.
+    pub history_events: usize,
+    /// The most bytes that history (superseded values, deleted values and bookkeeping) may hold
+    /// over all buckets; the bucket with the most gives first.
+    pub history_bytes: usize,
+    /// The most bytes of writes waiting for the committer; beyond them `commit` waits.
+    pub queue_bytes: usize,
+    /// The most writes put in one transaction.
+    pub batch_writes: usize,
+    /// Page cache of the file. Reads are served from memory, so it only has to hold the tree's
+    /// inner pages and one batch.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            history_age: Duration::from_secs(600),
+            history_events: 100_000,
+            history_bytes: 128 << 20,
+            queue_bytes: 64 << 20,
+            batch_writes: 1024,
+            cache_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Figures of a running store, all since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Newest committed.
+    pub revision: Revision,
+    /// See [`crate::Store::oldest`].
+    pub oldest: Revision,
+    /// Buckets that hold objects.
+    pub buckets: usize,
+    pub objects: usize,
+    /// Events that a watch could still be given.
+    pub history_events: usize,
+    /// Bytes that history holds, as counted against [`Options::history_bytes`].
+    pub history_bytes: usize,
+    /// Writes committed.
+    pub writes: u64,
+    /// Transactions they were committed in.
+    pub commits: u64,
+    /// Transactions that failed.
+    pub failures: u64,
+    /// Superseded records on disk, waiting to be removed.
+    pub garbage: usize,
+}

@@ -1,0 +1,296 @@
+//! The handle: reads, writes, watches.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::committer::Committer;
+use crate::snapshot::Snapshot;
+use crate::state::{Objects, Shared, State};
+use crate::watch::Watch;
+use crate::{CommitError, Key, Options, ReadError, Revision, Stats, Stored, Write};
+
+/// The most bytes of a bucket's or an object's name.
+const NAME_LIMIT: usize = 4096;
+
+/// A store. Clones are handles of the same store; it closes when [`Store::close`] is called or the
+/// last handle is dropped.
+#[derive(Clone)]
+pub struct Store {
+    owner: Arc<Owner>,
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    ended: tokio::sync::watch::Receiver<()>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl Store {
+    /// A store that lives as long as its handles: the same in everything but that nothing is
+    /// written to disk.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
+    pub fn in_memory(options: Options) -> Store {
+        Store::start(Committer::new(Arc::new(Shared::new(
+            options,
+            State::default(),
+        ))))
+    }
+
+    fn start(committer: Committer) -> Store {
+        let shared = committer.shared().clone();
+        let (alive, ended) = tokio::sync::watch::channel(());
+        let thread = thread::Builder::new().name("store".into()).spawn(move || {
+            committer.run();
+            drop(alive);
+        });
+        if let Err(error) = thread {
+            tracing::error!(%error, "cannot start the store's committer, the store is closed");
+            shared.queue.close();
+            shared.end();
+        }
+        Store {
+            owner: Arc::new(Owner { shared, ended }),
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.owner.shared
+    }
+
+    /// Carries out one write and returns the object as written (for a delete: its last state).
+    /// When it returns, the write is durable and every reader sees it.
+    ///
+    /// Cancel-safe: a call dropped before the write was queued has done nothing; one dropped later
+    /// leaves the write to be carried out.
+    ///
+    /// # Errors
+    /// See [`CommitError`]. On all but `Unknown`, nothing was written.
+    pub async fn commit(&self, write: Write) -> Result<Arc<Stored>, CommitError> {
+        let mut written = self.commit_all(vec![write]).await?;
+        written.pop().ok_or(CommitError::Closed)
+    }
+
+    /// Carries out several writes together or not at all, at consecutive revisions. Each is
+    /// checked against what those before it leave; a version written by the same call cannot be
+    /// expected by its revision.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn commit_all(&self, writes: Vec<Write>) -> Result<Vec<Arc<Stored>>, CommitError> {
+        for write in &writes {
+            if let Some(reason) = malformed(write) {
+                return Err(CommitError::Invalid {
+                    key: write.key.to_string(),
+                    reason,
+                });
+            }
+        }
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer = self.shared().queue.push(writes).await?;
+        answer.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// The newest version of an object.
+    pub fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.shared()
+            .state
+            .read()
+            .buckets
+            .get(&key.bucket)?
+            .objects
+            .get(&key.name)
+            .cloned()
+    }
+
+    /// The newest committed revision of the whole store.
+    pub fn revision(&self) -> Revision {
+        self.shared().newest()
+    }
+
+    /// The oldest revision whose state and later events can be given in *every* bucket. A bucket
+    /// that changes seldom goes further back.
+    pub fn oldest(&self) -> Revision {
+        let state = self.shared().state.read();
+        state
+            .buckets
+            .values()
+            .map(|slot| slot.channel.log.read().floor())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// A bucket as it is. Costs the same for any number of objects.
+    pub fn snapshot(&self, bucket: &str) -> Snapshot {
+        let state = self.shared().state.read();
+        Snapshot {
+            revision: state.revision,
+            objects: state
+                .buckets
+                .get(bucket)
+                .map_or_else(Objects::new, |slot| slot.objects.clone()),
+        }
+    }
+
+    /// A bucket as it was. Costs a little for each event of the bucket since then.
+    ///
+    /// # Errors
+    /// The revision is not retained any more, or has not been written yet.
+    pub fn snapshot_at(&self, bucket: &str, revision: Revision) -> Result<Snapshot, ReadError> {
+        let state = self.shared().state.read();
+        if revision > state.revision {
+            return Err(ReadError::Future {
+                newest: state.revision,
+            });
+        }
+        let Some(slot) = state.buckets.get(bucket) else {
+            return Ok(Snapshot {
+                revision,
+                objects: Objects::new(),
+            });
+        };
+        let mut objects = slot.objects.clone();
+        // Both taken while the state is held, so that they are of one moment; undone without locks.
+        let later = slot.channel.log.read().after(revision);
+        drop(state);
+        for event in later?.iter().rev() {
+            match &event.previous {
+                Some(previous) => objects.insert(previous.key.name.clone(), previous.clone()),
+                None => objects.remove(&event.object.key.name),
+            };
+        }
+        Ok(Snapshot { revision, objects })
+    }
+
+    /// Every event of a bucket after a revision, those of the past first.
+    ///
+    /// # Errors
+    /// The revision is not retained any more, or has not been written yet.
+    pub fn watch(&self, bucket: &str, after: Revision) -> Result<Watch, ReadError> {
+        let channel = self.channel(bucket, after)?;
+        let bell = channel.bell.subscribe();
+        let position = channel.log.read().position_after(after)?;
+        Ok(Watch {
+            shared: self.owner.shared.clone(),
+            channel,
+            bell,
+            position,
+            revision: after,
+        })
+    }
+
+    fn channel(
+        &self,
+        bucket: &str,
+        after: Revision,
+    ) -> Result<Arc<crate::history::Channel>, ReadError> {
+        let state = self.shared().state.read();
+        if after > state.revision {
+            return Err(ReadError::Future {
+                newest: state.revision,
+            });
+        }
+        if let Some(slot) = state.buckets.get(bucket) {
+            return Ok(slot.channel.clone());
+        }
+        drop(state);
+        Ok(self
+            .shared()
+            .state
+            .write()
+            .slot(&bucket.into())
+            .channel
+            .clone())
+    }
+
+    /// The buckets that hold objects, in no order.
+    pub fn buckets(&self) -> Vec<Arc<str>> {
+        let state = self.shared().state.read();
+        state
+            .buckets
+            .iter()
+            .filter(|(_, slot)| !slot.objects.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// How many objects a bucket holds.
+    pub fn count(&self, bucket: &str) -> usize {
+        self.shared()
+            .state
+            .read()
+            .buckets
+            .get(bucket)
+            .map_or(0, |slot| slot.objects.len())
+    }
+
+    pub fn stats(&self) -> Stats {
+        let shared = self.shared();
+        let mut stats = Stats {
+            oldest: self.oldest(),
+            writes: shared.figures.writes.load(Ordering::Relaxed),
+            commits: shared.figures.commits.load(Ordering::Relaxed),
+            failures: shared.figures.failures.load(Ordering::Relaxed),
+            garbage: shared.figures.garbage.load(Ordering::Relaxed),
+            ..Stats::default()
+        };
+        let state = shared.state.read();
+        stats.revision = state.revision;
+        for slot in state.buckets.values() {
+            let log = slot.channel.log.read();
+            stats.objects += slot.objects.len();
+            stats.buckets += usize::from(!slot.objects.is_empty());
+            stats.history_events += log.len();
+            stats.history_bytes += log.bytes();
+        }
+        stats
+    }
+
+    /// Closes the store for all its handles: takes no more writes, carries out those that are
+    /// queued, and returns when nothing of the store is in use any more. Reads still work
+    /// afterwards, watches end.
+    pub async fn close(self) {
+        self.shared().queue.close();
+        let mut ended = self.owner.ended.clone();
+        // An error says that the sender, which the committer's thread holds, is gone.
+        while ended.changed().await.is_ok() {}
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
+    }
+}
+
+fn malformed(write: &Write) -> Option<&'static str> {
+    let name = |name: &str| name.is_empty() || name.len() > NAME_LIMIT;
+    if name(&write.key.bucket) {
+        return Some("the bucket's name is empty or too long");
+    }
+    if name(&write.key.name) {
+        return Some("the name is empty or too long");
+    }
+    if write
+        .op
+        .stamp()
+        .is_some_and(|stamp| stamp > write.op.bytes().len())
+    {
+        return Some("the stamp's offset is beyond the end of the value");
+    }
+    if u32::try_from(write.op.bytes().len()).is_err() {
+        return Some("the value is too large");
+    }
+    None
+}
