@@ -1,1 +1,40 @@
-//! Gantry's API types (CRDs of group gantry.dev) and the fleet's vocabulary
+//! Gantry's API types (CRDs of group `gantry.dev`) and the fleet's vocabulary.
+//!
+//! Kubernetes conventions hold throughout: `spec` is wish and is written by people, `status` is
+//! fact and is written by the hub alone, every action a person can take is a declared field.
+//! The doc comment of a type or field is the text that `kubectl explain` prints.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`labels`] | names of labels, annotations, conditions and finalizers |
+//! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
+//! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
+//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`] | the kinds |
+//! | [`revision`] | what a revision is made of, and a change to one |
+//! | [`crds`] | the CustomResourceDefinitions, generated from the types |
+
+pub mod app;
+pub mod cluster;
+pub mod count;
+pub mod crds;
+pub mod group;
+pub mod labels;
+pub mod release;
+pub mod revision;
+pub mod span;
+pub mod strategy;
+
+pub use app::{App, AppSpec};
+pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
+pub use count::CountOrPercent;
+pub use crds::crds;
+pub use group::{Group, GroupSpec, GroupStatus};
+pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
+pub use revision::{RevisionChange, RevisionSpec};
+pub use span::Span;
+pub use strategy::{Strategy, StrategySpec};
+
+/// The API group of every kind in this crate.
+pub const GROUP: &str = "gantry.dev";
+/// The one version served and stored.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,20 @@
+//! The CustomResourceDefinitions, generated from the types.
+//!
+//! `crds/*.yaml` of this crate is their committed form, for `kubectl apply` and for review; a test
+//! holds it to the types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+use crate::{App, Cluster, Group, Release, Strategy};
+
+/// All of Gantry's CustomResourceDefinitions.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        Cluster::crd(),
+        App::crd(),
+        Group::crd(),
+        Strategy::crd(),
+        Release::crd(),
+    ]
+}

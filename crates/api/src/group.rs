@@ -1,0 +1,311 @@
+//! `Group`: an App's instances in one environment; the smallest unit of release.
+
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "clippy takes the type of two printer columns for one attribute"
+)]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::ServicePort,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    count::CountOrPercent,
+    revision::{RevisionRef, RevisionSpec},
+    strategy::StrategyChoice,
+};
+
+/// Where an App's instances run in one environment, how many, and on which revision they begin.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "gantry.dev",
+    version = "v1alpha1",
+    kind = "Group",
+    plural = "groups",
+    namespaced,
+    status = "GroupStatus",
+    category = "gantry",
+    derive = "PartialEq",
+    doc = "A Group is an App's instances in one environment, over one or more cells: one StatefulSet a cell. It is the smallest unit of release.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "App", type_ = "string", json_path = ".spec.app"),
+    printcolumn(name = "Env", type_ = "string", json_path = ".spec.environment"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.ready"),
+    printcolumn(
+        name = "In-Service",
+        type_ = "integer",
+        json_path = ".status.inService"
+    ),
+    printcolumn(
+        name = "Revision",
+        type_ = "integer",
+        json_path = ".status.current.revision"
+    ),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.current.image"),
+    printcolumn(
+        name = "Release",
+        type_ = "string",
+        json_path = ".status.target.release",
+        description = "The Release under way"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupSpec {
+    /// The App, in the same namespace.
+    #[schemars(length(min = 1))]
+    pub app: String,
+    /// The environment: prod, staging …
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub environment: String,
+    /// How many instances, over all cells.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
+    /// Where they run.
+    pub placement: Placement,
+    /// The revision that a new Group begins with. Afterwards Releases change it, and the hub writes
+    /// here what they brought; an edit by hand changes nothing and is reported in the status.
+    pub revision: RevisionSpec,
+    /// What is said to the network about instances' addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// How its Releases go, unless they say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyChoice>,
+    /// How much of it must stay up.
+    #[serde(default)]
+    pub availability: Availability,
+    /// Services on each member. None given: one ClusterIP Service named as the Group with the App's
+    /// ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<GroupService>,
+    /// How many revisions that are no longer in use are kept to go back to.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1))]
+    pub revision_history_limit: i32,
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn ten() -> i32 {
+    10
+}
+
+/// Where instances run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// Cells and their shares. Replicas are divided by weight (largest remainder, earlier cells first).
+    #[schemars(length(min = 1))]
+    pub cells: Vec<CellShare>,
+    /// How instances spread over the nodes of a cell.
+    #[serde(default)]
+    pub spread: Spread,
+}
+
+/// One cell's share of a Group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CellShare {
+    /// Name of the cell.
+    pub name: String,
+    /// Its weight against the other cells'. 0: no instances, but those there are removed in order.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 10000))]
+    pub weight: i32,
+}
+
+/// How instances spread over the nodes of a cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spread {
+    /// By how many instances two nodes may differ.
+    #[schemars(range(min = 1))]
+    pub max_skew: i32,
+    /// Whether an instance that would break the rule waits instead of being placed.
+    pub required: bool,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self {
+            max_skew: 1,
+            required: false,
+        }
+    }
+}
+
+/// What is said to the network about instances' addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// An instance keeps its address for life.
+    #[serde(default)]
+    pub sticky: bool,
+    /// The pool addresses come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+}
+
+/// How much of a Group must stay up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Availability {
+    /// How many instances may be out of service at once, by releases and by evictions.
+    pub max_unavailable: CountOrPercent,
+}
+
+impl Default for Availability {
+    fn default() -> Self {
+        Self {
+            max_unavailable: CountOrPercent::Percent(10),
+        }
+    }
+}
+
+/// A Service that the hub keeps on each member, selecting the Group's instances.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupService {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// ClusterIP, NodePort or LoadBalancer.
+    #[serde(rename = "type", default)]
+    pub kind: ServiceType,
+    /// No virtual address: the name resolves to the instances.
+    #[serde(default)]
+    pub headless: bool,
+    /// Its ports.
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+    /// Labels to set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations to set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// `ClientIP` keeps a client on one instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<String>,
+}
+
+/// How a Service is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// From inside the cluster.
+    #[default]
+    #[serde(rename = "ClusterIP")]
+    ClusterIp,
+    /// On a port of every node.
+    NodePort,
+    /// Through a load balancer of the cloud.
+    LoadBalancer,
+}
+
+impl ServiceType {
+    /// The name as Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+        }
+    }
+}
+
+/// What the hub knows of the Group. Counts of a member that cannot be reached are the last known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStatus {
+    /// `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The revision that the Group is on; new instances and lost ones come back on it. Changes when a
+    /// Release succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<RevisionRef>,
+    /// The revision that a Release is bringing, while one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<RevisionRef>,
+    /// Instances that exist.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Instances whose containers are ready, in traffic or not.
+    #[serde(default)]
+    pub ready: i32,
+    /// Instances that receive traffic.
+    #[serde(default)]
+    pub in_service: i32,
+    /// Instances on the target revision, or on the current one where no Release runs.
+    #[serde(default)]
+    pub updated: i32,
+    /// The same by cell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<GroupCellStatus>,
+    /// Label selector of the instances, as text, for the scale subresource.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub selector: String,
+    /// `Ready`: as many instances in service as wished. `Placed`: every cell is known and reachable and
+    /// took the wish. `Settled`: every instance is on the current revision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What keeps the Group from its wish, in one line; empty when nothing does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// A Group's instances in one cell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupCellStatus {
+    /// The cell.
+    pub name: String,
+    /// The member that the cell belongs to.
+    #[serde(default)]
+    pub cluster: String,
+    /// Instances wished for.
+    pub desired: i32,
+    /// Instances that exist.
+    pub replicas: i32,
+    /// Instances whose containers are ready.
+    pub ready: i32,
+    /// Instances that receive traffic.
+    pub in_service: i32,
+    /// Instances on the target revision, or on the current one where no Release runs.
+    pub updated: i32,
+    /// Since when the cell's member cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_since: Option<Time>,
+}
+
+impl Group {
+    /// Name of the StatefulSet of this Group in `cell`, and so the stem of its instances' names.
+    pub fn set_name(group: &str, cell: &str) -> String {
+        format!("{group}-{cell}")
+    }
+
+    /// Name of an instance.
+    pub fn instance_name(group: &str, cell: &str, ordinal: i32) -> String {
+        format!("{group}-{cell}-{ordinal}")
+    }
+}
