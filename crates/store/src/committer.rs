@@ -9,25 +9,40 @@
 //! A batch is prepared on copies of the map roots. If its transaction fails they are dropped, and
 //! nothing has happened: readers never saw them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
+use crate::disk::{Changes, Disk, Failure};
 use crate::error::CommitError;
-use crate::history::{Bounds, Channel};
+use crate::history::{Bounds, Channel, Entry};
+use crate::load::Loaded;
 use crate::object::Extension;
 use crate::queue::{Answer, Request, Taken};
 use crate::state::{Objects, Shared};
-use crate::{Event, EventKind, Expect, Key, Revision, Stored, Write};
+use crate::{Event, EventKind, Expect, Key, Options, Revision, Stored, Write};
 
 /// How often history is looked through for what is too old when nothing is written.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long nothing must be written before a transaction is made only to remove garbage.
+const IDLE: Duration = Duration::from_millis(50);
+/// The most records removed in such a transaction: what a write coming then has to wait for.
+const SLICE: usize = 512;
 
 pub(crate) struct Committer {
     shared: Arc<Shared>,
+    /// `None`: the store is in memory only.
+    disk: Option<Disk>,
+    /// A batch that may or may not be on the disk. Nothing is written before it is known.
+    doubtful: Option<Prepared>,
+    /// Records on disk that nothing needs any more, in the order in which they may be removed.
+    garbage: VecDeque<Revision>,
+    /// Floors of the history that the disk does not have yet.
+    floors: FxHashMap<Arc<str>, Revision>,
     clock: Clock,
     /// Cost of all history, over all buckets.
     history_bytes: usize,
@@ -40,6 +55,8 @@ struct Prepared {
     /// In the order of their revisions, which are consecutive.
     events: Vec<Arc<Event>>,
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// When it is committed, in milliseconds since 1970.
+    at: u64,
 }
 
 /// A bucket as the batch leaves it.
@@ -49,13 +66,20 @@ struct Working {
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>) -> Committer {
-        Committer {
-            shared,
-            clock: Clock::start(),
-            history_bytes: 0,
+    pub(crate) fn new(options: Options, disk: Option<Disk>, loaded: Loaded) -> Committer {
+        let mut committer = Committer {
+            shared: Arc::new(Shared::new(options, loaded.state)),
+            disk,
+            doubtful: None,
+            garbage: loaded.garbage,
+            floors: FxHashMap::default(),
+            clock: Clock::start(loaded.latest),
+            history_bytes: loaded.history_bytes,
             swept: Instant::now(),
-        }
+        };
+        committer.sweep();
+        committer.trim_total();
+        committer
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -67,29 +91,129 @@ impl Committer {
         // Also on a panic: nobody may wait for a committer that is gone.
         let _end = End(self.shared.clone());
         loop {
+            let patience = if self.garbage.is_empty() { SWEEP } else { IDLE };
             match self
                 .shared
                 .queue
-                .take(self.shared.options.batch_writes, SWEEP)
+                .take(self.shared.options.batch_writes, patience)
             {
                 Taken::Requests(requests) => self.commit(requests),
-                Taken::Nothing => {}
+                Taken::Nothing => self.compact(),
                 Taken::Closed => break,
             }
             if self.swept.elapsed() >= SWEEP {
                 self.sweep();
+                self.trim_total();
             }
         }
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
-        let prepared = self.prepare(requests);
-        if prepared.events.is_empty() {
-            return answer(prepared.answers);
+        if let Err(error) = self.resolve() {
+            for request in requests {
+                reply(request.answer, Err(error.clone()));
+            }
+            return;
         }
-        self.publish(prepared.buckets, &prepared.events);
-        answer(prepared.answers);
-        self.trim_written(&prepared.events);
+        let batch = self.prepare(requests);
+        if batch.events.is_empty() {
+            return answer(batch.answers);
+        }
+        // Twice what is added, so that the backlog shrinks under any load.
+        let slice = self.garbage.len().min(2 * batch.events.len());
+        match self.write(&batch.events, batch.at, slice) {
+            Ok(()) => {
+                let buckets: Vec<Arc<str>> = batch.buckets.keys().cloned().collect();
+                answer(self.publish(batch));
+                self.trim_written(&buckets);
+            }
+            Err(failure) => self.fail(batch, failure),
+        }
+    }
+
+    fn fail(&mut self, mut batch: Prepared, failure: Failure) {
+        let unknown = matches!(failure, Failure::Unknown(_));
+        let error = failure.into_commit_error();
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            writes = batch.events.len(),
+            "commit failed"
+        );
+        self.shared.figures.failures.fetch_add(1, Ordering::Relaxed);
+        for (sender, _) in batch.answers.drain(..) {
+            reply(sender, Err(error.clone()));
+        }
+        if unknown {
+            self.doubtful = Some(batch);
+        }
+    }
+
+    /// Finds out about a batch whose outcome is not known, and shows it if it is on the disk.
+    fn resolve(&mut self) -> Result<(), CommitError> {
+        let Some(batch) = self.doubtful.take() else {
+            return Ok(());
+        };
+        let (Some(disk), Some(last)) = (&mut self.disk, batch.events.last()) else {
+            return Ok(());
+        };
+        match disk.landed(last.revision) {
+            Ok(true) => {
+                let buckets: Vec<Arc<str>> = batch.buckets.keys().cloned().collect();
+                answer(self.publish(batch));
+                self.trim_written(&buckets);
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(error) => {
+                self.doubtful = Some(batch);
+                // Of the batch that would come next, it is known that nothing is written.
+                Err(Failure::Undone(error).into_commit_error())
+            }
+        }
+    }
+
+    /// Removes garbage while there is nothing else to do.
+    fn compact(&mut self) {
+        if self.garbage.is_empty() || self.resolve().is_err() {
+            return;
+        }
+        let slice = self.garbage.len().min(SLICE);
+        if let Err(failure) = self.write(&[], self.clock.now(), slice) {
+            let error = failure.into_commit_error();
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot remove old records"
+            );
+        }
+    }
+
+    /// One transaction: events, and the first `slice` records of the garbage.
+    fn write(&mut self, events: &[Arc<Event>], at: u64, slice: usize) -> Result<(), Failure> {
+        let Some(disk) = &mut self.disk else {
+            return Ok(());
+        };
+        let garbage: Vec<Revision> = self.garbage.iter().take(slice).copied().collect();
+        // A floor is on disk before or with the first record it lets go.
+        let floors: Vec<_> = match slice {
+            0 => Vec::new(),
+            _ => self
+                .floors
+                .iter()
+                .map(|(bucket, floor)| (bucket.clone(), *floor))
+                .collect(),
+        };
+        disk.commit(&Changes {
+            events,
+            at,
+            garbage: &garbage,
+            floors: &floors,
+        })?;
+        if slice > 0 {
+            self.floors.clear();
+            self.garbage.drain(..slice);
+            self.count_garbage();
+        }
+        Ok(())
     }
 
     /// Decides each request against the committed state and the requests before it.
@@ -98,6 +222,7 @@ impl Committer {
             buckets: FxHashMap::default(),
             events: Vec::with_capacity(requests.len()),
             answers: Vec::with_capacity(requests.len()),
+            at: self.clock.now(),
         };
         let mut next = self.shared.newest() + 1;
         for Request { writes, answer, .. } in requests {
@@ -201,32 +326,39 @@ impl Committer {
         })
     }
 
-    /// Shows a committed batch to readers, then rings for its watchers.
-    fn publish(&mut self, buckets: FxHashMap<Arc<str>, Working>, events: &[Arc<Event>]) {
-        let Some(last) = events.last() else { return };
-        let now = self.clock.now();
+    /// Shows a committed batch to readers, then rings for its watchers. Gives back the answers.
+    fn publish(&mut self, batch: Prepared) -> Vec<(oneshot::Sender<Answer>, Answer)> {
+        let Prepared {
+            buckets,
+            events,
+            answers,
+            at,
+        } = batch;
         let mut rings: Vec<Arc<Channel>> = Vec::with_capacity(buckets.len());
+        // Dropped after the lock is released.
         let mut replaced: Vec<Objects> = Vec::with_capacity(buckets.len());
         let mut state = self.shared.state.write();
         for working in buckets.into_values() {
             let slot = state.slot(&working.bucket);
             replaced.push(std::mem::replace(&mut slot.objects, working.objects));
         }
-        for run in events.chunk_by(|a, b| Arc::ptr_eq(&a.object.key.bucket, &b.object.key.bucket)) {
+        for run in events.chunk_by(|a, b| a.object.key.bucket == b.object.key.bucket) {
             let channel = state.slot(&run[0].object.key.bucket).channel.clone();
             let mut log = channel.log.write();
             for event in run {
-                self.history_bytes += log.push(event.clone(), now);
+                self.history_bytes += log.push(event.clone(), at);
             }
             drop(log);
             if !rings.iter().any(|ring| Arc::ptr_eq(ring, &channel)) {
                 rings.push(channel);
             }
         }
-        state.revision = last.revision;
-        self.shared.set_newest(last.revision);
+        if let Some(last) = events.last() {
+            state.revision = last.revision;
+            self.shared.set_newest(last.revision);
+        }
         drop(state);
-        for channel in rings {
+        for channel in &rings {
             channel.bell.send_replace(());
         }
         let figures = &self.shared.figures;
@@ -234,24 +366,22 @@ impl Committer {
         figures
             .writes
             .fetch_add(events.len() as u64, Ordering::Relaxed);
+        answers
     }
 
-    /// Holds the buckets just written to their bounds.
-    fn trim_written(&mut self, events: &[Arc<Event>]) {
-        let written: FxHashSet<&Arc<str>> = events
-            .iter()
-            .map(|event| &event.object.key.bucket)
-            .collect();
-        let channels: Vec<Arc<Channel>> = {
-            let state = self.shared.state.read();
-            written
-                .into_iter()
-                .filter_map(|bucket| state.buckets.get(bucket))
-                .map(|slot| slot.channel.clone())
-                .collect()
-        };
-        for channel in channels {
-            self.trim(&channel, usize::MAX);
+    /// Holds buckets just written, and the whole history, to their bounds.
+    fn trim_written(&mut self, buckets: &[Arc<str>]) {
+        for bucket in buckets {
+            let channel = self
+                .shared
+                .state
+                .read()
+                .buckets
+                .get(bucket)
+                .map(|slot| slot.channel.clone());
+            if let Some(channel) = channel {
+                self.trim(&channel, usize::MAX);
+            }
         }
         self.trim_total();
     }
@@ -300,7 +430,25 @@ impl Committer {
         let freed = before - log.bytes();
         drop(log);
         self.history_bytes -= freed;
-        drop(trimmed);
+        let (Some(_), Some(last)) = (&self.disk, trimmed.last()) else {
+            return;
+        };
+        self.floors
+            .insert(channel.bucket.clone(), last.event.revision);
+        for Entry { event, .. } in trimmed {
+            self.garbage
+                .extend(event.previous.as_ref().map(|previous| previous.revision));
+            self.garbage
+                .extend((event.kind == EventKind::Delete).then_some(event.revision));
+        }
+        self.count_garbage();
+    }
+
+    fn count_garbage(&self) {
+        self.shared
+            .figures
+            .garbage
+            .store(self.garbage.len(), Ordering::Relaxed);
     }
 
     fn channels(&self) -> Vec<Arc<Channel>> {
@@ -316,9 +464,13 @@ impl Committer {
 
 fn answer(answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
     for (sender, outcome) in answers {
-        // Whoever no longer waits does not need the answer.
-        let _ = sender.send(outcome);
+        reply(sender, outcome);
     }
+}
+
+fn reply(sender: oneshot::Sender<Answer>, outcome: Answer) {
+    // Whoever no longer waits does not need the answer.
+    let _ = sender.send(outcome);
 }
 
 /// Marks the store as ended when the committer's thread leaves, however it leaves.
@@ -340,13 +492,15 @@ struct Clock {
 }
 
 impl Clock {
-    fn start() -> Clock {
+    /// Begins no earlier than `latest`, so that what was committed before does not look younger
+    /// than what follows.
+    fn start(latest: u64) -> Clock {
         let origin = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         Clock {
             started: Instant::now(),
-            origin: millis(origin),
+            origin: millis(origin).max(latest),
         }
     }
 

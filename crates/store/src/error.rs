@@ -1,11 +1,44 @@
 //! Why a read or a write was not carried out.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::{Revision, Stored};
 
 /// The error a failed transaction ended with; shared by all writes that were in it.
 pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot write to {}", path.display())]
+    Unwritable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is in use by another process", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} was written by a newer version (format {found}; this version knows {supported})", path.display())]
+    Newer {
+        path: PathBuf,
+        found: u64,
+        supported: u64,
+    },
+    /// Nothing of it is served. The file is left as it is for whoever wants to save what can be
+    /// saved.
+    #[error("{} is damaged: {reason}", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("cannot read {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start the store's thread")]
+    Thread(#[source] io::Error),
+}
 
 /// Why a write was not acknowledged.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -59,6 +59,11 @@ pub(crate) struct Bounds {
 }
 
 impl Log {
+    /// For a log that is not yet shared.
+    pub(crate) fn set_floor(&mut self, floor: Revision) {
+        self.floor = floor;
+    }
+
     pub(crate) fn floor(&self) -> Revision {
         self.floor
     }

@@ -22,17 +22,21 @@
 //! full, [`Store::commit`] waits.
 
 mod committer;
+mod disk;
 mod error;
+mod folder;
 mod history;
+mod load;
 mod object;
 mod options;
 mod queue;
+mod record;
 mod snapshot;
 mod state;
 mod store;
 mod watch;
 
-pub use error::{CommitError, ReadError};
+pub use error::{CommitError, OpenError, ReadError};
 pub use object::{Event, EventKind, Expect, Extension, Key, Op, Revision, Stored, Write};
 pub use options::{Options, Stats};
 pub use snapshot::{Range, Snapshot};

@@ -1,14 +1,19 @@
 //! The handle: reads, writes, watches.
 
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
+use std::{io, thread};
 
 use crate::committer::Committer;
+use crate::disk::{Disk, LoadError, Medium};
+use crate::folder::Folder;
+use crate::load::Loaded;
 use crate::snapshot::Snapshot;
-use crate::state::{Objects, Shared, State};
+use crate::state::{Objects, Shared};
 use crate::watch::Watch;
-use crate::{CommitError, Key, Options, ReadError, Revision, Stats, Stored, Write};
+use crate::{CommitError, Key, OpenError, Options, ReadError, Revision, Stats, Stored, Write};
 
 /// The most bytes of a bucket's or an object's name.
 const NAME_LIMIT: usize = 4096;
@@ -32,33 +37,65 @@ impl Drop for Owner {
 }
 
 impl Store {
-    /// A store that lives as long as its handles: the same in everything but that nothing is
-    /// written to disk.
+    /// Opens the store in a folder, making both if they are not there. The folder is this
+    /// process's alone until the store is closed.
+    ///
+    /// Reads and checks every record: call it where blocking is allowed.
     ///
     /// # Errors
-    /// The system cannot start a thread.
-    pub fn in_memory(options: Options) -> Store {
-        Store::start(Committer::new(Arc::new(Shared::new(
-            options,
-            State::default(),
-        ))))
+    /// See [`OpenError`].
+    pub fn open(dir: &Path, options: Options) -> Result<Store, OpenError> {
+        let folder = Folder::open(dir)?;
+        let path = folder.file();
+        Store::open_on(Box::new(folder), &path, options)
     }
 
-    fn start(committer: Committer) -> Store {
+    /// `path` is what errors name.
+    pub(crate) fn open_on(
+        medium: Box<dyn Medium>,
+        path: &Path,
+        options: Options,
+    ) -> Result<Store, OpenError> {
+        // The database trusts some of what it reads: what it runs into then is damage too.
+        let read = panic::catch_unwind(AssertUnwindSafe(|| {
+            let disk = Disk::open(medium, options.cache_bytes)?;
+            let mut loaded = Loaded::default();
+            disk.load(&mut loaded)?;
+            Ok((disk, loaded))
+        }));
+        let (disk, loaded) = read
+            .unwrap_or_else(|_| Err(LoadError::Corrupt("its pages make no sense".into())))
+            .map_err(|error| OpenError::of(path, error))?;
+        Store::start(Committer::new(options, Some(disk), loaded)).map_err(OpenError::Thread)
+    }
+
+    /// A store that lives as long as its handles: the same in everything but that nothing is
+    /// written to disk.
+    pub fn in_memory(options: Options) -> Store {
+        let committer = Committer::new(options, None, Loaded::default());
         let shared = committer.shared().clone();
-        let (alive, ended) = tokio::sync::watch::channel(());
-        let thread = thread::Builder::new().name("store".into()).spawn(move || {
-            committer.run();
-            drop(alive);
-        });
-        if let Err(error) = thread {
-            tracing::error!(%error, "cannot start the store's committer, the store is closed");
+        Store::start(committer).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot start the store's thread, the store is closed");
+            let (_, ended) = tokio::sync::watch::channel(());
             shared.queue.close();
             shared.end();
-        }
-        Store {
+            Store {
+                owner: Arc::new(Owner { shared, ended }),
+            }
+        })
+    }
+
+    fn start(committer: Committer) -> Result<Store, io::Error> {
+        let shared = committer.shared().clone();
+        let (alive, ended) = tokio::sync::watch::channel(());
+        thread::Builder::new().name("store".into()).spawn(move || {
+            // Dropped last, when the file is closed.
+            let _alive = alive;
+            committer.run();
+        })?;
+        Ok(Store {
             owner: Arc::new(Owner { shared, ended }),
-        }
+        })
     }
 
     fn shared(&self) -> &Shared {

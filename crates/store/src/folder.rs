@@ -1,0 +1,225 @@
+//! The folder a store lies in: its lock, its file, their permissions.
+//!
+//! ```text
+//! lock        held by the process that has the store open
+//! store.redb  the store (see `disk`)
+//! store.new   a file that was not finished; removed
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, DatabaseError, StorageBackend};
+
+use crate::disk;
+use crate::disk::{Disk, LoadError, Medium};
+use crate::error::OpenError;
+
+const STORE: &str = "store.redb";
+const UNFINISHED: &str = "store.new";
+const LOCK: &str = "lock";
+
+/// A folder this process has to itself.
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// A sync failed since the file was opened.
+    sync_failed: Arc<AtomicBool>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Folder {
+    /// Locks the folder, making it and an empty store in it where there are none.
+    pub(crate) fn open(path: &Path) -> Result<Folder, OpenError> {
+        let unwritable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Unwritable { path, source }
+        };
+        make(path).map_err(unwritable(path))?;
+        let lock_path = path.join(LOCK);
+        let lock = private().open(&lock_path).map_err(unwritable(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(unwritable(&lock_path)(source)),
+        }
+        let folder = Folder {
+            path: path.to_owned(),
+            sync_failed: Arc::default(),
+            _lock: lock,
+        };
+        if !folder
+            .file()
+            .try_exists()
+            .map_err(unwritable(&folder.file()))?
+        {
+            folder
+                .create()
+                .map_err(|error| OpenError::of(&folder.file(), LoadError::Database(error)))?;
+        }
+        Ok(folder)
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// Made under another name first: a file of the store's name is a whole store.
+    fn create(&self) -> Result<(), redb::Error> {
+        let unfinished = self.path.join(UNFINISHED);
+        let file = private().truncate(true).open(&unfinished)?;
+        let database = Builder::new().create_file(file)?;
+        Disk::initialise(&database)?;
+        drop(database);
+        self.rename(&unfinished)?;
+        Ok(())
+    }
+
+    fn rename(&self, unfinished: &Path) -> io::Result<()> {
+        fs::rename(unfinished, self.file())?;
+        sync(&self.path)
+    }
+}
+
+impl Medium for Folder {
+    fn open(&mut self, builder: &Builder) -> Result<Database, DatabaseError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.file())?;
+        self.sync_failed.store(false, Ordering::Release);
+        let backend = Watched {
+            file: FileBackend::new(file)?,
+            sync_failed: self.sync_failed.clone(),
+        };
+        builder.create_with_backend(backend)
+    }
+
+    /// After a failed sync, Linux may give back from memory what never reached the disk, and takes
+    /// it for written. A copy makes what is read and what is on disk the same again.
+    fn settle(&mut self) -> io::Result<()> {
+        if !self.sync_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let unfinished = self.path.join(UNFINISHED);
+        let copied = (|| {
+            let mut copy = private().truncate(true).open(&unfinished)?;
+            io::copy(&mut File::open(self.file())?, &mut copy)?;
+            copy.sync_all()?;
+            self.rename(&unfinished)
+        })();
+        if copied.is_err() {
+            // Gives its room back; the next attempt truncates it if this fails too.
+            let _ = fs::remove_file(&unfinished);
+        }
+        copied
+    }
+}
+
+/// A file that remembers that a sync failed.
+#[derive(Debug)]
+struct Watched {
+    file: FileBackend,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file
+            .sync_data()
+            .inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Opens or makes a file that only its owner can read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes a folder's entries durable.
+fn sync(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(path)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+impl OpenError {
+    /// Names the file and sorts out what went wrong with it.
+    pub(crate) fn of(path: &Path, error: LoadError) -> OpenError {
+        let path = path.to_owned();
+        match error {
+            LoadError::Newer(found) => OpenError::Newer {
+                path,
+                found,
+                supported: disk::FORMAT,
+            },
+            LoadError::Corrupt(reason) => OpenError::Corrupt { path, reason },
+            LoadError::Database(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse { path },
+            LoadError::Database(redb::Error::Io(source)) => match source.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput => OpenError::Corrupt {
+                    path,
+                    reason: source.to_string(),
+                },
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    OpenError::Unwritable { path, source }
+                }
+                _ => OpenError::Io { path, source },
+            },
+            LoadError::Database(error) => OpenError::Corrupt {
+                path,
+                reason: error.to_string(),
+            },
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What a store keeps over a restart, and what it says when it cannot be opened.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of tests fails as a test does"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gantry_store::{EventKind, Expect, Key, Op, OpenError, Options, ReadError, Store, Write};
+
+fn put(bucket: &str, name: &str, value: &str) -> Write {
+    let op = Op::Put {
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        stamp: Some(value.len()),
+    };
+    Write {
+        key: Key::new(bucket, name),
+        expect: Expect::Any,
+        op,
+    }
+}
+
+fn delete(bucket: &str, name: &str) -> Write {
+    let op = Op::Delete {
+        last: Bytes::from_static(b"last"),
+        stamp: None,
+    };
+    Write {
+        key: Key::new(bucket, name),
+        expect: Expect::Any,
+        op,
+    }
+}
+
+type Contents = Vec<(String, u64, u64, Bytes)>;
+
+/// All objects, by key, with their revisions and values.
+fn contents(store: &Store) -> Contents {
+    let mut all: Vec<_> = store
+        .buckets()
+        .iter()
+        .flat_map(|bucket| store.snapshot(bucket).iter().cloned().collect::<Vec<_>>())
+        .map(|object| {
+            (
+                object.key.to_string(),
+                object.revision,
+                object.created,
+                object.value.clone(),
+            )
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "the condition was not met in time"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_goes_on_where_it_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(store.revision(), 1);
+    for write in [
+        put("/pods", "a", "1-"),
+        put("/pods", "b", "2-"),
+        put("/nodes", "n", "3-"),
+        put("/pods", "a", "4-"),
+        delete("/pods", "b"),
+    ] {
+        store.commit(write).await.unwrap();
+    }
+    let (before, revision) = (contents(&store), store.revision());
+    store.close().await;
+
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(contents(&store), before);
+    assert_eq!(store.revision(), revision);
+    // History is there too.
+    let batch = store.watch("/pods", 2).unwrap().next().await.unwrap();
+    let seen: Vec<_> = batch
+        .events
+        .iter()
+        .map(|e| (e.revision, e.kind, e.previous.as_ref().map(|p| p.revision)))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (3, EventKind::Put, None),
+            (5, EventKind::Put, Some(2)),
+            (6, EventKind::Delete, Some(3))
+        ]
+    );
+    assert_eq!(
+        store
+            .snapshot_at("/pods", 4)
+            .unwrap()
+            .get("a")
+            .unwrap()
+            .value,
+        "1-2"
+    );
+    let next = store.commit(put("/pods", "b", "5-")).await.unwrap();
+    assert_eq!((next.revision, next.created), (7, 7));
+}
+
+#[tokio::test]
+async fn what_fell_out_of_history_leaves_the_disk_and_stays_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        history_events: 3,
+        ..Options::default()
+    };
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    for round in 0..50 {
+        for name in ["a", "b", "c"] {
+            store
+                .commit(put("/pods", name, &format!("{round}-")))
+                .await
+                .unwrap();
+        }
+        store.commit(delete("/pods", "b")).await.unwrap();
+    }
+    store.commit(put("/nodes", "n", "x")).await.unwrap();
+    until(|| store.stats().garbage == 0).await;
+    let (before, revision, oldest) = (contents(&store), store.revision(), store.oldest());
+    store.close().await;
+
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    assert_eq!(
+        (contents(&store), store.revision(), store.oldest()),
+        (before.clone(), revision, oldest)
+    );
+    assert!(matches!(
+        store.watch("/pods", oldest - 1),
+        Err(ReadError::Compacted { .. })
+    ));
+    assert!(store.watch("/pods", oldest).is_ok());
+    assert!(store.watch("/nodes", 1).is_ok());
+    assert_eq!(store.stats().garbage, 0);
+    // A bucket that is empty, and whose last tombstone is gone, still counts its revisions.
+    let all: Vec<_> = before
+        .iter()
+        .map(|(key, ..)| key.split_once(' ').unwrap())
+        .map(|(bucket, name)| delete(bucket, name))
+        .collect();
+    store.commit_all(all).await.unwrap();
+    let revision = store.revision();
+    store.close().await;
+    let options = Options {
+        history_events: 0,
+        ..options
+    };
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    until(|| store.stats().garbage == 0).await;
+    store.close().await;
+    let store = Store::open(dir.path(), options).unwrap();
+    assert_eq!(store.revision(), revision);
+    assert_eq!(store.stats().objects, 0);
+    let watch = store.watch("/pods", 1);
+    assert!(matches!(watch, Err(ReadError::Compacted { oldest }) if oldest > 1));
+}
+
+#[tokio::test]
+async fn history_ages_out_where_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        history_age: Duration::from_millis(1),
+        ..Options::default()
+    };
+    let store = Store::open(dir.path(), options).unwrap();
+    store.commit(put("/pods", "a", "1-")).await.unwrap();
+    store.commit(put("/pods", "a", "2-")).await.unwrap();
+    until(|| store.stats().history_events == 0 && store.stats().garbage == 0).await;
+    assert_eq!(store.oldest(), 3);
+    assert_eq!(store.count("/pods"), 1);
+}
+
+#[tokio::test]
+async fn a_folder_has_one_user_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let second = Store::open(dir.path(), Options::default());
+    assert!(matches!(second, Err(OpenError::InUse { path }) if path == dir.path()));
+    store.close().await;
+    Store::open(dir.path(), Options::default())
+        .unwrap()
+        .close()
+        .await;
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data/store");
+    Store::open(&dir, Options::default()).unwrap().close().await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    for entry in fs::read_dir(&dir).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = Store::open(&path, Options::default()).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Unwritable { path: named, .. } if *named == path),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::open(dir.path(), Options::default())
+        .unwrap()
+        .close()
+        .await;
+    let path = dir.path().join("store.redb");
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    transaction
+        .open_table(meta)
+        .unwrap()
+        .insert("format", 2)
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    for _ in 0..2 {
+        let error = Store::open(dir.path(), Options::default()).unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                OpenError::Newer {
+                    found: 2,
+                    supported: 1,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+    }
+}
+
+/// Opens what is left of a store after `damage`: it must be refused, or be whole.
+async fn damaged(damage: impl Fn(&mut Vec<u8>)) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path()).unwrap();
+    let (bytes, expected) = sample().await;
+    let mut bytes = bytes.clone();
+    damage(&mut bytes);
+    fs::write(dir.path().join("store.redb"), bytes).unwrap();
+    match Store::open(dir.path(), Options::default()) {
+        Err(OpenError::Corrupt { path, .. }) => {
+            assert_eq!(path, dir.path().join("store.redb"));
+            true
+        }
+        Err(error) => panic!("{error:?}"),
+        Ok(store) => {
+            assert_eq!(&contents(&store), expected);
+            store.close().await;
+            false
+        }
+    }
+}
+
+/// The file of a small store, and what is in it.
+async fn sample() -> &'static (Vec<u8>, Contents) {
+    static SAMPLE: tokio::sync::OnceCell<(Vec<u8>, Contents)> = tokio::sync::OnceCell::const_new();
+    SAMPLE
+        .get_or_init(|| async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path(), Options::default()).unwrap();
+            for round in 0..20 {
+                let writes = (0..10).map(|number| {
+                    put(
+                        "/pods",
+                        &format!("pod-{number}"),
+                        &format!("{round} {}", "x".repeat(500)),
+                    )
+                });
+                store.commit_all(writes.collect()).await.unwrap();
+            }
+            let expected = contents(&store);
+            store.close().await;
+            (fs::read(dir.path().join("store.redb")).unwrap(), expected)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn flipped_bits_are_found_and_never_served() {
+    use rand::{Rng, SeedableRng};
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);
+    let length = sample().await.0.len();
+    let mut found = 0;
+    for _ in 0..150 {
+        let (at, bit) = (random.random_range(0..length), random.random_range(0..8));
+        found += usize::from(damaged(|bytes| bytes[at] ^= 1 << bit).await);
+    }
+    // The rest of the file is free pages.
+    assert!(found > 10, "{found} of 150");
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_refused() {
+    let length = sample().await.0.len();
+    for part in [length - 1, length * 3 / 4, length / 2, 8192, 4096, 100, 1] {
+        assert!(
+            damaged(|bytes| bytes.truncate(part)).await,
+            "{part} of {length} bytes"
+        );
+    }
+    assert!(damaged(|bytes| bytes.fill(0)).await);
+}
+
+#[tokio::test]
+async fn a_file_that_was_not_finished_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("store.new"), "half").unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    store.commit(put("/pods", "a", "1-")).await.unwrap();
+    store.close().await;
+    assert!(!dir.path().join("store.new").exists());
+}
