@@ -4,6 +4,8 @@
 //! [`serde_json::Value`], an object or a list of [`status::Cause`]s comes out. The API server is
 //! the shell that carries these rules to a socket and a store.
 
+pub mod patch;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod status;
