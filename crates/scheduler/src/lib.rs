@@ -1,1 +1,18 @@
-//! Scheduler: a pure core and a shell that speaks the Kubernetes API
+//! Gantry's scheduler: places pods on nodes by the rules of kube-scheduler's default profile.
+//!
+//! Two halves, after the project's rule of pure planners and thin shells:
+//!
+//! - [`core`]: the cluster as index arrays, what each pod asks for, filters, scores, the queue and the decision.
+//!   Synchronous; no I/O, no clock, no client. Speed comes from three things. Pods that ask for the same share one
+//!   *class*, whose selectors are resolved to counters once. Nodes are held in *ranks*, bucketed by score and kept
+//!   up to date from a log of changed nodes, so that a decision looks at the best few nodes and not at all of them.
+//!   Counts for spread and pod affinity are kept per (selector, topology key) as pods come and go, never recomputed.
+//! - [`shell`]: watches, binding, events and conditions. It speaks the Kubernetes API through the `kube::Client`
+//!   that it is given and nothing else; all its state is rebuilt from watches at start.
+//!
+//! [`run`] is the entry point.
+
+pub mod core;
+pub mod shell;
+
+pub use shell::{Error, Options, run};

@@ -1,0 +1,32 @@
+//! The pure core: what is known of the cluster and how one pod's node is decided.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`object`] | Pods, nodes and the rest as they are decoded from the API, cut to what scheduling reads |
+//! | [`symbols`], [`quantity`], [`selector`] | interned strings; resource quantities; label and node selectors |
+//! | [`request`] | what a pod asks for, in a form that compares and hashes: pods that are equal here share a class |
+//! | [`nodes`], [`topology`] | node state in arrays by dense id; topology domains |
+//! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
+//! | [`rank`] | nodes bucketed by score, brought up to date from the change log |
+//! | [`cluster`] | all of the above together, changed by events |
+//! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
+//! | [`queue`] | which pod is next; who waits for what |
+
+pub mod cluster;
+pub mod counters;
+pub mod decide;
+pub mod diagnosis;
+pub mod nodes;
+pub mod object;
+pub mod quantity;
+pub mod queue;
+pub mod rank;
+pub mod request;
+pub mod selector;
+pub mod symbols;
+pub mod topology;
+
+pub use cluster::{ClassId, Cluster};
+pub use decide::Decision;
+pub use diagnosis::{Diagnosis, Reason};
+pub use nodes::NodeId;

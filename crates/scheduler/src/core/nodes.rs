@@ -1,0 +1,356 @@
+//! Node state by dense id: what every decision reads in one flat array, what few read beside it.
+
+use super::object;
+use super::request::{Amounts, Effect, HostPort, Request, Shape, Taint, amount};
+use super::symbols::{Labels, Symbol, Symbols};
+use rustc_hash::FxHashMap;
+
+/// A node's place in the arrays. Reused after the node is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NodeId(pub u32);
+
+/// Capacity and use of a node: all that fit and resource scores read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    pub allocatable: Amounts,
+    pub used: Amounts,
+    /// CPU and memory use as scores count it.
+    pub assumed: [i64; 2],
+    pub max_pods: i64,
+    pub pods: i64,
+}
+
+impl Room {
+    /// Whether CPU, memory, storage and pod count have room for one more pod of this shape.
+    #[must_use]
+    pub fn fits(&self, shape: &Shape) -> bool {
+        let Amounts {
+            cpu,
+            memory,
+            storage,
+        } = shape.base;
+        self.pods < self.max_pods
+            && (cpu == 0 || cpu <= self.allocatable.cpu - self.used.cpu)
+            && (memory == 0 || memory <= self.allocatable.memory - self.used.memory)
+            && (storage == 0 || storage <= self.allocatable.storage - self.used.storage)
+    }
+
+    /// LeastAllocated and BalancedAllocation of kube-scheduler's default profile, summed: 0 to 200.
+    #[must_use]
+    pub fn score(&self, shape: &Shape) -> u16 {
+        let least = |capacity: i64, used: i64| -> Option<i64> {
+            (capacity > 0).then(|| {
+                if used > capacity {
+                    0
+                } else {
+                    (capacity - used) * 100 / capacity
+                }
+            })
+        };
+        let (mut sum, mut weights) = (0, 0);
+        for score in [
+            least(self.allocatable.cpu, self.assumed[0] + shape.assumed[0]),
+            least(self.allocatable.memory, self.assumed[1] + shape.assumed[1]),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            sum += score;
+            weights += 1;
+        }
+        let least = if weights == 0 { 0 } else { sum / weights };
+        // Standard deviation of two values is half their distance. 2^24 steps of precision are plenty for a percentage.
+        let fraction = |used: i64, capacity: i64| -> f32 {
+            if capacity <= 0 {
+                0.0
+            } else {
+                (used as f32 / capacity as f32).min(1.0)
+            }
+        };
+        let distance = (fraction(self.used.cpu + shape.base.cpu, self.allocatable.cpu)
+            - fraction(
+                self.used.memory + shape.base.memory,
+                self.allocatable.memory,
+            ))
+        .abs();
+        let balanced = (1.0 - distance / 2.0) * 100.0;
+        u16::try_from(least).unwrap_or_default() + balanced as u16
+    }
+}
+
+/// The rest of a node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: Symbol,
+    /// Seen in the API. Pods may arrive before their node, or outlive it.
+    pub known: bool,
+    pub unschedulable: bool,
+    pub labels: Labels,
+    pub taints: Vec<Taint>,
+    /// Extended resources: name, allocatable, used.
+    pub other: Vec<(Symbol, i64, i64)>,
+    /// Host ports in use, with the number of pods that take each.
+    pub ports: Vec<(HostPort, u32)>,
+}
+
+/// All nodes.
+#[derive(Default)]
+pub struct Nodes {
+    pub rooms: Vec<Room>,
+    pub all: Vec<Node>,
+    by_name: FxHashMap<Symbol, NodeId>,
+    free: Vec<NodeId>,
+    /// Number of nodes known.
+    pub known: usize,
+    /// Nodes with a PreferNoSchedule taint: without any, taints give no scores.
+    pub disliked: usize,
+}
+
+/// What an update of a node changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    pub added: bool,
+    pub removed: bool,
+    /// Labels, taints or schedulability.
+    pub labels: bool,
+    pub taints: bool,
+    pub allocatable: bool,
+}
+
+impl NodeChange {
+    /// Whether anything changed.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// A node as the API has it, compiled.
+pub struct NodeState {
+    pub labels: Labels,
+    pub taints: Vec<Taint>,
+    pub unschedulable: bool,
+    pub allocatable: Amounts,
+    pub max_pods: i64,
+    pub other: Vec<(Symbol, i64)>,
+}
+
+impl NodeState {
+    /// Compiles a node.
+    pub fn compile(node: &object::Node, symbols: &mut Symbols) -> Self {
+        let mut state = Self {
+            labels: symbols.labels(node.metadata.labels.iter().flatten()),
+            taints: Vec::new(),
+            unschedulable: node.spec.unschedulable,
+            allocatable: Amounts::default(),
+            max_pods: 0,
+            other: Vec::new(),
+        };
+        for taint in &node.spec.taints {
+            if let Some(effect) = Effect::parse(&taint.effect) {
+                let value = symbols.intern(taint.value.as_deref().unwrap_or_default());
+                state.taints.push(Taint {
+                    key: symbols.intern(&taint.key),
+                    value,
+                    effect,
+                });
+            }
+        }
+        for (name, quantity) in &node.status.allocatable {
+            let value = amount(name, quantity);
+            match name.as_str() {
+                "cpu" => state.allocatable.cpu = value,
+                "memory" => state.allocatable.memory = value,
+                "ephemeral-storage" => state.allocatable.storage = value,
+                "pods" => state.max_pods = value,
+                _ => state.other.push((symbols.intern(name), value)),
+            }
+        }
+        state
+    }
+}
+
+impl Nodes {
+    /// The node of that name, if there is a slot for it.
+    #[must_use]
+    pub fn find(&self, name: Symbol) -> Option<NodeId> {
+        self.by_name.get(&name).copied()
+    }
+
+    /// Number of slots, used or not.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The slot for a name, created if need be.
+    pub fn slot(&mut self, name: Symbol) -> NodeId {
+        if let Some(id) = self.by_name.get(&name) {
+            return *id;
+        }
+        let node = Node {
+            name,
+            known: false,
+            unschedulable: false,
+            labels: Vec::new(),
+            taints: Vec::new(),
+            other: Vec::new(),
+            ports: Vec::new(),
+        };
+        let id = if let Some(id) = self.free.pop() {
+            self.all[id.0 as usize] = node;
+            self.rooms[id.0 as usize] = Room::default();
+            id
+        } else {
+            self.all.push(node);
+            self.rooms.push(Room::default());
+            NodeId(u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX))
+        };
+        self.by_name.insert(name, id);
+        id
+    }
+
+    /// Gives the slot back if the node is gone and empty.
+    pub fn release(&mut self, id: NodeId) {
+        let node = &self.all[id.0 as usize];
+        if !node.known
+            && self.rooms[id.0 as usize].pods == 0
+            && self.by_name.get(&node.name) == Some(&id)
+        {
+            self.by_name.remove(&node.name);
+            self.free.push(id);
+        }
+    }
+
+    /// What setting this state would change.
+    #[must_use]
+    pub fn difference(&self, id: NodeId, state: &NodeState) -> NodeChange {
+        let (node, room) = (&self.all[id.0 as usize], &self.rooms[id.0 as usize]);
+        let other = state.other.len()
+            != node
+                .other
+                .iter()
+                .filter(|(_, allocatable, _)| *allocatable > 0)
+                .count()
+            || state.other.iter().any(|(name, amount)| {
+                !node
+                    .other
+                    .iter()
+                    .any(|(n, allocatable, _)| n == name && allocatable == amount)
+            });
+        NodeChange {
+            added: !node.known,
+            removed: false,
+            labels: node.labels != state.labels,
+            taints: node.taints != state.taints || node.unschedulable != state.unschedulable,
+            allocatable: other
+                || room.allocatable != state.allocatable
+                || room.max_pods != state.max_pods,
+        }
+    }
+
+    /// Sets a node's state.
+    pub fn set(&mut self, id: NodeId, state: NodeState) {
+        self.forget_taints(id);
+        let (node, room) = (&mut self.all[id.0 as usize], &mut self.rooms[id.0 as usize]);
+        self.known += usize::from(!node.known);
+        node.known = true;
+        node.labels = state.labels;
+        node.taints = state.taints;
+        node.unschedulable = state.unschedulable;
+        node.other.retain_mut(|(_, allocatable, used)| {
+            *allocatable = 0;
+            *used != 0
+        });
+        for (name, amount) in state.other {
+            match node.other.iter_mut().find(|(n, ..)| *n == name) {
+                Some(slot) => slot.1 = amount,
+                None => node.other.push((name, amount, 0)),
+            }
+        }
+        room.allocatable = state.allocatable;
+        room.max_pods = state.max_pods;
+        self.disliked += usize::from(disliked(&node.taints));
+    }
+
+    /// The node left the API; its pods stay until they are removed.
+    pub fn unset(&mut self, id: NodeId) {
+        self.forget_taints(id);
+        let (node, room) = (&mut self.all[id.0 as usize], &mut self.rooms[id.0 as usize]);
+        self.known -= usize::from(node.known);
+        node.known = false;
+        node.labels.clear();
+        node.taints.clear();
+        node.other.retain_mut(|(_, allocatable, used)| {
+            *allocatable = 0;
+            *used != 0
+        });
+        room.allocatable = Amounts::default();
+        room.max_pods = 0;
+    }
+
+    fn forget_taints(&mut self, id: NodeId) {
+        self.disliked -= usize::from(disliked(&self.all[id.0 as usize].taints));
+    }
+
+    /// Books a pod on a node (`sign` 1) or off it (-1).
+    pub fn book(&mut self, id: NodeId, request: &Request, sign: i64) {
+        let shape = &request.shape;
+        let room = &mut self.rooms[id.0 as usize];
+        room.pods += sign;
+        room.used.cpu += sign * shape.base.cpu;
+        room.used.memory += sign * shape.base.memory;
+        room.used.storage += sign * shape.base.storage;
+        room.assumed[0] += sign * shape.assumed[0];
+        room.assumed[1] += sign * shape.assumed[1];
+        let node = &mut self.all[id.0 as usize];
+        for (name, amount) in &shape.other {
+            match node.other.iter_mut().find(|(n, ..)| n == name) {
+                Some(slot) => slot.2 += sign * amount,
+                None => node.other.push((*name, 0, sign * amount)),
+            }
+        }
+        for port in &request.ports {
+            match node.ports.iter_mut().find(|(p, _)| p == port) {
+                Some((_, pods)) if sign > 0 => *pods += 1,
+                Some((_, pods)) => *pods -= 1,
+                None => node.ports.push((port.clone(), 1)),
+            }
+        }
+        if sign < 0 && !request.ports.is_empty() {
+            node.ports.retain(|(_, pods)| *pods > 0);
+        }
+    }
+
+    /// Whether extended resources have room.
+    #[must_use]
+    pub fn fits_other(&self, id: u32, shape: &Shape) -> bool {
+        let node = &self.all[id as usize];
+        shape.other.iter().all(|(name, amount)| {
+            node.other
+                .iter()
+                .find(|(n, ..)| n == name)
+                .is_some_and(|(_, all, used)| all - used >= *amount)
+        })
+    }
+
+    /// Whether all resources have room.
+    #[must_use]
+    pub fn fits(&self, id: u32, shape: &Shape) -> bool {
+        self.rooms[id as usize].fits(shape)
+            && (shape.other.is_empty() || self.fits_other(id, shape))
+    }
+
+    /// Whether the host ports are free.
+    #[must_use]
+    pub fn ports_free(&self, id: u32, ports: &[HostPort]) -> bool {
+        let taken = &self.all[id as usize].ports;
+        ports
+            .iter()
+            .all(|port| !taken.iter().any(|(t, _)| t.conflicts(port)))
+    }
+}
+
+fn disliked(taints: &[Taint]) -> bool {
+    taints.iter().any(|t| t.effect == Effect::PreferNoSchedule)
+}

@@ -1,0 +1,280 @@
+//! API objects cut down to what scheduling reads. Everything else in a watched object is skipped while decoding:
+//! a hundred thousand pods are held by what they ask for, not by their manifests.
+
+use k8s_openapi::api::core::v1 as k8s;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, ObjectMeta, OwnerReference, Time,
+};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+
+/// Decodes only the metadata that scheduling uses; managed fields and annotations are never materialised.
+fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Slim {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
+        owner_references: Option<Vec<OwnerReference>>,
+    }
+    let slim = Slim::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: slim.name,
+        namespace: slim.namespace,
+        uid: slim.uid,
+        resource_version: slim.resource_version,
+        labels: slim.labels,
+        creation_timestamp: slim.creation_timestamp,
+        deletion_timestamp: slim.deletion_timestamp,
+        owner_references: slim.owner_references,
+        ..ObjectMeta::default()
+    })
+}
+
+/// A list that the API may send as `null`.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A pod.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Pod {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: PodSpec,
+    #[serde(deserialize_with = "nullable")]
+    pub status: PodStatus,
+}
+
+/// A pod's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    pub node_name: Option<String>,
+    pub scheduler_name: Option<String>,
+    pub priority: Option<i32>,
+    pub preemption_policy: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub scheduling_gates: Vec<k8s::PodSchedulingGate>,
+    #[serde(deserialize_with = "nullable")]
+    pub node_selector: BTreeMap<String, String>,
+    pub affinity: Option<k8s::Affinity>,
+    #[serde(deserialize_with = "nullable")]
+    pub tolerations: Vec<k8s::Toleration>,
+    #[serde(deserialize_with = "nullable")]
+    pub topology_spread_constraints: Vec<k8s::TopologySpreadConstraint>,
+    #[serde(deserialize_with = "nullable")]
+    pub containers: Vec<Container>,
+    #[serde(deserialize_with = "nullable")]
+    pub init_containers: Vec<Container>,
+    #[serde(deserialize_with = "nullable")]
+    pub overhead: BTreeMap<String, Quantity>,
+    pub resources: Option<Resources>,
+    pub host_network: Option<bool>,
+    #[serde(deserialize_with = "nullable")]
+    pub volumes: Vec<Volume>,
+}
+
+/// A container: what it requests and which host ports it takes.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    pub restart_policy: Option<String>,
+    pub resources: Option<Resources>,
+    #[serde(deserialize_with = "nullable")]
+    pub ports: Vec<Port>,
+}
+
+/// Requested resources; limits count only where a request is absent, which the API server's defaults settle.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Resources {
+    #[serde(deserialize_with = "nullable")]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+/// A container port.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Port {
+    pub host_port: Option<i32>,
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<String>,
+    pub protocol: Option<String>,
+}
+
+/// A volume: only claims matter to placement.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<k8s::PersistentVolumeClaimVolumeSource>,
+    pub ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+/// A pod's status.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    pub phase: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A pod condition: the scheduler reads back its own, so as not to write the same again.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+}
+
+impl Pod {
+    /// `namespace/name`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace(), self.name())
+    }
+
+    /// The namespace; empty if absent.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The name; empty if absent.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The uid; empty if absent.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// The node it is bound to.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.spec.node_name.as_deref().filter(|n| !n.is_empty())
+    }
+
+    /// Finished pods hold no resources.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+}
+
+/// A node.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Node {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: NodeSpec,
+    #[serde(deserialize_with = "nullable")]
+    pub status: NodeStatus,
+}
+
+/// A node's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct NodeSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub unschedulable: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub taints: Vec<k8s::Taint>,
+}
+
+/// A node's status.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct NodeStatus {
+    #[serde(deserialize_with = "nullable")]
+    pub allocatable: BTreeMap<String, Quantity>,
+}
+
+/// A namespace: its labels are what `namespaceSelector`s read.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Namespace {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+}
+
+/// A Service, for default spreading.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Service {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: ServiceSpec,
+}
+
+/// A Service's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ServiceSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub selector: BTreeMap<String, String>,
+}
+
+/// A ReplicaSet or StatefulSet, for default spreading.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Owner {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: OwnerSpec,
+}
+
+/// An owner's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct OwnerSpec {
+    pub selector: Option<LabelSelector>,
+}
+
+/// A PersistentVolumeClaim: whether it is bound.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Claim {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: ClaimSpec,
+    #[serde(deserialize_with = "nullable")]
+    pub status: ClaimStatus,
+}
+
+/// A claim's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSpec {
+    pub volume_name: Option<String>,
+}
+
+/// A claim's status.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ClaimStatus {
+    pub phase: Option<String>,
+}

@@ -1,0 +1,175 @@
+//! The slim objects as Kubernetes resources, and one watch for each kind.
+
+use crate::core::object::{Claim, Namespace, Node, Owner, Pod, Service};
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use rand::Rng;
+use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Gives a slim object its place in the API.
+macro_rules! resource {
+    ($type:ty, $scope:ty, $group:literal, $kind:literal, $plural:literal) => {
+        impl Resource for $type {
+            type DynamicType = ();
+            type Scope = $scope;
+            fn kind(_: &()) -> Cow<'_, str> {
+                $kind.into()
+            }
+            fn group(_: &()) -> Cow<'_, str> {
+                $group.into()
+            }
+            fn version(_: &()) -> Cow<'_, str> {
+                "v1".into()
+            }
+            fn plural(_: &()) -> Cow<'_, str> {
+                $plural.into()
+            }
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+/// A ReplicaSet.
+#[derive(serde::Deserialize, Clone, Debug)]
+#[serde(transparent)]
+pub struct ReplicaSet(pub Owner);
+
+/// A StatefulSet.
+#[derive(serde::Deserialize, Clone, Debug)]
+#[serde(transparent)]
+pub struct StatefulSet(pub Owner);
+
+macro_rules! owner {
+    ($type:ty, $kind:literal, $plural:literal) => {
+        impl Resource for $type {
+            type DynamicType = ();
+            type Scope = k8s_openapi::NamespaceResourceScope;
+            fn kind(_: &()) -> Cow<'_, str> {
+                $kind.into()
+            }
+            fn group(_: &()) -> Cow<'_, str> {
+                "apps".into()
+            }
+            fn version(_: &()) -> Cow<'_, str> {
+                "v1".into()
+            }
+            fn plural(_: &()) -> Cow<'_, str> {
+                $plural.into()
+            }
+            fn meta(&self) -> &ObjectMeta {
+                &self.0.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.0.metadata
+            }
+        }
+    };
+}
+
+resource!(Pod, k8s_openapi::NamespaceResourceScope, "", "Pod", "pods");
+resource!(Node, k8s_openapi::ClusterResourceScope, "", "Node", "nodes");
+resource!(
+    Namespace,
+    k8s_openapi::ClusterResourceScope,
+    "",
+    "Namespace",
+    "namespaces"
+);
+resource!(
+    Service,
+    k8s_openapi::NamespaceResourceScope,
+    "",
+    "Service",
+    "services"
+);
+resource!(
+    Claim,
+    k8s_openapi::NamespaceResourceScope,
+    "",
+    "PersistentVolumeClaim",
+    "persistentvolumeclaims"
+);
+owner!(ReplicaSet, "ReplicaSet", "replicasets");
+owner!(StatefulSet, "StatefulSet", "statefulsets");
+
+/// What a watch says.
+#[derive(Debug)]
+pub enum Change<K> {
+    /// A list begins: what it does not name is gone by its end.
+    Listing,
+    Applied(K),
+    Deleted(K),
+    /// The list is complete.
+    Listed,
+}
+
+/// Anything from any watch.
+#[expect(clippy::large_enum_variant, reason = "the largest, a pod, is also by far the most frequent")]
+pub enum Input {
+    Pod(Change<Pod>),
+    Node(Change<Node>),
+    Namespace(Change<Namespace>),
+    Service(Change<Service>),
+    Claim(Change<Claim>),
+    ReplicaSet(Change<ReplicaSet>),
+    StatefulSet(Change<StatefulSet>),
+}
+
+/// Longest wait before a failed watch is tried again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Follows one kind for ever; ends when the receiver is gone. `again`: list anew.
+pub async fn follow<K>(
+    client: Client,
+    wrap: fn(Change<K>) -> Input,
+    out: mpsc::Sender<Input>,
+    again: Arc<Notify>,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut failures: u32 = 0;
+    loop {
+        let mut stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).boxed();
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = again.notified() => break,
+                () = out.closed() => return,
+            };
+            let change = match event {
+                None => break,
+                Some(Ok(Event::Init)) => Change::Listing,
+                Some(Ok(Event::InitApply(object) | Event::Apply(object))) => {
+                    Change::Applied(object)
+                }
+                Some(Ok(Event::Delete(object))) => Change::Deleted(object),
+                Some(Ok(Event::InitDone)) => Change::Listed,
+                Some(Err(error)) => {
+                    failures = failures.saturating_add(1);
+                    let wait = Duration::from_millis(100 << failures.min(6)).min(LONGEST_WAIT);
+                    let wait = wait.mul_f64(rand::rng().random_range(0.5..1.0));
+                    tracing::warn!(%error, kind = %K::plural(&()), ?wait, "watch failed, will go on");
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => continue,
+                        () = out.closed() => return,
+                    }
+                }
+            };
+            failures = 0;
+            if out.send(wrap(change)).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Tables of cases: for each filter, a small cluster, a pod, and the node it must go to or the words why not.
+
+mod support;
+
+use gantry_scheduler::core::Cluster;
+use rstest::rstest;
+use serde_json::{Value, json};
+use support::{add_node, add_pod, node, place, pod, try_place};
+
+/// Nodes a1, a2 in zone a, b1 in zone b; each changed by its entry in `over`.
+fn cluster(over: &Value) -> Cluster {
+    let mut cluster = Cluster::new();
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        add_node(
+            &mut cluster,
+            &node(name, zone, over.get(name).unwrap_or(&json!({}))),
+        );
+    }
+    cluster
+}
+
+fn taint(key: &str, value: &str, effect: &str) -> Value {
+    json!({"spec": {"taints": [{"key": key, "value": value, "effect": effect}]}})
+}
+
+fn required(terms: Value) -> Value {
+    let selector = json!({"nodeSelectorTerms": terms});
+    json!({"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": selector}}}})
+}
+
+fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
+    required(json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]))
+}
+
+const RULED_OUT: &str =
+    "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str =
+    "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.";
+
+/// What depends on the node alone.
+#[rstest]
+#[case::selector(json!({}), json!({"spec": {"nodeSelector": {"topology.kubernetes.io/zone": "b"}}}), Ok("b1"))]
+#[case::selector_none(
+    json!({}), json!({"spec": {"nodeSelector": {"disk": "ssd"}}}),
+    Err(format!("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. {RULED_OUT}")))]
+#[case::affinity_in(json!({}), expression("topology.kubernetes.io/zone", "In", &["b", "c"]), Ok("b1"))]
+#[case::affinity_not_in(json!({}), expression("topology.kubernetes.io/zone", "NotIn", &["a"]), Ok("b1"))]
+#[case::affinity_exists(json!({"a2": {"metadata": {"labels": {"gpu": "1"}}}}), expression("gpu", "Exists", &[]), Ok("a2"))]
+#[case::affinity_absent(
+    json!({"a1": {"metadata": {"labels": {"old": ""}}}, "b1": {"metadata": {"labels": {"old": ""}}}}),
+    expression("old", "DoesNotExist", &[]), Ok("a2"))]
+#[case::affinity_gt(
+    json!({"a1": {"metadata": {"labels": {"gen": "9"}}}, "b1": {"metadata": {"labels": {"gen": "10"}}}}),
+    expression("gen", "Gt", &["9"]), Ok("b1"))]
+#[case::affinity_lt(
+    json!({"a1": {"metadata": {"labels": {"gen": "9"}}}, "b1": {"metadata": {"labels": {"gen": "10"}}}}),
+    expression("gen", "Lt", &["10"]), Ok("a1"))]
+#[case::affinity_field(
+    json!({}), required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a2"]}]}])), Ok("a2"))]
+#[case::affinity_field_full(
+    json!({"a2": {"status": {"allocatable": {"cpu": "100m"}}}}),
+    required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a2"]}]}])),
+    Err(format!("0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]. {RULED_OUT}")))]
+#[case::affinity_field_not(
+    json!({}), required(json!([{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["a1", "a2"]}]}])), Ok("b1"))]
+#[case::affinity_any_term(
+    json!({}), required(json!([
+        {"matchExpressions": [{"key": "x", "operator": "Exists"}]},
+        {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["b1"]}]}])), Ok("b1"))]
+#[case::affinity_empty_term(
+    json!({}), required(json!([{}])),
+    Err(format!("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. {RULED_OUT}")))]
+#[case::unschedulable(
+    json!({"a1": {"spec": {"unschedulable": true}}, "a2": {"spec": {"unschedulable": true}}}), json!({}), Ok("b1"))]
+#[case::unschedulable_tolerated(
+    json!({"a1": {"spec": {"unschedulable": true}}, "a2": taint("k", "v", "NoSchedule"), "b1": taint("k", "v", "NoSchedule")}),
+    json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]}}), Ok("a1"))]
+#[case::taints(
+    json!({"a1": taint("k", "v", "NoSchedule"), "a2": taint("k", "v", "NoExecute"), "b1": {"spec": {"unschedulable": true}}}),
+    json!({}),
+    Err(format!("0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) had untolerated taint(s). {RULED_OUT}")))]
+#[case::toleration_equal(
+    json!({"a1": taint("k", "v", "NoSchedule"), "a2": taint("k", "w", "NoSchedule"), "b1": taint("l", "v", "NoSchedule")}),
+    json!({"spec": {"tolerations": [{"key": "k", "value": "w", "effect": "NoSchedule"}]}}), Ok("a2"))]
+#[case::toleration_wrong_effect(
+    json!({"a1": taint("k", "v", "NoSchedule"), "a2": taint("k", "v", "NoSchedule"), "b1": taint("k", "v", "NoExecute")}),
+    json!({"spec": {"tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute"}]}}), Ok("b1"))]
+#[case::taint_preferred(
+    json!({"a1": taint("k", "v", "PreferNoSchedule"), "b1": taint("k", "v", "PreferNoSchedule")}), json!({}), Ok("a2"))]
+#[case::affinity_preferred(
+    json!({}),
+    json!({"spec": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "preference": {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}]}},
+        {"weight": 2, "preference": {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["b"]}]}}]}}}}),
+    Ok("b1"))]
+fn by_node(#[case] nodes: Value, #[case] over: Value, #[case] want: Result<&str, String>) {
+    let mut cluster = cluster(&nodes);
+    assert_eq!(
+        try_place(&mut cluster, &pod("p", &over)),
+        want.map(ToOwned::to_owned)
+    );
+}
+
+fn requests(cpu: &str, memory: &str) -> Value {
+    json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu, "memory": memory}}}]}})
+}
+
+/// What depends on what is left.
+#[rstest]
+#[case::fits(json!({}), requests("4", "8Gi"), Ok("a1"))]
+#[case::cpu(
+    json!({}), requests("4001m", "1Gi"),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
+#[case::sorted_as_text(
+    json!({"b1": {"status": {"allocatable": {"cpu": "8", "memory": "1Gi"}}}}), requests("4001m", "2Gi"),
+    Err(format!("0/3 nodes are available: 1 Insufficient memory, 2 Insufficient cpu. {RULED_OUT}")))]
+#[case::both(
+    json!({}), requests("5", "9Gi"),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu, 3 Insufficient memory. {RULED_OUT}")))]
+#[case::storage(
+    json!({}), json!({"spec": {"containers": [{"resources": {"requests": {"ephemeral-storage": "200Gi"}}}]}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient ephemeral-storage. {RULED_OUT}")))]
+#[case::extended(
+    json!({"a2": {"status": {"allocatable": {"example.com/gpu": "2"}}}}),
+    json!({"spec": {"containers": [{"resources": {"requests": {"example.com/gpu": "2"}}}]}}), Ok("a2"))]
+#[case::extended_none(
+    json!({}), json!({"spec": {"containers": [{"resources": {"requests": {"example.com/gpu": "1"}}}]}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient example.com/gpu. {RULED_OUT}")))]
+#[case::pods(
+    json!({"a1": {"status": {"allocatable": {"pods": "0"}}}, "a2": {"status": {"allocatable": {"pods": "0"}}}, "b1": {"status": {"allocatable": {"pods": "0"}}}}),
+    json!({}), Err(format!("0/3 nodes are available: 3 Too many pods. {NO_VICTIMS}")))]
+#[case::init_peak(
+    json!({}), json!({"spec": {"initContainers": [{"resources": {"requests": {"cpu": "5"}}}]}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
+#[case::init_not_summed(json!({}), json!({"spec": {"initContainers": [{"resources": {"requests": {"cpu": "4"}}}]}}), Ok("a1"))]
+#[case::sidecar_summed(
+    json!({}), json!({"spec": {"initContainers": [{"restartPolicy": "Always", "resources": {"requests": {"cpu": "3600m"}}}]}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
+#[case::sidecar_before_init(
+    json!({}), json!({"spec": {"initContainers": [
+        {"restartPolicy": "Always", "resources": {"requests": {"cpu": "2"}}}, {"resources": {"requests": {"cpu": "2100m"}}}]}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
+#[case::overhead(
+    json!({}), json!({"spec": {"overhead": {"cpu": "3600m"}}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
+#[case::pod_level(
+    json!({}), json!({"spec": {"resources": {"requests": {"cpu": "5"}}}}),
+    Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
+fn by_room(#[case] nodes: Value, #[case] over: Value, #[case] want: Result<&str, String>) {
+    let mut cluster = cluster(&nodes);
+    assert_eq!(
+        try_place(&mut cluster, &pod("p", &over)),
+        want.map(ToOwned::to_owned)
+    );
+}
+
+fn port(port: u16, address: &str, protocol: &str) -> Value {
+    json!({"spec": {"containers": [{"ports": [{"hostPort": port, "hostIP": address, "protocol": protocol}]}]}})
+}
+
+#[rstest]
+#[case::same(port(80, "", "TCP"), false)]
+#[case::other_port(port(81, "", "TCP"), true)]
+#[case::other_protocol(port(80, "", "UDP"), true)]
+#[case::one_address_of_all(port(80, "10.0.0.1", "TCP"), false)]
+fn host_ports(#[case] over: Value, #[case] fits: bool) {
+    let mut cluster = cluster(&json!({}));
+    for (i, name) in ["a1", "a2", "b1"].into_iter().enumerate() {
+        add_pod(
+            &mut cluster,
+            &pod(&format!("old{i}"), &port(80, "0.0.0.0", "TCP")),
+            name,
+        );
+    }
+    let got = try_place(&mut cluster, &pod("p", &over));
+    let words = "node(s) didn't have free ports for the requested pod ports";
+    let refused = format!("0/3 nodes are available: 3 {words}. {NO_VICTIMS}");
+    assert_eq!(got.is_ok(), fits, "{got:?}");
+    assert!(fits || got == Err(refused));
+}
+
+fn term(kind: &str, app: &str, key: &str, more: &Value) -> Value {
+    let mut term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key});
+    support::merge(&mut term, more);
+    json!({"spec": {"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}})
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+const HOST: &str = "kubernetes.io/hostname";
+
+/// A pod `db` in namespace `other` (labels team=x) runs on a1; a pod `web` in `default` on b1.
+#[rstest]
+#[case::affinity_own_namespace(term("podAffinity", "web", ZONE, &json!({})), Ok("b1"))]
+#[case::affinity_other_namespace(
+    term("podAffinity", "db", ZONE, &json!({})),
+    Err(format!("0/3 nodes are available: 3 node(s) didn't match pod affinity rules. {RULED_OUT}")))]
+#[case::affinity_named_namespace(term("podAffinity", "db", HOST, &json!({"namespaces": ["other"]})), Ok("a1"))]
+#[case::affinity_selected_namespace(
+    term("podAffinity", "db", HOST, &json!({"namespaceSelector": {"matchLabels": {"team": "x"}}})), Ok("a1"))]
+#[case::affinity_every_namespace(term("podAffinity", "db", HOST, &json!({"namespaceSelector": {}})), Ok("a1"))]
+#[case::anti_affinity(term("podAntiAffinity", "db", ZONE, &json!({"namespaces": ["other"]})), Ok("b1"))]
+#[case::anti_affinity_hosts(
+    json!({"spec": {"nodeSelector": {"kubernetes.io/hostname": "b1"}, "affinity":
+        term("podAntiAffinity", "web", HOST, &json!({}))["spec"]["affinity"]}}),
+    Err("0/3 nodes are available: 1 node(s) didn't match pod anti-affinity rules, 2 node(s) didn't match Pod's node \
+         affinity/selector. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 \
+         Preemption is not helpful for scheduling.".to_owned()))]
+fn pod_affinity(#[case] over: Value, #[case] want: Result<&str, String>) {
+    let mut cluster = cluster(&json!({}));
+    cluster.set_namespace("other", Some(&[("team".to_owned(), "x".to_owned())].into()));
+    add_pod(
+        &mut cluster,
+        &pod(
+            "db",
+            &json!({"metadata": {"namespace": "other", "labels": {"app": "db"}}}),
+        ),
+        "a1",
+    );
+    add_pod(&mut cluster, &pod("web", &json!({})), "b1");
+    let new = json!({"metadata": {"labels": {"app": "new"}}});
+    let mut wanted = pod("p", &new);
+    support::merge(&mut wanted, &over);
+    assert_eq!(
+        try_place(&mut cluster, &wanted),
+        want.map(ToOwned::to_owned)
+    );
+}
+
+#[test]
+fn the_first_pod_of_its_kind_may_seek_itself() {
+    let mut cluster = cluster(&json!({}));
+    let own = term("podAffinity", "web", HOST, &json!({}));
+    let first = place(&mut cluster, &pod("p1", &own)).expect("the first goes anywhere");
+    assert_eq!(place(&mut cluster, &pod("p2", &own)), Ok(first));
+}
+
+#[test]
+fn existing_anti_affinity_keeps_matching_pods_away() {
+    let mut cluster = cluster(&json!({}));
+    let shy = json!({"metadata": {"labels": {"app": "shy"}}, "spec": {}});
+    let mut shy_pod = pod("shy", &term("podAntiAffinity", "web", ZONE, &json!({})));
+    support::merge(&mut shy_pod, &shy);
+    add_pod(&mut cluster, &shy_pod, "a1");
+    assert_eq!(
+        try_place(&mut cluster, &pod("web", &json!({}))),
+        Ok("b1".to_owned())
+    );
+    cluster.remove_node("b1");
+    let words = "2 node(s) didn't satisfy existing pods anti-affinity rules";
+    let ending =
+        "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
+    let want = format!("0/2 nodes are available: {words}. {ending}");
+    assert_eq!(try_place(&mut cluster, &pod("web", &json!({}))), Err(want));
+    cluster.remove("uid-shy");
+    assert!(try_place(&mut cluster, &pod("web", &json!({}))).is_ok());
+}
+
+fn spread(rules: Value) -> Value {
+    json!({"spec": {"topologySpreadConstraints": rules}})
+}
+
+fn rule(skew: u8, key: &str, more: &Value) -> Value {
+    let mut rule = json!({"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}});
+    support::merge(&mut rule, more);
+    rule
+}
+
+/// Two `web` pods run in zone a (a1, a2), none in zone b.
+#[rstest]
+#[case::zone(json!({}), spread(json!([rule(1, ZONE, &json!({}))])), Ok("b1"))]
+#[case::skew_allows_all(json!({"b1": taint("k", "", "NoSchedule")}), spread(json!([rule(3, ZONE, &json!({}))])), Ok("a2"))]
+#[case::full_zone_blocks(
+    json!({"b1": {"status": {"allocatable": {"cpu": "0"}}}}), spread(json!([rule(1, ZONE, &json!({}))])),
+    Err("0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match pod topology spread constraints. \
+         preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims \
+         found for incoming pod.".to_owned()))]
+#[case::taints_ignored_by_default(
+    json!({"b1": taint("k", "", "NoSchedule")}), spread(json!([rule(1, ZONE, &json!({}))])),
+    Err("0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match pod topology spread \
+         constraints. preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No \
+         preemption victims found for incoming pod.".to_owned()))]
+#[case::taints_honored(
+    json!({"b1": taint("k", "", "NoSchedule")}), spread(json!([rule(1, ZONE, &json!({"nodeTaintsPolicy": "Honor"}))])), Ok("a2"))]
+#[case::affinity_honored(
+    json!({}), json!({"spec": {"nodeSelector": {ZONE: "a"}, "topologySpreadConstraints": [rule(1, ZONE, &json!({}))]}}), Ok("a2"))]
+#[case::affinity_ignored(
+    json!({}),
+    json!({"spec": {"nodeSelector": {ZONE: "a"}, "topologySpreadConstraints": [rule(1, ZONE, &json!({"nodeAffinityPolicy": "Ignore"}))]}}),
+    Err("0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 2 node(s) didn't match pod \
+         topology spread constraints. preemption: 0/3 nodes are available: 1 Preemption is not helpful for \
+         scheduling, 2 No preemption victims found for incoming pod.".to_owned()))]
+#[case::min_domains(
+    json!({}), spread(json!([rule(1, ZONE, &json!({"minDomains": 3}))])), Ok("b1"))]
+#[case::missing_label(
+    json!({}), spread(json!([rule(1, "rack", &json!({}))])),
+    Err(format!("0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints (missing required \
+         label). {RULED_OUT}")))]
+#[case::soft(json!({}), spread(json!([rule(1, ZONE, &json!({"whenUnsatisfiable": "ScheduleAnyway"}))])), Ok("b1"))]
+#[case::two_keys(json!({}), spread(json!([rule(1, ZONE, &json!({})), rule(1, HOST, &json!({}))])), Ok("b1"))]
+#[case::match_label_keys(
+    json!({"b1": taint("k", "", "NoSchedule")}),
+    json!({"metadata": {"labels": {"rev": "2"}}, "spec": {"topologySpreadConstraints": [rule(1, ZONE, &json!({"matchLabelKeys": ["rev"]}))]}}),
+    Ok("a2"))]
+fn topology_spread(#[case] nodes: Value, #[case] over: Value, #[case] want: Result<&str, String>) {
+    let mut cluster = cluster(&nodes);
+    add_pod(&mut cluster, &pod("w1", &json!({})), "a1");
+    add_pod(&mut cluster, &pod("w2", &json!({})), "a2");
+    let old = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    add_pod(&mut cluster, &pod("leaving", &old), "b1");
+    // One more of another kind, so that a2 is the emptier node of its zone.
+    add_pod(
+        &mut cluster,
+        &pod("x", &json!({"metadata": {"labels": {"app": "x"}}})),
+        "a1",
+    );
+    assert_eq!(
+        try_place(&mut cluster, &pod("p", &over)),
+        want.map(ToOwned::to_owned)
+    );
+}
+
+#[test]
+fn replicas_of_a_service_spread_by_default() {
+    let mut cluster =
+        cluster(&json!({"b1": {"status": {"allocatable": {"cpu": "3", "memory": "6Gi"}}}}));
+    cluster.set_service(
+        "default",
+        "web",
+        Some(&[("app".to_owned(), "web".to_owned())].into()),
+    );
+    let mut nodes: Vec<_> = (0..3)
+        .map(|i| place(&mut cluster, &pod(&format!("p{i}"), &json!({}))).expect("there is room"))
+        .collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["a1", "a2", "b1"]);
+}
+
+#[test]
+fn a_claim_must_be_bound() {
+    let mut cluster = cluster(&json!({}));
+    let with_claim = pod(
+        "p",
+        &json!({"spec": {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}]}}),
+    );
+    let missing =
+        format!("0/3 nodes are available: persistentvolumeclaim \"d\" not found. {RULED_OUT}");
+    assert_eq!(try_place(&mut cluster, &with_claim), Err(missing));
+    cluster.set_claim("default", "d", Some(false));
+    let unbound = format!(
+        "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims. {RULED_OUT}"
+    );
+    assert_eq!(try_place(&mut cluster, &with_claim), Err(unbound));
+    cluster.set_claim("default", "d", Some(true));
+    assert!(try_place(&mut cluster, &with_claim).is_ok());
+}
+
+#[test]
+fn an_empty_cluster_has_no_nodes() {
+    let message = "no nodes available to schedule pods".to_owned();
+    assert_eq!(
+        try_place(&mut Cluster::new(), &pod("p", &json!({}))),
+        Err(message)
+    );
+}
