@@ -7,10 +7,10 @@
 //!
 //! # When the disk fails
 //!
-//! After a failed commit nothing is taken for granted: the file is opened anew and asked whether
-//! the transaction is there. If it cannot be asked, the outcome is unknown until it can.
+//! A commit that failed before it wrote the file's header is not there. Of one that failed later
+//! nothing is taken for granted: the file is opened anew and asked whether the transaction is
+//! there. If it cannot be asked, the outcome is unknown until it can.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ use redb::{
     TableDefinition,
 };
 
-use crate::error::Cause;
+use crate::medium::{Medium, Observed, Signs, is_full};
 use crate::record::{Damage, Record};
 use crate::{CommitError, Event, Revision};
 
@@ -33,18 +33,10 @@ const FLOORS: TableDefinition<'_, &str, u64> = TableDefinition::new("floors");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 
-/// Where the file lies.
-pub(crate) trait Medium: Send {
-    fn open(&mut self, builder: &Builder) -> Result<Database, DatabaseError>;
-
-    /// Called after a failure, before the file is opened again: makes sure that what can be read
-    /// now is what would be there after a power loss.
-    fn settle(&mut self) -> io::Result<()>;
-}
-
 pub(crate) struct Disk {
     medium: Box<dyn Medium>,
     cache_bytes: usize,
+    signs: Arc<Signs>,
     /// `None` after a failure, until it could be opened again.
     database: Option<Database>,
 }
@@ -70,20 +62,13 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn into_commit_error(self) -> CommitError {
         match self {
-            Failure::Undone(error) if is_full(&error) => CommitError::Full(cause(error)),
-            Failure::Undone(error) => CommitError::Io(cause(error)),
-            Failure::Unknown(error) => CommitError::Unknown(cause(error)),
+            Failure::Undone(redb::Error::Io(error)) if is_full(&error) => {
+                CommitError::Full(Arc::new(error))
+            }
+            Failure::Undone(error) => CommitError::Io(Arc::new(error)),
+            Failure::Unknown(error) => CommitError::Unknown(Arc::new(error)),
         }
     }
-}
-
-fn cause(error: redb::Error) -> Cause {
-    Arc::new(error)
-}
-
-fn is_full(error: &redb::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error, redb::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
 }
 
 /// What is wrong with a file's contents.
@@ -110,7 +95,8 @@ impl Disk {
         let mut builder = builder(cache_bytes);
         let flag = repaired.clone();
         builder.set_repair_callback(move |_| flag.store(true, Ordering::Relaxed));
-        let mut database = medium.open(&builder)?;
+        let signs = Arc::new(Signs::default());
+        let mut database = open(&mut *medium, &builder, &signs)?;
         check_format(&database)?;
         // A repair has checked all pages, and rightly fell back to the state before a commit that
         // a crash cut short. Without a crash there is no such commit: nothing may fall back.
@@ -127,6 +113,7 @@ impl Disk {
         Ok(Disk {
             medium,
             cache_bytes,
+            signs,
             database: Some(database),
         })
     }
@@ -180,10 +167,11 @@ impl Disk {
 
     /// Commits durably. On an error the file has been opened anew, or will be by the next call.
     pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), Failure> {
-        let database = self.database().map_err(Failure::Undone)?;
-        let error = match transact(database, changes) {
+        let (database, signs) = self.database().map_err(Failure::Undone)?;
+        let error = match transact(database, changes, signs) {
             Ok(()) => return Ok(()),
             Err(Aborted::Before(error)) => {
+                // Opened again by the next call.
                 self.database = None;
                 return Err(Failure::Undone(error));
             }
@@ -205,17 +193,37 @@ impl Disk {
 
     /// Whether the transaction that wrote this revision, the newest, is on the disk.
     pub(crate) fn landed(&mut self, revision: Revision) -> Result<bool, redb::Error> {
-        let transaction = self.database()?.begin_read()?;
+        let transaction = self.database()?.0.begin_read()?;
         Ok(transaction.open_table(RECORDS)?.get(revision)?.is_some())
     }
 
-    fn database(&mut self) -> Result<&Database, redb::Error> {
+    fn database(&mut self) -> Result<(&Database, &Signs), redb::Error> {
         if self.database.is_none() {
-            self.medium.settle()?;
-            self.database = Some(self.medium.open(&builder(self.cache_bytes))?);
+            if self.signs.sync_failed() {
+                self.medium.rewrite()?;
+            }
+            self.signs = Arc::default();
+            self.database = Some(open(
+                &mut *self.medium,
+                &builder(self.cache_bytes),
+                &self.signs,
+            )?);
         }
-        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
+        let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
+        Ok((database, &self.signs))
     }
+}
+
+fn open(
+    medium: &mut dyn Medium,
+    builder: &Builder,
+    signs: &Arc<Signs>,
+) -> Result<Database, DatabaseError> {
+    let file = Observed {
+        file: medium.open()?,
+        signs: signs.clone(),
+    };
+    builder.create_with_backend(file)
 }
 
 fn builder(cache_bytes: usize) -> Builder {
@@ -237,14 +245,18 @@ enum Aborted {
     Committing(redb::Error),
 }
 
-fn transact(database: &Database, changes: &Changes<'_>) -> Result<(), Aborted> {
+fn transact(database: &Database, changes: &Changes<'_>, signs: &Signs) -> Result<(), Aborted> {
     let transaction = database
         .begin_write()
         .map_err(|error| Aborted::Before(error.into()))?;
     fill(&transaction, changes).map_err(Aborted::Before)?;
+    signs.begin_commit();
     transaction
         .commit()
-        .map_err(|error| Aborted::Committing(error.into()))
+        .map_err(|error| match signs.header_touched() {
+            true => Aborted::Committing(error.into()),
+            false => Aborted::Before(error.into()),
+        })
 }
 
 fn fill(transaction: &redb::WriteTransaction, changes: &Changes<'_>) -> Result<(), redb::Error> {

@@ -9,15 +9,14 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, StorageBackend};
+use redb::{Builder, DatabaseError, StorageBackend};
 
 use crate::disk;
-use crate::disk::{Disk, LoadError, Medium};
+use crate::disk::{Disk, LoadError};
 use crate::error::OpenError;
+use crate::medium::Medium;
 
 const STORE: &str = "store.redb";
 const UNFINISHED: &str = "store.new";
@@ -26,8 +25,6 @@ const LOCK: &str = "lock";
 /// A folder this process has to itself.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// A sync failed since the file was opened.
-    sync_failed: Arc<AtomicBool>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -53,7 +50,6 @@ impl Folder {
         }
         let folder = Folder {
             path: path.to_owned(),
-            sync_failed: Arc::default(),
             _lock: lock,
         };
         if !folder
@@ -90,25 +86,17 @@ impl Folder {
 }
 
 impl Medium for Folder {
-    fn open(&mut self, builder: &Builder) -> Result<Database, DatabaseError> {
+    fn open(&mut self) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .open(self.file())?;
-        self.sync_failed.store(false, Ordering::Release);
-        let backend = Watched {
-            file: FileBackend::new(file)?,
-            sync_failed: self.sync_failed.clone(),
-        };
-        builder.create_with_backend(backend)
+        let backend = FileBackend::new(file.try_clone()?)?;
+        Ok(Box::new(Reserving { file, backend }))
     }
 
-    /// After a failed sync, Linux may give back from memory what never reached the disk, and takes
-    /// it for written. A copy makes what is read and what is on disk the same again.
-    fn settle(&mut self) -> io::Result<()> {
-        if !self.sync_failed.load(Ordering::Acquire) {
-            return Ok(());
-        }
+    /// Puts a synced copy in the file's place.
+    fn rewrite(&mut self) -> io::Result<()> {
         let unfinished = self.path.join(UNFINISHED);
         let copied = (|| {
             let mut copy = private().truncate(true).open(&unfinished)?;
@@ -124,39 +112,58 @@ impl Medium for Folder {
     }
 }
 
-/// A file that remembers that a sync failed.
+/// A file without holes: room that it grows by is taken from the disk at once, so that writing to
+/// it later does not fail for want of room.
 #[derive(Debug)]
-struct Watched {
-    file: FileBackend,
-    sync_failed: Arc<AtomicBool>,
+struct Reserving {
+    file: File,
+    backend: FileBackend,
 }
 
-impl StorageBackend for Watched {
+impl StorageBackend for Reserving {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.backend.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        self.backend.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        let now = self.backend.len()?;
+        if len > now {
+            reserve(&self.file, now, len - now)?;
+        }
+        self.backend.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file
-            .sync_data()
-            .inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
+        self.backend.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write(offset, data)
+        self.backend.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
-        self.file.close()
+        self.backend.close()
     }
+}
+
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, start: u64, length: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    match fallocate(file, FallocateFlags::empty(), start, length) {
+        // A file system that cannot reserve leaves holes, as other systems do.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Ok(())
 }
 
 fn make(path: &Path) -> io::Result<()> {

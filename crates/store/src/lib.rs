@@ -21,14 +21,21 @@
 //! is removed from disk in bounded slices. Queued writes are bounded by bytes: when the queue is
 //! full, [`Store::commit`] waits.
 
+// The tests' workload, which names this crate, is compiled into it and into `tests/`.
+#[cfg(test)]
+extern crate self as gantry_store;
+
 mod committer;
 mod disk;
 mod error;
 mod folder;
 mod history;
 mod load;
+mod medium;
 mod object;
 mod options;
+#[cfg(test)]
+mod power_tests;
 mod queue;
 mod record;
 mod snapshot;

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::{io, thread};
 
 use crate::committer::Committer;
-use crate::disk::{Disk, LoadError, Medium};
+use crate::disk::{Disk, LoadError};
 use crate::folder::Folder;
 use crate::load::Loaded;
+use crate::medium::Medium;
 use crate::snapshot::Snapshot;
 use crate::state::{Objects, Shared};
 use crate::watch::Watch;
