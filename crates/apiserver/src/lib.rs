@@ -1,1 +1,40 @@
-//! Kubernetes API server over the object store: HTTP, discovery, authentication, admission, watch
+//! A Kubernetes API server over the object store: HTTP, discovery, authentication, authorization,
+//! admission, and the verbs on resources.
+//!
+//! One handler ([`api`]) takes every request, of a socket or of an in-process client: it finds out
+//! who asks, reads the path into group, version, resource, name and subresource, asks RBAC, looks
+//! the resource up, and dispatches by verb. There are no routes per resource; what a kind needs
+//! beyond the rules of `gantry-machinery` stands in [`strategy`] and [`admission`].
+//!
+//! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
+//!
+//! Not offered yet, and answered honestly: protobuf (406), exec, attach, port-forward, logs of
+//! running pods and proxying (501), admission webhooks and CEL policies (stored, not called),
+//! client certificates, API priority and fairness.
+
+mod admission;
+mod allocate;
+mod api;
+mod authn;
+mod authz;
+mod bootstrap;
+mod convert;
+mod crd;
+mod discovery;
+mod errors;
+mod health;
+mod object;
+mod openapi;
+mod registry;
+mod request;
+mod respond;
+mod rest;
+mod rules;
+mod server;
+mod strategy;
+mod tls;
+
+pub use authn::{StaticToken, UserInfo};
+pub use authz::Authorization;
+pub use server::{Config, Server, StartError, Version};
+pub use tls::TlsError;

@@ -134,6 +134,28 @@ impl Fields {
     }
 }
 
+/// The selectable fields of an object besides name and namespace, with their values as text: what
+/// a cache keeps to answer field selectors without the object.
+pub fn selectable<'a>(
+    resource: &'a Resource,
+    object: &'a Value,
+) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+    let custom = resource.custom.as_ref();
+    let of_custom = custom
+        .into_iter()
+        .flat_map(|c| &c.selectable_fields)
+        .map(|f| f.strip_prefix('.').unwrap_or(f));
+    let built_in = match custom {
+        Some(_) => &[],
+        None => labels_of(resource).map_or(&[] as &[&str], |(known, _)| known),
+    };
+    built_in
+        .iter()
+        .copied()
+        .chain(of_custom)
+        .map(move |path| (path, value(resource, path, object)))
+}
+
 impl fmt::Display for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, r) in self.requirements.iter().enumerate() {

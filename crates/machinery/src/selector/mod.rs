@@ -4,7 +4,7 @@ mod fields;
 mod labels;
 mod syntax;
 
-pub use fields::{FieldOperator, FieldRequirement, Fields};
+pub use fields::{FieldOperator, FieldRequirement, Fields, selectable};
 pub use labels::{LabelLookup, Labels, Operator, Requirement};
 
 use crate::status::Failure;

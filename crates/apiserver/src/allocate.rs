@@ -1,0 +1,458 @@
+//! Addresses and node ports of Services: which are taken, and what a Service gets.
+
+use std::net::Ipv4Addr;
+
+use gantry_machinery::status::{Cause, Failure};
+use gantry_store::Store;
+use parking_lot::Mutex;
+use rand::Rng;
+use rustc_hash::FxHashSet;
+use serde_json::{Value, json};
+
+use crate::{Config, api::Cx, errors, object, rules};
+
+#[derive(Default)]
+struct Taken {
+    addresses: FxHashSet<u32>,
+    ports: FxHashSet<u16>,
+}
+
+/// The ranges, and what of them is in use.
+pub struct Services {
+    base: u32,
+    size: u32,
+    ports: (u16, u16),
+    taken: Mutex<Taken>,
+}
+
+/// What one request has taken, given back when it fails.
+#[derive(Default)]
+pub struct Held {
+    addresses: Vec<u32>,
+    ports: Vec<u16>,
+}
+
+/// The first usable address of a range: that of the `kubernetes` Service.
+pub fn first_address((base, bits): (Ipv4Addr, u8)) -> Ipv4Addr {
+    let mask = u32::MAX
+        .checked_shl(32 - u32::from(bits.min(32)))
+        .unwrap_or(0);
+    Ipv4Addr::from((u32::from(base) & mask) + 1)
+}
+
+impl Services {
+    /// Reads what existing Services use.
+    pub fn load(config: &Config, store: &Store) -> Services {
+        let first = u32::from(first_address(config.service_cidr));
+        let bits = 32 - u32::from(config.service_cidr.1.min(30));
+        let services = Services {
+            base: first - 1,
+            size: 1u32.checked_shl(bits).unwrap_or(u32::MAX),
+            ports: config.node_ports,
+            taken: Mutex::default(),
+        };
+        {
+            let mut taken = services.taken.lock();
+            for stored in store.snapshot("/services").iter() {
+                let Ok(service) = serde_json::from_slice::<Value>(&stored.value) else {
+                    continue;
+                };
+                taken.addresses.extend(addresses(&service));
+                taken.ports.extend(node_ports(&service));
+            }
+        }
+        services
+    }
+
+    /// A Service is gone: what it used is free.
+    pub fn release(&self, value: &[u8]) {
+        let Ok(service) = serde_json::from_slice::<Value>(value) else {
+            return;
+        };
+        let mut taken = self.taken.lock();
+        for a in addresses(&service) {
+            taken.addresses.remove(&a);
+        }
+        for p in node_ports(&service) {
+            taken.ports.remove(&p);
+        }
+    }
+
+    /// Gives back what a failed request had taken.
+    pub fn undo(&self, held: Held) {
+        if held.addresses.is_empty() && held.ports.is_empty() {
+            return;
+        }
+        let mut taken = self.taken.lock();
+        for a in held.addresses {
+            taken.addresses.remove(&a);
+        }
+        for p in held.ports {
+            taken.ports.remove(&p);
+        }
+    }
+
+    fn address(&self, held: &mut Held) -> Option<Ipv4Addr> {
+        let mut taken = self.taken.lock();
+        // As Kubernetes: the lower part of the range is left to those who ask for an address.
+        let reserved = (self.size / 16).clamp(16, 256).min(self.size / 2);
+        let upper = self.size - 1 - reserved;
+        let start = rand::rng().random_range(0..upper.max(1));
+        let offsets = (0..upper)
+            .map(|i| reserved + (start + i) % upper)
+            .chain(1..reserved);
+        for offset in offsets {
+            let address = self.base + offset;
+            if offset > 0 && taken.addresses.insert(address) {
+                held.addresses.push(address);
+                return Some(Ipv4Addr::from(address));
+            }
+        }
+        None
+    }
+
+    fn port(&self, held: &mut Held) -> Option<u16> {
+        let mut taken = self.taken.lock();
+        let (low, high) = self.ports;
+        let count = u32::from(high - low) + 1;
+        let start = rand::rng().random_range(0..count);
+        for i in 0..count {
+            let port = low + ((start + i) % count) as u16;
+            if taken.ports.insert(port) {
+                held.ports.push(port);
+                return Some(port);
+            }
+        }
+        None
+    }
+}
+
+fn addresses(service: &Value) -> Vec<u32> {
+    let mut all = object::strings(service.pointer("/spec/clusterIPs"));
+    let one = object::text(service, "/spec/clusterIP");
+    if all.is_empty() && !one.is_empty() {
+        all.push(one.to_owned());
+    }
+    all.iter()
+        .filter_map(|a| a.parse::<Ipv4Addr>().ok())
+        .map(u32::from)
+        .collect()
+}
+
+fn node_ports(service: &Value) -> Vec<u16> {
+    let mut ports: Vec<u16> = service
+        .pointer("/spec/ports")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p.get("nodePort").and_then(Value::as_u64))
+        .filter_map(|p| u16::try_from(p).ok())
+        .filter(|p| *p > 0)
+        .collect();
+    let health = service
+        .pointer("/spec/healthCheckNodePort")
+        .and_then(Value::as_u64);
+    ports.extend(
+        health
+            .and_then(|p| u16::try_from(p).ok())
+            .filter(|p| *p > 0),
+    );
+    ports
+}
+
+fn is_service(cx: &Cx) -> bool {
+    cx.entry.is("", "services")
+}
+
+fn wrong(cx: &Cx, name: &str, field: &str, message: String) -> Failure {
+    rules::invalid(
+        cx.resource(),
+        name,
+        vec![Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message,
+            field: field.to_owned(),
+        }],
+    )
+}
+
+pub fn on_create(cx: &Cx, service: &mut Value) -> Result<Held, Failure> {
+    if !is_service(cx) {
+        return Ok(Held::default());
+    }
+    fill(cx, service, None)
+}
+
+pub fn on_update(cx: &Cx, service: &mut Value, old: &Value) -> Result<Held, Failure> {
+    if !is_service(cx) {
+        return Ok(Held::default());
+    }
+    let held = fill(cx, service, Some(old))?;
+    // What the new form no longer uses is free once it is stored; a failed write keeps it taken
+    // until the next start, which is safe.
+    if !cx.dry_run() {
+        let (now_a, now_p) = (addresses(service), node_ports(service));
+        let mut taken = cx.api.services.taken.lock();
+        for a in addresses(old).iter().filter(|a| !now_a.contains(a)) {
+            taken.addresses.remove(a);
+        }
+        for p in node_ports(old).iter().filter(|p| !now_p.contains(p)) {
+            taken.ports.remove(p);
+        }
+    }
+    Ok(held)
+}
+
+/// Gives a Service the addresses and ports that its type needs.
+fn fill(cx: &Cx, service: &mut Value, old: Option<&Value>) -> Result<Held, Failure> {
+    let mut held = Held::default();
+    let result = fill_into(cx, service, old, &mut held);
+    if let Err(failure) = result {
+        cx.api.services.undo(held);
+        return Err(failure);
+    }
+    Ok(held)
+}
+
+fn fill_into(
+    cx: &Cx,
+    service: &mut Value,
+    old: Option<&Value>,
+    held: &mut Held,
+) -> Result<(), Failure> {
+    let services = &cx.api.services;
+    let name = object::name(service).to_owned();
+    let kind = match object::text(service, "/spec/type") {
+        "" => "ClusterIP".to_owned(),
+        kind => kind.to_owned(),
+    };
+    let before = |pointer: &str| old.and_then(|o| o.pointer(pointer)).cloned();
+    let old_type = before("/spec/type");
+    let old_type = old_type.as_ref().and_then(Value::as_str).unwrap_or("");
+    let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    if kind == "ExternalName" {
+        if old_type != "ExternalName" && old.is_some() {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if spec.get(field) == before(&format!("/spec/{field}")).as_ref() {
+                    spec.remove(field);
+                }
+            }
+        }
+        return Ok(());
+    }
+    // A replaced Service that leaves its address out keeps it.
+    if old_type != "ExternalName" {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if (!spec.contains_key(field) || spec.get(field) == Some(&Value::from("")))
+                && let Some(value) = before(&format!("/spec/{field}"))
+            {
+                spec.insert(field.to_owned(), value);
+            }
+        }
+    }
+    let asked = spec
+        .get("clusterIP")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let had = before("/spec/clusterIP");
+    match asked.as_str() {
+        "None" => {
+            spec.entry("clusterIPs").or_insert_with(|| json!(["None"]));
+        }
+        "" => {
+            let address = services
+                .address(held)
+                .ok_or_else(|| errors::internal("failed to allocate a serviceIP: range is full"))?;
+            spec.insert("clusterIP".to_owned(), address.to_string().into());
+            spec.insert("clusterIPs".to_owned(), json!([address.to_string()]));
+        }
+        given if had.as_ref().and_then(Value::as_str) == Some(given) => {}
+        given => {
+            let address: Ipv4Addr = given.parse().map_err(|_| {
+                wrong(
+                    cx,
+                    &name,
+                    "spec.clusterIPs[0]",
+                    format!("Invalid value: {:?}: must be a valid IP address", [given]),
+                )
+            })?;
+            let value = u32::from(address);
+            if value <= services.base || value >= services.base + services.size - 1 {
+                return Err(wrong(
+                    cx,
+                    &name,
+                    "spec.clusterIPs",
+                    format!(
+                        "Invalid value: [{given:?}]: failed to allocate IP {given}: the provided network does not match the current range"
+                    ),
+                ));
+            }
+            if !services.taken.lock().addresses.insert(value) {
+                return Err(wrong(
+                    cx,
+                    &name,
+                    "spec.clusterIPs",
+                    format!(
+                        "Invalid value: [{given:?}]: failed to allocate IP {given}: provided IP is already allocated"
+                    ),
+                ));
+            }
+            held.addresses.push(value);
+            spec.entry("clusterIPs").or_insert_with(|| json!([given]));
+        }
+    }
+    let headless_without_selector = asked == "None"
+        && spec
+            .get("selector")
+            .and_then(Value::as_object)
+            .is_none_or(serde_json::Map::is_empty);
+    if !spec.contains_key("ipFamilyPolicy") {
+        let policy = if headless_without_selector {
+            "RequireDualStack"
+        } else {
+            "SingleStack"
+        };
+        spec.insert("ipFamilyPolicy".to_owned(), policy.into());
+    }
+    if !spec.contains_key("ipFamilies") {
+        let families = if headless_without_selector {
+            json!(["IPv4", "IPv6"])
+        } else {
+            json!(["IPv4"])
+        };
+        spec.insert("ipFamilies".to_owned(), families);
+    }
+    let wants_ports = kind == "NodePort"
+        || kind == "LoadBalancer"
+            && spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+    let old_ports = before("/spec/ports");
+    let old_ports: Vec<Value> = match old_ports {
+        Some(Value::Array(list)) => list,
+        _ => vec![],
+    };
+    let in_use = old.map(node_ports).unwrap_or_default();
+    let mut given = vec![];
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let Some(port) = port.as_object_mut() else {
+            continue;
+        };
+        let number = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
+        if !wants_ports && number == 0 || kind == "ClusterIP" {
+            if kind == "ClusterIP" && old.is_some() && old_type != "ClusterIP" {
+                port.remove("nodePort");
+            }
+            continue;
+        }
+        if number == 0 {
+            // The same port keeps its node port over an update that leaves it out.
+            let same = old_ports.iter().find(|p| {
+                p.get("port") == port.get("port")
+                    && p.get("protocol").unwrap_or(&Value::Null)
+                        == port.get("protocol").unwrap_or(&Value::Null)
+            });
+            let kept = same.and_then(|p| p.get("nodePort")).cloned();
+            let number = match kept {
+                Some(number) => number,
+                None => services
+                    .port(held)
+                    .ok_or_else(|| {
+                        errors::internal("failed to allocate a nodePort: range is full")
+                    })?
+                    .into(),
+            };
+            port.insert("nodePort".to_owned(), number);
+            continue;
+        }
+        let Ok(number) = u16::try_from(number) else {
+            continue;
+        };
+        if in_use.contains(&number) || given.contains(&number) {
+            continue;
+        }
+        let (low, high) = services.ports;
+        if number < low || number > high {
+            return Err(wrong(
+                cx,
+                &name,
+                "spec.ports[0].nodePort",
+                format!(
+                    "Invalid value: {number}: provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                ),
+            ));
+        }
+        if !services.taken.lock().ports.insert(number) {
+            return Err(wrong(
+                cx,
+                &name,
+                "spec.ports[0].nodePort",
+                format!("Invalid value: {number}: provided port is already allocated"),
+            ));
+        }
+        held.ports.push(number);
+        given.push(number);
+    }
+    let local = spec.get("externalTrafficPolicy") == Some(&Value::from("Local"));
+    if kind == "LoadBalancer" && local {
+        if spec
+            .get("healthCheckNodePort")
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+            == 0
+        {
+            let port = match before("/spec/healthCheckNodePort") {
+                Some(port) => port,
+                None => services
+                    .port(held)
+                    .ok_or_else(|| {
+                        errors::internal("failed to allocate a nodePort: range is full")
+                    })?
+                    .into(),
+            };
+            spec.insert("healthCheckNodePort".to_owned(), port);
+        }
+    } else if old.is_some() {
+        spec.remove("healthCheckNodePort");
+    }
+    if old.is_some() && kind == "ClusterIP" && old_type != "ClusterIP" {
+        for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts"] {
+            if spec.get(field) == before(&format!("/spec/{field}")).as_ref() {
+                spec.remove(field);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_given_once_and_come_back() {
+        let config = Config {
+            service_cidr: (Ipv4Addr::new(10, 0, 0, 0), 28),
+            node_ports: (30_000, 30_002),
+            ..Config::default()
+        };
+        let store = Store::in_memory(gantry_store::Options::default());
+        let services = Services::load(&config, &store);
+        let mut held = Held::default();
+        let mut all = FxHashSet::default();
+        while let Some(address) = services.address(&mut held) {
+            assert!(all.insert(address), "{address} twice");
+        }
+        assert_eq!(all.len(), 14, "all but network and broadcast");
+        while services.port(&mut held).is_some() {}
+        assert_eq!(held.ports.len(), 3);
+        services.undo(held);
+        assert!(services.address(&mut Held::default()).is_some());
+    }
+}

@@ -1,0 +1,403 @@
+//! The one handler: authenticate, parse, authorize, look up, dispatch.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use bytes::Bytes;
+use gantry_machinery::{
+    resource::Resource,
+    status::{Details, Failure},
+};
+use gantry_store::Store;
+use http::{HeaderMap, Method, Request, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, allocate,
+    authn::{self, Authenticator, ISSUER, UserInfo},
+    authz::{self, Attributes, Rbac},
+    discovery, errors, health,
+    registry::{Entry, Registry},
+    request::{self, Query, Target},
+    respond::{self, Output, Reply},
+    rest,
+};
+
+/// Bodies up to this many bytes are read, as kube-apiserver does.
+pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// How long a client may take to send a body.
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The server without its sockets.
+pub struct Api {
+    pub store: Store,
+    pub config: Config,
+    pub registry: RwLock<Arc<Registry>>,
+    pub authenticator: Authenticator,
+    pub rbac: Rbac,
+    pub services: allocate::Services,
+    pub stop: CancellationToken,
+    pub ca_pem: String,
+    /// Writes of definitions are applied one after the other.
+    pub definitions: tokio::sync::Mutex<()>,
+    pub openapi: crate::openapi::Cache,
+    pub requests: AtomicU64,
+}
+
+/// One request about a resource, understood and allowed.
+pub struct Cx {
+    pub api: Arc<Api>,
+    pub entry: Arc<Entry>,
+    pub target: Target,
+    pub query: Query,
+    pub user: Arc<UserInfo>,
+    pub headers: HeaderMap,
+    pub output: Output,
+    pub now: jiff::Timestamp,
+    pub warnings: Vec<String>,
+}
+
+impl Cx {
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.entry.resource
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.api.store
+    }
+
+    pub fn dry_run(&self) -> bool {
+        self.query.all("dryRun").any(|v| v == "All")
+    }
+
+    /// The field manager: as given, else the client's name from its User-Agent.
+    pub fn manager(&self) -> String {
+        match self.query.text("fieldManager") {
+            "" => {
+                let agent = self
+                    .headers
+                    .get(header::USER_AGENT)
+                    .and_then(|v| v.to_str().ok())
+                    .unwrap_or_default();
+                let name = agent.split('/').next().unwrap_or_default();
+                let clean: String = name.chars().filter(|c| !c.is_control()).take(128).collect();
+                if clean.is_empty() {
+                    "unknown".to_owned()
+                } else {
+                    clean
+                }
+            }
+            given => given.to_owned(),
+        }
+    }
+
+    pub fn key(&self, name: &str) -> gantry_store::Key {
+        crate::object::key(&self.entry, &self.target.namespace, name)
+    }
+
+    pub fn not_found(&self) -> Failure {
+        errors::not_found(self.resource(), &self.target.name)
+    }
+
+    /// Whether the user may do something else too, in the namespace of the request.
+    pub fn may(&self, a: &Attributes<'_>) -> bool {
+        self.api
+            .rbac
+            .authorize(&self.api.store, &self.user, a)
+            .is_some()
+    }
+}
+
+/// Handles one request of a socket or of an in-process client. A user may come as an extension of
+/// the request, from in-process clients only: what comes in over a socket has no extensions.
+pub async fn handle<B>(api: Arc<Api>, request: Request<B>) -> Reply
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (parts, body) = request.into_parts();
+    let head = parts.method == Method::HEAD;
+    let mut reply = match route(api, parts, body).await {
+        Ok(reply) => reply,
+        Err(failure) => respond::failure(&failure),
+    };
+    if head {
+        *reply.body_mut() = respond::Body::empty();
+    }
+    reply
+}
+
+async fn route<B>(api: Arc<Api>, parts: Parts, body: B) -> Result<Reply, Failure>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    api.requests
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = parts.uri.path();
+    let query = Query::parse(parts.uri.query());
+    let user = authenticate(&api, &parts)?;
+    let target = request::target(path);
+    let verb = match &target {
+        Some(target) => request::verb(&parts.method, target, &query),
+        None => None,
+    };
+    let lower = parts.method.as_str().to_ascii_lowercase();
+    let attributes = match &target {
+        Some(t) => Attributes {
+            verb: verb.unwrap_or(&lower),
+            group: &t.group,
+            resource: &t.plural,
+            subresource: &t.subresource,
+            namespace: &t.namespace,
+            name: &t.name,
+            path: None,
+        },
+        None => Attributes {
+            verb: &lower,
+            path: Some(path),
+            ..Attributes::default()
+        },
+    };
+    let user = impersonate(&api, &parts.headers, user, &attributes)?;
+    let selected;
+    let mut attributes = attributes;
+    if matches!(attributes.verb, "list" | "watch" | "deletecollection") {
+        // A role for one name allows lists that a field selector narrows to that name.
+        selected = rest::list::selected_name(&query);
+        if let Some(name) = &selected {
+            attributes.name = name;
+        }
+    }
+    if api.rbac.authorize(&api.store, &user, &attributes).is_none() {
+        if matches!(attributes.verb, "list" | "watch" | "deletecollection") {
+            attributes.name = "";
+        }
+        return Err(refused(&user, &attributes));
+    }
+    let Some(target) = target else {
+        return nonresource(&api, &parts, path, &query);
+    };
+    let registry = api.registry.read().clone();
+    let Some(entry) = registry.lookup(&target.group, &target.version, &target.plural) else {
+        return missing(&registry, &target);
+    };
+    let entry = entry.clone();
+    let resource = entry.resource.clone();
+    if !resource.namespaced() && !target.namespace.is_empty() && resource.plural != "namespaces" {
+        return Err(errors::no_such_path());
+    }
+    let Some(verb) = verb else {
+        return Err(errors::method_not_allowed());
+    };
+    if parts.method == Method::HEAD {
+        return Err(errors::method_not_allowed());
+    }
+    let named = !target.name.is_empty();
+    let unplaced = resource.namespaced() && target.namespace.is_empty();
+    if target.subresource.is_empty() {
+        let offered = resource.allows(verb)
+            && match verb {
+                "create" => !named && !unplaced,
+                "update" | "patch" | "delete" => named && !unplaced,
+                "get" => !unplaced,
+                "deletecollection" => !unplaced,
+                _ => true,
+            };
+        if unplaced && named {
+            return Err(errors::no_such_path());
+        }
+        if !offered {
+            return Err(errors::method_not_allowed());
+        }
+    } else {
+        let Some(sub) = resource.subresource(&target.subresource) else {
+            return Err(errors::no_such_path());
+        };
+        if unplaced || (!target.rest.is_empty() && sub.name != "proxy") {
+            return Err(errors::no_such_path());
+        }
+        let offered = sub.verbs.iter().any(|v| v == verb)
+            || (matches!(verb, "watch" | "list") && sub.verbs.iter().any(|v| v == "get"));
+        if !offered {
+            return Err(errors::method_not_allowed());
+        }
+    }
+    let output = Output::negotiate(&parts.headers, &query)?;
+    let body = if parts.method == Method::GET {
+        Bytes::new()
+    } else {
+        read(body).await?
+    };
+    let mut cx = Cx {
+        api,
+        entry,
+        target,
+        query,
+        user,
+        headers: parts.headers,
+        output,
+        now: jiff::Timestamp::now(),
+        warnings: vec![],
+    };
+    if let Some(custom) = &resource.custom
+        && custom.deprecated
+    {
+        cx.warnings
+            .push(custom.deprecation_warning.clone().unwrap_or_else(|| {
+                format!("{} {} is deprecated", resource.api_version(), resource.kind)
+            }));
+    }
+    let reply = rest::dispatch(&mut cx, verb, body).await;
+    let mut reply = reply.unwrap_or_else(|failure| respond::failure(&failure));
+    respond::warn(&mut reply, &cx.warnings);
+    Ok(reply)
+}
+
+/// Reads a whole body within its limits.
+pub async fn read<B>(body: B) -> Result<Bytes, Failure>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = Limited::new(body, BODY_LIMIT);
+    match tokio::time::timeout(BODY_TIME, limited.collect()).await {
+        Err(_) => Err(Failure::new(
+            408,
+            "Timeout",
+            "the body of the request did not arrive in time",
+        )),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(errors::too_large(BODY_LIMIT)),
+        Ok(Err(e)) => Err(errors::bad_request(format!("reading the body: {e}"))),
+    }
+}
+
+fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure> {
+    if let Some(user) = parts.extensions.get::<Arc<UserInfo>>() {
+        return Ok(user.clone());
+    }
+    let bearer = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    match bearer {
+        None | Some("") => Ok(Arc::new(UserInfo::anonymous())),
+        Some(token) => api
+            .authenticator
+            .authenticate(&api.store, token, ISSUER)
+            .map(Arc::new)
+            .ok_or_else(errors::unauthorized),
+    }
+}
+
+/// The user that the request is to be seen as, when it asks to be and may.
+fn impersonate(
+    api: &Api,
+    headers: &HeaderMap,
+    user: Arc<UserInfo>,
+    asked: &Attributes<'_>,
+) -> Result<Arc<UserInfo>, Failure> {
+    let Some(wanted) = authn::impersonation(headers) else {
+        return Ok(user);
+    };
+    if wanted.name.is_empty() {
+        return Err(errors::bad_request(format!(
+            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:[]string{{{}}}, Extra:map[string][]string(nil)}} without impersonating a user name",
+            wanted.uid,
+            wanted
+                .groups
+                .iter()
+                .map(|g| format!("{g:?}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )));
+    }
+    let account: Vec<&str> = match wanted.name.strip_prefix("system:serviceaccount:") {
+        Some(rest) => rest.split(':').collect(),
+        None => vec![],
+    };
+    let mut needed = match account.as_slice() {
+        [namespace, name] => vec![("", "serviceaccounts", "", *namespace, *name)],
+        _ => vec![("", "users", "", "", wanted.name.as_str())],
+    };
+    for group in &wanted.groups {
+        needed.push(("", "groups", "", "", group));
+    }
+    if !wanted.uid.is_empty() {
+        needed.push(("authentication.k8s.io", "uids", "", "", &wanted.uid));
+    }
+    for (key, values) in &wanted.extra {
+        for value in values {
+            needed.push(("authentication.k8s.io", "userextras", key, "", value));
+        }
+    }
+    for (group, resource, subresource, namespace, name) in needed {
+        let a = Attributes {
+            verb: "impersonate",
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+            path: None,
+        };
+        if api.rbac.authorize(&api.store, &user, &a).is_none() {
+            // Kubernetes 1.36 names the right that would also do: to impersonate for this alone.
+            let verb = format!("impersonate-on:user-info:{}", asked.verb);
+            let a = Attributes {
+                verb: &verb,
+                ..asked.clone()
+            };
+            return Err(refused(&user, &a));
+        }
+    }
+    Ok(authn::impersonated(wanted))
+}
+
+/// 403 in the words of Kubernetes.
+pub fn refused(user: &UserInfo, a: &Attributes<'_>) -> Failure {
+    let why = authz::refusal(user, a);
+    if a.path.is_some() {
+        return Failure::new(403, "Forbidden", format!("forbidden: {why}"))
+            .with_details(Details::default());
+    }
+    let mut subject = a.resource.to_owned();
+    if !a.group.is_empty() {
+        subject = format!("{subject}.{}", a.group);
+    }
+    if !a.name.is_empty() {
+        subject = format!("{subject} \"{}\"", a.name);
+    }
+    Failure::new(403, "Forbidden", format!("{subject} is forbidden: {why}")).with_details(Details {
+        name: a.name.to_owned(),
+        group: a.group.to_owned(),
+        kind: a.resource.to_owned(),
+        ..Details::default()
+    })
+}
+
+/// A path below /api or /apis that names no served resource.
+fn missing(registry: &Registry, target: &Target) -> Result<Reply, Failure> {
+    if registry.group(&target.group).is_none() {
+        return Ok(respond::text(404, "404 page not found\n"));
+    }
+    Err(errors::no_such_path())
+}
+
+fn nonresource(api: &Arc<Api>, parts: &Parts, path: &str, query: &Query) -> Result<Reply, Failure> {
+    if let Some(reply) = health::serve(api, path, query) {
+        return Ok(reply);
+    }
+    if let Some(reply) = discovery::serve(api, &parts.method, path, &parts.headers) {
+        return reply;
+    }
+    if let Some(reply) = crate::openapi::serve(api, path, &parts.headers) {
+        return reply;
+    }
+    Ok(respond::text(404, "404 page not found\n"))
+}

@@ -1,0 +1,350 @@
+//! Between versions: the few built-in kinds that are served in a version they are not stored in,
+//! and custom resources, whose versions differ in their apiVersion alone (strategy `None`).
+
+use gantry_machinery::resource::Resource;
+use serde_json::{Map, Value, json};
+
+use crate::{object, registry::Entry};
+
+/// From the version of a request to that of the store.
+pub fn to_storage(entry: &Entry, object: Value) -> Value {
+    convert(object, &entry.resource, &entry.storage)
+}
+
+/// From the version of the store to that of a request.
+pub fn from_storage(entry: &Entry, object: Value) -> Value {
+    convert(object, &entry.storage, &entry.resource)
+}
+
+fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
+    match (
+        from.group.as_str(),
+        from.version.as_str(),
+        to.version.as_str(),
+        from.kind.as_str(),
+    ) {
+        ("", _, _, "Event") if to.group == "events.k8s.io" => rename(&mut object, false),
+        ("events.k8s.io", _, _, "Event") if to.group.is_empty() => rename(&mut object, true),
+        ("autoscaling", "v2", "v1", _) => autoscaler_down(&mut object),
+        ("autoscaling", "v1", "v2", _) => autoscaler_up(&mut object),
+        _ => {}
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), to.api_version().into());
+        map.insert("kind".to_owned(), to.kind.clone().into());
+    }
+    object
+}
+
+/// Core name, events.k8s.io name.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+fn rename(object: &mut Value, to_core: bool) {
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
+    for (core, events) in EVENT_FIELDS {
+        let (from, to) = if to_core {
+            (events, core)
+        } else {
+            (core, events)
+        };
+        if let Some(value) = map.remove(from) {
+            map.insert(to.to_owned(), value);
+        }
+    }
+    if !to_core {
+        // Empty strings that only the core kind writes.
+        for field in ["reportingController", "reportingInstance", "note"] {
+            if map.get(field).and_then(Value::as_str) == Some("") {
+                map.remove(field);
+            }
+        }
+    }
+}
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+fn is_cpu_utilization(metric: &Value) -> bool {
+    object::text(metric, "/type") == "Resource"
+        && object::text(metric, "/resource/name") == "cpu"
+        && object::text(metric, "/resource/target/type") == "Utilization"
+}
+
+/// v1 knows CPU utilization alone; the rest goes to annotations, as Kubernetes does it.
+fn autoscaler_down(object: &mut Value) {
+    let mut notes = vec![];
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        if let Some(Value::Array(metrics)) = spec.remove("metrics") {
+            let (cpu, others): (Vec<Value>, Vec<Value>) =
+                metrics.into_iter().partition(is_cpu_utilization);
+            if let Some(percent) = cpu
+                .first()
+                .and_then(|m| m.pointer("/resource/target/averageUtilization"))
+            {
+                spec.insert("targetCPUUtilizationPercentage".to_owned(), percent.clone());
+            }
+            if !others.is_empty() {
+                notes.push((
+                    METRICS,
+                    json!(others.iter().map(metric_down).collect::<Vec<_>>()),
+                ));
+            }
+        }
+        if let Some(behavior) = spec.remove("behavior") {
+            notes.push((BEHAVIOR, go_names(&behavior)));
+        }
+    }
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+        if !status.contains_key("currentReplicas") {
+            status.insert("currentReplicas".to_owned(), 0.into());
+        }
+        match status.remove("currentMetrics") {
+            Some(Value::Array(current)) if !current.is_empty() => {
+                notes.push((CURRENT, Value::Array(current)));
+            }
+            _ => {}
+        }
+        if let Some(conditions) = status.remove("conditions") {
+            notes.push((CONDITIONS, conditions));
+        }
+    }
+    if notes.is_empty() {
+        return;
+    }
+    if let Some(meta) = object::meta_mut(object) {
+        let all = meta.entry("annotations").or_insert_with(|| json!({}));
+        if let Some(all) = all.as_object_mut() {
+            for (name, value) in notes {
+                all.insert(name.to_owned(), value.to_string().into());
+            }
+        }
+    }
+}
+
+/// The form of a metric in the annotation: that of `autoscaling/v2beta1`.
+fn metric_down(metric: &Value) -> Value {
+    let kind = object::text(metric, "/type").to_owned();
+    let field = match kind.as_str() {
+        "Resource" => "resource",
+        "Pods" => "pods",
+        "Object" => "object",
+        "External" => "external",
+        _ => "containerResource",
+    };
+    let source = metric.get(field).cloned().unwrap_or_default();
+    let mut out = Map::new();
+    if let Some(name) = source.get("name") {
+        out.insert("name".to_owned(), name.clone());
+    }
+    if let Some(name) = source.pointer("/metric/name") {
+        out.insert("metricName".to_owned(), name.clone());
+    }
+    for (from, to) in [
+        ("averageUtilization", "targetAverageUtilization"),
+        ("averageValue", "targetAverageValue"),
+        ("value", "targetValue"),
+    ] {
+        if let Some(value) = source.pointer(&format!("/target/{from}")) {
+            out.insert(to.to_owned(), value.clone());
+        }
+    }
+    json!({"type": kind, field: out})
+}
+
+/// Field names as Go's encoder writes a struct without tags: upper case first.
+fn go_names(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| {
+                let mut letters = k.chars();
+                let name: String = letters
+                    .next()
+                    .map(|c| c.to_ascii_uppercase())
+                    .into_iter()
+                    .chain(letters)
+                    .collect();
+                (name, go_names(v))
+            })
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Array(list) => list.iter().map(go_names).collect(),
+        other => other.clone(),
+    }
+}
+
+fn json_names(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| {
+                let mut letters = k.chars();
+                let name: String = letters
+                    .next()
+                    .map(|c| c.to_ascii_lowercase())
+                    .into_iter()
+                    .chain(letters)
+                    .collect();
+                (name, json_names(v))
+            })
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Array(list) => list.iter().map(json_names).collect(),
+        other => other.clone(),
+    }
+}
+
+fn metric_up(metric: &Value) -> Value {
+    let kind = object::text(metric, "/type").to_owned();
+    let field = match kind.as_str() {
+        "Resource" => "resource",
+        "Pods" => "pods",
+        "Object" => "object",
+        "External" => "external",
+        _ => "containerResource",
+    };
+    let source = metric.get(field).cloned().unwrap_or_default();
+    let mut out = Map::new();
+    if let Some(name) = source.get("name") {
+        out.insert("name".to_owned(), name.clone());
+    }
+    if let Some(name) = source.get("metricName") {
+        out.insert("metric".to_owned(), json!({"name": name}));
+    }
+    let mut target = Map::new();
+    for (from, to, kind) in [
+        (
+            "targetAverageUtilization",
+            "averageUtilization",
+            "Utilization",
+        ),
+        ("targetAverageValue", "averageValue", "AverageValue"),
+        ("targetValue", "value", "Value"),
+    ] {
+        if let Some(value) = source.get(from) {
+            target.insert("type".to_owned(), kind.into());
+            target.insert(to.to_owned(), value.clone());
+        }
+    }
+    out.insert("target".to_owned(), target.into());
+    json!({"type": kind, field: out})
+}
+
+fn autoscaler_up(object: &mut Value) {
+    let mut take = |name: &str| -> Option<Value> {
+        let meta = object::meta_mut(object)?;
+        let notes = meta.get_mut("annotations")?.as_object_mut()?;
+        let text = notes.remove(name)?;
+        if notes.is_empty() {
+            meta.remove("annotations");
+        }
+        serde_json::from_str(text.as_str()?).ok()
+    };
+    let (others, behavior) = (take(METRICS), take(BEHAVIOR));
+    let (current, conditions) = (take(CURRENT), take(CONDITIONS));
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        let mut metrics: Vec<Value> = match others {
+            Some(Value::Array(list)) => list.iter().map(metric_up).collect(),
+            _ => vec![],
+        };
+        if let Some(percent) = spec.remove("targetCPUUtilizationPercentage") {
+            metrics.push(json!({"type": "Resource", "resource": {
+                "name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": percent},
+            }}));
+        }
+        if !metrics.is_empty() {
+            spec.insert("metrics".to_owned(), metrics.into());
+        }
+        if let Some(behavior) = behavior {
+            spec.insert("behavior".to_owned(), json_names(&behavior));
+        }
+    }
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+        status.insert("currentMetrics".to_owned(), current.unwrap_or(Value::Null));
+        if let Some(conditions) = conditions {
+            status.insert("conditions".to_owned(), conditions);
+        }
+    }
+}
+
+/// An object of a kind with nothing in it, as Go writes one: required parts are there, empty.
+pub fn zero(resource: &Resource) -> Value {
+    let mut object = json!({});
+    if resource.custom.is_some() {
+        return object;
+    }
+    match (resource.group.as_str(), resource.kind.as_str()) {
+        ("batch", "Job") => {
+            object["spec"] = json!({"template": {"metadata": {}, "spec": {"containers": null}}});
+        }
+        ("", "Pod") => object["spec"] = json!({"containers": null}),
+        _ => {
+            if resource.schema().field("spec").is_some() {
+                object["spec"] = json!({});
+            }
+        }
+    }
+    if resource.subresource("status").is_some() {
+        object["status"] = json!({});
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_machinery::resource::builtin_resources;
+
+    use super::*;
+
+    fn resource(group: &str, version: &str, kind: &str) -> &'static Resource {
+        builtin_resources()
+            .iter()
+            .find(|r| r.group == group && r.version == version && r.kind == kind)
+            .expect("built in")
+    }
+
+    #[test]
+    fn an_autoscaler_survives_the_way_down_and_up() {
+        let (v1, v2) = (
+            resource("autoscaling", "v1", "HorizontalPodAutoscaler"),
+            resource("autoscaling", "v2", "HorizontalPodAutoscaler"),
+        );
+        let object = json!({
+            "kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v2", "metadata": {},
+            "spec": {"maxReplicas": 3, "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu",
+                 "target": {"type": "Utilization", "averageUtilization": 80}}}]},
+        });
+        let down = convert(object.clone(), v2, v1);
+        assert_eq!(down["spec"]["targetCPUUtilizationPercentage"], 80);
+        assert_eq!(down["apiVersion"], "autoscaling/v1");
+        assert_eq!(convert(down, v1, v2)["spec"], object["spec"]);
+    }
+
+    #[test]
+    fn events_change_their_names() {
+        let (core, events) = (
+            resource("", "v1", "Event"),
+            resource("events.k8s.io", "v1", "Event"),
+        );
+        let object = json!({"kind": "Event", "apiVersion": "v1", "metadata": {},
+            "involvedObject": {"name": "p"}, "message": "m", "count": 2});
+        let there = convert(object.clone(), core, events);
+        assert_eq!(there["regarding"]["name"], "p");
+        assert_eq!(there["deprecatedCount"], 2);
+        assert_eq!(convert(there, events, core), object);
+    }
+}

@@ -1,0 +1,227 @@
+//! Eviction: a deletion that respects PodDisruptionBudgets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_machinery::status::{Cause, Details, Failure};
+use serde_json::{Value, json};
+
+use super::{
+    delete, input, pods,
+    update::{self, Change, Track},
+};
+use crate::{api::Cx, errors, object, registry::Entry, respond::Reply, rules::Labels};
+
+pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    input::options(cx, "CreateOptions")?;
+    let eviction = input::plain(cx, &body)?;
+    let name = cx.target.name.clone();
+    let given = object::name(&eviction);
+    if !given.is_empty() && given != name {
+        return Err(errors::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
+    }
+    let options = delete::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null));
+    if object::strings(eviction.pointer("/deleteOptions/dryRun"))
+        .iter()
+        .any(|d| d == "All")
+    {
+        cx.query.add("dryRun", "All");
+    }
+    let stored = cx
+        .store()
+        .get(&cx.key(&name))
+        .ok_or_else(|| cx.not_found())?;
+    let pod = object::parse(&stored.value)?;
+    if !ignores_budgets(&pod) {
+        let budgets = budgets_of(cx, &pod);
+        match budgets.as_slice() {
+            [] => {}
+            [budget] => charge(cx, budget, &pod).await?,
+            _ => {
+                return Err(errors::plain_internal(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+        }
+    }
+    delete::one(cx, &name, &options).await?;
+    Ok(pods::success())
+}
+
+/// Pods that serve nobody (finished, waiting, or going anyway) do not count for a budget.
+fn ignores_budgets(pod: &Value) -> bool {
+    matches!(
+        object::text(pod, "/status/phase"),
+        "Succeeded" | "Failed" | "Pending"
+    ) || object::deleting(pod)
+}
+
+fn ready(pod: &Value) -> bool {
+    pod.pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .any(|c| object::text(c, "/type") == "Ready" && object::text(c, "/status") == "True")
+}
+
+fn budgets(cx: &Cx) -> Option<Arc<Entry>> {
+    let registry = cx.api.registry.read();
+    registry
+        .lookup("policy", "v1", "poddisruptionbudgets")
+        .cloned()
+}
+
+/// Names of the budgets whose selectors match the pod.
+fn budgets_of(cx: &Cx, pod: &Value) -> Vec<String> {
+    let Some(entry) = budgets(cx) else {
+        return vec![];
+    };
+    let prefix = format!("{}/", cx.target.namespace);
+    let labels = object::meta(pod).and_then(|m| m.get("labels"));
+    cx.store()
+        .snapshot(&entry.bucket)
+        .range(&prefix, None)
+        .filter_map(|s| serde_json::from_slice::<Value>(&s.value).ok())
+        .filter(|budget| {
+            let selector = budget.pointer("/spec/selector");
+            selector.is_some_and(|s| {
+                Labels::from_label_selector(s).is_ok_and(|l| {
+                    l.matches(|k| labels.and_then(|m| m.get(k)).and_then(Value::as_str))
+                })
+            })
+        })
+        .map(|b| object::name(&b).to_owned())
+        .collect()
+}
+
+fn refused(cause: Option<String>) -> Failure {
+    let causes = cause.map(|message| Cause {
+        reason: "DisruptionBudget".to_owned(),
+        message,
+        field: String::new(),
+    });
+    Failure::new(
+        429,
+        "TooManyRequests",
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+    )
+    .with_details(Details {
+        causes: causes.into_iter().collect(),
+        ..Details::default()
+    })
+}
+
+/// Takes one disruption from the budget, or refuses.
+async fn charge(cx: &mut Cx, budget: &str, pod: &Value) -> Result<(), Failure> {
+    let Some(entry) = budgets(cx) else {
+        return Ok(());
+    };
+    let name = object::name(pod).to_owned();
+    let unready = !ready(pod);
+    let now = object::time(cx.now);
+    let mut inner = cx.about(entry, budget);
+    let mut spared = false;
+    let change = Change {
+        subresource: "status".to_owned(),
+        track: Track::Nobody,
+        given: None,
+        retries: 32,
+    };
+    update::modify(&mut inner, change, |_, old| {
+        let number = |f: &str| {
+            old.pointer(&format!("/status/{f}"))
+                .and_then(Value::as_i64)
+                .unwrap_or(0)
+        };
+        let always = object::text(old, "/spec/unhealthyPodEvictionPolicy") == "AlwaysAllow";
+        if unready
+            && (always
+                || number("currentHealthy") >= number("desiredHealthy")
+                    && number("desiredHealthy") > 0)
+        {
+            spared = true;
+            return Ok(old.clone());
+        }
+        let generation = object::meta(old)
+            .and_then(|m| m.get("generation"))
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
+        if number("observedGeneration") < generation {
+            let mut failure = refused(Some(format!(
+                "The disruption budget {budget} is still being processed by the server."
+            )));
+            if let Some(details) = failure.details.as_mut() {
+                details.retry_after_seconds = 10;
+            }
+            return Err(failure);
+        }
+        let left = number("disruptionsAllowed");
+        if left <= 0 {
+            return Err(refused(Some(format!(
+                "The disruption budget {budget} needs {} healthy pods and has {} currently",
+                number("desiredHealthy"),
+                number("currentHealthy")
+            ))));
+        }
+        let mut new = old.clone();
+        let status = &mut new["status"];
+        status["disruptionsAllowed"] = (left - 1).into();
+        if !status["disruptedPods"].is_object() {
+            status["disruptedPods"] = json!({});
+        }
+        status["disruptedPods"][&name] = now.clone().into();
+        let condition = json!({
+            "type": "DisruptionAllowed",
+            "status": if left > 1 { "True" } else { "False" },
+            "observedGeneration": number("observedGeneration"),
+            "lastTransitionTime": now,
+            "reason": if left > 1 { "SufficientPods" } else { "InsufficientPods" },
+            "message": "",
+        });
+        if !status["conditions"].is_array() {
+            status["conditions"] = json!([]);
+        }
+        if let Some(conditions) = status["conditions"].as_array_mut() {
+            match conditions
+                .iter_mut()
+                .find(|c| object::text(c, "/type") == "DisruptionAllowed")
+            {
+                Some(there) => {
+                    if there["status"] != condition["status"] {
+                        *there = condition;
+                    }
+                }
+                None => conditions.push(condition),
+            }
+        }
+        Ok(new)
+    })
+    .await?;
+    let _ = spared;
+    Ok(())
+}
+
+impl Cx {
+    /// The same request about another object of the namespace, for the server's own writes.
+    pub fn about(&self, entry: Arc<Entry>, name: &str) -> Cx {
+        let mut target = self.target.clone();
+        target.group.clone_from(&entry.resource.group);
+        target.version.clone_from(&entry.resource.version);
+        target.plural.clone_from(&entry.resource.plural);
+        target.name = name.to_owned();
+        target.subresource = String::new();
+        Cx {
+            api: self.api.clone(),
+            entry,
+            target,
+            query: self.query.clone(),
+            user: self.user.clone(),
+            headers: self.headers.clone(),
+            output: self.output,
+            now: self.now,
+            warnings: vec![],
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Bodies and options of writing requests.
+
+use bytes::Bytes;
+use gantry_machinery::{
+    resource::Resource,
+    status::{Cause, Details, Failure},
+};
+use http::header;
+use serde_json::Value;
+
+use crate::{
+    api::Cx,
+    errors, object,
+    respond::OFFERED,
+    rules::{self, FieldValidation, Format},
+};
+
+/// The media type of the body without its parameters; empty when none is given.
+pub fn media_type(cx: &Cx) -> &str {
+    cx.headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.split(';').next())
+        .unwrap_or_default()
+        .trim()
+}
+
+pub fn format(cx: &Cx) -> Result<Format, Failure> {
+    match media_type(cx) {
+        "" | "application/json" | "*/*" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        _ => Err(errors::unsupported_media(OFFERED)),
+    }
+}
+
+/// What to do about unknown fields: Kubernetes warns unless told otherwise.
+pub fn field_validation(cx: &Cx) -> FieldValidation {
+    match cx.query.text("fieldValidation") {
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        _ => FieldValidation::Warn,
+    }
+}
+
+/// Decodes a body as an object of the resource; warnings go to the answer.
+pub fn decode(cx: &mut Cx, resource: &Resource, body: &Bytes) -> Result<Value, Failure> {
+    let decoded = rules::decode(resource, body, format(cx)?, field_validation(cx))?;
+    cx.warnings.extend(decoded.warnings);
+    Ok(decoded.object)
+}
+
+/// A body of another type than the resource's, such as a Binding: just its JSON.
+pub fn plain(cx: &Cx, body: &Bytes) -> Result<Value, Failure> {
+    match format(cx)? {
+        Format::Json => serde_json::from_slice(body).map_err(malformed),
+        Format::Yaml => {
+            serde_saphyr::from_slice(body).map_err(|e| errors::bad_request(format!("yaml: {e}")))
+        }
+    }
+}
+
+pub fn malformed(e: serde_json::Error) -> Failure {
+    let what = if e.is_eof() {
+        "unexpected end of JSON input".to_owned()
+    } else {
+        e.to_string()
+    };
+    errors::bad_request(format!(
+        "couldn't get version/kind; json parse error: {what}"
+    ))
+}
+
+/// Checks the options that all writes share.
+pub fn options(cx: &Cx, kind: &str) -> Result<(), Failure> {
+    let mut causes = vec![];
+    let mut add = |reason: &str, field: &str, message: String| {
+        causes.push(Cause {
+            reason: reason.to_owned(),
+            message,
+            field: field.to_owned(),
+        });
+    };
+    let dry: Vec<&str> = cx.query.all("dryRun").filter(|v| !v.is_empty()).collect();
+    if dry.iter().any(|v| *v != "All") {
+        let given: Vec<String> = dry.iter().map(|v| format!("{v:?}")).collect();
+        add(
+            "FieldValueNotSupported",
+            "dryRun",
+            format!(
+                "Unsupported value: [{}]: supported values: \"All\"",
+                given.join(",")
+            ),
+        );
+    }
+    let manager = cx.query.text("fieldManager");
+    if manager.chars().count() > 128 {
+        add(
+            "FieldValueTooLong",
+            "fieldManager",
+            "Too long: may not be more than 128 bytes".to_owned(),
+        );
+    }
+    if let Some(bad) = manager.chars().find(|c| c.is_control()) {
+        add(
+            "FieldValueInvalid",
+            "fieldManager",
+            format!(
+                "Invalid value: {manager:?}: should only contain printable characters, has {bad:?}"
+            ),
+        );
+    }
+    let validation = cx.query.text("fieldValidation");
+    if !matches!(validation, "" | "Ignore" | "Warn" | "Strict") {
+        add(
+            "FieldValueNotSupported",
+            "fieldValidation",
+            format!(
+                "Unsupported value: {validation:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+            ),
+        );
+    }
+    refuse_options(kind, causes)
+}
+
+/// 422 about an options object with these causes, if any.
+pub fn refuse_options(kind: &str, causes: Vec<Cause>) -> Result<(), Failure> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = causes
+        .iter()
+        .map(|c| format!("{}: {}", c.field, c.message))
+        .collect();
+    let list = if let [one] = all.as_slice() {
+        one.clone()
+    } else {
+        format!("[{}]", all.join(", "))
+    };
+    Err(Failure::new(
+        422,
+        "Invalid",
+        format!("{kind}.meta.k8s.io \"\" is invalid: {list}"),
+    )
+    .with_details(Details {
+        group: "meta.k8s.io".to_owned(),
+        kind: kind.to_owned(),
+        causes,
+        ..Details::default()
+    }))
+}
+
+/// Sets the namespace of a namespaced object to that of the request, which it must not contradict.
+pub fn place(cx: &Cx, object: &mut Value) -> Result<(), Failure> {
+    let given = object::meta_text(object, "namespace");
+    if !cx.resource().namespaced() {
+        if !given.is_empty() && cx.resource().custom.is_none() {
+            object::remove_meta(object, "namespace");
+        }
+        return Ok(());
+    }
+    if given.is_empty() {
+        object::set_meta(object, "namespace", cx.target.namespace.clone());
+    } else if given != cx.target.namespace {
+        return Err(errors::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,490 @@
+//! Reading many objects, from one consistent snapshot.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::{BufMut, Bytes, BytesMut};
+use gantry_machinery::{resource::Resource, status::Failure};
+use gantry_store::{ReadError, Snapshot, Stored};
+use serde_json::{Value, json};
+
+use super::get;
+use crate::{
+    api::Cx,
+    errors,
+    object::{self, View},
+    registry::Entry,
+    request::Query,
+    respond::{self, Form, Reply},
+    rules::{Fields, Labels},
+};
+
+/// What a list or watch is narrowed to.
+#[derive(Default)]
+pub struct Filter {
+    pub labels: Option<Labels>,
+    pub fields: Option<Fields>,
+    /// Store names begin with this: `ns/`, or nothing.
+    pub prefix: String,
+    /// The one object that the field selector leaves, by its store name.
+    pub only: Option<String>,
+}
+
+impl Filter {
+    pub fn parse(cx: &Cx) -> Result<Filter, Failure> {
+        let labels = match cx.query.text("labelSelector") {
+            "" => None,
+            text => Some(Labels::parse(text)?),
+        };
+        let fields = match cx.query.text("fieldSelector") {
+            "" => None,
+            text => {
+                let fields = Fields::parse(text)?;
+                fields.check(cx.resource())?;
+                Some(fields)
+            }
+        };
+        let namespaced = cx.resource().namespaced();
+        let mut prefix = String::new();
+        if namespaced && !cx.target.namespace.is_empty() {
+            prefix = format!("{}/", cx.target.namespace);
+        }
+        let mut only = None;
+        // `GET …/pods/x?watch=1` watches one object.
+        let named = (!cx.target.name.is_empty()).then(|| cx.target.name.clone());
+        let exact = fields
+            .as_ref()
+            .and_then(|f| f.exact("metadata.name"))
+            .map(str::to_owned);
+        if let Some(name) = named.or(exact) {
+            if !namespaced {
+                only = Some(name);
+            } else if !prefix.is_empty() {
+                only = Some(format!("{prefix}{name}"));
+            }
+        }
+        Ok(Filter {
+            labels,
+            fields,
+            prefix,
+            only,
+        })
+    }
+
+    /// Whether anything but the namespace narrows.
+    pub fn selects(&self) -> bool {
+        self.labels.is_some() || self.fields.is_some()
+    }
+
+    pub fn matches(&self, entry: &Entry, stored: &Stored) -> bool {
+        let name = &*stored.key.name;
+        if !name.starts_with(&self.prefix) || self.only.as_ref().is_some_and(|o| o != name) {
+            return false;
+        }
+        if !self.selects() {
+            return true;
+        }
+        let labels = match &self.labels {
+            Some(labels) => {
+                let view = View::get(entry, stored);
+                labels.matches(|k| view.label(k))
+            }
+            None => true,
+        };
+        labels
+            && self.fields.as_ref().is_none_or(|fields| {
+                let (namespace, bare) = match name.split_once('/') {
+                    Some((namespace, bare)) if entry.resource.namespaced() => (namespace, bare),
+                    _ => ("", name),
+                };
+                fields.matches(|path| match path {
+                    "metadata.name" => Some(bare),
+                    "metadata.namespace" => Some(namespace),
+                    path => View::get(entry, stored).field(path),
+                })
+            })
+    }
+}
+
+/// The name that a field selector narrows a list to, for authorization.
+pub fn selected_name(query: &Query) -> Option<String> {
+    let text = query.text("fieldSelector");
+    if text.is_empty() {
+        return None;
+    }
+    Fields::parse(text)
+        .ok()?
+        .exact("metadata.name")
+        .map(str::to_owned)
+}
+
+/// Where a limited list goes on.
+struct Continue {
+    revision: u64,
+    /// The store name of the last object sent.
+    after: String,
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        let token = json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.after});
+        URL_SAFE_NO_PAD.encode(token.to_string())
+    }
+
+    fn decode(text: &str) -> Result<Continue, Failure> {
+        let bad = |why: String| {
+            errors::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|e| bad(e.to_string()))?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|_| {
+            let first = bytes.first().copied().unwrap_or_default();
+            bad(format!(
+                "invalid character '\\u{first:04x}' looking for beginning of value"
+            ))
+        })?;
+        match (token.get("rv").and_then(Value::as_u64), token.get("start")) {
+            (Some(revision), Some(Value::String(after))) => Ok(Continue {
+                revision,
+                after: after.clone(),
+            }),
+            _ => Err(bad("unrecognized encoded version".to_owned())),
+        }
+    }
+}
+
+/// `resourceVersion` and `resourceVersionMatch`, checked as Kubernetes checks ListOptions.
+fn check_options(cx: &Cx, watch: bool) -> Result<(), Failure> {
+    let version = cx.query.text("resourceVersion");
+    let how = cx.query.text("resourceVersionMatch");
+    let initial = cx
+        .query
+        .get("sendInitialEvents")
+        .is_some_and(|v| !v.is_empty());
+    let refuse = |field: &str, reason: &str, message: String| {
+        Err(errors::invalid_options(
+            "ListOptions",
+            field,
+            reason,
+            message,
+        ))
+    };
+    let forbid =
+        |field: &str, why: &str| refuse(field, "FieldValueForbidden", format!("Forbidden: {why}"));
+    if initial {
+        if !watch {
+            return forbid(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            );
+        }
+        if how != "NotOlderThan" {
+            return forbid(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            );
+        }
+        return Ok(());
+    }
+    if how.is_empty() {
+        return Ok(());
+    }
+    if watch {
+        return forbid(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
+    }
+    if version.is_empty() {
+        return forbid(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        );
+    }
+    if !cx.query.text("continue").is_empty() {
+        return forbid(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden when continue is provided",
+        );
+    }
+    if !matches!(how, "Exact" | "NotOlderThan") {
+        return refuse(
+            "resourceVersionMatch",
+            "FieldValueNotSupported",
+            format!(
+                "Unsupported value: {how:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+            ),
+        );
+    }
+    if how == "Exact" && version == "0" {
+        return forbid(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        );
+    }
+    Ok(())
+}
+
+pub fn check_watch_options(cx: &Cx) -> Result<(), Failure> {
+    check_options(cx, true)
+}
+
+/// How long a list waits for a resourceVersion that is not reached yet.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// The state that the request asks for.
+async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure> {
+    let bucket = &cx.entry.bucket;
+    let at = |revision: u64| {
+        cx.store()
+            .snapshot_at(bucket, revision)
+            .map_err(|e| match e {
+                ReadError::Compacted { oldest } if next.is_some() => errors::expired(format!(
+                    "The provided continue parameter is too old to display a consistent list result: the oldest revision kept is {oldest}. You can start a new list without the continue parameter."
+                )),
+                ReadError::Compacted { oldest } => errors::expired(format!(
+                    "The resourceVersion for the provided list is too old: {revision} ({oldest})."
+                )),
+                ReadError::Future { newest } => errors::version_too_large(revision, newest),
+            })
+    };
+    if let Some(next) = next {
+        return at(next.revision);
+    }
+    let wanted = get::parse_version(cx.query.text("resourceVersion"))?;
+    let how = cx.query.text("resourceVersionMatch");
+    let limited = cx.query.integer("limit")?.is_some_and(|l| l > 0);
+    if how == "Exact" || (how.is_empty() && wanted > 0 && limited) {
+        return at(wanted);
+    }
+    let deadline = tokio::time::Instant::now() + WAIT;
+    while cx.store().revision() < wanted {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(errors::version_too_large(wanted, cx.store().revision()));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    Ok(cx.store().snapshot(bucket))
+}
+
+/// The objects of one page.
+pub struct Page {
+    pub items: Vec<Arc<Stored>>,
+    pub revision: u64,
+    next: Option<String>,
+    remaining: Option<u64>,
+}
+
+/// Collects what a list shows.
+pub async fn collect(cx: &Cx) -> Result<Page, Failure> {
+    let filter = Filter::parse(cx)?;
+    check_options(cx, false)?;
+    let limit = cx.query.integer("limit")?.unwrap_or(0);
+    let token = match cx.query.text("continue") {
+        "" => None,
+        text => Some(Continue::decode(text)?),
+    };
+    let version = cx.query.text("resourceVersion");
+    if token.is_some() && !matches!(version, "" | "0") {
+        return Err(errors::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    // From the cache, as Kubernetes calls it, the limit does not count.
+    let unlimited = limit <= 0 || (token.is_none() && version == "0");
+    let snapshot = snapshot(cx, token.as_ref()).await?;
+    let revision = snapshot.revision();
+    let after = token.as_ref().map(|t| t.after.as_str());
+    let mut page = Page {
+        items: vec![],
+        revision,
+        next: None,
+        remaining: None,
+    };
+    if let Some(only) = &filter.only {
+        page.items.extend(
+            snapshot
+                .get(only)
+                .filter(|s| filter.matches(&cx.entry, s))
+                .cloned(),
+        );
+        return Ok(page);
+    }
+    let mut range = snapshot.range(&filter.prefix, after);
+    while let Some(stored) = range.next() {
+        if !filter.matches(&cx.entry, stored) {
+            continue;
+        }
+        if !unlimited && page.items.len() as i64 == limit {
+            let last = page.items.last().map(|s| s.key.name.to_string());
+            page.next = Some(
+                Continue {
+                    revision,
+                    after: last.unwrap_or_default(),
+                }
+                .encode(),
+            );
+            if !filter.selects() {
+                page.remaining = Some(1 + range.count() as u64);
+            }
+            return Ok(page);
+        }
+        page.items.push(stored.clone());
+    }
+    Ok(page)
+}
+
+pub async fn list(cx: &mut Cx) -> Result<Reply, Failure> {
+    let page = collect(cx).await?;
+    render(cx, page)
+}
+
+fn list_meta(page: &Page) -> Value {
+    let mut meta = json!({"resourceVersion": page.revision.to_string()});
+    if let Some(next) = &page.next {
+        meta["continue"] = next.clone().into();
+    }
+    if let Some(remaining) = page.remaining {
+        meta["remainingItemCount"] = remaining.into();
+    }
+    meta
+}
+
+/// Size of the buffers that a big list is sent in.
+const CHUNK: usize = 256 * 1024;
+
+/// Gathers bytes in buffers of a bounded size.
+struct Chunks {
+    done: VecDeque<Bytes>,
+    open: BytesMut,
+}
+
+impl Chunks {
+    fn put(&mut self, bytes: &[u8]) {
+        if self.open.len() + bytes.len() > CHUNK && !self.open.is_empty() {
+            let full = std::mem::replace(&mut self.open, BytesMut::with_capacity(CHUNK));
+            self.done.push_back(full.freeze());
+        }
+        self.open.put_slice(bytes);
+    }
+
+    fn finish(mut self) -> VecDeque<Bytes> {
+        self.done.push_back(self.open.freeze());
+        self.done
+    }
+}
+
+fn list_head(resource: &Resource, meta: &Value) -> String {
+    format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+        resource.list_kind,
+        resource.api_version()
+    )
+}
+
+pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
+    let entry = &cx.entry;
+    let meta = list_meta(&page);
+    let chunks = match cx.output.form {
+        Form::Partial => {
+            return Err(Failure::new(
+                406,
+                "NotAcceptable",
+                format!(
+                    "you requested PartialObjectMetadata, but the requested object is a list (*core.{})",
+                    entry.resource.list_kind
+                ),
+            ));
+        }
+        Form::Table(include) => {
+            let items: Vec<Value> = page
+                .items
+                .iter()
+                .map(|s| object::parse(&get::bytes(entry, s)?))
+                .collect::<Result<_, _>>()?;
+            let table = respond::table(cx.output, entry, &items, include, meta, true);
+            return respond::encoded(cx.output, 200, table.to_string().into());
+        }
+        Form::PartialList => {
+            let head = format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+                cx.output.meta_version
+            );
+            join(&head, &page, |s| {
+                respond::partial(cx, &get::bytes(entry, s)?)
+            })?
+        }
+        Form::Object => {
+            let head = list_head(&entry.resource, &meta);
+            if entry.resource.custom.is_some() {
+                join(&head, &page, |s| get::bytes(entry, s))?
+            } else {
+                // Items of built-in lists carry no kind and apiVersion.
+                let cut = object::head(&entry.resource).len();
+                join_cut(&head, &page, cut, |s| get::bytes(entry, s))?
+            }
+        }
+    };
+    if cx.output.yaml {
+        let whole: Vec<u8> = chunks.into_iter().flatten().collect();
+        return respond::encoded(cx.output, 200, whole.into());
+    }
+    Ok(respond::chunks(200, respond::JSON, chunks))
+}
+
+fn join(
+    head: &str,
+    page: &Page,
+    bytes: impl Fn(&Stored) -> Result<Bytes, Failure>,
+) -> Result<VecDeque<Bytes>, Failure> {
+    join_cut(head, page, 0, bytes)
+}
+
+/// The list's JSON; of every item, `cut` bytes at its beginning are replaced by `{`.
+fn join_cut(
+    head: &str,
+    page: &Page,
+    cut: usize,
+    bytes: impl Fn(&Stored) -> Result<Bytes, Failure>,
+) -> Result<VecDeque<Bytes>, Failure> {
+    let size: usize = page.items.iter().map(|s| s.value.len() + 1).sum();
+    let mut chunks = Chunks {
+        done: VecDeque::new(),
+        open: BytesMut::with_capacity((size + head.len() + 16).min(CHUNK)),
+    };
+    chunks.put(head.as_bytes());
+    for (i, stored) in page.items.iter().enumerate() {
+        if i > 0 {
+            chunks.put(b",");
+        }
+        let whole = bytes(stored)?;
+        if cut > 0 {
+            chunks.put(b"{");
+            chunks.put(whole.get(cut..).unwrap_or_default());
+        } else {
+            chunks.put(&whole);
+        }
+    }
+    chunks.put(b"]}\n");
+    Ok(chunks.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continue_tokens_survive_the_round_trip() {
+        let token = Continue {
+            revision: 7,
+            after: "a/b".to_owned(),
+        }
+        .encode();
+        let back = Continue::decode(&token).expect("valid");
+        assert_eq!((back.revision, back.after.as_str()), (7, "a/b"));
+        assert!(Continue::decode("nonsense").is_err());
+    }
+}

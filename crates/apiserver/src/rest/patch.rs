@@ -1,0 +1,236 @@
+//! Changing objects by patches: JSON, merge, strategic merge, server-side apply.
+
+use bytes::Bytes;
+use gantry_machinery::status::Failure;
+use serde_json::Value;
+
+use super::{
+    create::{self, Ownership},
+    input,
+    update::{self, Change, Track},
+};
+use crate::{
+    api::Cx,
+    authz::Attributes,
+    errors, object,
+    respond::{self, Reply},
+    rules,
+};
+
+/// How a patch is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+pub const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+const ACCEPTED_CUSTOM: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
+pub fn kind(cx: &Cx) -> Result<Kind, Failure> {
+    let custom = cx.resource().custom.is_some();
+    Ok(match input::media_type(cx) {
+        "application/json-patch+json" => Kind::Json,
+        "application/merge-patch+json" => Kind::Merge,
+        "application/strategic-merge-patch+json" if !custom => Kind::Strategic,
+        "application/apply-patch+yaml" => Kind::Apply,
+        _ if custom => return Err(errors::unsupported_media(ACCEPTED_CUSTOM)),
+        _ => return Err(errors::unsupported_media(ACCEPTED)),
+    })
+}
+
+pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    let kind = kind(cx)?;
+    input::options(cx, "PatchOptions")?;
+    options(cx, kind)?;
+    let sub = cx.target.subresource.clone();
+    if kind == Kind::Apply {
+        return apply(cx, &body, &sub).await;
+    }
+    let resource = cx.resource().clone();
+    let patch = match kind {
+        Kind::Json => Value::Null,
+        _ => serde_json::from_slice(&body).map_err(|e| malformed(kind, &e, &body))?,
+    };
+    if !matches!(kind, Kind::Json) && !patch.is_object() {
+        return Err(errors::bad_request(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
+        ));
+    }
+    let change = Change {
+        subresource: sub,
+        track: Track::Update,
+        given: None,
+        retries: 5,
+    };
+    let validation = input::field_validation(cx);
+    let whole = update::modify(cx, change, |cx, old| {
+        let mut new = apply_to(&resource, kind, old, &patch, &body)?;
+        let warnings = rules::normalize(&resource, &mut new, validation)?;
+        for warning in warnings {
+            if !cx.warnings.contains(&warning) {
+                cx.warnings.push(warning);
+            }
+        }
+        let (before, after) = (object::name(old), object::name(&new));
+        if before != after && after.is_empty() {
+            object::set_meta(&mut new, "name", before.to_owned());
+        }
+        Ok(new)
+    })
+    .await?;
+    respond::object_reply(cx, 200, whole)
+}
+
+/// One patch on one object.
+pub fn apply_to(
+    resource: &gantry_machinery::resource::Resource,
+    kind: Kind,
+    old: &Value,
+    patch: &Value,
+    body: &Bytes,
+) -> Result<Value, Failure> {
+    match kind {
+        Kind::Json => rules::patch_json(old, body),
+        Kind::Merge => Ok(rules::patch_merge(old.clone(), patch.clone())),
+        Kind::Strategic | Kind::Apply => {
+            rules::patch_strategic(resource, old.clone(), patch.clone())
+        }
+    }
+}
+
+fn malformed(kind: Kind, e: &serde_json::Error, body: &[u8]) -> Failure {
+    let what = if e.is_eof() {
+        "unexpected end of JSON input".to_owned()
+    } else {
+        let at = body.iter().find(|b| !b.is_ascii_whitespace()).copied();
+        match at {
+            Some(b) if !matches!(b, b'{' | b'[' | b'"') => format!(
+                "invalid character '{}' looking for beginning of value",
+                b as char
+            ),
+            _ => e.to_string(),
+        }
+    };
+    let _ = kind;
+    errors::bad_request(format!("error decoding patch: {what}"))
+}
+
+fn options(cx: &Cx, kind: Kind) -> Result<(), Failure> {
+    let mut causes = vec![];
+    let mut add = |reason: &str, field: &str, message: &str| {
+        causes.push(gantry_machinery::status::Cause {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            field: field.to_owned(),
+        });
+    };
+    if kind == Kind::Apply {
+        if cx.query.text("fieldManager").is_empty() {
+            add(
+                "FieldValueRequired",
+                "fieldManager",
+                "Required value: is required for apply patch",
+            );
+        }
+    } else if cx.query.get("force").is_some() {
+        add(
+            "FieldValueForbidden",
+            "force",
+            "Forbidden: may not be specified for non-apply patch",
+        );
+    }
+    input::refuse_options("PatchOptions", causes)
+}
+
+async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
+    let resource = cx.resource().clone();
+    let decoded = rules::decode_apply(&resource, body, input::field_validation(cx))?;
+    cx.warnings.extend(decoded.warnings);
+    let mut config = decoded.object;
+    let name = cx.target.name.clone();
+    match object::name(&config) {
+        "" => object::set_meta(&mut config, "name", name.clone()),
+        given if given != name => {
+            return Err(errors::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )));
+        }
+        _ => {}
+    }
+    input::place(cx, &mut config)?;
+    let manager = cx.manager();
+    let force = cx.query.flag("force");
+    let subresource = (!sub.is_empty()).then_some(sub);
+    for _ in 0..2 {
+        if cx.store().get(&cx.key(&name)).is_none() {
+            if !sub.is_empty() {
+                return Err(cx.not_found());
+            }
+            let a = Attributes {
+                verb: "create",
+                group: &resource.group,
+                resource: &resource.plural,
+                subresource: "",
+                namespace: &cx.target.namespace,
+                name: &name,
+                path: None,
+            };
+            if !cx.may(&a) {
+                return Err(crate::api::refused(&cx.user, &a));
+            }
+            if !object::meta_text(&config, "uid").is_empty() {
+                return Err(errors::conflict(
+                    &resource,
+                    &name,
+                    "uid mismatch: the provided object specified uid, and no existing object was found",
+                ));
+            }
+            if !object::meta_text(&config, "resourceVersion").is_empty() {
+                return Err(cx.not_found());
+            }
+            let object = rules::apply(cx, &resource, None, None, config.clone(), &manager, force)?;
+            match create::object_of(cx, object, Ownership::Applied).await {
+                Ok(whole) => return respond::object_reply(cx, 201, whole),
+                // Somebody else created it meanwhile: apply to that.
+                Err(failure) if failure.reason == "AlreadyExists" && !cx.dry_run() => continue,
+                Err(failure) => return Err(failure),
+            }
+        }
+        break;
+    }
+    let given = object::meta_text(&config, "resourceVersion").to_owned();
+    object::remove_meta(&mut config, "resourceVersion");
+    let change = Change {
+        subresource: sub.to_owned(),
+        track: Track::Applied,
+        given: None,
+        retries: 5,
+    };
+    let whole = update::modify(cx, change, |cx, old| {
+        if !given.is_empty() && given != object::meta_text(old, "resourceVersion") {
+            return Err(errors::conflict(
+                cx.resource(),
+                &cx.target.name,
+                errors::MODIFIED,
+            ));
+        }
+        let resource = cx.resource().clone();
+        let mut merged = rules::apply(
+            cx,
+            &resource,
+            subresource,
+            Some(old),
+            config.clone(),
+            &manager,
+            force,
+        )?;
+        rules::normalize(&resource, &mut merged, rules::FieldValidation::Ignore)?;
+        Ok(merged)
+    })
+    .await?;
+    respond::object_reply(cx, 200, whole)
+}

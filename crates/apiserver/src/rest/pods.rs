@@ -1,0 +1,286 @@
+//! What only pods have: binding, ephemeral containers, resize, and the streams of a kubelet.
+
+use bytes::Bytes;
+use gantry_machinery::status::{Details, Failure};
+use serde_json::{Map, Value, json};
+
+use super::{
+    input,
+    update::{self, Change, Track},
+};
+use crate::{
+    api::Cx,
+    errors, object,
+    respond::{self, Body, Reply},
+};
+
+fn conflict(name: &str, why: &str) -> Failure {
+    Failure::new(
+        409,
+        "Conflict",
+        format!("Operation cannot be fulfilled on pods/binding \"{name}\": {why}"),
+    )
+    .with_details(Details {
+        name: name.to_owned(),
+        kind: "pods/binding".to_owned(),
+        ..Details::default()
+    })
+}
+
+/// POST of a Binding, to the pod's subresource or to the old `bindings` resource.
+pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    input::options(cx, "CreateOptions")?;
+    let binding = input::plain(cx, &body)?;
+    let given = object::name(&binding).to_owned();
+    if cx.entry.is("", "bindings") {
+        let registry = cx.api.registry.read().clone();
+        if let Some(pods) = registry.lookup("", "v1", "pods") {
+            cx.entry = pods.clone();
+        }
+        cx.target.name.clone_from(&given);
+    } else if !given.is_empty() && given != cx.target.name {
+        return Err(errors::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
+    }
+    let kind = object::text(&binding, "/target/kind");
+    if !matches!(kind, "" | "Node") {
+        return Err(errors::plain_internal(format!(
+            "target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
+        )));
+    }
+    let node = object::text(&binding, "/target/name").to_owned();
+    if node.is_empty() {
+        return Err(errors::plain_internal("target.name: Required value"));
+    }
+    let uid = object::meta_text(&binding, "uid").to_owned();
+    let now = object::time(cx.now);
+    let change = Change {
+        subresource: "binding".to_owned(),
+        track: Track::Update,
+        given: None,
+        retries: 16,
+    };
+    update::modify(cx, change, |cx, old| {
+        let name = &cx.target.name;
+        if !uid.is_empty() && object::meta_text(old, "uid") != uid {
+            return Err(conflict(
+                name,
+                "the UID of the Binding does not match that of the pod",
+            ));
+        }
+        if object::deleting(old) {
+            return Err(conflict(
+                name,
+                &format!("pod {name} is being deleted, cannot be assigned to a host"),
+            ));
+        }
+        let bound = object::text(old, "/spec/nodeName");
+        if !bound.is_empty() {
+            return Err(conflict(
+                name,
+                &format!("pod {name} is already assigned to node \"{bound}\""),
+            ));
+        }
+        let gates = old
+            .pointer("/spec/schedulingGates")
+            .and_then(Value::as_array);
+        if gates.is_some_and(|g| !g.is_empty()) {
+            return Err(conflict(
+                name,
+                &format!("pod {name} has non-empty .spec.schedulingGates"),
+            ));
+        }
+        let mut new = old.clone();
+        for part in ["annotations", "labels"] {
+            let added = object::meta(&binding)
+                .and_then(|m| m.get(part))
+                .and_then(Value::as_object);
+            if let (Some(added), Some(meta)) = (added, object::meta_mut(&mut new)) {
+                let all = meta.entry(part).or_insert_with(|| json!({}));
+                if let Some(all) = all.as_object_mut() {
+                    all.extend(added.clone());
+                }
+            }
+        }
+        if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.insert("nodeName".to_owned(), node.clone().into());
+        }
+        scheduled(&mut new, &now);
+        Ok(new)
+    })
+    .await?;
+    Ok(success())
+}
+
+/// `Status: Success` with code 201.
+pub fn success() -> Reply {
+    respond::json(
+        201,
+        &json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201
+        }),
+    )
+}
+
+/// Sets the condition PodScheduled to True.
+fn scheduled(pod: &mut Value, now: &str) {
+    let generation = object::meta(pod).and_then(|m| m.get("generation")).cloned();
+    let Some(pod) = pod.as_object_mut() else {
+        return;
+    };
+    let status = pod.entry("status").or_insert_with(|| json!({}));
+    let Some(status) = status.as_object_mut() else {
+        return;
+    };
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let mut condition = json!({
+        "type": "PodScheduled", "status": "True", "lastProbeTime": null,
+        "lastTransitionTime": now,
+    });
+    if let Some(generation) = generation {
+        condition["observedGeneration"] = generation;
+    }
+    let Some(conditions) = conditions.as_array_mut() else {
+        return;
+    };
+    match conditions
+        .iter_mut()
+        .find(|c| object::text(c, "/type") == "PodScheduled")
+    {
+        Some(there) => *there = condition,
+        None => conditions.push(condition),
+    }
+}
+
+/// What of a pod the subresources `ephemeralcontainers` and `resize` may change.
+pub fn keep_for(sub: &str, old: &Value, new: &mut Value) {
+    let mut kept = old.clone();
+    let get = |v: &Value, f: &str| v.pointer(f).cloned();
+    if sub == "ephemeralcontainers" {
+        let added = get(new, "/spec/ephemeralContainers");
+        if let Some(spec) = kept.get_mut("spec").and_then(Value::as_object_mut) {
+            match added {
+                Some(list) => {
+                    spec.insert("ephemeralContainers".to_owned(), list);
+                }
+                None => {
+                    spec.remove("ephemeralContainers");
+                }
+            }
+        }
+    } else {
+        for list in ["containers", "initContainers"] {
+            let wanted = get(new, &format!("/spec/{list}"));
+            let wanted = wanted.as_ref().and_then(Value::as_array);
+            let there = kept
+                .pointer_mut(&format!("/spec/{list}"))
+                .and_then(Value::as_array_mut);
+            for container in there.into_iter().flatten() {
+                let name = object::text(container, "/name").to_owned();
+                let other = wanted
+                    .into_iter()
+                    .flatten()
+                    .find(|c| object::text(c, "/name") == name);
+                let Some(container) = container.as_object_mut() else {
+                    continue;
+                };
+                for field in ["resources", "resizePolicy"] {
+                    if let Some(value) = other.and_then(|o| o.get(field)) {
+                        container.insert(field.to_owned(), value.clone());
+                    }
+                }
+            }
+        }
+    }
+    // Metadata but managedFields stays as it was.
+    *new = kept;
+}
+
+/// The ways into a running container, which this server does not offer. What Kubernetes refuses
+/// before it asks a kubelet is refused in its words.
+pub fn streams(cx: &mut Cx, sub: &str) -> Result<Reply, Failure> {
+    let name = cx.target.name.clone();
+    if !cx.entry.is("", "pods") {
+        return Err(cx.not_found_or("proxying"));
+    }
+    let stored = cx
+        .store()
+        .get(&cx.key(&name))
+        .ok_or_else(|| cx.not_found())?;
+    let pod = object::parse(&stored.value)?;
+    let empty = vec![];
+    let names: Vec<&str> = pod
+        .pointer("/spec/containers")
+        .and_then(Value::as_array)
+        .unwrap_or(&empty)
+        .iter()
+        .map(|c| object::text(c, "/name"))
+        .collect();
+    if sub == "proxy" {
+        return match object::text(&pod, "/status/podIP") {
+            "" => Err(errors::bad_request("address not allowed")),
+            _ => Err(errors::not_implemented("proxying to pods")),
+        };
+    }
+    if sub != "portforward" {
+        let wanted = cx.query.text("container");
+        let others = ["/spec/initContainers", "/spec/ephemeralContainers"];
+        let known = names.contains(&wanted)
+            || others.iter().any(|p| {
+                let list = pod.pointer(p).and_then(Value::as_array);
+                list.is_some_and(|l| l.iter().any(|c| object::text(c, "/name") == wanted))
+            });
+        if wanted.is_empty() && names.len() > 1 {
+            return Err(errors::bad_request(format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                names.join(" ")
+            )));
+        }
+        if !wanted.is_empty() && !known {
+            return Err(errors::bad_request(format!(
+                "container {wanted} is not valid for pod {name}"
+            )));
+        }
+    }
+    if object::text(&pod, "/spec/nodeName").is_empty() {
+        if sub == "log" {
+            let mut reply = Reply::new(Body::empty());
+            *reply.status_mut() = http::StatusCode::NO_CONTENT;
+            return Ok(reply);
+        }
+        return Err(errors::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
+    }
+    Err(errors::not_implemented(match sub {
+        "log" => "reading logs",
+        "exec" => "running commands in containers",
+        "attach" => "attaching to containers",
+        _ => "forwarding ports",
+    }))
+}
+
+impl Cx {
+    /// 404 for what does not exist, else 501.
+    fn not_found_or(&self, what: &str) -> Failure {
+        match self.store().get(&self.key(&self.target.name)) {
+            Some(_) if self.entry.is("", "services") => self.not_found(),
+            Some(_) => errors::not_implemented(what),
+            None => self.not_found(),
+        }
+    }
+}
+
+/// The metadata of an object, for what is derived from it (a Scale, a TokenRequest).
+pub fn identity(object: &Value, fields: &[&str]) -> Map<String, Value> {
+    object::meta(object)
+        .into_iter()
+        .flatten()
+        .filter(|(k, _)| fields.contains(&k.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
+}

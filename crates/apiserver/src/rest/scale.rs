@@ -1,0 +1,201 @@
+//! The scale subresource, of built-in workloads and of custom resources by their paths.
+
+use bytes::Bytes;
+use gantry_machinery::status::{Cause, Details, Failure};
+use serde_json::{Value, json};
+
+use super::{
+    get as read, input, patch as patches, pods,
+    update::{self, Change, Track},
+};
+use crate::{
+    api::Cx,
+    errors, object,
+    respond::{self, Reply},
+    rules::{self, Labels},
+};
+
+struct Paths {
+    spec: String,
+    status: String,
+    selector: Option<String>,
+}
+
+fn paths(cx: &Cx) -> Paths {
+    let pointer = |path: &str| path.replace('.', "/");
+    match cx.resource().custom.as_ref().and_then(|c| c.scale.as_ref()) {
+        Some(scale) => Paths {
+            spec: pointer(&scale.spec_replicas),
+            status: pointer(&scale.status_replicas),
+            selector: scale.label_selector.as_deref().map(pointer),
+        },
+        None => Paths {
+            spec: "/spec/replicas".to_owned(),
+            status: "/status/replicas".to_owned(),
+            selector: Some("/spec/selector".to_owned()),
+        },
+    }
+}
+
+/// The Scale of an object.
+fn of(cx: &Cx, object: &Value) -> Value {
+    let paths = paths(cx);
+    let number = |p: &str| object.pointer(p).and_then(Value::as_i64).unwrap_or(0);
+    let mut status = json!({"replicas": number(&paths.status)});
+    let selector = paths.selector.and_then(|p| object.pointer(&p).cloned());
+    let selector = match selector {
+        Some(Value::String(text)) => text,
+        // A ReplicationController's selector is a plain map.
+        Some(map) if cx.resource().kind == "ReplicationController" => {
+            Labels::from_label_selector(&json!({"matchLabels": map}))
+                .map(|l| l.to_string())
+                .unwrap_or_default()
+        }
+        Some(map) => Labels::from_label_selector(&map)
+            .map(|l| l.to_string())
+            .unwrap_or_default(),
+        None => String::new(),
+    };
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    let meta = pods::identity(
+        object,
+        &[
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+        ],
+    );
+    let replicas = number(&paths.spec);
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
+        "spec": if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) },
+        "status": status,
+    })
+}
+
+pub fn get(cx: &mut Cx) -> Result<Reply, Failure> {
+    let stored = cx
+        .store()
+        .get(&cx.key(&cx.target.name))
+        .ok_or_else(|| cx.not_found())?;
+    let object = object::parse(&read::bytes(&cx.entry, &stored)?)?;
+    respond::encoded(cx.output, 200, of(cx, &object).to_string().into())
+}
+
+pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    input::options(cx, "UpdateOptions")?;
+    let scale = input::plain(cx, &body)?;
+    let given = object::name(&scale);
+    if !given.is_empty() && given != cx.target.name {
+        return Err(errors::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            cx.target.name
+        )));
+    }
+    apply(cx, |_, _| Ok(scale.clone())).await
+}
+
+pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    let kind = patches::kind(cx)?;
+    input::options(cx, "PatchOptions")?;
+    if kind == patches::Kind::Apply {
+        let config: Value = serde_saphyr::from_slice(&body)
+            .map_err(|e| errors::bad_request(format!("error decoding YAML: {e}")))?;
+        return apply(cx, move |_, current| {
+            Ok(rules::patch_merge(current.clone(), config.clone()))
+        })
+        .await;
+    }
+    let patch = match kind {
+        patches::Kind::Json => Value::Null,
+        _ => serde_json::from_slice(&body).map_err(input::malformed)?,
+    };
+    apply(cx, move |_, current| match kind {
+        patches::Kind::Json => rules::patch_json(current, &body),
+        _ => Ok(rules::patch_merge(current.clone(), patch.clone())),
+    })
+    .await
+}
+
+async fn apply(
+    cx: &mut Cx,
+    mut make: impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
+) -> Result<Reply, Failure> {
+    let change = Change {
+        subresource: "scale".to_owned(),
+        track: Track::Update,
+        given: None,
+        retries: 16,
+    };
+    let whole = update::modify(cx, change, |cx, old| {
+        let scale = make(cx, &of(cx, old))?;
+        let wanted = object::meta_text(&scale, "resourceVersion");
+        if !wanted.is_empty() && wanted != object::meta_text(old, "resourceVersion") {
+            return Err(errors::conflict(
+                cx.resource(),
+                &cx.target.name,
+                errors::MODIFIED,
+            ));
+        }
+        let replicas = match scale.pointer("/spec/replicas") {
+            None | Some(Value::Null) => 0,
+            Some(value) => value.as_i64().ok_or_else(|| {
+                errors::bad_request(
+                    "json: cannot unmarshal value into Go struct field ScaleSpec.spec.replicas of type int32",
+                )
+            })?,
+        };
+        if replicas < 0 {
+            return Err(negative(&cx.target.name, replicas));
+        }
+        let mut new = old.clone();
+        set(&mut new, &paths(cx).spec, replicas.into());
+        Ok(new)
+    })
+    .await?;
+    let object = object::parse(&whole)?;
+    respond::encoded(cx.output, 200, of(cx, &object).to_string().into())
+}
+
+fn negative(name: &str, replicas: i64) -> Failure {
+    let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+    Failure::new(
+        422,
+        "Invalid",
+        format!("Scale.autoscaling \"{name}\" is invalid: spec.replicas: {message}"),
+    )
+    .with_details(Details {
+        name: name.to_owned(),
+        group: "autoscaling".to_owned(),
+        kind: "Scale".to_owned(),
+        causes: vec![Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message,
+            field: "spec.replicas".to_owned(),
+        }],
+        ..Details::default()
+    })
+}
+
+/// Sets a value at a pointer, making the objects on the way.
+fn set(object: &mut Value, pointer: &str, value: Value) {
+    let mut at = object;
+    let mut parts = pointer.split('/').filter(|p| !p.is_empty()).peekable();
+    while let Some(part) = parts.next() {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        let Some(map) = at.as_object_mut() else {
+            return;
+        };
+        if parts.peek().is_none() {
+            map.insert(part.to_owned(), value);
+            return;
+        }
+        at = map.entry(part).or_insert_with(|| json!({}));
+    }
+}

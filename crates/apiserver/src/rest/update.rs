@@ -1,0 +1,416 @@
+//! Replacing objects, and the one path by which every change to an existing object goes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_machinery::status::{Cause, Details, Failure};
+use gantry_store::Expect;
+use rand::Rng;
+use serde_json::{Value, json};
+
+use super::{
+    create::{self, Ownership},
+    delete, get, input,
+    write::{self, Refused},
+};
+use crate::{
+    admission,
+    api::Cx,
+    authz::Attributes,
+    errors, object,
+    respond::{self, Reply},
+    rules, strategy,
+};
+
+pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    input::options(cx, "UpdateOptions")?;
+    let resource = cx.resource().clone();
+    let mut new = input::decode(cx, &resource, &body)?;
+    object::remove_meta(&mut new, "managedFields");
+    let name = cx.target.name.clone();
+    match object::name(&new) {
+        "" => {
+            return Err(errors::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
+        given if given != name => {
+            return Err(errors::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )));
+        }
+        _ => {}
+    }
+    input::place(cx, &mut new)?;
+    let sub = cx.target.subresource.clone();
+    if sub.is_empty()
+        && cx.entry.traits.create_on_update
+        && cx.store().get(&cx.key(&name)).is_none()
+    {
+        let a = Attributes {
+            verb: "create",
+            group: &resource.group,
+            resource: &resource.plural,
+            subresource: "",
+            namespace: &cx.target.namespace,
+            name: &name,
+            path: None,
+        };
+        if !cx.may(&a) {
+            return Err(crate::api::refused(&cx.user, &a));
+        }
+        object::remove_meta(&mut new, "resourceVersion");
+        let whole = create::object_of(cx, new, Ownership::Update).await?;
+        return respond::object_reply(cx, 201, whole);
+    }
+    let given = object::meta_text(&new, "resourceVersion").to_owned();
+    let uid = object::meta_text(&new, "uid").to_owned();
+    let change = Change {
+        subresource: sub.clone(),
+        track: Track::Update,
+        given: Some(given),
+        retries: 32,
+    };
+    let make = |cx: &mut Cx, old: &Value| {
+        let there = object::meta_text(old, "uid");
+        if !uid.is_empty() && uid != there {
+            let path = if cx.target.namespace.is_empty() {
+                format!("/registry/{}/{name}", resource.plural)
+            } else {
+                format!(
+                    "/registry/{}/{}/{name}",
+                    resource.plural, cx.target.namespace
+                )
+            };
+            return Err(errors::conflict(
+                &resource,
+                &name,
+                &format!(
+                    "StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {there}"
+                ),
+            ));
+        }
+        if sub == "finalize" {
+            let mut object = old.clone();
+            let finalizers = new.pointer("/spec/finalizers").cloned();
+            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+                match finalizers {
+                    Some(Value::Array(list)) if !list.is_empty() => {
+                        spec.insert("finalizers".to_owned(), list.into());
+                    }
+                    _ => {
+                        spec.remove("finalizers");
+                    }
+                }
+            }
+            return Ok(object);
+        }
+        Ok(new.clone())
+    };
+    let whole = modify(cx, change, make).await?;
+    respond::object_reply(cx, 200, whole)
+}
+
+/// Who owns what a change changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Track {
+    Update,
+    /// managedFields are set already, by server-side apply.
+    Applied,
+    /// Nobody: the server itself.
+    Nobody,
+}
+
+pub struct Change {
+    pub subresource: String,
+    pub track: Track,
+    /// The resourceVersion the client gave, `None` when it could not give one (a patch).
+    pub given: Option<String>,
+    /// How often to try again when somebody else was faster.
+    pub retries: u32,
+}
+
+/// Reads an object, lets `make` change it, and writes it under the rules of an update; again when
+/// another write came between. The answer's bytes.
+pub async fn modify(
+    cx: &mut Cx,
+    change: Change,
+    mut make: impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
+) -> Result<Bytes, Failure> {
+    let name = cx.target.name.clone();
+    let key = cx.key(&name);
+    let mut attempt = 0;
+    loop {
+        let stored = cx.store().get(&key).ok_or_else(|| cx.not_found())?;
+        let version = stored.revision.to_string();
+        let old = object::parse(&get::bytes(&cx.entry, &stored)?)?;
+        let mut new = make(cx, &old)?;
+        let sent = match &change.given {
+            Some(given) => given.clone(),
+            None => object::meta_text(&new, "resourceVersion").to_owned(),
+        };
+        if !sent.is_empty() && sent != version {
+            if sent.parse::<u64>().is_err() {
+                return Err(errors::bad_request(format!(
+                    "invalid resourceVersion {sent:?}"
+                )));
+            }
+            return Err(errors::conflict(cx.resource(), &name, errors::MODIFIED));
+        }
+        if sent.is_empty() && change.given.is_some() && !unconditional(cx, &change) {
+            return Err(version_needed(cx, &name));
+        }
+        object::set_meta(&mut new, "resourceVersion", version);
+        match once(cx, &change, &key, stored.revision, &old, new).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(Refused::Failed(failure)) => return Err(failure),
+            Err(Refused::Conflict(_)) => {
+                // A client that named the version it saw has to look again itself.
+                if (change.given.is_some() && !sent.is_empty()) || attempt >= change.retries {
+                    return Err(errors::conflict(cx.resource(), &name, errors::MODIFIED));
+                }
+                attempt += 1;
+                let most = 1 << attempt.min(6);
+                let wait = Duration::from_micros(rand::rng().random_range(0..500 * most));
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn unconditional(cx: &Cx, change: &Change) -> bool {
+    cx.entry.traits.unconditional_update || change.subresource == "scale"
+}
+
+fn version_needed(cx: &Cx, name: &str) -> Failure {
+    let resource = cx.resource();
+    let message = "Invalid value: 0: must be specified for an update".to_owned();
+    Failure::new(
+        422,
+        "Invalid",
+        format!(
+            "{} \"{name}\" is invalid: metadata.resourceVersion: {message}",
+            resource.qualified()
+        ),
+    )
+    .with_details(Details {
+        name: name.to_owned(),
+        group: resource.group.clone(),
+        kind: resource.plural.clone(),
+        causes: vec![Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message,
+            field: "metadata.resourceVersion".to_owned(),
+        }],
+        ..Details::default()
+    })
+}
+
+async fn once(
+    cx: &mut Cx,
+    change: &Change,
+    key: &gantry_store::Key,
+    revision: u64,
+    old: &Value,
+    mut new: Value,
+) -> Result<Bytes, Refused> {
+    let resource = cx.resource().clone();
+    let name = cx.target.name.clone();
+    let sub = (!change.subresource.is_empty()).then_some(change.subresource.as_str());
+    keep(cx, &change.subresource, old, &mut new);
+    rules::default(&resource, &mut new, Some(old));
+    strategy::default_labels(&resource, &mut new);
+    if change.track == Track::Update {
+        let manager = cx.manager();
+        if let Some(fields) = object::meta(old).and_then(|m| m.get("managedFields")) {
+            object::set_meta(&mut new, "managedFields", fields.clone());
+        }
+        rules::track(cx, &resource, sub, Some(old), &mut new, &manager)?;
+    } else if change.track == Track::Nobody {
+        match object::meta(old).and_then(|m| m.get("managedFields")) {
+            Some(fields) => object::set_meta(&mut new, "managedFields", fields.clone()),
+            None => {
+                object::remove_meta(&mut new, "managedFields");
+            }
+        }
+    }
+    if change.subresource.is_empty() {
+        admission::mutate(cx, &mut new, Some(old))?;
+    }
+    if cx.entry.traits.generation {
+        let generation = object::meta(old)
+            .and_then(|m| m.get("generation"))
+            .and_then(Value::as_i64);
+        let changed = change.subresource != "status" && strategy::desired_state_changed(old, &new);
+        match generation {
+            Some(g) => object::set_meta(&mut new, "generation", g + i64::from(changed)),
+            None if changed => object::set_meta(&mut new, "generation", 1),
+            None => {}
+        }
+    }
+    let causes = rules::validate_update(cx, &resource, sub, &new, old);
+    if !causes.is_empty() {
+        return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
+    }
+    let held = crate::allocate::on_update(cx, &mut new, old)?;
+    let result = store(cx, key, revision, old, &new).await;
+    if result.is_err() || cx.dry_run() {
+        cx.api.services.undo(held);
+    }
+    result
+}
+
+async fn store(
+    cx: &mut Cx,
+    key: &gantry_store::Key,
+    revision: u64,
+    old: &Value,
+    new: &Value,
+) -> Result<Bytes, Refused> {
+    let charges = admission::validate(cx, new, Some(old)).await?;
+    if cx.dry_run() {
+        return Ok(write::dry_answer(cx, new)?);
+    }
+    let expect = Expect::At(revision);
+    let result = if delete::complete(cx, new) {
+        write::remove(cx, key.clone(), new, expect).await
+    } else if new == old {
+        // Nothing changes: nothing is written, and no watcher hears of it.
+        match cx.store().get(key) {
+            Some(stored) if stored.revision == revision => Ok(stored),
+            other => Err(Refused::Conflict(other)),
+        }
+    } else {
+        write::put(cx, key.clone(), new, expect).await
+    };
+    match result {
+        Ok(stored) => Ok(write::answer(cx, &stored)?),
+        Err(refused) => {
+            charges.undo(cx).await;
+            Err(refused)
+        }
+    }
+}
+
+/// What an update cannot change, by the part of the object that it addresses.
+fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
+    let resource = cx.resource();
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+    ] {
+        match object::meta(old).and_then(|m| m.get(field)) {
+            Some(value) => object::set_meta(new, field, value.clone()),
+            None => {
+                object::remove_meta(new, field);
+            }
+        }
+    }
+    let copy = |new: &mut Value, field: &str| {
+        let Some(map) = new.as_object_mut() else {
+            return;
+        };
+        match old.get(field) {
+            Some(value) => {
+                map.insert(field.to_owned(), value.clone());
+            }
+            None => {
+                map.remove(field);
+            }
+        }
+    };
+    match sub {
+        "" => {
+            if cx.entry.traits.separate_status
+                || resource.group.is_empty() && resource.plural == "nodes"
+            {
+                copy(new, "status");
+            }
+            if resource.group.is_empty() && resource.plural == "namespaces" {
+                // Its finalizers change through the finalize subresource alone.
+                let finalizers = old.pointer("/spec/finalizers").cloned();
+                if let Some(map) = new.as_object_mut() {
+                    let spec = map.entry("spec").or_insert_with(|| json!({}));
+                    if let (Some(spec), Some(finalizers)) = (spec.as_object_mut(), finalizers) {
+                        spec.insert("finalizers".to_owned(), finalizers);
+                    }
+                }
+            }
+        }
+        "status" => {
+            let others: Vec<String> = old
+                .as_object()
+                .into_iter()
+                .chain(new.as_object())
+                .flat_map(|o| o.keys().cloned())
+                .filter(|k| !matches!(k.as_str(), "kind" | "apiVersion" | "metadata" | "status"))
+                .collect();
+            for field in others {
+                copy(new, &field);
+            }
+            keep_metadata(cx, old, new);
+            if resource.group.is_empty()
+                && resource.plural == "namespaces"
+                && let Some(status) = new.as_object_mut()
+            {
+                let status = status.entry("status").or_insert_with(|| json!({}));
+                if status.get("phase").is_none() {
+                    let phase = if object::deleting(old) {
+                        "Terminating"
+                    } else {
+                        "Active"
+                    };
+                    status["phase"] = phase.into();
+                }
+            }
+            if resource.group.is_empty()
+                && resource.plural == "pods"
+                && let (Some(map), Some(class)) =
+                    (new.as_object_mut(), old.pointer("/status/qosClass"))
+            {
+                let status = map.entry("status").or_insert_with(|| json!({}));
+                if let Some(status) = status.as_object_mut() {
+                    status.insert("qosClass".to_owned(), class.clone());
+                }
+            }
+        }
+        "approval" => {
+            let conditions = new.pointer("/status/conditions").cloned();
+            copy(new, "spec");
+            copy(new, "status");
+            if let (Some(map), Some(conditions)) = (new.as_object_mut(), conditions) {
+                let status = map.entry("status").or_insert_with(|| json!({}));
+                if let Some(status) = status.as_object_mut() {
+                    status.insert("conditions".to_owned(), conditions);
+                }
+            }
+        }
+        "ephemeralcontainers" | "resize" => super::pods::keep_for(sub, old, new),
+        _ => {}
+    }
+}
+
+/// Which metadata a status update may change: of core kinds labels and annotations, of other
+/// built-in kinds annotations at most, of custom resources none.
+fn keep_metadata(cx: &Cx, old: &Value, new: &mut Value) {
+    let resource = cx.resource();
+    let kept: &[&str] = if resource.custom.is_some() {
+        &["labels", "annotations", "finalizers", "ownerReferences"]
+    } else if resource.group.is_empty() {
+        &["ownerReferences"]
+    } else {
+        &["labels"]
+    };
+    for field in kept {
+        match object::meta(old).and_then(|m| m.get(*field)) {
+            Some(value) => object::set_meta(new, field, value.clone()),
+            None => {
+                object::remove_meta(new, field);
+            }
+        }
+    }
+}

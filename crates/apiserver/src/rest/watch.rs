@@ -1,0 +1,362 @@
+//! Watching: a stream of frames, each serialised once for all who see the same.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use gantry_machinery::status::Failure;
+use gantry_store::{Event, EventKind, Lagged, ReadError, Stored, Watch};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    get,
+    list::{self, Filter},
+};
+use crate::{
+    api::Cx,
+    convert, errors, object,
+    registry::Entry,
+    respond::{self, Form, Output, Reply},
+};
+
+/// How often a watcher that wants bookmarks gets one.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+
+/// The JSON lines of one event, made when the first watcher needs them.
+#[derive(Default)]
+struct Frames {
+    added: OnceLock<Bytes>,
+    modified: OnceLock<Bytes>,
+    deleted: OnceLock<Bytes>,
+    /// The object before the event with the event's version: it left the watcher's selection.
+    left: OnceLock<Bytes>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Added,
+    Modified,
+    Deleted,
+    Left,
+}
+
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + kind.len() + 24);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
+struct Stream {
+    watch: Watch,
+    entry: Arc<Entry>,
+    output: Output,
+    filter: Filter,
+    /// Events up to this revision are not sent (a watch from the future).
+    after: u64,
+    pending: VecDeque<Bytes>,
+    bookmarks: Option<Instant>,
+    ends: Instant,
+    stop: CancellationToken,
+    /// A Table watch shows its columns once.
+    columns: bool,
+    cx: Cx,
+    over: bool,
+}
+
+pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
+    let filter = Filter::parse(cx)?;
+    list::check_watch_options(cx)?;
+    let version = cx.query.text("resourceVersion").to_owned();
+    let wanted = get::parse_version(&version)?;
+    let initial = cx.query.flag("sendInitialEvents");
+    let given = cx
+        .query
+        .get("sendInitialEvents")
+        .is_some_and(|v| !v.is_empty());
+    let bookmarks = cx.query.flag("allowWatchBookmarks");
+    if initial && !bookmarks {
+        return Err(errors::invalid_options(
+            "ListOptions",
+            "allowWatchBookmarks",
+            "FieldValueForbidden",
+            "Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true".to_owned(),
+        ));
+    }
+    let seconds = cx.query.integer("timeoutSeconds")?.unwrap_or(0);
+    let ends = Instant::now()
+        + if seconds > 0 {
+            Duration::from_secs(seconds.unsigned_abs())
+        } else {
+            Duration::from_secs(rand::rng().random_range(1800..3600))
+        };
+    let store = cx.store().clone();
+    let bucket = cx.entry.bucket.clone();
+    let from_now = initial || (wanted == 0 && !given);
+    let opened = if from_now || (given && wanted == 0) {
+        // The state now, then what comes after it.
+        let snapshot = store.snapshot(&bucket);
+        let revision = snapshot.revision();
+        store
+            .watch(&bucket, revision)
+            .map(|w| (w, revision, Some(snapshot)))
+    } else {
+        match store.watch(&bucket, wanted) {
+            Err(ReadError::Future { newest }) => {
+                store.watch(&bucket, newest).map(|w| (w, wanted, None))
+            }
+            opened => opened.map(|w| (w, wanted, None)),
+        }
+    };
+    let (watch, after, snapshot) = match opened {
+        Ok(opened) => opened,
+        Err(e) => {
+            let line = frame("ERROR", gone(wanted, &e).to_value().to_string().as_bytes());
+            let once = futures::stream::iter([line]);
+            return Ok(respond::stream(respond::JSON, once));
+        }
+    };
+    let mut stream = Stream {
+        watch,
+        entry: cx.entry.clone(),
+        output: cx.output,
+        filter,
+        after,
+        pending: VecDeque::new(),
+        bookmarks: bookmarks.then(|| Instant::now() + BOOKMARKS),
+        ends,
+        stop: cx.api.stop.clone(),
+        columns: true,
+        over: false,
+        cx: Cx {
+            api: cx.api.clone(),
+            entry: cx.entry.clone(),
+            target: cx.target.clone(),
+            query: cx.query.clone(),
+            user: cx.user.clone(),
+            headers: http::HeaderMap::new(),
+            output: cx.output,
+            now: cx.now,
+            warnings: vec![],
+        },
+    };
+    if let Some(snapshot) = snapshot.filter(|_| from_now) {
+        stream.begin(&snapshot)?;
+        if initial {
+            let mark = stream.bookmark(snapshot.revision(), true);
+            stream.pending.push_back(mark);
+        }
+    }
+    // An empty first frame sends the head of the answer at once.
+    let body = futures::stream::unfold(stream, |mut stream| async move {
+        stream.next().await.map(|bytes| (bytes, stream))
+    });
+    Ok(respond::stream(respond::JSON, body))
+}
+
+fn gone(wanted: u64, e: &ReadError) -> Failure {
+    let oldest = match e {
+        ReadError::Compacted { oldest } => *oldest,
+        ReadError::Future { newest } => *newest,
+    };
+    errors::expired(format!("too old resource version: {wanted} ({oldest})"))
+}
+
+impl Stream {
+    /// Synthetic ADDED frames for what is there.
+    fn begin(&mut self, snapshot: &gantry_store::Snapshot) -> Result<(), Failure> {
+        let prefix = self.filter.prefix.clone();
+        for stored in snapshot.range(&prefix, None) {
+            if self.filter.matches(&self.entry, stored) {
+                let bytes = self.render("ADDED", stored, None)?;
+                self.pending.push_back(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.pending.pop_front() {
+                return Some(bytes);
+            }
+            if self.over {
+                return None;
+            }
+            let mark = self.bookmarks.unwrap_or(self.ends);
+            tokio::select! {
+                batch = self.watch.next() => match batch {
+                    Ok(batch) => {
+                        for event in &batch.events {
+                            if let Some(bytes) = self.event(event) {
+                                self.pending.push_back(bytes);
+                            }
+                        }
+                    }
+                    Err(Lagged::Compacted { oldest }) => {
+                        let failure = errors::expired(format!(
+                            "too old resource version: {} ({oldest})", self.watch.revision()
+                        ));
+                        self.pending.push_back(frame(
+                            "ERROR", failure.to_value().to_string().as_bytes(),
+                        ));
+                        self.over = true;
+                    }
+                    Err(Lagged::Closed) => return None,
+                },
+                () = tokio::time::sleep_until(mark.min(self.ends)) => {
+                    if Instant::now() >= self.ends {
+                        return None;
+                    }
+                    if self.bookmarks.is_some() {
+                        self.bookmarks = Some(Instant::now() + BOOKMARKS);
+                        if let Ok(batch) = self.watch.try_next() {
+                            for event in &batch.events {
+                                if let Some(bytes) = self.event(event) {
+                                    self.pending.push_back(bytes);
+                                }
+                            }
+                            let mark = self.bookmark(batch.revision.max(self.after), false);
+                            self.pending.push_back(mark);
+                        }
+                    }
+                },
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) -> Option<Bytes> {
+        if event.revision <= self.after {
+            return None;
+        }
+        let matches = |s: &Stored| self.filter.matches(&self.entry, s);
+        let before = event.previous.as_deref().is_some_and(matches);
+        let now = event.kind == EventKind::Put && matches(&event.object);
+        let kind = match (event.kind, before, now) {
+            (EventKind::Delete, true, _) => Kind::Deleted,
+            (EventKind::Put, false, true) => Kind::Added,
+            (EventKind::Put, true, true) => Kind::Modified,
+            (EventKind::Put, true, false) => Kind::Left,
+            _ => return None,
+        };
+        match self.bytes(event, kind) {
+            Ok(bytes) => Some(bytes),
+            Err(failure) => {
+                tracing::error!(key = %event.object.key, %failure, "rendering a watch event");
+                self.over = true;
+                Some(frame("ERROR", failure.to_value().to_string().as_bytes()))
+            }
+        }
+    }
+
+    fn bytes(&mut self, event: &Event, kind: Kind) -> Result<Bytes, Failure> {
+        let name = match kind {
+            Kind::Added => "ADDED",
+            Kind::Modified => "MODIFIED",
+            Kind::Deleted | Kind::Left => "DELETED",
+        };
+        let left = match kind {
+            Kind::Left => event.previous.as_ref(),
+            _ => None,
+        };
+        if !(self.entry.native() && self.output.form == Form::Object) {
+            return match left {
+                Some(previous) => self.render(name, previous, Some(event.revision)),
+                None => self.render(name, &event.object, None),
+            };
+        }
+        let frames = event.ext.get_or_init(|| Box::new(Frames::default()));
+        let Some(frames) = frames.downcast_ref::<Frames>() else {
+            return self.render(name, &event.object, None);
+        };
+        let slot = match kind {
+            Kind::Added => &frames.added,
+            Kind::Modified => &frames.modified,
+            Kind::Deleted => &frames.deleted,
+            Kind::Left => &frames.left,
+        };
+        Ok(slot
+            .get_or_init(|| match left {
+                Some(previous) => frame(
+                    name,
+                    &object::restamp(&self.entry.head, &previous.value, event.revision),
+                ),
+                None => frame(name, &event.object.value),
+            })
+            .clone())
+    }
+
+    /// A frame in the version and form of this watcher alone.
+    fn render(
+        &mut self,
+        kind: &str,
+        stored: &Stored,
+        version: Option<u64>,
+    ) -> Result<Bytes, Failure> {
+        let mut whole = get::bytes(&self.entry, stored)?;
+        if let Some(version) = version {
+            whole = object::restamp(&object::head(&self.entry.resource), &whole, version);
+        }
+        Ok(match self.output.form {
+            Form::Object => frame(kind, &whole),
+            Form::Partial | Form::PartialList => frame(kind, &respond::partial(&self.cx, &whole)?),
+            Form::Table(include) => {
+                let item = object::parse(&whole)?;
+                let meta = json!({"resourceVersion": object::meta_text(&item, "resourceVersion")});
+                let table = respond::table(
+                    self.output,
+                    &self.entry,
+                    &[item],
+                    include,
+                    meta,
+                    std::mem::take(&mut self.columns),
+                );
+                frame(kind, table.to_string().as_bytes())
+            }
+        })
+    }
+
+    fn bookmark(&mut self, revision: u64, initial: bool) -> Bytes {
+        let resource = &self.entry.resource;
+        let mut meta = json!({"resourceVersion": revision.to_string()});
+        if initial {
+            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.output.form {
+            Form::Object => {
+                let mut object = convert::zero(resource);
+                object["kind"] = resource.kind.clone().into();
+                object["apiVersion"] = resource.api_version().into();
+                object["metadata"] = meta;
+                object
+            }
+            Form::Partial | Form::PartialList => json!({
+                "kind": "PartialObjectMetadata", "apiVersion": self.output.meta_version,
+                "metadata": meta,
+            }),
+            Form::Table(_) => {
+                let mut table = respond::table(
+                    self.output,
+                    &self.entry,
+                    &[],
+                    crate::rules::Include::None,
+                    meta,
+                    std::mem::take(&mut self.columns),
+                );
+                table["rows"] = Value::Array(vec![]);
+                table
+            }
+        };
+        frame("BOOKMARK", object.to_string().as_bytes())
+    }
+}

@@ -1,0 +1,113 @@
+//! Committing: from an object in the version of the request to the store, and what follows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_machinery::status::Failure;
+use gantry_store::{CommitError, Expect, Key, Op, Stored, Write};
+use serde_json::Value;
+
+use crate::{
+    api::{Api, Cx},
+    convert, crd, errors,
+    object::{self, View},
+    registry::Entry,
+};
+
+/// Why a commit was not carried out.
+pub enum Refused {
+    /// The object is not (or no longer) as expected.
+    Conflict(Option<Arc<Stored>>),
+    Failed(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused::Failed(failure)
+    }
+}
+
+fn encode(entry: &Entry, object: &Value, version: &str) -> Result<Bytes, Failure> {
+    if entry.native() {
+        return object::encode(&entry.head, object, version);
+    }
+    let converted = convert::to_storage(entry, object.clone());
+    object::encode(&entry.head, &converted, version)
+}
+
+/// Creates or replaces an object.
+pub async fn put(
+    cx: &Cx,
+    key: Key,
+    object: &Value,
+    expect: Expect,
+) -> Result<Arc<Stored>, Refused> {
+    let value = encode(&cx.entry, object, "")?;
+    let stamp = Some(object::stamp(&cx.entry.head));
+    let view = View::of(&cx.entry, object);
+    let stored = commit(cx, key, expect, Op::Put { value, stamp }).await?;
+    // Already parsed: watchers with selectors need not do it again.
+    let _ = stored.ext.set(Box::new(view));
+    Ok(stored)
+}
+
+/// Removes an object, with the state that watchers see last.
+pub async fn remove(
+    cx: &Cx,
+    key: Key,
+    last: &Value,
+    expect: Expect,
+) -> Result<Arc<Stored>, Refused> {
+    let last = encode(&cx.entry, last, "")?;
+    let stamp = Some(object::stamp(&cx.entry.head));
+    commit(cx, key, expect, Op::Delete { last, stamp }).await
+}
+
+async fn commit(cx: &Cx, key: Key, expect: Expect, op: Op) -> Result<Arc<Stored>, Refused> {
+    let deletes = matches!(op, Op::Delete { .. });
+    let write = Write { key, expect, op };
+    match cx.store().commit(write).await {
+        Ok(stored) => {
+            after(&cx.api, &cx.entry, &stored, deletes);
+            Ok(stored)
+        }
+        Err(CommitError::Conflict { current }) => Err(Refused::Conflict(current)),
+        Err(e @ CommitError::Closed) => Err(Refused::Failed(Failure::new(
+            503,
+            "ServiceUnavailable",
+            e.to_string(),
+        ))),
+        Err(e) => {
+            tracing::error!(error = %e, "committing a write");
+            Err(Refused::Failed(errors::internal(e)))
+        }
+    }
+}
+
+/// What the server itself keeps in step with its objects.
+fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
+    match (entry.storage.group.as_str(), entry.storage.plural.as_str()) {
+        (crate::authz::GROUP, _) => api.rbac.changed(),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => crd::reload(api),
+        ("", "services") if deleted => api.services.release(&stored.value),
+        _ => {}
+    }
+}
+
+/// The answer's bytes: those stored, in the version of the request.
+pub fn answer(cx: &Cx, stored: &Stored) -> Result<Bytes, Failure> {
+    super::get::bytes(&cx.entry, stored)
+}
+
+/// The answer of a dry run: what would have been stored.
+pub fn dry_answer(cx: &Cx, object: &Value) -> Result<Bytes, Failure> {
+    let resource = cx.resource();
+    let version = object::meta_text(object, "resourceVersion").to_owned();
+    let whole = object::encode(&object::head(resource), object, &version)?;
+    if !version.is_empty() {
+        return Ok(whole);
+    }
+    let mut value = object::parse(&whole)?;
+    object::remove_meta(&mut value, "resourceVersion");
+    Ok(value.to_string().into())
+}

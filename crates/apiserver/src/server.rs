@@ -1,0 +1,310 @@
+//! The server: configuration, start and stop, sockets, in-process clients.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use gantry_store::Store;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use parking_lot::RwLock;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    allocate,
+    api::{self, Api},
+    authn::{Authenticator, MASTERS, StaticToken, UserInfo},
+    authz::{Authorization, Rbac},
+    bootstrap, crd,
+    registry::Registry,
+    tls,
+};
+
+/// What `/version` tells.
+#[derive(Debug, Clone)]
+pub struct Version {
+    pub major: String,
+    pub minor: String,
+    pub git_version: String,
+    pub git_commit: String,
+    /// RFC 3339, or empty.
+    pub build_date: String,
+}
+
+impl Default for Version {
+    fn default() -> Version {
+        Version {
+            major: "1".to_owned(),
+            minor: "36".to_owned(),
+            git_version: format!("v1.36.0+gantry-{}", env!("CARGO_PKG_VERSION")),
+            git_commit: String::new(),
+            build_date: String::new(),
+        }
+    }
+}
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Folder of the certificate authority, the serving certificate and the key of ServiceAccount
+    /// tokens, made when absent; `None` keeps them in memory for this run.
+    pub cert_dir: Option<PathBuf>,
+    pub tokens: Vec<StaticToken>,
+    pub authorization: Authorization,
+    /// IPv4 range of Service addresses, `10.0.0.0/16`.
+    pub service_cidr: (Ipv4Addr, u8),
+    /// Range of node ports, both ends included.
+    pub node_ports: (u16, u16),
+    pub allow_privileged: bool,
+    /// Admission steps left out, by Kubernetes' name (`ServiceAccount`, `LimitRanger`, …).
+    pub disabled_admission: Vec<String>,
+    pub version: Version,
+    /// How long events are kept.
+    pub event_ttl: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            cert_dir: None,
+            tokens: vec![],
+            authorization: Authorization::Rbac,
+            service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 12),
+            node_ports: (30_000, 32_767),
+            allow_privileged: true,
+            // Needs the controller that makes the `default` account; see `admission`.
+            disabled_admission: vec![],
+            version: Version::default(),
+            event_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("listening on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("preparing certificates")]
+    Tls(#[from] tls::TlsError),
+    #[error("loading the key of ServiceAccount tokens: {0}")]
+    AccountKey(String),
+    #[error("writing the first objects: {0}")]
+    Bootstrap(gantry_machinery::status::Failure),
+}
+
+/// A running API server. It ends by [`Server::shutdown`], or abruptly when dropped.
+pub struct Server {
+    address: SocketAddr,
+    api: Arc<Api>,
+    connections: TaskTracker,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// How long [`Server::shutdown`] waits for requests that are under way.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// Starts to serve the objects of a store; returns when the first request can be answered.
+    pub async fn start(config: Config, store: Store) -> Result<Server, StartError> {
+        let listener =
+            TcpListener::bind(config.address)
+                .await
+                .map_err(|source| StartError::Listen {
+                    address: config.address,
+                    source,
+                })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: config.address,
+            source,
+        })?;
+        let service = allocate::first_address(config.service_cidr);
+        let identity = tls::identity(
+            config.cert_dir.as_deref(),
+            address.ip(),
+            Some(IpAddr::V4(service)),
+        )?;
+        let authenticator = Authenticator::new(&config.tokens, &identity.account_key)
+            .map_err(|e| StartError::AccountKey(e.to_string()))?;
+        let api = Arc::new(Api {
+            rbac: Rbac::new(config.authorization),
+            services: allocate::Services::load(&config, &store),
+            registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),
+            authenticator,
+            stop: CancellationToken::new(),
+            ca_pem: identity.ca_pem,
+            definitions: tokio::sync::Mutex::new(()),
+            openapi: crate::openapi::Cache,
+            requests: std::sync::atomic::AtomicU64::new(0),
+            config,
+            store,
+        });
+        crd::reload(&api);
+        bootstrap::run(&api, address)
+            .await
+            .map_err(StartError::Bootstrap)?;
+        let connections = TaskTracker::new();
+        connections.spawn(bootstrap::expire_events(api.clone()));
+        let accepting = tokio::spawn(accept(
+            listener,
+            TlsAcceptor::from(identity.config),
+            api.clone(),
+            connections.clone(),
+        ));
+        Ok(Server {
+            address,
+            api,
+            connections,
+            accepting: Some(accepting),
+        })
+    }
+
+    /// The address that is listened on, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Certificate of the authority that signed the serving certificate, PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.api.ca_pem
+    }
+
+    /// A client in this process, without a socket, as a member of `system:masters`.
+    pub fn client(&self) -> kube::Client {
+        self.client_as("system:admin", &[MASTERS])
+    }
+
+    /// A client in this process as this user. What it may do is decided as for any other.
+    pub fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let user = Arc::new(UserInfo::new(user, groups).authenticated());
+        let api = self.api.clone();
+        let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
+            request.extensions_mut().insert(user.clone());
+            let api = api.clone();
+            async move {
+                // A task of its own: a caller that goes away in the middle of a write must not
+                // leave what follows the commit undone.
+                let handled = tokio::spawn(api::handle(api, request)).await;
+                Ok::<_, Infallible>(handled.unwrap_or_else(|e| {
+                    crate::respond::failure(&crate::errors::internal(format_args!(
+                        "the handler ended: {e}"
+                    )))
+                }))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Stops accepting, lets requests end (watches are ended), waits up to five seconds.
+    pub async fn shutdown(mut self) {
+        self.api.stop.cancel();
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.await;
+        }
+        self.connections.close();
+        if tokio::time::timeout(GRACE, self.connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("connections still open at shutdown are dropped");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.api.stop.cancel();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+/// Time for a TLS handshake and for the head of a request.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, api: Arc<Api>, tasks: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = api.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                let _ = socket.set_nodelay(true);
+                tasks.spawn(connection(socket, peer, acceptor.clone(), api.clone()));
+            }
+            Err(e) => {
+                // Out of file descriptors or the like: wait a little instead of spinning.
+                tracing::warn!(error = %e, "accepting a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    socket: tokio::net::TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    api: Arc<Api>,
+) {
+    let stream = match tokio::time::timeout(HEAD_TIME, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => {
+            tracing::debug!(%peer, error = %e, "TLS handshake");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "TLS handshake took too long");
+            return;
+        }
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(30));
+    let stop = api.stop.clone();
+    let service = hyper::service::service_fn(move |request| {
+        let api = api.clone();
+        async move { Ok::<_, Infallible>(api::handle(api, request).await) }
+    });
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(e) = ended {
+        tracing::debug!(%peer, error = %e, "connection");
+    }
+}
