@@ -430,6 +430,9 @@ impl Committer {
         let freed = before - log.bytes();
         drop(log);
         self.history_bytes -= freed;
+        if let Some(last) = trimmed.last() {
+            channel.forget_rebuilt(last.event.revision);
+        }
         let (Some(_), Some(last)) = (&self.disk, trimmed.last()) else {
             return;
         };

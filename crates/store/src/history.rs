@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::state::Objects;
 use crate::{Event, EventKind, ReadError, Revision};
 
 /// What an event is taken to cost beside the values it alone keeps alive.
@@ -20,7 +21,13 @@ pub(crate) struct Channel {
     pub(crate) bucket: Arc<str>,
     pub(crate) log: RwLock<Log>,
     pub(crate) bell: watch::Sender<()>,
+    /// Old states given lately, for lists that are read page by page. They are no older than the
+    /// history: what they keep alive is kept alive by it too.
+    rebuilt: Mutex<VecDeque<(Revision, Objects)>>,
 }
+
+/// How many old states a bucket keeps.
+const REBUILT: usize = 4;
 
 impl Channel {
     pub(crate) fn new(bucket: Arc<str>) -> Channel {
@@ -28,7 +35,40 @@ impl Channel {
             bucket,
             log: RwLock::default(),
             bell: watch::Sender::new(()),
+            rebuilt: Mutex::default(),
         }
+    }
+
+    /// The state of a revision, if it was given lately.
+    pub(crate) fn rebuilt(&self, revision: Revision) -> Option<Objects> {
+        let rebuilt = self.rebuilt.lock();
+        rebuilt
+            .iter()
+            .find(|(of, _)| *of == revision)
+            .map(|(_, objects)| objects.clone())
+    }
+
+    pub(crate) fn keep_rebuilt(&self, revision: Revision, objects: Objects) {
+        let mut rebuilt = self.rebuilt.lock();
+        // Looked at again with the lock held: the history may have moved on meanwhile.
+        if revision < self.log.read().floor() || rebuilt.iter().any(|(of, _)| *of == revision) {
+            return;
+        }
+        rebuilt.push_back((revision, objects));
+        let oldest = if rebuilt.len() > REBUILT {
+            rebuilt.pop_front()
+        } else {
+            None
+        };
+        drop(rebuilt);
+        drop(oldest);
+    }
+
+    /// Lets go of old states that the history no longer covers.
+    pub(crate) fn forget_rebuilt(&self, floor: Revision) {
+        self.rebuilt
+            .lock()
+            .retain(|(revision, _)| *revision >= floor);
     }
 }
 

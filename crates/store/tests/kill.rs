@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use gantry_store::{Options, Store};
+use gantry_store::{OpenError, Options, Store};
 use rand::{Rng, SeedableRng};
 use workload::Writer;
 
@@ -80,6 +80,9 @@ fn run_and_kill(dir: &Path, wanted: u64, moment: Duration, acknowledged: &mut [u
         line.clear();
         if told >= wanted && !killed {
             std::thread::sleep(moment);
+            // Another process cannot open it meanwhile.
+            let second = Store::open(dir, options());
+            assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
             child.0.kill().unwrap();
             killed = true;
         }

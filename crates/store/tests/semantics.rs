@@ -289,3 +289,99 @@ async fn history_is_bounded_by_bytes_and_the_largest_bucket_gives() {
     ));
     assert!(store.stats().history_events > 10);
 }
+
+#[tokio::test]
+async fn a_full_queue_makes_writers_wait_and_loses_nothing() {
+    let store = Store::in_memory(Options {
+        queue_bytes: 4096,
+        batch_writes: 3,
+        ..Options::default()
+    });
+    let large = "x".repeat(10_000);
+    let writers: Vec<_> = (0..200)
+        .map(|number| {
+            let store = store.clone();
+            // Some are larger than the whole queue.
+            let value = if number % 5 == 0 {
+                large.clone()
+            } else {
+                "small".to_string()
+            };
+            tokio::spawn(async move {
+                store
+                    .commit(put(&number.to_string(), &value, Expect::Absent))
+                    .await
+                    .unwrap()
+                    .revision
+            })
+        })
+        .collect();
+    let mut revisions = Vec::new();
+    for writer in writers {
+        revisions.push(writer.await.unwrap());
+    }
+    revisions.sort_unstable();
+    assert_eq!(revisions, (2..202).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_queued_write_is_carried_out_though_nobody_waits() {
+    let store = Store::in_memory(Options::default());
+    let mut watch = store.watch("/pods", 1).unwrap();
+    {
+        let commit = std::pin::pin!(store.commit(put("a", "1", Expect::Any)));
+        // Polled once, it is queued; then it is dropped, unless the answer was as quick.
+        let _ = poll_once(commit).await;
+    }
+    assert_eq!(watch.next().await.unwrap().events.len(), 1);
+    assert_eq!(store.count("/pods"), 1);
+}
+
+/// Polls a future once; what it gives if it is ready.
+async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match future.as_mut().poll(context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_old_state_stays_the_same_while_it_is_paged_through() {
+    let store = Store::in_memory(Options {
+        history_events: 50,
+        ..Options::default()
+    });
+    for name in ["a", "b", "c", "d"] {
+        store.commit(put(name, "old", Expect::Any)).await.unwrap();
+    }
+    let revision = store.revision();
+    let first = names(&store, revision);
+    for round in 0..40 {
+        let write = if round % 3 == 0 {
+            put("b", "new", Expect::Any)
+        } else {
+            put(&format!("e{round}"), "new", Expect::Any)
+        };
+        store.commit(write).await.unwrap();
+        assert_eq!(names(&store, revision), first);
+        assert_eq!(names(&store, revision - 1), ["a=old", "b=old", "c=old"]);
+    }
+    for round in 0..50 {
+        store
+            .commit(put("b", &round.to_string(), Expect::Any))
+            .await
+            .unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while store.oldest() <= revision {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(
+        store.snapshot_at("/pods", revision),
+        Err(ReadError::Compacted { .. })
+    ));
+}
