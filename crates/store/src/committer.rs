@@ -77,6 +77,7 @@ impl Committer {
             history_bytes: loaded.history_bytes,
             swept: Instant::now(),
         };
+        committer.count_garbage();
         committer.sweep();
         committer.trim_total();
         committer

@@ -26,8 +26,8 @@ pub enum OpenError {
         found: u64,
         supported: u64,
     },
-    /// Nothing of it is served. The file is left as it is for whoever wants to save what can be
-    /// saved.
+    /// Nothing of it is served. Opening may have changed the file (the database repairs what it
+    /// can before it is checked): to save what can be saved, copy it before opening it again.
     #[error("{} is damaged: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
     #[error("cannot read {}", path.display())]
@@ -60,10 +60,10 @@ pub enum CommitError {
     #[error("cannot write to the disk")]
     Io(#[source] Cause),
     /// The disk failed in the middle of the commit and cannot be read either: whether the write
-    /// is there shows when the disk is back, as a restart would show it.
-    #[error("the disk failed during the commit, its outcome is not known")]
+    /// is there shows when the disk is back, or after a restart.
+    #[error("the commit failed half-way, its outcome is not known")]
     Unknown(#[source] Cause),
-    /// The store was closed.
+    /// The store was closed. Nothing was written.
     #[error("the store is closed")]
     Closed,
 }

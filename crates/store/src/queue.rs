@@ -123,6 +123,9 @@ impl Queue {
     /// Drops what is queued; its writers learn that the store is closed.
     pub(crate) fn clear(&self) {
         let dropped = std::mem::take(&mut self.waiting.lock().requests);
-        drop(dropped);
+        for request in dropped {
+            // Whoever no longer waits does not need the answer.
+            let _ = request.answer.send(Err(CommitError::Closed));
+        }
     }
 }

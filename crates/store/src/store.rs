@@ -135,7 +135,9 @@ impl Store {
             return Ok(Vec::new());
         }
         let answer = self.shared().queue.push(writes).await?;
-        answer.await.unwrap_or(Err(CommitError::Closed))
+        answer
+            .await
+            .unwrap_or_else(|gone| Err(CommitError::Unknown(Arc::new(gone))))
     }
 
     /// The newest version of an object.
