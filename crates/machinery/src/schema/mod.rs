@@ -4,7 +4,7 @@
 
 mod builtin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -82,6 +82,11 @@ pub struct Schema {
     pub nullable: bool,
     pub default: Option<Value>,
     pub description: Option<String>,
+    /// Fields of a built-in type that Go holds as structs and not behind pointers: such a field is
+    /// always there, empty when nothing set it. Field ownership depends on it.
+    pub by_value_fields: BTreeSet<String>,
+    /// Text that may also be given as a number (quantities).
+    pub any_scalar: bool,
     /// The JSON schema as its author wrote it, for custom resources only: validation keywords
     /// (`pattern`, `minimum`, `x-kubernetes-validations`, …) are read from here.
     pub source: Option<Value>,

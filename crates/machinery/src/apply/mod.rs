@@ -1,0 +1,61 @@
+//! Field ownership: who set which field of an object (`metadata.managedFields`), and server-side
+//! apply on top of it.
+//!
+//! Semantics, sets and messages are those of kube-apiserver's `managedfields` package over
+//! `structured-merge-diff`. Two things are simpler here. Entries of another API version of the
+//! same kind are taken at their word instead of being converted (a path means the same field in
+//! every version of a kind that Kubernetes 1.36 serves twice, up to the few fields that a version
+//! renamed). And an update works on the entries as JSON, in place: what it costs depends on what
+//! changed, not on how much is owned.
+//!
+//! The flow of a write: the API server decodes the new object, calls [`track_update`] (or
+//! [`apply`], whose result it decodes and defaults like a request), carries out the rest of the
+//! write, and last calls [`keep_times`], which turns a write that changed nothing into no write.
+
+mod compare;
+mod element;
+mod managed;
+mod merge;
+mod remove;
+mod reset;
+mod scale;
+mod set;
+mod types;
+mod update;
+
+pub use element::PathElement;
+pub use managed::keep_times;
+pub use reset::{ResetFields, reset_fields};
+pub use scale::{from_scale, replicas_path, to_scale};
+pub use set::FieldSet;
+pub use update::{apply, track_update};
+
+/// How a manager came by its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    Apply,
+    Update,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        }
+    }
+}
+
+/// Who writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Manager<'a> {
+    /// `fieldManager` of the request, or what stands for it (the user agent up to its first `/`).
+    /// Empty is recorded as `unknown`.
+    pub name: &'a str,
+    pub operation: Operation,
+    /// The version of the request, such as `apps/v1`.
+    pub api_version: &'a str,
+    /// Empty on the main resource.
+    pub subresource: &'a str,
+    pub time: jiff::Timestamp,
+}
