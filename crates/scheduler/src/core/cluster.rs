@@ -275,6 +275,14 @@ impl Cluster {
             .counters
             .namespace(symbol, labels, &self.topology, &self.compiler.symbols)
         {
+            for class in self.classes.iter_mut().filter(|c| !c.affinity.is_empty()) {
+                let matcher = self.counters.counters[class.affinity[0].0 as usize].matcher;
+                class.own_affinity = self.counters.would_match(
+                    matcher,
+                    &class.request.group,
+                    &self.compiler.symbols,
+                );
+            }
             self.events.push(Event::Namespace);
         }
     }
@@ -597,13 +605,11 @@ impl Cluster {
     /// As [`Cluster::place`], on a node known by id.
     pub fn place_at(&mut self, uid: &Arc<str>, class: ClassId, node: NodeId) {
         let placed = Placed { class, node };
-        match self.pods.get(uid) {
+        let old = match self.pods.get(uid) {
             Some(old) if *old == placed => return,
-            Some(_) => {
-                self.remove(uid);
-            }
-            None => {}
-        }
+            Some(_) => self.unplace(uid),
+            None => None,
+        };
         self.pods.insert(uid.clone(), placed);
         let class = &self.classes[class.0 as usize];
         self.nodes.book(node, &class.request, 1);
@@ -614,10 +620,20 @@ impl Cluster {
         }
         self.events.push(Event::PodPlaced(class.group));
         self.touch(node.0);
+        // Only now: the pod may have been the last of a node that is gone, on which it stays.
+        if let Some(old) = old {
+            self.nodes.release(old.node);
+        }
     }
 
     /// A placed pod is gone, finished, or was not bound after all. Returns where it was.
     pub fn remove(&mut self, uid: &str) -> Option<Placed> {
+        let placed = self.unplace(uid)?;
+        self.nodes.release(placed.node);
+        Some(placed)
+    }
+
+    fn unplace(&mut self, uid: &str) -> Option<Placed> {
         let placed = self.pods.remove(uid)?;
         let class = &self.classes[placed.class.0 as usize];
         self.nodes.book(placed.node, &class.request, -1);
@@ -635,7 +651,6 @@ impl Cluster {
         }
         self.events.push(Event::PodRemoved(class.group));
         self.touch(placed.node.0);
-        self.nodes.release(placed.node);
         Some(placed)
     }
 

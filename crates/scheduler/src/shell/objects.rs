@@ -115,7 +115,10 @@ pub enum Change<K> {
 }
 
 /// Anything from any watch.
-#[expect(clippy::large_enum_variant, reason = "the largest, a pod, is also by far the most frequent")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the largest, a pod, is also by far the most frequent"
+)]
 pub enum Input {
     Pod(Change<Pod>),
     Node(Change<Node>),

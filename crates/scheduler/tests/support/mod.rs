@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(
+    clippy::expect_used,
+    reason = "a fixture that cannot be read fails its test"
+)]
+#![allow(
     clippy::allow_attributes,
     reason = "an expectation would fail in the test file that uses everything"
 )]

@@ -1,0 +1,172 @@
+//! Decisions a second of the pure core, on one core: `cargo bench -p gantry-scheduler`.
+//!
+//! Every decision is followed by placing the pod, so the cluster fills as it would. `GANTRY_BENCH_PODS` sets how many
+//! pods each line places (default 20,000).
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that cannot run ends"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    reason = "a benchmark prints"
+)]
+
+use gantry_scheduler::core::object::{Node, Pod};
+use gantry_scheduler::core::{Cluster, Decision};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+fn nodes(count: usize) -> Cluster {
+    let mut cluster = Cluster::new();
+    for i in 0..count {
+        let name = format!("node-{i:05}");
+        let (cpu, memory) = [("32", "128Gi"), ("64", "256Gi"), ("96", "192Gi")][i % 3];
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {
+                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/region": "r",
+                "topology.kubernetes.io/zone": format!("zone-{}", i % 6),
+                "pool": if i % 4 == 0 { "batch" } else { "online" }}},
+            "status": {"allocatable": {"cpu": cpu, "memory": memory, "pods": "250", "ephemeral-storage": "500Gi"}},
+        }))
+        .expect("a node");
+        cluster.upsert_node(&node);
+    }
+    cluster
+}
+
+fn pod(app: usize, cpu: usize, memory: usize, more: Value) -> Value {
+    let mut pod = json!({
+        "metadata": {"namespace": format!("team-{}", app % 20), "labels": {"app": format!("app-{app}")}},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")}}}]},
+    });
+    if let (Value::Object(spec), Value::Object(more)) = (&mut pod["spec"], more) {
+        spec.extend(more);
+    }
+    pod
+}
+
+fn spread(app: usize) -> Value {
+    let selector = json!({"matchLabels": {"app": format!("app-{app}")}});
+    json!({
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector}]}},
+    })
+}
+
+const SIZES: [(usize, usize); 5] = [
+    (100, 128),
+    (250, 512),
+    (500, 1024),
+    (1000, 2048),
+    (2000, 4096),
+];
+
+/// The pods of each line. Apps have 100 replicas each; their pods come interleaved by tens of apps.
+fn template(kind: &str, i: usize) -> Value {
+    let app = i / 1000 * 10 + i % 10;
+    let (cpu, memory) = SIZES[app % 5];
+    match kind {
+        "plain" => pod(app, cpu, memory, json!({})),
+        "identical" => pod(0, 250, 512, json!({})),
+        "different" => pod(i, 100 + i % 1900, 128 + i * 7 % 4000, json!({})),
+        "spread + anti-affinity" => pod(app, cpu, memory, spread(app)),
+        "mixed" => {
+            let selector = json!({"matchLabels": {"app": format!("app-{app}")}});
+            match app % 10 {
+                0..3 => pod(app, cpu, memory, json!({})),
+                3..6 => pod(app, cpu, memory, spread(app)),
+                6 => pod(app, cpu, memory, json!({"nodeSelector": {"pool": "batch"}})),
+                7 => pod(
+                    app,
+                    cpu,
+                    memory,
+                    json!({"topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+                        "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector},
+                    {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+                        "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}]}),
+                ),
+                8 => pod(
+                    app,
+                    cpu,
+                    memory,
+                    json!({"affinity": {"podAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 50, "podAffinityTerm":
+                        {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": selector}}]}}}),
+                ),
+                _ => pod(
+                    app,
+                    cpu,
+                    memory,
+                    json!({"affinity": {"nodeAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "preference":
+                        {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["online"]}]}}]}}}),
+                ),
+            }
+        }
+        other => panic!("no such line: {other}"),
+    }
+}
+
+fn measure(kind: &str, size: usize, count: usize) {
+    let mut cluster = nodes(size);
+    let pods: Vec<Pod> = (0..count)
+        .map(|i| {
+            let mut pod = template(kind, i);
+            pod["metadata"]["name"] = json!(format!("pod-{i}"));
+            pod["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{i:012}"));
+            serde_json::from_value(pod).expect("a pod")
+        })
+        .collect();
+    // What the watch does for every pod, decided or not, is measured apart.
+    let start = Instant::now();
+    let classes: Vec<_> = pods.iter().map(|pod| cluster.classify(pod)).collect();
+    let classified = start.elapsed();
+    let uids: Vec<Arc<str>> = pods.iter().map(|pod| pod.uid().into()).collect();
+    let (mut placed, mut slowest) = (0, std::time::Duration::ZERO);
+    let start = Instant::now();
+    for (uid, class) in uids.iter().zip(&classes) {
+        let began = Instant::now();
+        if let Decision::Place(node) = cluster.decide(*class) {
+            cluster.place_at(uid, *class, node);
+            placed += 1;
+        }
+        cluster.events.clear();
+        slowest = slowest.max(began.elapsed());
+    }
+    let took = start.elapsed();
+    let rate = count as f64 / took.as_secs_f64();
+    let preparation = classified.as_secs_f64() * 1e6 / count as f64;
+    println!(
+        "{kind:<24} {size:>6} nodes {placed:>7}/{count} placed {rate:>10.0} decisions/s  slowest {:>7.2} ms  decoded to class {preparation:>5.1} µs",
+        slowest.as_secs_f64() * 1e3
+    );
+}
+
+fn main() {
+    let count = std::env::var("GANTRY_BENCH_PODS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20_000);
+    println!(
+        "one core of {}",
+        std::thread::available_parallelism().map_or(1, usize::from)
+    );
+    for kind in [
+        "identical",
+        "plain",
+        "different",
+        "spread + anti-affinity",
+        "mixed",
+    ] {
+        for size in [1_000, 5_000, 10_000, 50_000] {
+            measure(kind, size, count);
+        }
+    }
+}
