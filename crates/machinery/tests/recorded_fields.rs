@@ -5,7 +5,17 @@
 //! each area has a floor of agreeing steps instead of all of them. `GANTRY_FIELDS_VERBOSE=1` prints
 //! every difference.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says no by panicking"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use gantry_machinery::{
     apply::{self, Manager, Operation, ResetFields, reset_fields},
@@ -60,6 +70,12 @@ fn entries(object: &Value) -> Vec<Value> {
         .cloned()
         .unwrap_or_default();
     for entry in &mut all {
+        // Placeholders of the recordings, which Go's encoder never saw.
+        let text = entry
+            .to_string()
+            .replace("\\\\u003c", "<")
+            .replace("\\\\u003e", ">");
+        *entry = serde_json::from_str(&text).unwrap();
         if let Some(time) = entry.get_mut("time") {
             *time = json!("<time>");
         }
@@ -87,6 +103,47 @@ fn within(part: &Value, whole: &Value) -> bool {
     }
 }
 
+/// What admission and the registries add after ownership is recorded.
+const ADDED_LATER: [(&str, &str); 25] = [
+    ("Pod", "/spec/priority"),
+    ("Pod", "/spec/preemptionPolicy"),
+    ("Pod", "/spec/tolerations"),
+    ("Service", "/spec/clusterIP"),
+    ("Service", "/spec/clusterIPs"),
+    ("Service", "/spec/ipFamilies"),
+    ("Service", "/spec/ipFamilyPolicy"),
+    ("Service", "/spec/healthCheckNodePort"),
+    ("Service", "/spec/ports/0/nodePort"),
+    ("Service", "/spec/ports/1/nodePort"),
+    ("PersistentVolume", "/metadata/finalizers"),
+    ("PersistentVolumeClaim", "/metadata/finalizers"),
+    ("PersistentVolumeClaim", "/spec/storageClassName"),
+    ("Namespace", "/spec/finalizers"),
+    ("Node", "/spec/taints"),
+    ("Job", "/spec/selector"),
+    ("Job", "/metadata/labels"),
+    ("Job", "/spec/template/metadata/labels"),
+    ("Deployment", "/metadata/annotations"),
+    ("IngressClass", "/metadata/annotations"),
+    ("Pod", "/metadata/annotations"),
+    ("Pod", "/metadata/ownerReferences"),
+    ("Pod", "/spec/runtimeClassName"),
+    ("Pod", "/spec/overhead"),
+    ("StorageClass", "/metadata/annotations"),
+];
+
+fn before_admission(mut object: Value, request: &Value) -> Value {
+    for (kind, path) in ADDED_LATER {
+        if object["kind"] == json!(kind) && request.pointer(path).is_none() {
+            let (parent, name) = path.rsplit_once('/').unwrap();
+            if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
+                parent.remove(name);
+            }
+        }
+    }
+    object
+}
+
 #[derive(Default)]
 struct Tally {
     agreed: usize,
@@ -94,6 +151,13 @@ struct Tally {
 }
 
 impl Tally {
+    /// Counts a comparison, unless what it starts from is not known exactly.
+    fn compare(&mut self, exact: bool, agrees: bool, what: impl FnOnce() -> String) {
+        if exact {
+            self.check(agrees, what);
+        }
+    }
+
     fn check(&mut self, agrees: bool, what: impl FnOnce() -> String) {
         if agrees {
             self.agreed += 1;
@@ -105,6 +169,8 @@ impl Tally {
 
 struct Replay {
     objects: BTreeMap<String, Value>,
+    /// Objects whose state is not recorded since they were last written: defaults are missing.
+    approximate: BTreeSet<String>,
 }
 
 impl Replay {
@@ -149,6 +215,12 @@ impl Replay {
         }
         let label = |area: &str| format!("{area} {name} {method} {}", step["path"]);
         let old = self.objects.get(&key).cloned();
+        let exact = !self.approximate.contains(&key);
+        if whole {
+            self.approximate.remove(&key);
+        } else if method == "POST" || method == "PUT" {
+            self.approximate.insert(key.clone());
+        }
         let content_type = step["content_type"].as_str().unwrap_or("");
         match (method, content_type) {
             ("POST" | "PUT", _)
@@ -158,7 +230,10 @@ impl Replay {
                     && subresource.as_deref() != Some("token") =>
             {
                 let mut new = if whole {
-                    expected.clone()
+                    match old {
+                        None => before_admission(expected.clone(), &step["body"]),
+                        Some(_) => expected.clone(),
+                    }
                 } else {
                     step["body"].clone()
                 };
@@ -170,14 +245,17 @@ impl Replay {
                 if whole {
                     let area = if old.is_none() { "create" } else { "update" };
                     let (mine, theirs) = (entries(&new), entries(expected));
-                    tallies.entry(area).or_default().check(mine == theirs, || {
-                        format!(
-                            "{}\n  ours   {}\n  theirs {}",
-                            label(area),
-                            json!(mine),
-                            json!(theirs)
-                        )
-                    });
+                    tallies
+                        .entry(area)
+                        .or_default()
+                        .compare(exact, mine == theirs, || {
+                            format!(
+                                "{}\n  ours   {}\n  theirs {}",
+                                label(area),
+                                json!(mine),
+                                json!(theirs)
+                            )
+                        });
                     new = expected.clone();
                 }
                 self.objects.insert(key, new);
@@ -278,7 +356,7 @@ impl Replay {
                         tallies
                             .entry("update")
                             .or_default()
-                            .check(mine == theirs, || {
+                            .compare(exact, mine == theirs, || {
                                 format!(
                                     "{}\n  ours   {}\n  theirs {}",
                                     label("update"),
@@ -319,7 +397,7 @@ impl Replay {
                 }
             }
             ("GET", _) if whole && status == 200 && expected["kind"] == json!(resource.kind) => {
-                if let Some(ours) = &old {
+                if let (Some(ours), true) = (&old, exact) {
                     let (mine, theirs) = (entries(ours), entries(expected));
                     tallies
                         .entry("read")
@@ -427,6 +505,7 @@ fn agrees_with_kubernetes() {
         let case: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         let mut replay = Replay {
             objects: BTreeMap::new(),
+            approximate: BTreeSet::new(),
         };
         for step in case["steps"].as_array().unwrap() {
             replay.step(&name, step, &mut tallies);
@@ -444,11 +523,11 @@ fn agrees_with_kubernetes() {
         }
     }
     for (area, floor) in [
-        ("apply", 0),
-        ("create", 0),
-        ("patch", 0),
-        ("read", 0),
-        ("update", 0),
+        ("apply", 37),
+        ("create", 115),
+        ("patch", 78),
+        ("read", 54),
+        ("update", 25),
     ] {
         let agreed = tallies.get(area).map_or(0, |t| t.agreed);
         assert!(

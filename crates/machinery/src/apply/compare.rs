@@ -91,11 +91,16 @@ fn diff_map(map: MapType<'_>, old: &Value, new: &Value, out: &mut Comparison) ->
     if map.atomic || (empty(before) && empty(after)) {
         return leaf(old, new);
     }
+    // In a Go type `null` is how a missing list or map is written.
+    let custom = map.schema().is_none_or(|s| s.source.is_some());
     for (name, value) in after.into_iter().flatten() {
         let Some(ty) = map.field(name) else { continue };
         let old = before
             .and_then(|m| m.get(name))
             .or_else(|| zero(&map, name, ty));
+        if old.is_none() && value.is_null() && !custom {
+            continue;
+        }
         child(ty, old, Some(value), out, || PathElement::field(name));
     }
     for (name, value) in before.into_iter().flatten() {
@@ -103,9 +108,11 @@ fn diff_map(map: MapType<'_>, old: &Value, new: &Value, out: &mut Comparison) ->
             continue;
         }
         let Some(ty) = map.field(name) else { continue };
-        child(ty, Some(value), zero(&map, name, ty), out, || {
-            PathElement::field(name)
-        });
+        let new = zero(&map, name, ty);
+        if new.is_none() && value.is_null() && !custom {
+            continue;
+        }
+        child(ty, Some(value), new, out, || PathElement::field(name));
     }
     finish(out);
     None
@@ -118,10 +125,11 @@ fn zero(map: &MapType<'_>, name: &str, ty: Type<'_>) -> Option<&'static Value> {
     if owner.source.is_some() {
         return None;
     }
-    if owner.by_value_fields.contains(name) {
+    let always = owner.always_present.contains(name);
+    if always && field.kind == Kind::Object {
         return Some(&EMPTY);
     }
-    if !owner.required.iter().any(|r| r == name) {
+    if !always && !owner.required.iter().any(|r| r == name) {
         return None;
     }
     Some(match field.kind {

@@ -123,10 +123,7 @@ pub fn reset_fields(resource: &Resource, subresource: Option<&str>) -> ResetFiel
         (Some("ephemeralcontainers"), ("", "Pod")) => {
             ResetFields::only(&[&["spec", "ephemeralContainers"]])
         }
-        (Some("resize"), ("", "Pod")) => ResetFields::only(&[
-            &["spec", "containers", "*", "resources"],
-            &["spec", "initContainers", "*", "resources"],
-        ]),
+        (Some("resize"), ("", "Pod")) => ResetFields::of(&[&["status"]]),
         _ => ResetFields::none(),
     }
 }

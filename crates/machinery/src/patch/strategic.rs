@@ -522,6 +522,7 @@ fn without_directives(value: Value) -> Option<Value> {
         Value::Object(o) if o.contains_key(DIRECTIVE) => None,
         Value::Object(o) => Some(Value::Object(
             o.into_iter()
+                .filter(|(k, _)| !is_directive(k))
                 .filter_map(|(k, v)| without_directives(v).map(|v| (k, v)))
                 .collect(),
         )),
@@ -530,6 +531,13 @@ fn without_directives(value: Value) -> Option<Value> {
         )),
         other => Some(other),
     }
+}
+
+/// Members that tell how to merge, of which nothing is left to do.
+fn is_directive(name: &str) -> bool {
+    name == RETAIN_KEYS
+        || name.starts_with(SET_ELEMENT_ORDER)
+        || name.starts_with(DELETE_FROM_PRIMITIVE_LIST)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ const ANY: [&str; 5] = [
 
 /// Types that Go holds by value wherever a field has them. Specs, statuses and object headers are
 /// held so too.
-const BY_VALUE: [&str; 24] = [
+const BY_VALUE: [&str; 23] = [
     "io.k8s.api.apps.v1.DaemonSetUpdateStrategy",
     "io.k8s.api.apps.v1.DeploymentStrategy",
     "io.k8s.api.apps.v1.StatefulSetUpdateStrategy",
@@ -79,7 +79,6 @@ const BY_VALUE: [&str; 24] = [
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames",
     "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta",
     "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
-    "io.k8s.api.core.v1.ObjectReference",
 ];
 
 /// The fields of these types that are pointers all the same.
@@ -95,6 +94,12 @@ const KEY_DEFAULTS: [(&str, &str, &str); 2] = [
 ];
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+
+/// Fields that Go writes out although they are empty and the table does not require them.
+const WRITTEN_OUT: [(&str, &str); 2] = [
+    ("io.k8s.api.core.v1.Event", "reportingComponent"),
+    ("io.k8s.api.core.v1.Event", "reportingInstance"),
+];
 
 fn by_value(owner: &str, field: &str, target: &str) -> bool {
     let root = matches!(field, "spec" | "status")
@@ -127,8 +132,8 @@ fn load(text: &str) -> Table {
                 .get("$ref")
                 .and_then(Value::as_str)
                 .map_or("", |r| r.trim_start_matches("#/definitions/"));
-            if by_value(name, field, target) {
-                schema.by_value_fields.insert(field.clone());
+            if by_value(name, field, target) || WRITTEN_OUT.contains(&(name, field)) {
+                schema.always_present.insert(field.clone());
             }
         }
         for (owner, field, default) in KEY_DEFAULTS {

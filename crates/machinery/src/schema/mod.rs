@@ -82,9 +82,9 @@ pub struct Schema {
     pub nullable: bool,
     pub default: Option<Value>,
     pub description: Option<String>,
-    /// Fields of a built-in type that Go holds as structs and not behind pointers: such a field is
-    /// always there, empty when nothing set it. Field ownership depends on it.
-    pub by_value_fields: BTreeSet<String>,
+    /// Fields of a built-in type that are there, with Go's zero, even when nothing set them: structs
+    /// held by value, and members written out although empty. Field ownership depends on it.
+    pub always_present: BTreeSet<String>,
     /// Text that may also be given as a number (quantities).
     pub any_scalar: bool,
     /// The JSON schema as its author wrote it, for custom resources only: validation keywords
