@@ -5,8 +5,14 @@
 //! the shell that carries these rules to a socket and a store.
 
 pub mod apply;
+pub mod decode;
+pub mod defaults;
 pub mod patch;
+pub mod path;
+pub mod quantity;
 pub mod resource;
 pub mod schema;
 pub mod selector;
+pub mod shape;
 pub mod status;
+pub mod validation;

@@ -44,6 +44,12 @@ pub fn type_name(id: TypeId) -> &'static str {
     table().names.get(id.0 as usize).map_or("", String::as_str)
 }
 
+/// All built-in types with their names, in the table's order.
+pub fn builtin_types() -> impl Iterator<Item = (&'static str, &'static Schema)> {
+    let table = table();
+    table.names.iter().map(String::as_str).zip(&table.schemas)
+}
+
 /// Types that stand for any JSON although the table gives them a type or none.
 const ANY: [&str; 5] = [
     "io.k8s.apimachinery.pkg.runtime.RawExtension",

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-pub use builtin::{TypeId, builtin, builtin_by_gvk, type_name};
+pub use builtin::{TypeId, builtin, builtin_by_gvk, builtin_types, type_name};
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

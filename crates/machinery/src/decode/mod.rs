@@ -1,0 +1,273 @@
+//! Bytes to object, as kube-apiserver decodes a request body: parse, check version and kind, take
+//! the object through its Go type, report unknown and duplicate fields.
+
+mod parse;
+mod time;
+mod typed;
+
+use serde_json::{Map, Value};
+
+pub use parse::{Format, Parsed};
+pub use time::{micro_time, time};
+
+use crate::{
+    path::Path,
+    resource::{Resource, builtin_resources},
+    shape,
+    status::Failure,
+};
+
+/// The request's `fieldValidation`: what becomes of unknown and duplicate fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// An object ready for defaulting, and what to tell the client in `Warning` headers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub object: Value,
+    pub warnings: Vec<String>,
+}
+
+/// Parses a body of which nothing is known yet.
+///
+/// # Errors
+/// 400 when the bytes are no JSON or YAML.
+pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, Failure> {
+    parse::parse_bytes(bytes, format).map_err(bad_request)
+}
+
+fn parse_as(kind: &str, bytes: &[u8], format: Format) -> Result<Parsed, Failure> {
+    parse::parse_bytes(bytes, format).map_err(|e| match format {
+        Format::Json => unrecognized(kind, &format!("json parse error: {e}"), bytes),
+        Format::Yaml => unrecognized_as(kind, &e, bytes),
+    })
+}
+
+fn unrecognized(kind: &str, error: &str, bytes: &[u8]) -> Failure {
+    unrecognized_as(kind, &format!("couldn't get version/kind; {error}"), bytes)
+}
+
+fn unrecognized_as(kind: &str, error: &str, bytes: &[u8]) -> Failure {
+    bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {error} ({})",
+        summary(bytes)
+    ))
+}
+
+fn bad_request(message: String) -> Failure {
+    Failure::new(400, "BadRequest", message)
+}
+
+/// The beginning of a body: as text when it looks like JSON, else in hexadecimal.
+fn summary(bytes: &[u8]) -> String {
+    const MOST: usize = 30;
+    if bytes.is_empty() {
+        return "<empty>".into();
+    }
+    let head = &bytes[..bytes.len().min(MOST)];
+    let more = bytes.len() > MOST;
+    if bytes[0] == b'{' {
+        let text = String::from_utf8_lossy(head).into_owned();
+        return if more { text + " ..." } else { text };
+    }
+    let hex: String = head.iter().map(|b| format!("{b:02x}")).collect();
+    if more { hex + " ..." } else { hex }
+}
+
+/// The whole way from a body to an object that went through its type.
+///
+/// # Errors
+/// 400 with Kubernetes' message: no JSON or YAML, wrong version or kind, a value of the wrong
+/// type, and under [`FieldValidation::Strict`] unknown and duplicate fields.
+pub fn decode(
+    resource: &Resource,
+    bytes: &[u8],
+    format: Format,
+    validation: FieldValidation,
+) -> Result<Decoded, Failure> {
+    let parsed = parse_as(&resource.kind, bytes, format)?;
+    let mut object = parsed.value;
+    if object.is_null() {
+        object = Value::Object(Map::new());
+    }
+    let Value::Object(map) = &mut object else {
+        let found = match &object {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        };
+        let error = format!(
+            "json parse error: json: cannot unmarshal {found} into Go value of type {VERSION_KIND}"
+        );
+        return Err(unrecognized(&resource.kind, &error, bytes));
+    };
+    check_kind(resource, map)?;
+    let refuse = |text: &str| cannot_handle(resource, &resource.version, &resource.kind, text);
+    let mut findings = typed::Findings::default();
+    round_trip(resource, map, &mut findings).map_err(|abort| refuse(&abort.0))?;
+    if let Some(mismatch) = findings.mismatch {
+        return Err(refuse(&mismatch));
+    }
+    let mut complaints: Vec<String> = Vec::new();
+    if validation != FieldValidation::Ignore {
+        let duplicates = parsed.duplicates.iter();
+        complaints.extend(duplicates.map(|p| format!("duplicate field \"{p}\"")));
+        let unknown = findings.unknown.iter();
+        complaints.extend(unknown.map(|p| format!("unknown field \"{p}\"")));
+    }
+    if validation == FieldValidation::Strict && !complaints.is_empty() {
+        let text = format!("strict decoding error: {}", complaints.join(", "));
+        return Err(refuse(&text));
+    }
+    Ok(Decoded {
+        object,
+        warnings: complaints,
+    })
+}
+
+/// The Go type that the version and kind are read into first.
+const VERSION_KIND: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+fn cannot_handle(resource: &Resource, version: &str, kind: &str, text: &str) -> Failure {
+    bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {}: {text}",
+        resource.kind
+    ))
+}
+
+/// Version and kind as given must be the endpoint's; where none is given they are filled in.
+fn check_kind(resource: &Resource, map: &mut Map<String, Value>) -> Result<(), Failure> {
+    let api_version = resource.api_version();
+    let given = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or("");
+    let (version, kind) = (given("apiVersion"), given("kind"));
+    if (version.is_empty() || version == api_version) && (kind.is_empty() || kind == resource.kind)
+    {
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), resource.kind.clone().into());
+        return Ok(());
+    }
+    let (group, short) = match version.split_once('/') {
+        Some((group, version)) => (group, version),
+        None => ("", version),
+    };
+    let (group, short) = if version.is_empty() {
+        (resource.group.as_str(), resource.version.as_str())
+    } else {
+        (group, short)
+    };
+    let kind = if kind.is_empty() {
+        &resource.kind
+    } else {
+        kind
+    };
+    let known = builtin_resources()
+        .iter()
+        .any(|r| r.group == group && r.version == short && r.kind == kind);
+    let error = if known {
+        format!(
+            "converting ({short}.{kind}) to ({}.{}): unknown conversion",
+            internal_package(&resource.group),
+            resource.kind
+        )
+    } else if group.is_empty() {
+        format!("no kind \"{kind}\" is registered for version \"{short}\" in scheme {SCHEME}")
+    } else {
+        format!(
+            "no kind \"{kind}\" is registered for version \"{group}/{short}\" in scheme {SCHEME}"
+        )
+    };
+    Err(cannot_handle(resource, short, kind, &error))
+}
+
+const SCHEME: &str = "\"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\"";
+
+/// The Go package of a group's internal types.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        g => g.split('.').next().unwrap_or(g),
+    }
+}
+
+/// Takes a tree that a patch produced through the same round trip as [`decode`].
+///
+/// # Errors
+/// 400 as [`decode`] for values of the wrong type. Unknown fields are dropped: a caller that has to
+/// report them uses [`normalize_reporting`].
+pub fn normalize(resource: &Resource, object: &mut Value) -> Result<(), Failure> {
+    normalize_reporting(resource, object).map(|_| ())
+}
+
+/// [`normalize`], returning the paths of the unknown fields it dropped.
+///
+/// # Errors
+/// 400 for a value of the wrong type.
+pub fn normalize_reporting(
+    resource: &Resource,
+    object: &mut Value,
+) -> Result<Vec<String>, Failure> {
+    let refuse = |text: &str| cannot_handle(resource, &resource.version, &resource.kind, text);
+    let Value::Object(map) = object else {
+        return Err(refuse("json: cannot unmarshal into an object"));
+    };
+    let mut findings = typed::Findings::default();
+    round_trip(resource, map, &mut findings).map_err(|abort| refuse(&abort.0))?;
+    match findings.mismatch {
+        Some(mismatch) => Err(refuse(&mismatch)),
+        None => Ok(findings.unknown),
+    }
+}
+
+fn round_trip(
+    resource: &Resource,
+    map: &mut Map<String, Value>,
+    findings: &mut typed::Findings,
+) -> Result<(), typed::Abort> {
+    if let Some(shape) = shape::of(&resource.schema) {
+        typed::object(shape.get(), map, &Path::ROOT, findings)?;
+        if resource.kind == "Secret" && resource.group.is_empty() {
+            encode_string_data(map);
+        }
+        return Ok(());
+    }
+    // Custom resources keep their nulls and empty values; only the metadata has a Go type.
+    if let (Some(meta), Some(value)) = (shape::object_meta(), map.get_mut("metadata")) {
+        match value {
+            Value::Object(metadata) => {
+                let path = Path::new("metadata");
+                typed::object(meta.get(), metadata, &path, findings)?;
+            }
+            Value::Null => *value = Value::Object(Map::new()),
+            _ => {
+                findings.mismatch = Some(
+                    "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
+                        .into(),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `stringData` is a way to write only: it ends up in `data`, over what stood there.
+fn encode_string_data(map: &mut Map<String, Value>) {
+    use base64::Engine;
+    let Some(Value::Object(strings)) = map.remove("stringData") else {
+        return;
+    };
+    let data = map
+        .entry("data")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(data) = data {
+        for (key, value) in strings {
+            let text = value.as_str().unwrap_or("");
+            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+            data.insert(key, encoded.into());
+        }
+    }
+}

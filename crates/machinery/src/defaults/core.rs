@@ -1,0 +1,358 @@
+//! Computed defaults of the core group.
+
+use serde_json::{Map, Value, json};
+
+use super::{Compute, set, text};
+
+pub const COMPUTED: &[(&str, Compute)] = &[
+    ("core.v1.Pod", pod),
+    ("core.v1.PodSpec", pod_spec),
+    ("core.v1.Container", container),
+    ("core.v1.EphemeralContainer", container),
+    ("core.v1.ResourceRequirements", resources),
+    ("core.v1.Volume", volume),
+    ("core.v1.Service", service),
+    ("core.v1.ServiceSpec", service_spec),
+    ("core.v1.ServicePort", service_port),
+    ("core.v1.LoadBalancerStatus", load_balancer),
+    ("core.v1.LimitRangeItem", limit_range_item),
+    ("core.v1.NodeStatus", node_status),
+    ("core.v1.Namespace", namespace),
+    ("core.v1.ReplicationController", replication_controller),
+    ("core.v1.Node", node),
+];
+
+type Object = Map<String, Value>;
+
+/// Of pods alone, not of templates: requests follow limits, service links are on.
+fn pod(pod: &mut Object) {
+    let Some(Value::Object(spec)) = pod.get_mut("spec") else {
+        return;
+    };
+    set(spec, "enableServiceLinks", true);
+    for list in ["containers", "initContainers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            if let Some(Value::Object(resources)) = container.get_mut("resources") {
+                requests_from_limits(resources);
+            }
+        }
+    }
+    if let Some(Value::Object(resources)) = spec.get_mut("resources") {
+        requests_from_limits(resources);
+    }
+}
+
+fn requests_from_limits(resources: &mut Object) {
+    let Some(Value::Object(limits)) = resources.get("limits") else {
+        return;
+    };
+    let given = resources.get("requests").and_then(Value::as_object);
+    let missing: Vec<(String, Value)> = limits
+        .iter()
+        .filter(|(name, _)| given.is_none_or(|g| !g.contains_key(*name)))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    let requests = resources
+        .entry("requests")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(requests) = requests {
+        requests.extend(missing);
+    }
+}
+
+fn pod_spec(spec: &mut Object) {
+    // The old name of the field is kept in step with the new one.
+    let name = match text(spec, "serviceAccountName") {
+        "" => text(spec, "serviceAccount"),
+        name => name,
+    };
+    if !name.is_empty() {
+        let name = name.to_owned();
+        spec.insert("serviceAccount".into(), name.clone().into());
+        spec.insert("serviceAccountName".into(), name.into());
+    }
+    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
+        for list in ["containers", "initContainers"] {
+            let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten() {
+                let ports = container.get_mut("ports").and_then(Value::as_array_mut);
+                for port in ports.into_iter().flatten() {
+                    if let Value::Object(port) = port
+                        && let Some(number) = port.get("containerPort").cloned()
+                    {
+                        set(port, "hostPort", number);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn container(container: &mut Object) {
+    if !container.contains_key("imagePullPolicy") {
+        let policy = if floats(text(container, "image")) {
+            "Always"
+        } else {
+            "IfNotPresent"
+        };
+        container.insert("imagePullPolicy".into(), policy.into());
+    }
+}
+
+/// Whether the image's tag is `latest`, given or implied; a digest pins it.
+fn floats(image: &str) -> bool {
+    let (rest, digest) = image.split_once('@').unwrap_or((image, ""));
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    match name.split_once(':') {
+        Some((_, tag)) => tag == "latest",
+        None => digest.is_empty(),
+    }
+}
+
+/// Quantities of containers are rounded up to thousandths.
+fn resources(resources: &mut Object) {
+    for list in ["limits", "requests"] {
+        let Some(Value::Object(map)) = resources.get_mut(list) else {
+            continue;
+        };
+        for (_, value) in map.iter_mut() {
+            let text = value.as_str().unwrap_or("");
+            if text.ends_with('n') || text.ends_with('u') {
+                if let Ok(q) = crate::quantity::Quantity::parse(text)
+                    && !q.is_milli()
+                {
+                    *value = crate::quantity::Quantity::from_milli(q.milli())
+                        .to_string()
+                        .into();
+                }
+            }
+        }
+    }
+}
+
+/// A volume without a source is an empty directory.
+fn volume(volume: &mut Object) {
+    if volume.len() == 1 && volume.contains_key("name") {
+        volume.insert("emptyDir".into(), json!({}));
+    }
+}
+
+fn service(service: &mut Object) {
+    let Some(Value::Object(spec)) = service.get_mut("spec") else {
+        return;
+    };
+    if text(spec, "type") == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+fn service_spec(spec: &mut Object) {
+    if text(spec, "sessionAffinity") == "ClientIP" {
+        let config = spec
+            .entry("sessionAffinityConfig")
+            .or_insert_with(|| json!({}));
+        if let Value::Object(config) = config {
+            let client = config.entry("clientIP").or_insert_with(|| json!({}));
+            if let Value::Object(client) = client {
+                set(client, "timeoutSeconds", 10_800);
+            }
+        }
+    } else if matches!(text(spec, "sessionAffinity"), "" | "None") {
+        spec.remove("sessionAffinityConfig");
+    }
+    let kind = match text(spec, "type") {
+        "" => "ClusterIP",
+        kind => kind,
+    };
+    let external = !spec
+        .get("externalIPs")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+        && kind == "ClusterIP";
+    let (external, internal) = (
+        external || matches!(kind, "NodePort" | "LoadBalancer"),
+        matches!(kind, "NodePort" | "LoadBalancer" | "ClusterIP"),
+    );
+    if external {
+        set(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if internal {
+        set(spec, "internalTrafficPolicy", "Cluster");
+    }
+}
+
+fn service_port(port: &mut Object) {
+    let target = port.get("targetPort");
+    if target.is_none_or(|t| *t == Value::from(0) || *t == Value::from("")) {
+        let number = port.get("port").cloned().unwrap_or(Value::from(0));
+        port.insert("targetPort".into(), number);
+    }
+}
+
+/// An address is a virtual one unless it is said to be a proxy's.
+fn load_balancer(status: &mut Object) {
+    let entries = status.get_mut("ingress").and_then(Value::as_array_mut);
+    for entry in entries.into_iter().flatten() {
+        if let Value::Object(entry) = entry
+            && !text(entry, "ip").is_empty()
+        {
+            set(entry, "ipMode", "VIP");
+        }
+    }
+}
+
+/// For containers a missing default is the maximum and a missing default request the default, or
+/// the minimum.
+fn limit_range_item(item: &mut Object) {
+    if text(item, "type") != "Container" {
+        return;
+    }
+    for (from, to) in [
+        ("max", "default"),
+        ("default", "defaultRequest"),
+        ("min", "defaultRequest"),
+    ] {
+        let Some(Value::Object(source)) = item.get(from).cloned() else {
+            continue;
+        };
+        let target = item.entry(to).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(target) = target {
+            for (name, value) in source {
+                target.entry(name).or_insert(value);
+            }
+        }
+    }
+}
+
+fn node_status(status: &mut Object) {
+    if !status.contains_key("allocatable")
+        && let Some(capacity) = status.get("capacity").cloned()
+    {
+        status.insert("allocatable".into(), capacity);
+    }
+}
+
+/// The old single field and the new list say the same.
+fn node(node: &mut Object) {
+    let Some(Value::Object(spec)) = node.get_mut("spec") else {
+        return;
+    };
+    if let Some(cidr) = spec.get("podCIDR").cloned() {
+        set(spec, "podCIDRs", Value::Array(vec![cidr]));
+    } else if let Some(first) = spec.get("podCIDRs").and_then(|c| c.get(0)).cloned() {
+        spec.insert("podCIDR".into(), first);
+    }
+}
+
+/// Every namespace can be selected by its name.
+fn namespace(namespace: &mut Object) {
+    let Some(Value::Object(metadata)) = namespace.get_mut("metadata") else {
+        return;
+    };
+    let Some(name) = metadata.get("name").filter(|n| *n != "").cloned() else {
+        return;
+    };
+    let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+    if let Value::Object(labels) = labels {
+        labels.entry("kubernetes.io/metadata.name").or_insert(name);
+    }
+}
+
+fn replication_controller(controller: &mut Object) {
+    let template = controller
+        .get("spec")
+        .and_then(|s| s.get("template"))
+        .and_then(|t| t.get("metadata"))
+        .and_then(|m| m.get("labels"))
+        .cloned();
+    let Some(labels) = template else { return };
+    if let Some(Value::Object(spec)) = controller.get_mut("spec") {
+        set(spec, "selector", labels.clone());
+    }
+    if let Some(Value::Object(metadata)) = controller.get_mut("metadata") {
+        set(metadata, "labels", labels);
+    }
+}
+
+/// What the server chose for a Service stays when an update leaves it out, so that a client that
+/// knows nothing of it does not lose it.
+pub fn carry_service(service: &mut Object, old: Option<&Value>) {
+    let Some(old) = old.and_then(|o| o.get("spec")).and_then(Value::as_object) else {
+        return;
+    };
+    let Some(Value::Object(spec)) = service.get_mut("spec") else {
+        return;
+    };
+    let kind = |spec: &Object| match text(spec, "type") {
+        "" => "ClusterIP".to_owned(),
+        kind => kind.to_owned(),
+    };
+    let (new_kind, old_kind) = (kind(spec), kind(old));
+    if old_kind == "ExternalName" {
+        return;
+    }
+    let has = |spec: &Object, name: &str| spec.get(name).is_some_and(|v| *v != "");
+    if new_kind != "ExternalName" {
+        if !has(spec, "clusterIP") && has(old, "clusterIP") {
+            let same =
+                spec.get("clusterIPs").is_none() || spec.get("clusterIPs") == old.get("clusterIPs");
+            if same {
+                for name in ["clusterIP", "clusterIPs"] {
+                    if let Some(value) = old.get(name) {
+                        spec.insert(name.to_owned(), value.clone());
+                    }
+                }
+            }
+        } else if spec.get("clusterIP") == old.get("clusterIP")
+            && spec.get("clusterIPs").is_none()
+            && let Some(value) = old.get("clusterIPs")
+        {
+            spec.insert("clusterIPs".into(), value.clone());
+        }
+        for name in ["ipFamilies", "ipFamilyPolicy"] {
+            if let Some(value) = old.get(name) {
+                set(spec, name, value.clone());
+            }
+        }
+    }
+    let ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    if ports(&new_kind) && ports(&old_kind) {
+        carry_node_ports(spec, old);
+    }
+    let balances = |spec: &Object, kind: &str| {
+        kind == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
+    };
+    if balances(spec, &new_kind)
+        && balances(old, &old_kind)
+        && let Some(port) = old.get("healthCheckNodePort")
+    {
+        set(spec, "healthCheckNodePort", port.clone());
+    }
+}
+
+fn carry_node_ports(spec: &mut Object, old: &Object) {
+    let same = |a: &Value, b: &Value| {
+        let protocol = |p: &Value| {
+            let p = p.get("protocol").and_then(Value::as_str);
+            p.unwrap_or("TCP").to_owned()
+        };
+        a.get("port") == b.get("port") && protocol(a) == protocol(b)
+    };
+    let olds: Vec<Value> = old
+        .get("ports")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let news = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for port in news.into_iter().flatten() {
+        let before = olds.iter().find(|o| same(o, port));
+        let number = before.and_then(|o| o.get("nodePort")).cloned();
+        if let (Value::Object(port), Some(number)) = (port, number) {
+            set(port, "nodePort", number);
+        }
+    }
+}
