@@ -213,7 +213,10 @@ where
         }
     } else {
         let Some(sub) = resource.subresource(&target.subresource) else {
-            return Err(errors::no_such_path());
+            return Err(match resource.custom {
+                Some(_) => errors::not_found(&resource, &target.name),
+                None => errors::no_such_path(),
+            });
         };
         if unplaced || (!target.rest.is_empty() && sub.name != "proxy") {
             return Err(errors::no_such_path());

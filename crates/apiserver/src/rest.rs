@@ -18,11 +18,26 @@ pub mod write;
 use bytes::Bytes;
 use gantry_machinery::status::Failure;
 
-use crate::{api::Cx, errors, respond::Reply};
+use crate::{api::Cx, crd, errors, respond::Reply};
 
 /// Carries out a request that is understood and allowed. Writes go on when the client goes away:
 /// what follows a commit must not be left undone.
 pub async fn dispatch(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Failure> {
+    let reply = verbs(cx, verb, body).await?;
+    if cx.entry.is(crd::GROUP, "customresourcedefinitions")
+        && !matches!(verb, "get" | "list" | "watch")
+        && !cx.dry_run()
+    {
+        if verb == "deletecollection" {
+            crd::resume(&cx.api).await;
+        } else {
+            crd::settle(&cx.api, &cx.target.name).await;
+        }
+    }
+    Ok(reply)
+}
+
+async fn verbs(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Failure> {
     let sub = cx.target.subresource.clone();
     match (verb, sub.as_str()) {
         ("get", "") => get::get(cx),

@@ -1,6 +1,7 @@
 //! Where the server calls Kubernetes' rules: one thin layer over `gantry-machinery`.
 
 use gantry_machinery::{
+    apply::{self, Manager, Operation},
     patch,
     resource::Resource,
     selector::{self, FieldOperator, LabelLookup},
@@ -82,30 +83,58 @@ pub fn validate_update(
 pub fn invalid(r: &Resource, name: &str, _c: Vec<Cause>) -> Failure {
     errors::already_exists(r, name)
 }
-pub fn track(
-    _cx: &Cx,
-    _r: &Resource,
-    _sub: Option<&str>,
-    _old: Option<&Value>,
-    _new: &mut Value,
-    _m: &str,
-) -> Result<(), Failure> {
-    Ok(())
+fn manager<'a>(
+    cx: &Cx,
+    name: &'a str,
+    operation: Operation,
+    api_version: &'a str,
+    subresource: Option<&'a str>,
+) -> Manager<'a> {
+    Manager {
+        name,
+        operation,
+        api_version,
+        subresource: subresource.unwrap_or_default(),
+        time: cx.now,
+    }
 }
+
+/// Records what an update changed as the manager's.
+pub fn track(
+    cx: &Cx,
+    resource: &Resource,
+    subresource: Option<&str>,
+    old: Option<&Value>,
+    new: &mut Value,
+    name: &str,
+) -> Result<(), Failure> {
+    let version = resource.api_version();
+    let reset = apply::reset_fields(resource, subresource);
+    let manager = manager(cx, name, Operation::Update, &version, subresource);
+    apply::track_update(resource.schema(), &reset, old, new, manager)
+}
+
+/// Server-side apply: the merged object with its ownership.
 pub fn apply(
-    _cx: &Cx,
-    _r: &Resource,
-    _sub: Option<&str>,
+    cx: &Cx,
+    resource: &Resource,
+    subresource: Option<&str>,
     live: Option<&Value>,
     config: Value,
-    _m: &str,
-    _f: bool,
+    name: &str,
+    force: bool,
 ) -> Result<Value, Failure> {
-    Ok(match live {
-        Some(l) => patch_merge(l.clone(), config),
-        None => config,
-    })
+    let version = resource.api_version();
+    let reset = apply::reset_fields(resource, subresource);
+    let manager = manager(cx, name, Operation::Apply, &version, subresource);
+    apply::apply(resource.schema(), &reset, live, config, manager, force)
 }
+
+/// A write that changes nothing but the times of ownership is no write.
+pub fn keep_times(old: &Value, new: &mut Value) {
+    apply::keep_times(old, new);
+}
+
 pub fn patch_json(target: &Value, patch: &[u8]) -> Result<Value, Failure> {
     patch::json(target, patch)
 }

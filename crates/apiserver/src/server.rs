@@ -156,6 +156,7 @@ impl Server {
             store,
         });
         crd::reload(&api);
+        crd::resume(&api).await;
         bootstrap::run(&api, address)
             .await
             .map_err(StartError::Bootstrap)?;
@@ -236,8 +237,10 @@ impl Drop for Server {
     }
 }
 
-/// Time for a TLS handshake and for the head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Time for a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time for the head of a request, and between requests of a connection that is kept.
+const HEAD_TIME: Duration = Duration::from_secs(90);
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, api: Arc<Api>, tasks: TaskTracker) {
     loop {
@@ -265,7 +268,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     api: Arc<Api>,
 ) {
-    let stream = match tokio::time::timeout(HEAD_TIME, acceptor.accept(socket)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => {
             tracing::debug!(%peer, error = %e, "TLS handshake");

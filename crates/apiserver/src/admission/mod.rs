@@ -1,36 +1,106 @@
-//! Admission: what may come in, and what is filled in on the way.
+//! Admission: what may come in, and what is filled in on the way. The steps carry the names of
+//! Kubernetes' plugins; [`crate::Config::disabled_admission`] leaves some out.
+
+mod defaults;
+mod escalation;
+mod namespace;
+mod pods;
+mod security;
 
 use gantry_machinery::status::Failure;
 use serde_json::Value;
 
 use crate::{api::Cx, rest::write::Refused};
 
-mod namespace;
+/// Whether a step is to be taken.
+fn enabled(cx: &Cx, plugin: &str) -> bool {
+    !cx.api
+        .config
+        .disabled_admission
+        .iter()
+        .any(|d| d.eq_ignore_ascii_case(plugin))
+}
 
-/// Fills in and refuses before validation.
+/// Fills in and refuses, before validation.
 pub fn mutate(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
     namespace::check(cx, object, old)?;
+    match (cx.resource().group.as_str(), cx.resource().plural.as_str()) {
+        ("", "pods") => {
+            if old.is_none() {
+                if enabled(cx, "ServiceAccount") {
+                    pods::service_account(cx, object)?;
+                }
+                if enabled(cx, "Priority") {
+                    pods::priority(cx, object)?;
+                }
+                if enabled(cx, "RuntimeClass") {
+                    pods::runtime_class(cx, object)?;
+                }
+                if enabled(cx, "DefaultTolerationSeconds") {
+                    pods::tolerations(object);
+                }
+            }
+        }
+        ("", "nodes") if old.is_none() && enabled(cx, "TaintNodesByCondition") => {
+            defaults::not_ready_taint(object);
+        }
+        ("", "persistentvolumeclaims") if old.is_none() && enabled(cx, "DefaultStorageClass") => {
+            defaults::storage_class(cx, object);
+        }
+        ("networking.k8s.io", "ingresses")
+            if old.is_none() && enabled(cx, "DefaultIngressClass") =>
+        {
+            defaults::ingress_class(cx, object);
+        }
+        ("rbac.authorization.k8s.io", _) => escalation::check(cx, object, old)?,
+        _ => {}
+    }
     Ok(())
 }
 
 /// What a request has taken of quotas, given back when it fails.
-#[derive(Default)]
 pub struct Charges;
 
 impl Charges {
     pub async fn undo(self, _cx: &mut Cx) {}
 }
 
-/// Refuses after validation.
+/// Refuses after validation, and charges quotas for what comes in.
 pub async fn validate(
-    _cx: &mut Cx,
-    _object: &Value,
-    _old: Option<&Value>,
+    cx: &mut Cx,
+    object: &Value,
+    old: Option<&Value>,
 ) -> Result<Charges, Refused> {
+    if !cx.target.subresource.is_empty() {
+        return Ok(Charges);
+    }
+    if enabled(cx, "PodSecurity") {
+        security::check(cx, object, old)?;
+    }
     Ok(Charges)
 }
 
 /// Refuses deletions.
 pub fn deletion(cx: &Cx, object: &Value) -> Result<(), Failure> {
     namespace::protect(cx, object)
+}
+
+/// A stored object of another kind, by its store name; `None` when there is none.
+fn stored(cx: &Cx, bucket: &str, name: &str) -> Option<Value> {
+    let stored = cx.store().get(&gantry_store::Key::new(bucket, name))?;
+    serde_json::from_slice(&stored.value).ok()
+}
+
+/// All stored objects of a kind, of one namespace or cluster-wide.
+fn all(cx: &Cx, bucket: &str, namespace: &str) -> Vec<Value> {
+    let prefix = if namespace.is_empty() {
+        String::new()
+    } else {
+        format!("{namespace}/")
+    };
+    let snapshot = cx.store().snapshot(bucket);
+    snapshot
+        .range(&prefix, None)
+        .filter_map(|s| serde_json::from_slice(&s.value).ok())
+        .collect()
 }

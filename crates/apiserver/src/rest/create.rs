@@ -23,7 +23,12 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
     let mut object = input::decode(cx, &resource, &body)?;
     object::remove_meta(&mut object, "managedFields");
+    let name = object::name(&object).to_owned();
     let whole = object_of(cx, object, Ownership::Update).await?;
+    if cx.target.name.is_empty() {
+        // For what follows a creation; a generated name is of no interest there.
+        cx.target.name = name;
+    }
     respond::object_reply(cx, 201, whole)
 }
 

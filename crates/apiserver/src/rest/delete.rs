@@ -158,9 +158,17 @@ pub async fn one(cx: &mut Cx, name: &str, options: &Options) -> Result<Outcome, 
                 let expect = Expect::At(stored.revision);
                 (false, write::put(cx, key.clone(), &new, expect).await)
             }
-            Step::Remove(last) => {
+            Step::Remove(last) if cx.entry.traits.graceful => {
+                // As Kubernetes: watchers see the end of the grace period, then the deletion.
+                let revision = stored.revision;
+                (
+                    true,
+                    write::mark_and_remove(cx, key.clone(), &last, revision).await,
+                )
+            }
+            Step::Remove(_) => {
                 let expect = Expect::At(stored.revision);
-                (true, write::remove(cx, key.clone(), &last, expect).await)
+                (true, write::remove(cx, key.clone(), &old, expect).await)
             }
         };
         match result {
@@ -281,6 +289,16 @@ fn plan(cx: &Cx, old: &Value, options: &Options) -> Step {
         } else {
             Step::Mark(new)
         };
+    }
+    if cx.entry.is(crate::crd::GROUP, "customresourcedefinitions") {
+        if finalizers.is_empty() {
+            return Step::Remove(new);
+        }
+        if deleting {
+            return Step::Keep;
+        }
+        object::set_meta(&mut new, "deletionTimestamp", object::time(cx.now));
+        return Step::Mark(new);
     }
     let grace = grace_of(cx, old, options);
     let seconds = grace.unwrap_or(0);

@@ -254,7 +254,8 @@ async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure>
     if let Some(next) = next {
         return at(next.revision);
     }
-    let wanted = get::parse_version(cx.query.text("resourceVersion"))?;
+    let text = cx.query.text("resourceVersion");
+    let wanted = get::parse_version(text).map_err(|f| errors::bad_request(f.message))?;
     let how = cx.query.text("resourceVersionMatch");
     let limited = cx.query.integer("limit")?.is_some_and(|l| l > 0);
     if how == "Exact" || (how.is_empty() && wanted > 0 && limited) {
@@ -418,10 +419,16 @@ pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
             })?
         }
         Form::Object => {
-            let head = list_head(&entry.resource, &meta);
             if entry.resource.custom.is_some() {
+                let mut meta = meta;
+                if meta.get("continue").is_none() {
+                    // As Kubernetes writes the lists of custom resources.
+                    meta["continue"] = "".into();
+                }
+                let head = list_head(&entry.resource, &meta);
                 join(&head, &page, |s| get::bytes(entry, s))?
             } else {
+                let head = list_head(&entry.resource, &meta);
                 // Items of built-in lists carry no kind and apiVersion.
                 let cut = object::head(&entry.resource).len();
                 join_cut(&head, &page, cut, |s| get::bytes(entry, s))?

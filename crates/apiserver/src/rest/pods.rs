@@ -57,7 +57,7 @@ pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let now = object::time(cx.now);
     let change = Change {
         subresource: "binding".to_owned(),
-        track: Track::Update,
+        track: Track::Nobody,
         given: None,
         retries: 16,
     };

@@ -241,7 +241,8 @@ async fn once(
         let generation = object::meta(old)
             .and_then(|m| m.get("generation"))
             .and_then(Value::as_i64);
-        let changed = change.subresource != "status" && strategy::desired_state_changed(old, &new);
+        let changed = !matches!(change.subresource.as_str(), "status" | "binding")
+            && strategy::desired_state_changed(old, &new);
         match generation {
             Some(g) => object::set_meta(&mut new, "generation", g + i64::from(changed)),
             None if changed => object::set_meta(&mut new, "generation", 1),
@@ -253,7 +254,7 @@ async fn once(
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
     let held = crate::allocate::on_update(cx, &mut new, old)?;
-    let result = store(cx, key, revision, old, &new).await;
+    let result = store(cx, key, revision, old, &mut new).await;
     if result.is_err() || cx.dry_run() {
         cx.api.services.undo(held);
     }
@@ -265,16 +266,28 @@ async fn store(
     key: &gantry_store::Key,
     revision: u64,
     old: &Value,
-    new: &Value,
+    new: &mut Value,
 ) -> Result<Bytes, Refused> {
     let charges = admission::validate(cx, new, Some(old)).await?;
+    rules::keep_times(old, new);
     if cx.dry_run() {
         return Ok(write::dry_answer(cx, new)?);
     }
     let expect = Expect::At(revision);
     let result = if delete::complete(cx, new) {
-        write::remove(cx, key.clone(), new, expect).await
-    } else if new == old {
+        // Watchers last see the object as it was stored; the answer shows what the update made.
+        return match write::remove(cx, key.clone(), old, expect).await {
+            Ok(stored) => {
+                let mut last = new.clone();
+                object::set_meta(&mut last, "resourceVersion", stored.revision.to_string());
+                Ok(write::dry_answer(cx, &last)?)
+            }
+            Err(refused) => {
+                charges.undo(cx).await;
+                Err(refused)
+            }
+        };
+    } else if *new == *old {
         // Nothing changes: nothing is written, and no watcher hears of it.
         match cx.store().get(key) {
             Some(stored) if stored.revision == revision => Ok(stored),
@@ -394,16 +407,18 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
     }
 }
 
-/// Which metadata a status update may change: of core kinds labels and annotations, of other
-/// built-in kinds annotations at most, of custom resources none.
+/// The metadata that a status update leaves as it is: all of custom resources, and what the
+/// strategies of two built-in kinds name.
 fn keep_metadata(cx: &Cx, old: &Value, new: &mut Value) {
     let resource = cx.resource();
     let kept: &[&str] = if resource.custom.is_some() {
         &["labels", "annotations", "finalizers", "ownerReferences"]
-    } else if resource.group.is_empty() {
+    } else if cx.entry.is("", "pods") {
         &["ownerReferences"]
-    } else {
+    } else if cx.entry.is("apps", "deployments") {
         &["labels"]
+    } else {
+        &[]
     };
     for field in kept {
         match object::meta(old).and_then(|m| m.get(*field)) {

@@ -63,25 +63,57 @@ pub async fn remove(
     commit(cx, key, expect, Op::Delete { last, stamp }).await
 }
 
+/// Writes an object's last state and removes it, in one transaction.
+pub async fn mark_and_remove(
+    cx: &Cx,
+    key: Key,
+    last: &Value,
+    revision: u64,
+) -> Result<Arc<Stored>, Refused> {
+    let value = encode(&cx.entry, last, "")?;
+    let stamp = Some(object::stamp(&cx.entry.head));
+    let writes = vec![
+        Write {
+            key: key.clone(),
+            expect: Expect::At(revision),
+            op: Op::Put {
+                value: value.clone(),
+                stamp,
+            },
+        },
+        Write {
+            key,
+            expect: Expect::Any,
+            op: Op::Delete { last: value, stamp },
+        },
+    ];
+    let mut stored = cx.store().commit_all(writes).await.map_err(refusal)?;
+    let last = stored
+        .pop()
+        .ok_or_else(|| errors::internal("a transaction without an outcome"))?;
+    after(&cx.api, &cx.entry, &last, true);
+    Ok(last)
+}
+
+fn refusal(e: CommitError) -> Refused {
+    match e {
+        CommitError::Conflict { current } => Refused::Conflict(current),
+        e @ CommitError::Closed => {
+            Refused::Failed(Failure::new(503, "ServiceUnavailable", e.to_string()))
+        }
+        e => {
+            tracing::error!(error = %e, "committing a write");
+            Refused::Failed(errors::internal(e))
+        }
+    }
+}
+
 async fn commit(cx: &Cx, key: Key, expect: Expect, op: Op) -> Result<Arc<Stored>, Refused> {
     let deletes = matches!(op, Op::Delete { .. });
     let write = Write { key, expect, op };
-    match cx.store().commit(write).await {
-        Ok(stored) => {
-            after(&cx.api, &cx.entry, &stored, deletes);
-            Ok(stored)
-        }
-        Err(CommitError::Conflict { current }) => Err(Refused::Conflict(current)),
-        Err(e @ CommitError::Closed) => Err(Refused::Failed(Failure::new(
-            503,
-            "ServiceUnavailable",
-            e.to_string(),
-        ))),
-        Err(e) => {
-            tracing::error!(error = %e, "committing a write");
-            Err(Refused::Failed(errors::internal(e)))
-        }
-    }
+    let stored = cx.store().commit(write).await.map_err(refusal)?;
+    after(&cx.api, &cx.entry, &stored, deletes);
+    Ok(stored)
 }
 
 /// What the server itself keeps in step with its objects.

@@ -132,7 +132,7 @@ impl Labels {
         let members = selector.get("matchLabels").and_then(Value::as_object);
         for (key, value) in members.into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
-            requirements.push(requirement(key.clone(), Operator::In, vec![value])?);
+            requirements.push(requirement(key.clone(), Operator::Equals, vec![value])?);
         }
         let expressions = selector.get("matchExpressions").and_then(Value::as_array);
         for expression in expressions.into_iter().flatten() {

@@ -1,0 +1,228 @@
+//! The server through in-process clients and over TLS, as controllers and users see it.
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_store::{Options, Store};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::{
+    Api, Error, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn start() -> Server {
+    let config = Config {
+        tokens: vec![StaticToken {
+            token: "secret".to_owned(),
+            user: "ann".to_owned(),
+            uid: String::new(),
+            groups: vec!["system:masters".to_owned()],
+        }],
+        disabled_admission: vec!["ServiceAccount".to_owned()],
+        ..Config::default()
+    };
+    Server::start(config, Store::in_memory(Options::default()))
+        .await
+        .expect("the server starts")
+}
+
+fn config_map(name: &str, value: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"a": value}}))
+        .expect("a ConfigMap")
+}
+
+fn code(error: &Error) -> u16 {
+    match error {
+        Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn objects_are_created_read_changed_and_deleted() {
+    let server = start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client(), "default");
+    let made = maps
+        .create(&PostParams::default(), &config_map("x", "1"))
+        .await
+        .expect("created");
+    assert!(made.uid().is_some() && made.resource_version().is_some());
+    let again = maps
+        .create(&PostParams::default(), &config_map("x", "1"))
+        .await
+        .expect_err("the name is taken");
+    assert_eq!(code(&again), 409);
+    let patch = json!({"data": {"b": "2"}});
+    let patched = maps
+        .patch("x", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .expect("patched");
+    assert_eq!(patched.data.as_ref().map(|d| d.len()), Some(2));
+    let mut stale = made.clone();
+    stale.data = None;
+    let conflict = maps
+        .replace("x", &PostParams::default(), &stale)
+        .await
+        .expect_err("an old version");
+    assert_eq!(code(&conflict), 409);
+    maps.delete("x", &DeleteParams::default())
+        .await
+        .expect("deleted");
+    assert!(maps.get_opt("x").await.expect("answered").is_none());
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_watch_sees_every_change_after_its_version() {
+    let server = start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client(), "default");
+    let list = maps.list(&ListParams::default()).await.expect("listed");
+    let version = list.metadata.resource_version.expect("a version");
+    let params = WatchParams::default().labels("a=1");
+    let mut events = maps
+        .watch(&params, &version)
+        .await
+        .expect("watching")
+        .boxed();
+    maps.create(&PostParams::default(), &config_map("other", "1"))
+        .await
+        .expect("created");
+    let mut mine = config_map("mine", "1");
+    mine.metadata.labels = Some([("a".to_owned(), "1".to_owned())].into());
+    maps.create(&PostParams::default(), &mine)
+        .await
+        .expect("created");
+    let unlabel = json!({"metadata": {"labels": {"a": null}}});
+    maps.patch("mine", &PatchParams::default(), &Patch::Merge(&unlabel))
+        .await
+        .expect("patched");
+    let mut seen = vec![];
+    while seen.len() < 2 {
+        let next = tokio::time::timeout(SOON, events.try_next()).await;
+        match next.expect("in time").expect("no error") {
+            Some(WatchEvent::Added(o)) => seen.push(format!("added {}", o.name_any())),
+            Some(WatchEvent::Deleted(o)) => seen.push(format!("deleted {}", o.name_any())),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!(seen, ["added mine", "deleted mine"]);
+    // A stopping server ends its watches.
+    server.shutdown().await;
+    let end = tokio::time::timeout(SOON, events.try_next()).await;
+    assert!(end.expect("in time").expect("no error").is_none());
+}
+
+#[tokio::test]
+async fn what_a_user_may_do_holds_in_process_too() {
+    let server = start().await;
+    let eve: Api<ConfigMap> = Api::namespaced(server.client_as("eve", &[]), "default");
+    let refused = eve
+        .list(&ListParams::default())
+        .await
+        .expect_err("no rights");
+    assert_eq!(code(&refused), 403);
+    let anonymous = server.client_as("system:anonymous", &["system:unauthenticated"]);
+    let version = anonymous.apiserver_version().await.expect("for everyone");
+    assert_eq!(version.minor, "36");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn bound_pods_end_gracefully_and_namespaces_wait_for_their_finalizer() {
+    let server = start().await;
+    let client = server.client();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i:1"}], "nodeName": "n1"},
+    }))
+    .expect("a Pod");
+    pods.create(&PostParams::default(), &pod)
+        .await
+        .expect("created");
+    pods.delete("p", &DeleteParams::default())
+        .await
+        .expect("marked");
+    let marked = pods.get("p").await.expect("still there");
+    assert!(marked.metadata.deletion_timestamp.is_some());
+    assert_eq!(marked.metadata.deletion_grace_period_seconds, Some(30));
+    pods.delete("p", &DeleteParams::default().grace_period(0))
+        .await
+        .expect("removed");
+    assert!(pods.get_opt("p").await.expect("answered").is_none());
+
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let team: Namespace =
+        serde_json::from_value(json!({"metadata": {"name": "team"}})).expect("a Namespace");
+    namespaces
+        .create(&PostParams::default(), &team)
+        .await
+        .expect("created");
+    namespaces
+        .delete("team", &DeleteParams::default())
+        .await
+        .expect("marked");
+    let maps: Api<ConfigMap> = Api::namespaced(client, "team");
+    let refused = maps
+        .create(&PostParams::default(), &config_map("x", "1"))
+        .await
+        .expect_err("terminating");
+    assert_eq!(code(&refused), 403);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn over_tls_the_authority_and_the_token_are_what_it_takes() {
+    use rustls_pki_types::{CertificateDer, pem::PemObject};
+    let server = start().await;
+    let client = |token: &str| -> kube::Client {
+        let url = format!("https://{}", server.address());
+        let mut config = kube::Config::new(url.parse().expect("a URL"));
+        let authority = CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).expect("PEM");
+        config.root_cert = Some(vec![authority.to_vec()]);
+        config.auth_info.token = Some(token.to_owned().into());
+        kube::Client::try_from(config).expect("a client")
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client("secret"), "default");
+    maps.list(&ListParams::default()).await.expect("listed");
+    let maps: Api<ConfigMap> = Api::namespaced(client("wrong"), "default");
+    let refused = maps
+        .list(&ListParams::default())
+        .await
+        .expect_err("a wrong token");
+    assert_eq!(code(&refused), 401);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn everything_is_there_again_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = || Config {
+        cert_dir: Some(dir.path().join("pki")),
+        ..Config::default()
+    };
+    let open = || Store::open(&dir.path().join("data"), Options::default()).expect("opened");
+    let store = open();
+    let server = Server::start(config(), store.clone())
+        .await
+        .expect("starts");
+    let maps: Api<ConfigMap> = Api::namespaced(server.client(), "default");
+    let made = maps
+        .create(&PostParams::default(), &config_map("x", "1"))
+        .await
+        .expect("created");
+    let ca = server.ca_pem().to_owned();
+    drop(maps);
+    server.shutdown().await;
+    store.close().await;
+    let store = open();
+    let server = Server::start(config(), store).await.expect("starts again");
+    assert_eq!(server.ca_pem(), ca);
+    let maps: Api<ConfigMap> = Api::namespaced(server.client(), "default");
+    assert_eq!(maps.get("x").await.expect("there").uid(), made.uid());
+    server.shutdown().await;
+}
