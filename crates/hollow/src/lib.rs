@@ -1,1 +1,51 @@
-//! Simulated nodes: a kubelet's API behaviour without containers
+//! Simulated nodes: what a kubelet does at the API, without containers.
+//!
+//! [`run`] speaks for every node labelled `gantry.dev/simulated=true`: it registers those of its
+//! [`Options`], keeps their leases, and takes the pods bound to them through the phases that a
+//! kubelet of Kubernetes 1.36 reports. Nothing runs anywhere, and everything says so: the node's label
+//! and annotation, the runtime's version, the containers' ids, the component of events.
+//!
+//! Layers, each knowing only those before it:
+//!
+//! - [`behaviour`]: delays and failures, looked up by rules and drawn from a seed;
+//! - [`object`]: what is decoded of watched objects;
+//! - [`pod`]: the state machine of a pod, pure: `step(what happened, time)`;
+//! - [`node`]: reports, room and addresses of a node, pure;
+//! - `shell`: one event loop that owns all state; watches in, writes out.
+//!
+//! # Behaviour
+//!
+//! Annotations of a pod, for all its containers: `hollow.gantry.dev/pull`, `start`, `ready`, `run`,
+//! `stop` (a duration such as `500ms`, or a span such as `1s..3s`; `ready` also `never`),
+//! `exit-code`, and `fail` (`pull`, `start`, `ready` or `crash`, each with `: message` if wanted).
+//!
+//! The ConfigMap `kube-system/hollow-behaviours` holds lists of rules, in YAML, one list a key. A rule
+//! says what it is about (`image`, `namespace`, `pod`, `container`, `node`: patterns with `*` and `?`;
+//! `labels`: a map to such patterns) and what it sets:
+//!
+//! ```yaml
+//! - image: "*:broken"
+//!   ready: never
+//!   message: cannot reach the database
+//! - labels: {app: cart}
+//!   pull: 2s..4s
+//!   crash: {after: 5s, exitCode: 1, probability: 0.1, reason: OOMKilled, message: out of memory}
+//! - image: "*:gone"
+//!   pullError: manifest unknown
+//! ```
+//!
+//! Fields: `pull`, `pullError`, `start`, `startError`, `ready`, `message`, `run`, `exitCode`, `crash`,
+//! `hang` (stops answering after that long: readiness and liveness probes fail), `stop`. The first that
+//! sets a field wins, annotations before rules. A rule that cannot be read is refused, with a line in the
+//! log and an event on the ConfigMap; the rest holds. A change holds at once, for running containers too.
+
+pub mod behaviour;
+pub mod clock;
+pub mod node;
+pub mod object;
+pub mod options;
+pub mod pod;
+mod shell;
+
+pub use options::{NodeGroup, Options, SIMULATED};
+pub use shell::{Error, run};

@@ -1,0 +1,379 @@
+//! How simulated containers behave: delays and failures, looked up without state.
+//!
+//! A behaviour is decided, field by field, by the pod's annotations, then by the first rule of the
+//! ConfigMap that fits and sets the field, then by the defaults. What is left to chance is drawn from
+//! the seed and the container's identity (namespace, pod name, container, image, attempt), never from
+//! the uid: the same scenario runs the same way every time.
+
+mod draw;
+mod parse;
+mod rule;
+
+pub use draw::{Draw, Span};
+pub use parse::{ANNOTATION_PREFIX, Refused, annotations, duration, rules, span};
+pub use rule::{Crash, Effects, Glob, Ready, Rule};
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// Labels of a pod.
+pub type Labels = BTreeMap<String, String>;
+/// Annotations of a pod.
+pub type Annotations = BTreeMap<String, String>;
+
+/// What holds where no rule says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Preparing a pod's sandbox and network.
+    pub sandbox: Span,
+    /// An image pull, by image.
+    pub pull: Span,
+    /// From pulled to running.
+    pub start: Span,
+    /// From running to answering.
+    pub ready: Span,
+    /// From the signal to the end.
+    pub stop: Span,
+    /// How long an init container runs.
+    pub init_run: Span,
+    /// How long the container of a Job's pod runs; other containers run until stopped.
+    pub job_run: Span,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            sandbox: Span::millis(50, 250),
+            pull: Span::millis(500, 2000),
+            start: Span::millis(200, 1000),
+            ready: Span::millis(500, 2000),
+            stop: Span::millis(200, 1000),
+            init_run: Span::millis(200, 1000),
+            job_run: Span::millis(1000, 5000),
+        }
+    }
+}
+
+impl Defaults {
+    /// Everything happens at once: for tests and for measuring the API server alone.
+    pub const INSTANT: Self = Self {
+        sandbox: Span::ZERO,
+        pull: Span::ZERO,
+        start: Span::ZERO,
+        ready: Span::ZERO,
+        stop: Span::ZERO,
+        init_run: Span::ZERO,
+        job_run: Span::ZERO,
+    };
+}
+
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An init container that must end before the next.
+    Init,
+    /// An init container with `restartPolicy: Always`.
+    Sidecar,
+    /// A container that runs until it is stopped.
+    Service,
+    /// A container of a Job's pod.
+    Task,
+}
+
+/// The container whose behaviour is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Name of the pod.
+    pub pod: &'a str,
+    /// Labels of the pod.
+    pub labels: &'a Labels,
+    /// What the pod's annotations set.
+    pub overrides: Option<&'a Effects>,
+    /// Name of the node.
+    pub node: &'a str,
+    /// Name of the container.
+    pub container: &'a str,
+    /// Its image.
+    pub image: &'a str,
+    /// What it is in its pod.
+    pub role: Role,
+    /// How many times it ran before.
+    pub attempt: u32,
+}
+
+/// How one pull goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pull {
+    /// How long it takes.
+    pub time: Duration,
+    /// The registry's answer, if it fails.
+    pub error: Option<Arc<str>>,
+}
+
+/// How a container ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// How long after its start.
+    pub after: Duration,
+    /// With which code.
+    pub code: i32,
+    /// `terminated.reason`, if not the usual one.
+    pub reason: Option<Arc<str>>,
+    /// `terminated.message`.
+    pub message: Option<Arc<str>>,
+}
+
+/// How one run of a container goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// From pulled to running.
+    pub start: Duration,
+    /// The runtime's answer, if the start fails.
+    pub start_error: Option<Arc<str>>,
+    /// How long after its start the application answers; `None`: never.
+    pub ready: Option<Duration>,
+    /// What a failing probe says.
+    pub message: Option<Arc<str>>,
+    /// Its end, if it ends by itself.
+    pub exit: Option<Exit>,
+    /// When it stops answering, after its start.
+    pub hang: Option<Duration>,
+    /// From the signal to the end.
+    pub stop: Duration,
+}
+
+/// The rules in force, with seed and defaults. One value answers every question about behaviour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behaviours {
+    /// Makes draws differ between simulations.
+    pub seed: u64,
+    /// What holds where no rule says otherwise.
+    pub defaults: Defaults,
+    /// Rules, the first that fits first.
+    pub rules: Vec<Rule>,
+}
+
+impl Behaviours {
+    /// The first value set for this container: annotations, then rules in order.
+    fn find<'s, T>(
+        &'s self,
+        subject: &Subject<'s>,
+        field: impl Fn(&'s Effects) -> Option<T>,
+    ) -> Option<T> {
+        subject.overrides.and_then(&field).or_else(|| {
+            self.rules
+                .iter()
+                .filter(|rule| rule.matches(subject))
+                .find_map(|rule| field(&rule.effects))
+        })
+    }
+
+    fn draw(&self, what: &str, subject: &Subject<'_>) -> Draw {
+        Draw::new(self.seed)
+            .word(what)
+            .word(subject.namespace)
+            .word(subject.pod)
+            .word(subject.container)
+            .word(subject.image)
+            .number(u64::from(subject.attempt))
+    }
+
+    /// How long the pod's sandbox takes.
+    #[must_use]
+    pub fn sandbox(&self, namespace: &str, pod: &str) -> Duration {
+        Draw::new(self.seed)
+            .word("sandbox")
+            .word(namespace)
+            .word(pod)
+            .within(self.defaults.sandbox)
+    }
+
+    /// How the pull of the container's image goes. The time depends on the image alone: a big image
+    /// is big for everyone.
+    #[must_use]
+    pub fn pull(&self, subject: &Subject<'_>) -> Pull {
+        let span = self
+            .find(subject, |it| it.pull)
+            .unwrap_or(self.defaults.pull);
+        Pull {
+            time: Draw::new(self.seed)
+                .word("pull")
+                .word(subject.image)
+                .within(span),
+            error: self.find(subject, |it| it.pull_error.clone()),
+        }
+    }
+
+    /// How this run of the container goes.
+    #[must_use]
+    pub fn run(&self, subject: &Subject<'_>) -> Run {
+        let defaults = &self.defaults;
+        let start = self.find(subject, |it| it.start).unwrap_or(defaults.start);
+        let ready = self
+            .find(subject, |it| it.ready)
+            .unwrap_or(Ready::After(defaults.ready));
+        let run = self.find(subject, |it| it.run).or(match subject.role {
+            Role::Init => Some(defaults.init_run),
+            Role::Task => Some(defaults.job_run),
+            Role::Sidecar | Role::Service => None,
+        });
+        let code = self.find(subject, |it| it.exit_code).unwrap_or(0);
+        let end = run.map(|span| Exit {
+            after: self.draw("run", subject).within(span),
+            code,
+            reason: None,
+            message: None,
+        });
+        let crash = self
+            .find(subject, |it| it.crash.as_ref())
+            .and_then(|crash| {
+                let drawn = self.draw("crash?", subject).bits() % 1_000_000;
+                (drawn < u64::from(crash.per_million)).then(|| Exit {
+                    after: self.draw("crash", subject).within(crash.after),
+                    code: crash.exit_code,
+                    reason: crash.reason.clone(),
+                    message: crash.message.clone(),
+                })
+            });
+        Run {
+            start: self.draw("start", subject).within(start),
+            start_error: self.find(subject, |it| it.start_error.clone()),
+            ready: match ready {
+                Ready::After(span) => Some(self.draw("ready", subject).within(span)),
+                Ready::Never => None,
+            },
+            message: self.find(subject, |it| it.message.clone()),
+            exit: match (end, crash) {
+                (Some(end), Some(crash)) => {
+                    Some(if crash.after <= end.after { crash } else { end })
+                }
+                (end, crash) => end.or(crash),
+            },
+            hang: self
+                .find(subject, |it| it.hang)
+                .map(|span| self.draw("hang", subject).within(span)),
+            stop: self
+                .draw("stop", subject)
+                .within(self.find(subject, |it| it.stop).unwrap_or(defaults.stop)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject<'a>(image: &'a str, labels: &'a Labels) -> Subject<'a> {
+        Subject {
+            namespace: "shop",
+            pod: "cart-0",
+            labels,
+            overrides: None,
+            node: "sh-a-001",
+            container: "app",
+            image,
+            role: Role::Service,
+            attempt: 0,
+        }
+    }
+
+    fn behaviours(rules_text: &str) -> Behaviours {
+        let (rules, refused) = rules(&BTreeMap::from([("r".to_owned(), rules_text.to_owned())]));
+        assert_eq!(refused, []);
+        Behaviours {
+            seed: 1,
+            rules,
+            ..Behaviours::default()
+        }
+    }
+
+    #[test]
+    fn field_by_field_the_first_that_sets_it_wins() {
+        let all = behaviours(
+            "[{image: '*:broken', ready: never}, {labels: {tier: 'f*'}, start: 3s}, {start: 7s, pull: 9s, ready: 1s}]",
+        );
+        let (plain, front) = (
+            Labels::new(),
+            Labels::from([("tier".to_owned(), "front".to_owned())]),
+        );
+        assert_eq!(all.run(&subject("a:broken", &plain)).ready, None);
+        assert_eq!(
+            all.run(&subject("a:ok", &plain)).ready,
+            Some(Duration::from_secs(1))
+        );
+        assert_eq!(
+            all.run(&subject("a:broken", &front)).start,
+            Duration::from_secs(3)
+        );
+        assert_eq!(
+            all.run(&subject("a:broken", &plain)).start,
+            Duration::from_secs(7)
+        );
+        let overrides = Effects {
+            start: Some(Span::ZERO),
+            ..Effects::default()
+        };
+        let own = Subject {
+            overrides: Some(&overrides),
+            ..subject("a:broken", &front)
+        };
+        assert_eq!(all.run(&own).start, Duration::ZERO);
+        assert_eq!(
+            all.pull(&own),
+            Pull {
+                time: Duration::from_secs(9),
+                error: None
+            }
+        );
+    }
+
+    #[test]
+    fn chance_is_a_matter_of_seed_and_identity() {
+        let labels = Labels::new();
+        let all = behaviours("[{crash: {after: 1s..9s, probability: 0.25}}]");
+        let mut crashes = 0u32;
+        for attempt in 0..2000 {
+            let one = Subject {
+                attempt,
+                ..subject("a", &labels)
+            };
+            let run = all.run(&one);
+            assert_eq!(run, all.run(&one));
+            crashes += u32::from(run.exit.is_some());
+        }
+        assert!(
+            (400..600).contains(&crashes),
+            "a quarter of 2000 starts crash, not {crashes}"
+        );
+        let other = Behaviours {
+            seed: 2,
+            ..all.clone()
+        };
+        assert_ne!(
+            all.run(&subject("a", &labels)).start,
+            other.run(&subject("a", &labels)).start
+        );
+    }
+
+    #[test]
+    fn only_init_containers_and_tasks_end_by_themselves() {
+        let (all, labels) = (Behaviours::default(), Labels::new());
+        for (role, ends) in [
+            (Role::Init, true),
+            (Role::Task, true),
+            (Role::Sidecar, false),
+            (Role::Service, false),
+        ] {
+            let run = all.run(&Subject {
+                role,
+                ..subject("a", &labels)
+            });
+            assert_eq!(
+                run.exit.map(|exit| exit.code),
+                ends.then_some(0),
+                "{role:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Instants as the simulation counts them: milliseconds since the Unix epoch.
+//!
+//! The pure core gets every instant from its caller; nothing below `shell` reads a clock.
+
+use jiff::Timestamp;
+use std::{fmt, time::Duration};
+
+/// An instant, in milliseconds since the Unix epoch. The API shows whole seconds of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// The instant `by` later; saturates at the end of time.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// Time passed since `earlier`; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    fn timestamp(self) -> Timestamp {
+        Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// As `metav1.MicroTime`, which leases carry.
+    #[must_use]
+    pub fn micro_time(self) -> String {
+        self.timestamp()
+            .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
+            .to_string()
+    }
+}
+
+/// As `metav1.Time`: RFC 3339, whole seconds, UTC.
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.timestamp().strftime("%Y-%m-%dT%H:%M:%SZ"))
+    }
+}
+
+impl From<Timestamp> for Millis {
+    fn from(at: Timestamp) -> Self {
+        Self(at.as_millisecond())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_as_the_api_does() {
+        let at = Millis(1_700_000_000_123);
+        assert_eq!(at.to_string(), "2023-11-14T22:13:20Z");
+        assert_eq!(at.micro_time(), "2023-11-14T22:13:20.123000Z");
+        assert_eq!(
+            at.plus(Duration::from_secs(2)).since(at),
+            Duration::from_secs(2)
+        );
+        assert_eq!(at.since(at.plus(Duration::from_secs(2))), Duration::ZERO);
+    }
+}

@@ -1,0 +1,112 @@
+//! Admission: whether a node has room for a pod, counted and worded as the kubelet does.
+
+use crate::{
+    object::{Amounts, parse_quantity},
+    pod::Failure,
+};
+use std::collections::BTreeMap;
+
+/// What a node offers and what its pods have taken.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    offered: Amounts,
+    taken: Amounts,
+    pods: i64,
+}
+
+impl Room {
+    /// Takes over what the node's status offers.
+    pub fn offer(&mut self, allocatable: &BTreeMap<String, String>) {
+        self.offered = allocatable
+            .iter()
+            .filter_map(|(name, text)| Some((name.clone(), parse_quantity(name, text)?)))
+            .collect();
+    }
+
+    /// Counts a pod in, whether it fits or not: one that runs already does.
+    pub fn add(&mut self, requests: &Amounts) {
+        self.pods += 1;
+        for (name, amount) in requests {
+            *self.taken.entry(name.clone()).or_default() += amount;
+        }
+    }
+
+    /// Counts a pod out.
+    pub fn remove(&mut self, requests: &Amounts) {
+        self.pods -= 1;
+        for (name, amount) in requests {
+            *self.taken.entry(name.clone()).or_default() -= amount;
+        }
+    }
+
+    /// Counts a pod in if it fits.
+    ///
+    /// # Errors
+    /// The failure a kubelet reports for the first resource that is short.
+    pub fn admit(&mut self, requests: &Amounts) -> Result<(), Failure> {
+        let short = |name: &str, requested: i64, used: i64| {
+            let capacity = self.offered.get(name).copied().unwrap_or(0);
+            (requested > 0 && requested > capacity - used).then(|| Failure {
+                reason: format!("OutOf{name}").into(),
+                message: format!(
+                    "Pod was rejected: Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+                )
+                .into(),
+            })
+        };
+        let used = |name: &str| self.taken.get(name).copied().unwrap_or(0);
+        let first = ["cpu", "memory", "ephemeral-storage"];
+        let rest = requests
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !first.contains(name));
+        let failure = short("pods", 1, self.pods).or_else(|| {
+            first
+                .into_iter()
+                .chain(rest)
+                .find_map(|name| short(name, requests.get(name).copied().unwrap_or(0), used(name)))
+        });
+        match failure {
+            Some(failure) => Err(failure),
+            None => {
+                self.add(requests);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_in_the_kubelets_words() {
+        let mut room = Room::default();
+        let offered = [("cpu", "4"), ("memory", "8Gi"), ("pods", "3")];
+        room.offer(
+            &offered
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .into(),
+        );
+        let ask = |cpu: i64| Amounts::from([("cpu".to_owned(), cpu)]);
+        assert_eq!(room.admit(&ask(3900)), Ok(()));
+        let failure = room.admit(&ask(1000)).unwrap_err();
+        assert_eq!(&*failure.reason, "OutOfcpu");
+        assert_eq!(
+            &*failure.message,
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000, used: 3900, capacity: 4000"
+        );
+        assert_eq!(room.admit(&ask(100)), Ok(()));
+        assert_eq!(room.admit(&ask(0)), Ok(()));
+        assert_eq!(&*room.admit(&ask(0)).unwrap_err().reason, "OutOfpods");
+        room.remove(&ask(3900));
+        assert_eq!(room.admit(&ask(1000)), Ok(()));
+        let gpu = Amounts::from([("example.com/gpu".to_owned(), 1)]);
+        room.remove(&ask(1000));
+        assert_eq!(
+            &*room.admit(&gpu).unwrap_err().reason,
+            "OutOfexample.com/gpu"
+        );
+    }
+}

@@ -1,0 +1,448 @@
+//! A pod as a kubelet needs to know it.
+//!
+//! [`PodSpec`] is what equal pods share: it is hashable, and the shell keeps one copy for all pods of
+//! a template.
+
+use super::{Amounts, or_default, parse_quantity, slim_meta};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, core::ObjectMeta};
+use serde::{Deserialize, de::IgnoredAny};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+/// A `v1` Pod, slim.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct PodObject {
+    /// Name, uid, labels, annotations, generation, deletion, owners.
+    #[serde(deserialize_with = "slim_meta")]
+    pub metadata: ObjectMeta,
+    /// What is to run.
+    #[serde(default)]
+    pub spec: PodSpec,
+    /// What was reported.
+    #[serde(default)]
+    pub status: PodStatusWire,
+}
+
+/// The spec of a pod, slim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// Where it is bound. Taken out before the spec is shared.
+    pub node_name: Option<String>,
+    /// Whether it has the node's address.
+    #[serde(deserialize_with = "or_default")]
+    pub host_network: bool,
+    /// What to do about containers that end.
+    pub restart_policy: RestartPolicy,
+    /// Seconds between the signal and the kill.
+    pub termination_grace_period_seconds: Option<u32>,
+    /// Seconds it may be active.
+    pub active_deadline_seconds: Option<u32>,
+    /// Conditions that must hold before it is Ready.
+    #[serde(deserialize_with = "or_default")]
+    pub readiness_gates: Vec<ReadinessGate>,
+    /// Containers that run before the others, sidecars among them.
+    #[serde(deserialize_with = "or_default")]
+    pub init_containers: Vec<ContainerSpec>,
+    /// Its containers.
+    #[serde(deserialize_with = "or_default")]
+    pub containers: Vec<ContainerSpec>,
+    /// Resources of the pod as a whole, if given.
+    pub resources: Option<Resources>,
+    /// What the runtime itself needs.
+    #[serde(deserialize_with = "or_default")]
+    pub overhead: BTreeMap<String, String>,
+}
+
+/// What to do about containers that end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+pub enum RestartPolicy {
+    /// Start them again.
+    #[default]
+    Always,
+    /// Start them again if they failed.
+    OnFailure,
+    /// Leave them.
+    Never,
+}
+
+/// When to pull.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+pub enum PullPolicy {
+    /// Ask the registry each time.
+    Always,
+    /// Only if the image is not on the node.
+    #[default]
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+/// A readiness gate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadinessGate {
+    /// Type of the condition.
+    pub condition_type: Arc<str>,
+}
+
+/// A container of the spec, slim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerSpec {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its image.
+    #[serde(default)]
+    pub image: Arc<str>,
+    /// When to pull it.
+    #[serde(default)]
+    pub image_pull_policy: PullPolicy,
+    /// Its own restart policy; an init container with `Always` is a sidecar.
+    pub restart_policy: Option<RestartPolicy>,
+    /// What it asks for.
+    #[serde(default, deserialize_with = "or_default")]
+    pub resources: Resources,
+    /// Takes it out of service.
+    pub readiness_probe: Option<Probe>,
+    /// Restarts it.
+    pub liveness_probe: Option<Probe>,
+    /// Holds the other probes back.
+    pub startup_probe: Option<Probe>,
+    /// Only a `preStop.sleep` of it.
+    pub lifecycle: Option<Lifecycle>,
+}
+
+impl ContainerSpec {
+    /// Seconds its `preStop` hook sleeps.
+    #[must_use]
+    pub fn pre_stop_seconds(&self) -> u32 {
+        let hook = self.lifecycle.as_ref().and_then(|it| it.pre_stop.as_ref());
+        hook.and_then(|it| it.sleep.as_ref())
+            .map_or(0, |sleep| sleep.seconds)
+    }
+}
+
+/// Requests and limits, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// What is set aside for it.
+    #[serde(deserialize_with = "or_default")]
+    pub requests: BTreeMap<String, String>,
+    /// What it may use at most.
+    #[serde(deserialize_with = "or_default")]
+    pub limits: BTreeMap<String, String>,
+}
+
+/// Hooks of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lifecycle {
+    /// Runs before the signal.
+    pub pre_stop: Option<Hook>,
+}
+
+/// A hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+pub struct Hook {
+    /// It sleeps.
+    pub sleep: Option<Sleep>,
+}
+
+/// A sleep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+pub struct Sleep {
+    /// That long.
+    pub seconds: u32,
+}
+
+/// A probe.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// Seconds from the start to the first probe.
+    #[serde(default)]
+    pub initial_delay_seconds: u32,
+    /// Seconds between probes.
+    #[serde(default = "ten")]
+    pub period_seconds: u32,
+    /// Successes in a row that make it succeed.
+    #[serde(default = "one")]
+    pub success_threshold: u32,
+    /// Failures in a row that make it fail.
+    #[serde(default = "three")]
+    pub failure_threshold: u32,
+    /// Whether it is an HTTP probe: its failures read differently.
+    #[serde(default)]
+    pub http_get: Option<Present>,
+}
+
+/// That something is there, whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Present;
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+fn three() -> u32 {
+    3
+}
+fn ten() -> u32 {
+    10
+}
+
+impl PodSpec {
+    /// What the pod asks for in all, as the scheduler and the kubelet count it: the sum of its
+    /// containers and sidecars, or the largest init container with the sidecars before it; pod-level
+    /// requests replace that; overhead comes on top.
+    #[must_use]
+    pub fn requests(&self) -> Amounts {
+        let mut sidecars = Amounts::new();
+        let mut peak = Amounts::new();
+        for init in &self.init_containers {
+            let mut now = amounts(&init.resources.requests);
+            add(&mut now, &sidecars);
+            if init.restart_policy == Some(RestartPolicy::Always) {
+                sidecars = now.clone();
+            }
+            for (name, amount) in now {
+                let most = peak.entry(name).or_default();
+                *most = (*most).max(amount);
+            }
+        }
+        let mut sum = sidecars;
+        for container in &self.containers {
+            add(&mut sum, &amounts(&container.resources.requests));
+        }
+        for (name, amount) in peak {
+            let most = sum.entry(name).or_default();
+            *most = (*most).max(amount);
+        }
+        if let Some(whole) = &self.resources {
+            sum.extend(amounts(&whole.requests));
+        }
+        add(&mut sum, &amounts(&self.overhead));
+        sum
+    }
+}
+
+fn amounts(written: &BTreeMap<String, String>) -> Amounts {
+    written
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), parse_quantity(name, text)?)))
+        .collect()
+}
+
+fn add(sum: &mut Amounts, more: &Amounts) {
+    for (name, amount) in more {
+        let total = sum.entry(name.clone()).or_default();
+        *total = total.saturating_add(*amount);
+    }
+}
+
+/// The status of a pod, slim: read when a pod is taken over, and for its readiness gates.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatusWire {
+    /// Its phase.
+    pub phase: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Why, for people.
+    pub message: Option<String>,
+    /// Its address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// When the kubelet took it.
+    pub start_time: Option<Time>,
+    /// Its conditions.
+    #[serde(deserialize_with = "or_default")]
+    pub conditions: Vec<ConditionWire>,
+    /// Its containers.
+    #[serde(deserialize_with = "or_default")]
+    pub container_statuses: Vec<ContainerStatusWire>,
+    /// Its init containers.
+    #[serde(deserialize_with = "or_default")]
+    pub init_container_statuses: Vec<ContainerStatusWire>,
+}
+
+/// A condition of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConditionWire {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Why, for people.
+    pub message: Option<String>,
+    /// Since when.
+    pub last_transition_time: Option<Time>,
+}
+
+/// The status of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatusWire {
+    /// Its name.
+    pub name: String,
+    /// The image it runs.
+    pub image: Arc<str>,
+    /// Restarts so far.
+    pub restart_count: u32,
+    /// Whether its startup probe has passed.
+    pub started: Option<bool>,
+    /// Whether its readiness probe passes.
+    pub ready: bool,
+    /// What it does.
+    #[serde(deserialize_with = "or_default")]
+    pub state: StateWire,
+    /// How it last ended.
+    #[serde(deserialize_with = "or_default")]
+    pub last_state: StateWire,
+}
+
+/// The state of a container: one of three.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StateWire {
+    /// It waits.
+    pub waiting: Option<WaitingWire>,
+    /// It runs.
+    pub running: Option<RunningWire>,
+    /// It has ended.
+    pub terminated: Option<TerminatedWire>,
+}
+
+/// A container that waits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct WaitingWire {
+    /// For what.
+    pub reason: Option<String>,
+    /// For people.
+    pub message: Option<Arc<str>>,
+}
+
+/// A container that runs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunningWire {
+    /// Since when.
+    pub started_at: Option<Time>,
+}
+
+/// A container that has ended.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TerminatedWire {
+    /// Its code.
+    pub exit_code: i32,
+    /// Why.
+    pub reason: Option<Arc<str>>,
+    /// For people.
+    pub message: Option<Arc<str>>,
+    /// When it started.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+}
+
+impl Resource for PodObject {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(value: serde_json::Value) -> PodSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn requests_are_counted_as_the_scheduler_does() {
+        let c =
+            |cpu: &str| serde_json::json!({"name": "c", "resources": {"requests": {"cpu": cpu}}});
+        let side = serde_json::json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}});
+        let cases = [
+            (serde_json::json!({"containers": [c("1"), c("500m")]}), 1500),
+            (
+                serde_json::json!({"initContainers": [c("4"), c("2")], "containers": [c("1")]}),
+                4000,
+            ),
+            (
+                serde_json::json!({"initContainers": [side, c("2")], "containers": [c("1")]}),
+                3000,
+            ),
+            (
+                serde_json::json!({"initContainers": [c("2"), side], "containers": [c("1")]}),
+                2000,
+            ),
+            (
+                serde_json::json!({"containers": [c("1")], "resources": {"requests": {"cpu": "3"}}, "overhead": {"cpu": "100m"}}),
+                3100,
+            ),
+        ];
+        for (value, cpu) in cases {
+            assert_eq!(
+                spec(value.clone()).requests().get("cpu"),
+                Some(&cpu),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn decodes_what_the_api_writes() {
+        let pod: PodObject = serde_json::from_str(
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","managedFields":[{"manager":"x"}],"generation":3},
+            "spec":{"nodeName":"n","containers":[{"name":"c","image":"i","imagePullPolicy":"Always","resources":{},
+              "readinessProbe":{"httpGet":{"path":"/","port":80},"periodSeconds":5}}],"initContainers":null},
+            "status":{"phase":"Pending","conditions":[{"type":"PodScheduled","status":"True","lastProbeTime":null,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(pod.metadata.managed_fields, None);
+        let probe = pod.spec.containers[0].readiness_probe.as_ref().unwrap();
+        assert_eq!(
+            (
+                probe.period_seconds,
+                probe.failure_threshold,
+                probe.http_get
+            ),
+            (5, 3, Some(Present))
+        );
+        assert_eq!(pod.spec.restart_policy, RestartPolicy::Always);
+        assert_eq!(pod.status.conditions[0].type_, "PodScheduled");
+    }
+}

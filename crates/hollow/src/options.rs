@@ -1,0 +1,111 @@
+//! What a simulation is started with.
+
+use crate::{behaviour::Defaults, object::Taint};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Label of every simulated node, value `true`: the only nodes that are ever acted for.
+pub const SIMULATED: &str = "gantry.dev/simulated";
+
+/// Options of a simulation. [`Default`] creates no nodes, and takes over those that are there.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Makes everything left to chance the same again.
+    pub seed: u64,
+    /// Nodes to create where they do not exist yet.
+    pub groups: Vec<NodeGroup>,
+    /// Labels that simulated nodes must carry beside [`SIMULATED`] to be taken over; empty: all are.
+    /// For sharing a cluster's simulated nodes among several processes.
+    pub selector: BTreeMap<String, String>,
+    /// Time between two renewals of a node's lease. A kubelet's is 10 s.
+    pub lease_interval: Duration,
+    /// Time between two reports of a node's status when nothing changes. A kubelet's is 5 min.
+    pub status_interval: Duration,
+    /// How many simulated seconds pass in one of the clock's. Leases and reports keep to the clock.
+    pub time_scale: f64,
+    /// How containers behave where no rule says otherwise.
+    pub defaults: Defaults,
+    /// Addresses of pods, shared out in ranges to nodes that have none, as `podCIDR`.
+    pub pod_cidr: String,
+    /// Addresses of nodes.
+    pub node_cidr: String,
+    /// Writes in flight at most, events not counted.
+    pub concurrency: usize,
+    /// Events a second at most; the rest are dropped, normal ones first. Zero: no events.
+    pub events_per_second: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            groups: Vec::new(),
+            selector: BTreeMap::new(),
+            lease_interval: Duration::from_secs(10),
+            status_interval: Duration::from_secs(300),
+            time_scale: 1.0,
+            defaults: Defaults::default(),
+            pod_cidr: "10.64.0.0/10".into(),
+            node_cidr: "172.16.0.0/12".into(),
+            concurrency: 64,
+            events_per_second: 200,
+        }
+    }
+}
+
+/// Equal nodes of one cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeGroup {
+    /// Their zone, `topology.kubernetes.io/zone`.
+    pub cell: String,
+    /// Their region, `topology.kubernetes.io/region`.
+    pub region: String,
+    /// Names are this, a dash and a number from 001 on; the cell when `None`.
+    pub prefix: Option<String>,
+    /// How many.
+    pub count: u32,
+    /// CPUs of each, a quantity.
+    pub cpu: String,
+    /// Memory of each, a quantity.
+    pub memory: String,
+    /// Pods of each at most.
+    pub pods: u32,
+    /// Labels beside the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// Taints.
+    pub taints: Vec<Taint>,
+}
+
+impl Default for NodeGroup {
+    fn default() -> Self {
+        Self {
+            cell: "sim-a".into(),
+            region: "sim".into(),
+            prefix: None,
+            count: 1,
+            cpu: "32".into(),
+            memory: "128Gi".into(),
+            pods: 110,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+        }
+    }
+}
+
+impl NodeGroup {
+    /// Nodes of a cell, of the usual size.
+    #[must_use]
+    pub fn new(region: impl Into<String>, cell: impl Into<String>, count: u32) -> Self {
+        Self {
+            cell: cell.into(),
+            region: region.into(),
+            count,
+            ..Self::default()
+        }
+    }
+
+    /// Names of the nodes.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let prefix = self.prefix.as_deref().unwrap_or(&self.cell);
+        (1..=self.count).map(move |number| format!("{prefix}-{number:03}"))
+    }
+}

@@ -1,0 +1,267 @@
+//! A pod on a simulated node: the state a kubelet keeps of it, and how it moves.
+//!
+//! Everything here is pure: [`Pod::step`] takes what happened and the time, changes the state, and
+//! says whether the status must be reported, what is to be told in events, and when to call again.
+
+mod adopt;
+mod conditions;
+mod container;
+mod course;
+mod status;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use adopt::Identity;
+pub(crate) use adopt::gates;
+pub use conditions::{Condition, Conditions, Gate};
+pub use course::{Complaint, Course, End, ProbeKind, scaled};
+pub use status::status_patch;
+pub use step::{Env, Images, Input, Observed, Occurrence, Outcome};
+
+use crate::{
+    behaviour::{Effects, Labels},
+    clock::Millis,
+    object::PodSpec,
+};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+/// Where a pod is in its life. Only forward: Pending, Running, then one of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not all containers have run yet.
+    Pending,
+    /// They have.
+    Running,
+    /// All ended well, for good.
+    Succeeded,
+    /// All ended for good, not all well.
+    Failed,
+}
+
+impl Phase {
+    /// As the API writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// The pod's sandbox: its network and its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Not begun.
+    None,
+    /// Ready at that time.
+    Until(Millis),
+    /// There, until the pod has ended.
+    Ready,
+}
+
+/// A pod on a node of ours.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Who it is.
+    pub id: Identity,
+    /// Name of its node.
+    pub node: Arc<str>,
+    /// Address of its node.
+    pub host_ip: Arc<str>,
+    /// Its labels: rules may ask for them.
+    pub labels: Arc<Labels>,
+    /// What its annotations set.
+    pub overrides: Option<Arc<Effects>>,
+    /// What is to run; shared by equal pods.
+    pub spec: Arc<PodSpec>,
+    /// Whether a Job owns it.
+    pub task: bool,
+    /// The generation acted upon; zero if the API server counts none.
+    pub generation: i64,
+    /// Status of the readiness gates, as in the spec.
+    pub gates: Box<[Gate]>,
+    /// Its phase.
+    pub phase: Phase,
+    /// Why it failed as a whole.
+    pub failure: Option<Failure>,
+    /// When it was taken on.
+    pub start_time: Option<Millis>,
+    /// Its sandbox.
+    pub sandbox: Sandbox,
+    /// Its address; reported once the sandbox is there.
+    pub ip: Option<Ipv4Addr>,
+    /// Init containers, as in the spec.
+    pub init: Vec<Container>,
+    /// Containers, as in the spec.
+    pub main: Vec<Container>,
+    /// Its conditions.
+    pub conditions: Conditions,
+    /// Set once it is being deleted: the time its containers get.
+    pub deletion: Option<Duration>,
+    /// All containers are being stopped for good.
+    pub killing: bool,
+}
+
+/// Why a pod failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// `status.reason`.
+    pub reason: Arc<str>,
+    /// `status.message`.
+    pub message: Arc<str>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// What is reported.
+    pub state: State,
+    /// How it last ended, if that is not its state.
+    pub last: Option<Box<Terminated>>,
+    /// Whether one was ever created: the next one is a restart.
+    pub created: bool,
+    /// Restarts so far; also tells one run's container id from the next.
+    pub restarts: u32,
+    /// Whether its startup probe has passed.
+    pub started: bool,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// The image it runs, or ran last.
+    pub image: Arc<str>,
+    /// Ends in a row, for the back-off.
+    pub crashes: u32,
+    /// Failed pulls in a row, for the back-off.
+    pub pull_failures: u32,
+    /// What it is about to do.
+    pub todo: Todo,
+}
+
+/// What is reported of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits.
+    Waiting {
+        /// In the kubelet's word.
+        reason: &'static str,
+        /// For people.
+        message: Option<Arc<str>>,
+    },
+    /// It runs.
+    Running {
+        /// Since then.
+        since: Millis,
+    },
+    /// It has ended.
+    Terminated(Box<Terminated>),
+}
+
+/// An ended run of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terminated {
+    /// Which run: the number of restarts before it.
+    pub attempt: u32,
+    /// Its exit code.
+    pub code: i32,
+    /// In the kubelet's word.
+    pub reason: Arc<str>,
+    /// What it left to say.
+    pub message: Option<Arc<str>>,
+    /// When it started.
+    pub started: Millis,
+    /// When it ended.
+    pub finished: Millis,
+}
+
+/// What a container is about to do.
+#[derive(Clone, Debug)]
+pub enum Todo {
+    /// Start as soon as it is its turn.
+    Begin,
+    /// Its image comes.
+    Pull {
+        /// When it is there, or the pull has failed.
+        until: Millis,
+        /// When the pull began.
+        since: Millis,
+        /// The registry's answer, if it fails.
+        error: Option<Arc<str>>,
+    },
+    /// A pull has failed.
+    PullBackoff {
+        /// When it is tried again.
+        until: Millis,
+        /// When ErrImagePull becomes ImagePullBackOff; `None` once it has.
+        tell: Option<Millis>,
+        /// What the registry said.
+        error: Arc<str>,
+    },
+    /// It starts.
+    Start {
+        /// When it runs.
+        until: Millis,
+        /// The runtime's answer, if it fails.
+        error: Option<Arc<str>>,
+    },
+    /// It has ended too often.
+    CrashBackoff {
+        /// When it is started again.
+        until: Millis,
+    },
+    /// It runs.
+    Run(Box<Course>),
+    /// It has been told to stop.
+    Stop {
+        /// When it has ended.
+        until: Millis,
+        /// With which code.
+        code: i32,
+        /// Whether it is started again then.
+        again: bool,
+    },
+    /// Nothing more.
+    Done,
+}
+
+impl Container {
+    fn new(image: Arc<str>, reason: &'static str) -> Self {
+        Self {
+            state: State::Waiting {
+                reason,
+                message: None,
+            },
+            last: None,
+            created: false,
+            restarts: 0,
+            started: false,
+            ready: false,
+            image,
+            crashes: 0,
+            pull_failures: 0,
+            todo: Todo::Begin,
+        }
+    }
+
+    /// Whether it runs, be it on its way out.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+}
+
+impl Pod {
+    /// Whether it has ended for good.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.phase >= Phase::Succeeded
+    }
+
+    /// Whether nothing of it runs any more.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        !self.init.iter().chain(&self.main).any(Container::running)
+    }
+}

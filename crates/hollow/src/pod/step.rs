@@ -1,0 +1,510 @@
+//! One step of a pod: something happened, or time has passed.
+
+use super::{
+    Container, Course, Failure, Gate, Phase, Pod, Sandbox, State, Todo,
+    conditions::init_passed,
+    course::{scaled, seconds},
+};
+use crate::{
+    behaviour::{self, Behaviours, Effects, Labels, Role, Subject},
+    clock::Millis,
+    object::{ContainerSpec, PodSpec, RestartPolicy},
+};
+use rustc_hash::FxHashMap;
+use std::{sync::Arc, time::Duration};
+
+/// Images on a node, and those on their way, with the time from which they are there.
+pub type Images = FxHashMap<Arc<str>, Millis>;
+
+/// What a step may know beside the pod.
+pub struct Env<'a> {
+    /// The time.
+    pub now: Millis,
+    /// How containers behave.
+    pub behaviours: &'a Behaviours,
+    /// Images on the pod's node.
+    pub images: &'a mut Images,
+    /// How many simulated seconds pass in one of the clock's.
+    pub scale: f64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Nothing but time.
+    Due,
+    /// The API server showed the pod.
+    Observed(Observed),
+    /// The rules have changed; these held before.
+    Rules(&'a Behaviours),
+}
+
+/// The pod as the API server shows it, without what is the kubelet's own.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What is to run.
+    pub spec: Arc<PodSpec>,
+    /// Its generation.
+    pub generation: i64,
+    /// Its labels.
+    pub labels: Arc<Labels>,
+    /// What its annotations set.
+    pub overrides: Option<Arc<Effects>>,
+    /// Its readiness gates, as in the spec.
+    pub gates: Box<[Gate]>,
+    /// The grace period, once it is being deleted.
+    pub deletion: Option<Duration>,
+}
+
+/// Something to be told in an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    /// Warning or Normal.
+    pub warning: bool,
+    /// In the kubelet's word.
+    pub reason: &'static str,
+    /// In the kubelet's words.
+    pub message: String,
+    /// The container it is about, as a field path.
+    pub field_path: Option<String>,
+}
+
+/// What a step leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status must be reported.
+    pub changed: bool,
+    /// The pod is to be deleted from the API, after its status has been reported.
+    pub delete: bool,
+    /// When to call again.
+    pub wake: Option<Millis>,
+    /// What is to be told.
+    pub told: Vec<Occurrence>,
+}
+
+/// Which container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// An init container or sidecar.
+    Init(usize),
+    /// A container.
+    Main(usize),
+}
+
+impl Pod {
+    /// Takes in what happened, moves everything that is due, and says what follows.
+    pub fn step(&mut self, input: Input<'_>, env: &mut Env<'_>) -> Outcome {
+        let mut out = Outcome::default();
+        match input {
+            Input::Due => {}
+            Input::Observed(seen) => self.observe(seen, env, &mut out),
+            Input::Rules(before) => {
+                let runs = self.runs(before);
+                self.rethink(&runs, env);
+            }
+        }
+        if !self.finished() {
+            self.advance(env, &mut out);
+            let phase = self.next_phase();
+            if phase != self.phase {
+                self.phase = phase;
+                out.changed = true;
+            }
+        }
+        if !self.rejected() {
+            out.changed |= self.settle_conditions(env.now);
+        }
+        out.delete = self.deletion.is_some() && self.stopped();
+        out.wake = self.next_due(env.scale);
+        out
+    }
+
+    fn observe(&mut self, seen: Observed, env: &Env<'_>, out: &mut Outcome) {
+        if self.labels != seen.labels || self.overrides != seen.overrides {
+            let before = self.runs(env.behaviours);
+            self.labels = seen.labels;
+            self.overrides = seen.overrides;
+            self.rethink(&before, env);
+        }
+        // Containers cannot be added to a pod or taken away; ephemeral ones are not simulated.
+        let same_shape = seen.spec.containers.len() == self.main.len()
+            && seen.spec.init_containers.len() == self.init.len();
+        if same_shape && !Arc::ptr_eq(&self.spec, &seen.spec) {
+            self.spec = seen.spec;
+            // In-place resize shows in the containers' statuses at once.
+            out.changed = true;
+        }
+        if seen.generation != self.generation {
+            self.generation = seen.generation;
+            out.changed = true;
+        }
+        self.gates = seen.gates;
+        if let Some(grace) = seen.deletion
+            && self.deletion.is_none_or(|before| grace < before)
+        {
+            self.deletion = Some(grace);
+            self.kill(grace, env, out);
+        }
+    }
+
+    /// How the running containers behave under these rules.
+    fn runs(&self, behaviours: &Behaviours) -> Vec<(Slot, behaviour::Run)> {
+        self.slots()
+            .filter(|&slot| matches!(self.at(slot).todo, Todo::Run(_)))
+            .map(|slot| {
+                (
+                    slot,
+                    behaviours.run(&self.subject(slot, self.at(slot).restarts)),
+                )
+            })
+            .collect()
+    }
+
+    /// Gives running containers whose behaviour has changed a new course. One that is ready stays so
+    /// until its new course says otherwise.
+    fn rethink(&mut self, before: &[(Slot, behaviour::Run)], env: &Env<'_>) {
+        for (slot, old) in before {
+            let new = env
+                .behaviours
+                .run(&self.subject(*slot, self.at(*slot).restarts));
+            let State::Running { since } = self.at(*slot).state else {
+                continue;
+            };
+            if new == *old {
+                continue;
+            }
+            let mut course = Course::new(
+                since,
+                self.spec_at(*slot),
+                self.role_at(*slot),
+                &new,
+                env.scale,
+            );
+            for complaint in &mut course.complaints {
+                complaint.next = complaint.next.max(env.now);
+            }
+            self.at_mut(*slot).todo = Todo::Run(Box::new(course));
+        }
+    }
+
+    fn advance(&mut self, env: &mut Env<'_>, out: &mut Outcome) {
+        if self.start_time.is_none() {
+            self.start_time = Some(env.now);
+            out.changed = true;
+        }
+        if self.deadline(env.scale).is_some_and(|at| at <= env.now) {
+            self.failure = Some(Failure {
+                reason: "DeadlineExceeded".into(),
+                message: "Pod was active on the node longer than the specified deadline".into(),
+            });
+            out.changed = true;
+            self.kill(
+                seconds(
+                    self.spec.termination_grace_period_seconds.unwrap_or(30),
+                    env.scale,
+                ),
+                env,
+                out,
+            );
+        }
+        if self.sandbox == Sandbox::None && !self.killing {
+            let takes = scaled(
+                env.behaviours.sandbox(&self.id.namespace, &self.id.name),
+                env.scale,
+            );
+            self.sandbox = Sandbox::Until(env.now.plus(takes));
+        }
+        if matches!(self.sandbox, Sandbox::Until(at) if at <= env.now) {
+            self.sandbox = Sandbox::Ready;
+        }
+        loop {
+            let mut moved = false;
+            for slot in self.slots().collect::<Vec<_>>() {
+                moved |= self.advance_container(slot, env, out);
+            }
+            moved |= self.stop_idle_sidecars(env, out);
+            if !moved {
+                break;
+            }
+        }
+    }
+
+    /// Sidecars end when the containers they serve have.
+    fn stop_idle_sidecars(&mut self, env: &Env<'_>, out: &mut Outcome) -> bool {
+        let over = self.init_failed() || self.main.iter().all(|it| matches!(it.todo, Todo::Done));
+        if !over || self.killing || self.main.is_empty() {
+            return false;
+        }
+        let mut moved = false;
+        for index in 0..self.init.len() {
+            let slot = Slot::Init(index);
+            match self.init[index].todo {
+                Todo::Run(_) if self.role_at(slot) == Role::Sidecar => {
+                    let grace = seconds(
+                        self.spec.termination_grace_period_seconds.unwrap_or(30),
+                        env.scale,
+                    );
+                    self.stop(slot, grace, false, env);
+                    self.tell(
+                        out,
+                        slot,
+                        false,
+                        "Killing",
+                        format!("Stopping container {}", self.spec_at(slot).name),
+                    );
+                    moved = true;
+                }
+                Todo::Stop { .. } | Todo::Done | Todo::Run(_) => {}
+                _ => {
+                    self.init[index].todo = Todo::Done;
+                    moved = true;
+                }
+            }
+        }
+        if self.init_failed() {
+            for it in &mut self.main {
+                moved |= !matches!(it.todo, Todo::Done);
+                it.todo = Todo::Done;
+            }
+        }
+        moved
+    }
+
+    /// Whether an init container has failed for good.
+    fn init_failed(&self) -> bool {
+        self.init.iter().any(|it| {
+            matches!(it.todo, Todo::Done)
+                && matches!(&it.state, State::Terminated(end) if end.code != 0)
+        }) && !self.main.iter().any(|it| it.created)
+    }
+
+    /// Begins to stop everything for good, or hastens it.
+    fn kill(&mut self, grace: Duration, env: &Env<'_>, out: &mut Outcome) {
+        self.killing = true;
+        let latest = env.now.plus(grace);
+        for slot in self.slots().collect::<Vec<_>>() {
+            match &mut self.at_mut(slot).todo {
+                Todo::Run(_) => {
+                    self.stop(slot, grace, false, env);
+                    self.tell(
+                        out,
+                        slot,
+                        false,
+                        "Killing",
+                        format!("Stopping container {}", self.spec_at(slot).name),
+                    );
+                }
+                Todo::Stop { until, code, again } => {
+                    *again = false;
+                    if latest < *until {
+                        (*until, *code) = (latest, KILLED);
+                    }
+                }
+                todo => *todo = Todo::Done,
+            }
+        }
+    }
+
+    /// Signals a running container; it has ended when its hook and its shutdown are through, or is
+    /// killed when the grace period is.
+    pub(super) fn stop(&mut self, slot: Slot, grace: Duration, again: bool, env: &Env<'_>) {
+        let run = env
+            .behaviours
+            .run(&self.subject(slot, self.at(slot).restarts));
+        let takes =
+            seconds(self.spec_at(slot).pre_stop_seconds(), env.scale) + scaled(run.stop, env.scale);
+        let (takes, code) = if takes <= grace {
+            (takes, 0)
+        } else {
+            (grace, KILLED)
+        };
+        self.at_mut(slot).todo = Todo::Stop {
+            until: env.now.plus(takes),
+            code,
+            again,
+        };
+    }
+
+    /// The phase that follows from the containers (`getPhase` of the kubelet).
+    fn next_phase(&self) -> Phase {
+        if self.killing && self.stopped() && self.failure.is_some() {
+            return Phase::Failed;
+        }
+        if self.init_failed() && self.stopped() {
+            return Phase::Failed;
+        }
+        let initialized = self.main.iter().any(|it| it.created)
+            || self
+                .spec
+                .init_containers
+                .iter()
+                .zip(&self.init)
+                .all(|(spec, it)| init_passed(spec, it));
+        let waiting = self
+            .main
+            .iter()
+            .any(|it| matches!(it.state, State::Waiting { .. }) && it.last.is_none());
+        if !initialized || waiting || self.main.is_empty() {
+            return self.phase;
+        }
+        if !self.stopped() {
+            return Phase::Running;
+        }
+        let over = self.killing || self.main.iter().all(|it| matches!(it.todo, Todo::Done));
+        let well = self
+            .main
+            .iter()
+            .all(|it| matches!(&it.state, State::Terminated(end) if end.code == 0));
+        match (over, well) {
+            (false, _) => Phase::Running,
+            (true, true) => Phase::Succeeded,
+            (true, false) => Phase::Failed,
+        }
+    }
+
+    fn deadline(&self, scale: f64) -> Option<Millis> {
+        let limit = self
+            .spec
+            .active_deadline_seconds
+            .filter(|_| !self.killing && !self.finished())?;
+        Some(self.start_time?.plus(seconds(limit, scale)))
+    }
+
+    fn next_due(&self, scale: f64) -> Option<Millis> {
+        if self.finished() {
+            return None;
+        }
+        let sandbox = match self.sandbox {
+            Sandbox::Until(at) if !self.killing => Some(at),
+            _ => None,
+        };
+        let containers = self
+            .init
+            .iter()
+            .chain(&self.main)
+            .filter_map(Container::next_due);
+        containers.chain(sandbox).chain(self.deadline(scale)).min()
+    }
+
+    /// A pod that was not let in: it has failed without having been taken on.
+    #[must_use]
+    pub fn rejected(&self) -> bool {
+        self.phase == Phase::Failed && self.start_time.is_none()
+    }
+
+    /// Refuses the pod, as a kubelet whose node lacks the room.
+    pub fn reject(&mut self, failure: Failure) {
+        self.phase = Phase::Failed;
+        self.failure = Some(failure);
+        for it in self.init.iter_mut().chain(&mut self.main) {
+            it.todo = Todo::Done;
+        }
+    }
+
+    /// The address it reports.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        if self.spec.host_network {
+            Some(self.host_ip.to_string())
+        } else {
+            self.ip.map(|ip| ip.to_string())
+        }
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        (0..self.init.len())
+            .map(Slot::Init)
+            .chain((0..self.main.len()).map(Slot::Main))
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> &Container {
+        match slot {
+            Slot::Init(index) => &self.init[index],
+            Slot::Main(index) => &self.main[index],
+        }
+    }
+
+    pub(super) fn at_mut(&mut self, slot: Slot) -> &mut Container {
+        match slot {
+            Slot::Init(index) => &mut self.init[index],
+            Slot::Main(index) => &mut self.main[index],
+        }
+    }
+
+    pub(super) fn spec_at(&self, slot: Slot) -> &ContainerSpec {
+        match slot {
+            Slot::Init(index) => &self.spec.init_containers[index],
+            Slot::Main(index) => &self.spec.containers[index],
+        }
+    }
+
+    pub(super) fn role_at(&self, slot: Slot) -> Role {
+        self.role(self.spec_at(slot), matches!(slot, Slot::Init(_)))
+    }
+
+    pub(super) fn role(&self, spec: &ContainerSpec, init: bool) -> Role {
+        match (init, spec.restart_policy) {
+            (true, Some(RestartPolicy::Always)) => Role::Sidecar,
+            (true, _) => Role::Init,
+            (false, _) if self.task && self.spec.restart_policy != RestartPolicy::Always => {
+                Role::Task
+            }
+            (false, _) => Role::Service,
+        }
+    }
+
+    pub(super) fn subject(&self, slot: Slot, attempt: u32) -> Subject<'_> {
+        let spec = self.spec_at(slot);
+        Subject {
+            namespace: &self.id.namespace,
+            pod: &self.id.name,
+            labels: &self.labels,
+            overrides: self.overrides.as_deref(),
+            node: &self.node,
+            container: &spec.name,
+            image: &spec.image,
+            role: self.role_at(slot),
+            attempt,
+        }
+    }
+
+    pub(super) fn tell(
+        &self,
+        out: &mut Outcome,
+        slot: Slot,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
+        let list = match slot {
+            Slot::Init(_) => "initContainers",
+            Slot::Main(_) => "containers",
+        };
+        let field_path = Some(format!("spec.{list}{{{}}}", self.spec_at(slot).name));
+        out.told.push(Occurrence {
+            warning,
+            reason,
+            message,
+            field_path,
+        });
+    }
+}
+
+/// Exit code of a container that did not end in time: 128 + SIGKILL.
+const KILLED: i32 = 137;
+
+impl Container {
+    fn next_due(&self) -> Option<Millis> {
+        match &self.todo {
+            Todo::Begin | Todo::Done => None,
+            Todo::Pull { until, .. }
+            | Todo::Start { until, .. }
+            | Todo::CrashBackoff { until }
+            | Todo::Stop { until, .. } => Some(*until),
+            Todo::PullBackoff { until, tell, .. } => {
+                Some(tell.map_or(*until, |tell| tell.min(*until)))
+            }
+            Todo::Run(course) => course.next(self.started, self.ready),
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! The nodes of the simulation: creating, taking over, keeping alive.
+
+use super::{
+    timer::{Id, Timer},
+    world::{Answer, Due, Subject, World, Write, retry_after},
+};
+use crate::{
+    behaviour::Draw,
+    clock::Millis,
+    node::{self, Pool, Room},
+    object::{NodeCondition, NodeObject, Taint},
+    pod::Images,
+};
+use kube::{ResourceExt as _, runtime::watcher::Event};
+use rustc_hash::FxHashSet;
+use serde_json::json;
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+const NODES: &str = "/api/v1/nodes";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+/// Put on nodes that do not report; the node's own report takes them off.
+const LIFECYCLE_TAINTS: [&str; 2] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+];
+
+/// A node that is acted for.
+pub(super) struct NodeEntry {
+    pub name: Arc<str>,
+    uid: String,
+    pub ip: Arc<str>,
+    pub pool: Option<Pool>,
+    range: Option<String>,
+    pub room: Room,
+    pub images: Images,
+    pub pods: FxHashSet<Id>,
+    resource_version: String,
+    conditions: Vec<NodeCondition>,
+    taints: Vec<Taint>,
+    capacity: BTreeMap<String, String>,
+    allocatable: BTreeMap<String, String>,
+    /// The range must be written.
+    range_due: bool,
+    /// The whole status must be written.
+    register: bool,
+    /// The conditions must be written.
+    report: bool,
+    /// Lifecycle taints must be taken off.
+    untaint: bool,
+    /// A write of the node is queued, in flight, or waiting for another try.
+    busy: bool,
+    leased: bool,
+    failures: u32,
+    lease_failures: u32,
+    epoch: u32,
+}
+
+/// A node of the options that does not exist yet.
+pub(super) struct Missing {
+    pub group: usize,
+    pub name: String,
+    ip: String,
+    range: String,
+    failures: u32,
+}
+
+impl World {
+    /// Takes in what the watch of nodes shows.
+    pub fn node_seen(&mut self, event: Event<NodeObject>, now: Millis) {
+        match event {
+            Event::Init => self.node_epoch = self.node_epoch.wrapping_add(1),
+            Event::Apply(node) | Event::InitApply(node) => self.node_applied(node, now),
+            Event::Delete(node) => {
+                if let Some(id) = self.node_ids.get(node.name_any().as_str()).copied() {
+                    self.node_gone(id);
+                }
+            }
+            Event::InitDone => {
+                for id in self.nodes.ids() {
+                    if self
+                        .nodes
+                        .get(id)
+                        .is_some_and(|entry| entry.epoch != self.node_epoch)
+                    {
+                        self.node_gone(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues the creation of the options' nodes that are not there.
+    ///
+    /// # Errors
+    /// When an address range has no room for them.
+    pub fn create_missing(&mut self) -> Result<(), node::AddressError> {
+        for (index, group) in self.options.groups.iter().enumerate() {
+            for name in group.names() {
+                if self.node_ids.contains_key(name.as_str()) {
+                    continue;
+                }
+                let ip = Ipv4Addr::from(self.node_addresses.allocate(1)?).to_string();
+                let size = range_size(group.pods);
+                let first = Ipv4Addr::from(self.pod_ranges.allocate(size)?);
+                let range = format!("{first}/{}", 32 - size.trailing_zeros());
+                let at = u32::try_from(self.missing.len()).unwrap_or(u32::MAX);
+                self.missing.push(Missing {
+                    group: index,
+                    name,
+                    ip,
+                    range,
+                    failures: 0,
+                });
+                self.queue.push_back(Due::Create(at));
+            }
+        }
+        Ok(())
+    }
+
+    fn node_applied(&mut self, object: NodeObject, now: Millis) {
+        let NodeObject {
+            metadata,
+            spec,
+            status,
+        } = object;
+        let labels = metadata.labels.unwrap_or_default();
+        let ours = self
+            .options
+            .selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
+        let name: Arc<str> = metadata.name.unwrap_or_default().into();
+        let uid = metadata.uid.unwrap_or_default();
+        let known = self.node_ids.get(&name).copied();
+        if let Some(id) = known
+            && (!ours
+                || metadata.deletion_timestamp.is_some()
+                || self.nodes.get(id).is_some_and(|it| it.uid != uid))
+        {
+            self.node_gone(id);
+        }
+        if !ours || metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let id = match self.node_ids.get(&name).copied() {
+            Some(id) => id,
+            None => {
+                let address = status
+                    .addresses
+                    .iter()
+                    .find(|it| it.type_ == "InternalIP")
+                    .map(|it| it.address.as_str());
+                self.node_met(name, uid, address, now)
+            }
+        };
+        let epoch = self.node_epoch;
+        let Some(entry) = self.nodes.get_mut(id) else {
+            return;
+        };
+        entry.epoch = epoch;
+        entry.resource_version = metadata.resource_version.unwrap_or_default();
+        if entry.allocatable != status.allocatable {
+            entry.room.offer(&status.allocatable);
+            entry.allocatable = status.allocatable;
+        }
+        entry.capacity = status.capacity;
+        let ready = status
+            .conditions
+            .iter()
+            .any(|it| it.type_ == "Ready" && it.status == "True");
+        entry.register = status.node_info.kubelet_version.is_empty();
+        entry.report |= !ready && !entry.register;
+        entry.untaint = ready
+            && spec
+                .taints
+                .iter()
+                .any(|it| LIFECYCLE_TAINTS.contains(&it.key.as_str()));
+        entry.conditions = status.conditions;
+        entry.taints = spec.taints;
+        self.settle_range(id, spec.pod_cidr);
+        self.queue_node(id);
+    }
+
+    fn node_met(&mut self, name: Arc<str>, uid: String, address: Option<&str>, now: Millis) -> Id {
+        let given = address
+            .and_then(|ip| ip.parse::<Ipv4Addr>().ok())
+            .map(u32::from);
+        let ip = match given {
+            Some(ip) => {
+                self.node_addresses.take(ip, ip);
+                ip
+            }
+            None => self.node_addresses.allocate(1).unwrap_or_else(|error| {
+                tracing::error!(%error, node = &*name, "no address for the node");
+                0
+            }),
+        };
+        let id = self.nodes.insert(NodeEntry {
+            name: name.clone(),
+            uid,
+            ip: Ipv4Addr::from(ip).to_string().into(),
+            pool: None,
+            range: None,
+            room: Room::default(),
+            images: Images::default(),
+            pods: FxHashSet::default(),
+            resource_version: String::new(),
+            conditions: Vec::new(),
+            taints: Vec::new(),
+            capacity: BTreeMap::new(),
+            allocatable: BTreeMap::new(),
+            range_due: false,
+            register: false,
+            report: false,
+            untaint: false,
+            busy: false,
+            leased: false,
+            failures: 0,
+            lease_failures: 0,
+            epoch: self.node_epoch,
+        });
+        self.node_ids.insert(name.clone(), id);
+        if self.strangers.remove(&*name) {
+            self.to_list.push(name.to_string());
+        }
+        self.urgent.push_back(Due::Lease(id));
+        let interval = self.options.status_interval;
+        let first = interval.mul_f64(Draw::new(0).word("report").word(&name).unit());
+        self.timers.at(now.plus(first), Timer::Report(id));
+        id
+    }
+
+    /// Makes a pool of the node's address range; a node without one gets one.
+    fn settle_range(&mut self, id: Id, range: Option<String>) {
+        let Some(entry) = self.nodes.get_mut(id) else {
+            return;
+        };
+        if entry.range.is_some() && (range.is_none() || entry.range == range) {
+            entry.range_due = range.is_none();
+            return;
+        }
+        let range = match range {
+            Some(range) => {
+                if let Ok((first, last)) = node::parse_cidr(&range) {
+                    self.pod_ranges.take(first, last);
+                }
+                range
+            }
+            None => {
+                let pods = entry
+                    .allocatable
+                    .get("pods")
+                    .and_then(|pods| pods.parse().ok())
+                    .unwrap_or(110);
+                let size = range_size(pods);
+                match self.pod_ranges.allocate(size) {
+                    Ok(first) => {
+                        entry.range_due = true;
+                        format!("{}/{}", Ipv4Addr::from(first), 32 - size.trailing_zeros())
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, node = &*entry.name, "the node's pods get no addresses");
+                        return;
+                    }
+                }
+            }
+        };
+        match Pool::new(&range) {
+            Ok(pool) => entry.pool = Some(pool),
+            Err(error) => {
+                tracing::error!(%error, node = &*entry.name, "the node's pods get no addresses")
+            }
+        }
+        entry.range = Some(range);
+    }
+
+    fn node_gone(&mut self, id: Id) {
+        let Some(entry) = self.nodes.remove(id) else {
+            return;
+        };
+        self.node_ids.remove(&entry.name);
+        if let Ok(ip) = entry.ip.parse::<Ipv4Addr>() {
+            self.node_addresses.release(ip.into());
+        }
+        if let Some(Ok((first, _))) = entry.range.as_deref().map(node::parse_cidr) {
+            self.pod_ranges.release(first);
+        }
+        // Its pods are left as they are: collecting them is the cluster's business.
+        for pod in entry.pods {
+            self.forget(pod);
+        }
+    }
+
+    fn queue_node(&mut self, id: Id) {
+        let Some(entry) = self.nodes.get_mut(id) else {
+            return;
+        };
+        if !entry.busy && (entry.range_due || entry.register || entry.report || entry.untaint) {
+            entry.busy = true;
+            self.urgent.push_back(Due::Node(id));
+        }
+    }
+
+    pub(super) fn report_due(&mut self, id: Id, now: Millis) {
+        let Some(entry) = self.nodes.get_mut(id) else {
+            return;
+        };
+        entry.report = true;
+        self.timers
+            .at(now.plus(self.options.status_interval), Timer::Report(id));
+        self.queue_node(id);
+    }
+
+    pub(super) fn lease_due(&mut self, id: Id, _now: Millis) {
+        if self.nodes.get(id).is_some() {
+            self.urgent.push_back(Due::Lease(id));
+        }
+    }
+
+    pub(super) fn lease_write(&self, id: Id, now: Millis) -> Option<(Subject, Write)> {
+        let entry = self.nodes.get(id)?;
+        Some(if entry.leased {
+            let renewal = node::lease_renewal(&entry.name, now);
+            (
+                Subject::Lease(id),
+                Write::Merge(LEASES.into(), entry.name.to_string(), renewal),
+            )
+        } else {
+            (
+                Subject::LeaseCreate(id),
+                Write::Create(LEASES.into(), node::lease(&entry.name, &entry.uid, now)),
+            )
+        })
+    }
+
+    pub(super) fn create_write(&self, index: u32, now: Millis) -> Option<(Subject, Write)> {
+        let it = self.missing.get(index as usize)?;
+        let group = self.options.groups.get(it.group)?;
+        let body = node::node(group, &it.name, &it.ip, &it.range, now);
+        Some((Subject::Create(index), Write::Create(NODES.into(), body)))
+    }
+
+    pub(super) fn node_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
+        let entry = self.nodes.get_mut(id)?;
+        let name = entry.name.to_string();
+        if entry.range_due {
+            let patch = json!({"spec": {"podCIDR": entry.range, "podCIDRs": [entry.range]}});
+            return Some((
+                Subject::NodeRange(id),
+                Write::Strategic(NODES.into(), name, None, patch),
+            ));
+        }
+        if entry.register {
+            if entry.capacity.is_empty() {
+                let usual = [
+                    ("cpu", "32"),
+                    ("memory", "128Gi"),
+                    ("ephemeral-storage", "200Gi"),
+                    ("pods", "110"),
+                ];
+                entry.capacity = usual
+                    .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                    .into();
+            }
+            let allocatable = if entry.allocatable.is_empty() {
+                &entry.capacity
+            } else {
+                &entry.allocatable
+            };
+            let status = node::node_status(
+                &name,
+                &entry.ip,
+                &entry.capacity,
+                allocatable,
+                &entry.conditions,
+                now,
+            );
+            let patch = json!({"status": status});
+            return Some((
+                Subject::NodeStatus(id),
+                Write::Strategic(NODES.into(), name, Some("status"), patch),
+            ));
+        }
+        if entry.report {
+            let patch = node::heartbeat(&entry.conditions, now);
+            return Some((
+                Subject::NodeStatus(id),
+                Write::Strategic(NODES.into(), name, Some("status"), patch),
+            ));
+        }
+        if entry.untaint {
+            // Taints are a list without a key, so it is written whole, on this version only.
+            let rest: Vec<&Taint> = entry
+                .taints
+                .iter()
+                .filter(|it| !LIFECYCLE_TAINTS.contains(&it.key.as_str()))
+                .collect();
+            let patch = json!({"metadata": {"resourceVersion": entry.resource_version}, "spec": {"taints": rest}});
+            return Some((
+                Subject::NodeTaints(id),
+                Write::Merge(NODES.into(), name, patch),
+            ));
+        }
+        entry.busy = false;
+        None
+    }
+
+    pub(super) fn node_answered(&mut self, subject: Subject, answer: &Answer, now: Millis) {
+        match subject {
+            Subject::Create(index) => {
+                // A conflict: it exists, though not labelled as ours, or the watch is yet to show it.
+                if let (Answer::Failed(_) | Answer::Missing, Some(it)) =
+                    (answer, self.missing.get_mut(index as usize))
+                {
+                    it.failures += 1;
+                    let wait = retry_after(&it.name, it.failures);
+                    self.timers.at(now.plus(wait), Timer::Create(index));
+                }
+            }
+            Subject::LeaseNamespace => self.lease_namespace_asked = false,
+            Subject::LeaseCreate(id) | Subject::Lease(id) => {
+                self.lease_answered(id, subject, answer, now)
+            }
+            Subject::NodeStatus(id) | Subject::NodeRange(id) | Subject::NodeTaints(id) => {
+                let Some(entry) = self.nodes.get_mut(id) else {
+                    return;
+                };
+                if *answer != Answer::Done {
+                    // After a conflict the watch brings the version to go by.
+                    entry.failures += 1;
+                    let wait = retry_after(&entry.name, entry.failures);
+                    self.timers.at(now.plus(wait), Timer::NodeWrite(id));
+                    return;
+                }
+                entry.failures = 0;
+                match subject {
+                    Subject::NodeRange(_) => entry.range_due = false,
+                    Subject::NodeTaints(_) => entry.untaint = false,
+                    _ => (entry.register, entry.report) = (false, false),
+                }
+                entry.busy = false;
+                self.queue_node(id);
+            }
+            Subject::PodStatus(_) | Subject::PodDelete(_) => {}
+        }
+    }
+
+    fn lease_answered(&mut self, id: Id, subject: Subject, answer: &Answer, now: Millis) {
+        let interval = self.options.lease_interval;
+        let Some(entry) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let creating = matches!(subject, Subject::LeaseCreate(_));
+        let wait = match answer {
+            Answer::Done => {
+                // The first renewals spread over the interval, the later ones keep the distance.
+                let wait = if creating {
+                    interval.mul_f64(Draw::new(0).word(&entry.name).unit())
+                } else {
+                    interval
+                };
+                (entry.leased, entry.lease_failures) = (true, 0);
+                wait
+            }
+            // It is there: renew it. It is not: create it.
+            Answer::Conflict if creating => {
+                entry.leased = true;
+                Duration::ZERO
+            }
+            Answer::Missing if !creating => {
+                entry.leased = false;
+                Duration::ZERO
+            }
+            other => {
+                entry.lease_failures += 1;
+                let wait = retry_after(&entry.name, entry.lease_failures).min(interval);
+                if creating && *other == Answer::Missing && !self.lease_namespace_asked {
+                    self.lease_namespace_asked = true;
+                    self.urgent.push_back(Due::LeaseNamespace);
+                }
+                wait
+            }
+        };
+        self.timers.at(now.plus(wait), Timer::Lease(id));
+    }
+}
+
+/// Addresses set aside for a node of so many pods: all of them, and as many again on their way out,
+/// within a /24 to a /16.
+fn range_size(pods: u32) -> u32 {
+    pods.saturating_add(3)
+        .next_power_of_two()
+        .clamp(256, 1 << 16)
+}
