@@ -700,7 +700,7 @@ fn live(seed: u64, met: &mut Met) {
     let templates: Vec<_> = (0..random.random_range(2..9))
         .map(|_| random_template(&mut random, size))
         .collect();
-    for step in 0..60 {
+    for step in 0..64 {
         match random.random_range(0..20) {
             0 => {
                 let name = format!("n{}", random.random_range(0..size + 2));
@@ -742,6 +742,10 @@ fn live(seed: u64, met: &mut Met) {
                         (serde_json::from_value(pod).expect("a pod"), node),
                     );
                 }
+            }
+            7 => {
+                let held = cluster.classify(&support::decode_pod(&templates[0]));
+                cluster.compact([held]);
             }
             _ => {
                 let mut pod = templates.choose(&mut random).expect("templates").clone();

@@ -82,8 +82,8 @@ pub enum Event {
     NodeLabels,
     NodeTaints,
     NodeAllocatable,
-    PodPlaced(GroupId),
-    PodRemoved(GroupId),
+    PodPlaced(ClassId),
+    PodRemoved(ClassId),
     Namespace,
     Claim,
 }
@@ -94,6 +94,9 @@ const SHAPE_PAYS_AFTER: u32 = 8;
 const MOST_SHAPE_RANKS: usize = 128;
 /// A shape's rank unused for this many decisions may be replaced.
 const RANK_IDLE: u64 = 4096;
+
+/// Classes made before the unused are looked for.
+const COMPACT_AFTER: usize = 4096;
 
 /// An index into [`Cluster::ranks`].
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +116,11 @@ pub struct Cluster {
     pub topology: Topology,
     pub counters: Counters,
     pub classes: Vec<Class>,
+    /// Slots of classes that no pod has any more.
+    free_classes: Vec<ClassId>,
+    /// Classes made since the last [`Cluster::compact`], and in use after it.
+    made: usize,
+    in_use: usize,
     class_ids: FxHashMap<Arc<Request>, ClassId>,
     pub placements: Vec<PlacementState>,
     placement_ids: FxHashMap<Placement, u32>,
@@ -396,11 +404,73 @@ impl Cluster {
             return *id;
         }
         let request = Arc::new(request);
-        let id = ClassId(index(self.classes.len()));
         let class = self.resolve(request.clone());
-        self.classes.push(class);
+        let id = match self.free_classes.pop() {
+            Some(id) => {
+                self.classes[id.0 as usize] = class;
+                id
+            }
+            None => {
+                self.classes.push(class);
+                ClassId(index(self.classes.len() - 1))
+            }
+        };
         self.class_ids.insert(request, id);
+        self.made += 1;
         id
+    }
+
+    /// Whether so many classes were made that those without pods are worth dropping.
+    #[must_use]
+    pub fn wants_compaction(&self) -> bool {
+        self.made > self.in_use.max(COMPACT_AFTER)
+    }
+
+    /// Drops classes that no placed pod has and that are not `held`, with all that was derived from them. Classes in
+    /// use keep their ids; ids of classes in [`Cluster::events`] may become void, so events are to be taken before.
+    pub fn compact(&mut self, held: impl IntoIterator<Item = ClassId>) {
+        let mut live = vec![false; self.classes.len()];
+        for class in held.into_iter().chain(self.pods.values().map(|p| p.class)) {
+            live[class.0 as usize] = true;
+        }
+        self.events.clear();
+        self.counters.clear();
+        self.placements.clear();
+        self.placement_ids.clear();
+        self.shapes.clear();
+        self.shape_ids.clear();
+        self.ranks.clear();
+        self.rank_ids.clear();
+        self.shape_ranks.clear();
+        self.class_ids.clear();
+        self.free_classes.clear();
+        for (at, live) in live.iter().enumerate() {
+            let id = ClassId(index(at));
+            if *live {
+                let request = self.classes[at].request.clone();
+                self.classes[at] = self.resolve(request.clone());
+                self.class_ids.insert(request, id);
+            } else {
+                self.free_classes.push(id);
+            }
+        }
+        for placed in self.pods.values() {
+            let class = &self.classes[placed.class.0 as usize];
+            self.counters
+                .place(class.group, placed.node.0, &self.topology);
+            for (carrier, forbids, weight) in &class.carries {
+                self.counters.carry(
+                    *carrier,
+                    placed.node.0,
+                    *forbids,
+                    *weight,
+                    1,
+                    &self.topology,
+                );
+            }
+        }
+        self.made = 0;
+        self.in_use = self.class_ids.len();
     }
 
     fn resolve(&mut self, request: Arc<Request>) -> Class {
@@ -595,6 +665,25 @@ impl Cluster {
         id
     }
 
+    /// A pod was seen bound to a node. What can change of it there (labels, resources, its going away) is compared
+    /// first: most updates of running pods change nothing here.
+    pub fn observe(&mut self, pod: &object::Pod, node_name: &str) {
+        if let Some(placed) = self.placed(pod.uid()) {
+            let request = self.classes[placed.class.0 as usize].request.clone();
+            let same = self.node_name(placed.node) == node_name
+                && request.group.terminating == pod.metadata.deletion_timestamp.is_some()
+                && request.group.labels == self.compiler.pod_labels(pod.metadata.labels.as_ref())
+                && request.shape == self.compiler.shape(pod);
+            if same {
+                return;
+            }
+        }
+        // Spread constraints bind only the pod that is being placed, so defaults no longer matter.
+        let request = self.compiler.compile(pod, None);
+        let class = self.class(request);
+        self.place(&pod.uid().into(), class, node_name);
+    }
+
     /// A pod is on a node: seen bound, or assumed. A pod already placed so is left alone.
     pub fn place(&mut self, uid: &Arc<str>, class: ClassId, node_name: &str) {
         let name = self.compiler.symbols.intern(node_name);
@@ -618,7 +707,7 @@ impl Cluster {
             self.counters
                 .carry(*carrier, node.0, *forbids, *weight, 1, &self.topology);
         }
-        self.events.push(Event::PodPlaced(class.group));
+        self.events.push(Event::PodPlaced(placed.class));
         self.touch(node.0);
         // Only now: the pod may have been the last of a node that is gone, on which it stays.
         if let Some(old) = old {
@@ -649,23 +738,35 @@ impl Cluster {
                 &self.topology,
             );
         }
-        self.events.push(Event::PodRemoved(class.group));
+        self.events.push(Event::PodRemoved(placed.class));
         self.touch(placed.node.0);
         Some(placed)
     }
 
-    /// Whether pods of the group coming or going may change where the class fits.
+    /// Whether a pod of class `other` coming or going may change where `class` fits.
     #[must_use]
-    pub fn concerns(&self, class: ClassId, group: GroupId) -> bool {
-        let class = &self.classes[class.0 as usize];
-        let matchers = &self.counters.groups[group.0 as usize].matchers;
+    pub fn concerns(&self, class: ClassId, other: ClassId) -> bool {
+        let (class, other) = (
+            &self.classes[class.0 as usize],
+            &self.classes[other.0 as usize],
+        );
+        let matchers = &self.counters.groups[other.group.0 as usize].matchers;
         if class.watches.iter().any(|m| matchers.contains(m)) {
             return true;
         }
-        // The other side: pods whose own anti-affinity keeps this class away.
+        // The other side: anti-affinity that the other pod carries against this class.
         let own = &self.counters.groups[class.group.0 as usize].matchers;
-        own.iter()
-            .any(|m| !self.counters.matchers[m.0 as usize].carriers.is_empty())
+        other
+            .carries
+            .iter()
+            .filter(|(_, forbids, _)| *forbids)
+            .any(|(carrier, ..)| {
+                own.iter().any(|m| {
+                    self.counters.matchers[m.0 as usize]
+                        .carriers
+                        .contains(carrier)
+                })
+            })
     }
 
     /// The group of a class.

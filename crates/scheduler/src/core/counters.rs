@@ -250,6 +250,14 @@ impl Counters {
             })
     }
 
+    /// Forgets everything but namespaces.
+    pub fn clear(&mut self) {
+        *self = Self {
+            namespaces: std::mem::take(&mut self.namespaces),
+            ..Self::default()
+        };
+    }
+
     /// Whether a pod of the group would be counted by the matcher.
     #[must_use]
     pub fn would_match(&self, matcher: MatcherId, group: &GroupKey, symbols: &Symbols) -> bool {

@@ -332,12 +332,12 @@ fn helps(event: Event, class: ClassId, diagnosis: &Diagnosis, cluster: &Cluster)
             around(r) || matches!(r, Reason::UntoleratedTaint | Reason::NodeUnschedulable)
         }),
         Event::NodeAllocatable => diagnosis.any(room),
-        Event::PodPlaced(group) => {
+        Event::PodPlaced(other) => {
             diagnosis.any(|r| matches!(r, Reason::Spread | Reason::Affinity))
-                && cluster.concerns(class, group)
+                && cluster.concerns(class, other)
         }
-        Event::PodRemoved(group) => {
-            diagnosis.any(room) || diagnosis.any(around) && cluster.concerns(class, group)
+        Event::PodRemoved(other) => {
+            diagnosis.any(room) || diagnosis.any(around) && cluster.concerns(class, other)
         }
         Event::Namespace => diagnosis.any(around),
         Event::Claim => diagnosis.any(claim),

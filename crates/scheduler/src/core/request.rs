@@ -466,7 +466,7 @@ impl Compiler {
 
     /// Effective request, by the rules of Kubernetes' resource helpers: sidecars run beside everything after them,
     /// other init containers one at a time before the rest; pod-level requests replace the sum; overhead is added.
-    fn shape(&mut self, pod: &Pod) -> Shape {
+    pub fn shape(&mut self, pod: &Pod) -> Shape {
         let spec = &pod.spec;
         let pod_level = spec.resources.as_ref().map(|r| &r.requests);
         let mut total = Tally::default();

@@ -165,6 +165,9 @@ impl Driver {
             self.wake(now);
         }
         self.start_reports();
+        if self.cluster.wants_compaction() {
+            self.cluster.compact(self.pending.values().map(|p| p.class));
+        }
         if std::mem::take(&mut self.cluster.compiler.unique_asked) {
             tracing::info!(
                 "a selector asks for a label that is unique to each pod; listing pods anew"
@@ -481,11 +484,9 @@ impl Driver {
             return;
         }
         if let Some(node) = pod.node() {
-            let class = self.cluster.classify(pod);
-            let uid: Arc<str> = uid.into();
-            self.cluster.place(&uid, class, node);
-            self.queue.forget(&uid);
-            self.pending.remove(&uid);
+            self.cluster.observe(pod, node);
+            self.queue.forget(uid);
+            self.pending.remove(uid);
             return;
         }
         if self.pending.get(uid).is_some_and(|p| p.decided) {

@@ -1,0 +1,293 @@
+//! The whole scheduler against the embedded API server, through the Kubernetes API alone.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::allow_attributes,
+    reason = "helpers of tests are not seen as tests"
+)]
+
+mod support;
+
+use gantry_apiserver::{Config, Server};
+use gantry_scheduler::Options;
+use gantry_store::Store;
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A cluster of one API server, and a scheduler that can be stopped and started.
+struct World {
+    server: Server,
+    client: Client,
+    scheduler: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let config = Config {
+            disabled_admission: vec!["ServiceAccount".to_owned()],
+            ..Config::default()
+        };
+        let server = Server::start(config, Store::in_memory(gantry_store::Options::default()))
+            .await
+            .expect("starts");
+        let client = server.client();
+        let namespace =
+            serde_json::from_value(json!({"metadata": {"name": "shop"}})).expect("a namespace");
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("created");
+        let mut world = Self {
+            server,
+            client,
+            scheduler: None,
+        };
+        world.start();
+        world
+    }
+
+    fn start(&mut self) {
+        let stop = CancellationToken::new();
+        let (client, token) = (self.client.clone(), stop.clone());
+        let run = tokio::spawn(async move {
+            gantry_scheduler::run(client, Options::default(), token)
+                .await
+                .expect("ends without an error");
+        });
+        self.scheduler = Some((stop, run));
+    }
+
+    async fn stop(&mut self) {
+        let (stop, run) = self.scheduler.take().expect("runs");
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), run)
+            .await
+            .expect("stops quickly")
+            .expect("without panic");
+    }
+
+    async fn end(mut self) {
+        self.stop().await;
+        self.server.shutdown().await;
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), "shop")
+    }
+
+    async fn node(&self, name: &str, over: &Value) {
+        let nodes = Api::<Node>::all(self.client.clone());
+        let node = support::node(name, "a", over);
+        let status = json!({"status": node["status"]});
+        let node = serde_json::from_value(node).expect("a node");
+        nodes
+            .create(&PostParams::default(), &node)
+            .await
+            .expect("node created");
+        let patch = Patch::Merge(&status);
+        nodes
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await
+            .expect("node status written");
+    }
+
+    async fn pod(&self, name: &str, over: &Value) {
+        let mut pod = support::pod(
+            name,
+            &json!({"spec": {"containers": [{"name": "c", "image": "i", "resources":
+            {"requests": {"cpu": "1", "memory": "512Mi"}}}]}}),
+        );
+        support::merge(&mut pod, over);
+        pod["metadata"]["namespace"] = json!("shop");
+        pod["metadata"]
+            .as_object_mut()
+            .expect("an object")
+            .remove("uid");
+        let pod = serde_json::from_value(pod).expect("a pod");
+        self.pods()
+            .create(&PostParams::default(), &pod)
+            .await
+            .expect("pod created");
+    }
+
+    /// Waits until a pod is as wanted.
+    async fn until<T>(&self, name: &str, what: &str, wanted: impl Fn(&Pod) -> Option<T>) -> T {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let pod = self.pods().get(name).await.expect("the pod");
+            if let Some(found) = wanted(&pod) {
+                return found;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{name} is not {what}: {pod:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn bound(&self, name: &str) -> String {
+        self.until(name, "bound", |pod| pod.spec.as_ref()?.node_name.clone())
+            .await
+    }
+
+    async fn refused(&self, name: &str) -> String {
+        self.until(name, "refused", |pod| {
+            let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+            let condition = conditions
+                .iter()
+                .find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+            (condition.reason.as_deref() == Some("Unschedulable"))
+                .then(|| condition.message.clone())?
+        })
+        .await
+    }
+
+    /// Waits for an event about a pod and returns its message.
+    async fn event(&self, pod: &str, reason: &str) -> String {
+        let events = Api::<Event>::namespaced(self.client.clone(), "shop");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let list = events.list(&ListParams::default()).await.expect("events");
+            let found = list.items.into_iter().find(|e| {
+                e.involved_object.name.as_deref() == Some(pod)
+                    && e.reason.as_deref() == Some(reason)
+            });
+            if let Some(event) = found {
+                return event.message.unwrap_or_default();
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "no event {reason} for {pod}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_are_bound_and_told_so() {
+    let world = World::new().await;
+    world.node("n1", &json!({})).await;
+    world.pod("p1", &json!({})).await;
+    assert_eq!(world.bound("p1").await, "n1");
+    assert_eq!(
+        world.event("p1", "Scheduled").await,
+        "Successfully assigned shop/p1 to n1"
+    );
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_fits_nowhere_waits_for_a_node_and_for_room() {
+    let world = World::new().await;
+    world.pod("p1", &json!({})).await;
+    assert_eq!(
+        world.refused("p1").await,
+        "no nodes available to schedule pods"
+    );
+    world
+        .node("n1", &json!({"status": {"allocatable": {"cpu": "1"}}}))
+        .await;
+    assert_eq!(world.bound("p1").await, "n1");
+    // Full now: the next one waits until the first is gone.
+    world.pod("p2", &json!({})).await;
+    let message = world.refused("p2").await;
+    let want = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption \
+                victims found for incoming pod.";
+    assert_eq!(message, want);
+    assert_eq!(world.event("p2", "FailedScheduling").await, want);
+    world
+        .pods()
+        .delete("p1", &DeleteParams::default().grace_period(0))
+        .await
+        .expect("deleted");
+    assert_eq!(world.bound("p2").await, "n1");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gated_pods_and_those_of_other_schedulers_are_left_alone() {
+    let world = World::new().await;
+    world.node("n1", &json!({})).await;
+    world
+        .pod("other", &json!({"spec": {"schedulerName": "another"}}))
+        .await;
+    world
+        .pod(
+            "gated",
+            &json!({"spec": {"schedulingGates": [{"name": "example.com/wait"}]}}),
+        )
+        .await;
+    // Made last and bound first: the scheduler has passed over both.
+    world.pod("plain", &json!({})).await;
+    world.bound("plain").await;
+    for name in ["other", "gated"] {
+        let pod = world.pods().get(name).await.expect("the pod");
+        assert_eq!(pod.spec.and_then(|s| s.node_name), None, "{name}");
+    }
+    let open = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
+    world
+        .pods()
+        .patch("gated", &PatchParams::default(), &open)
+        .await
+        .expect("gate removed");
+    assert_eq!(world.bound("gated").await, "n1");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_scheduler_knows_what_is_placed() {
+    let mut world = World::new().await;
+    world
+        .node("n1", &json!({"status": {"allocatable": {"cpu": "3"}}}))
+        .await;
+    for name in ["p1", "p2"] {
+        world.pod(name, &json!({})).await;
+        world.bound(name).await;
+    }
+    world.stop().await;
+    world.pod("p3", &json!({})).await;
+    world.pod("p4", &json!({})).await;
+    world.start();
+    // One more fits, and no more than one.
+    assert_eq!(world.bound("p3").await, "n1");
+    assert!(world.refused("p4").await.contains("1 Insufficient cpu"));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_pods_never_overfills_a_node() {
+    let world = World::new().await;
+    for i in 0..10 {
+        world
+            .node(
+                &format!("n{i}"),
+                &json!({"status": {"allocatable": {"cpu": "5"}}}),
+            )
+            .await;
+    }
+    for i in 0..50 {
+        world.pod(&format!("p{i}"), &json!({})).await;
+    }
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for i in 0..50 {
+        *counts
+            .entry(world.bound(&format!("p{i}")).await)
+            .or_default() += 1;
+    }
+    assert!(
+        counts.len() == 10 && counts.values().all(|pods| *pods == 5),
+        "{counts:?}"
+    );
+    world.end().await;
+}
