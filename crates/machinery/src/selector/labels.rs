@@ -648,7 +648,7 @@ mod tests {
         let selector = json!({"matchLabels": {"a": "1"}, "matchExpressions": [
             {"key": "b", "operator": "NotIn", "values": ["x"]}, {"key": "c", "operator": "Exists"}]});
         let selector = Labels::from_label_selector(&selector).unwrap();
-        assert_eq!(selector.to_string(), "a in (1),b notin (x),c");
+        assert_eq!(selector.to_string(), "a=1,b notin (x),c");
         assert!(selector.matches(json!({"a": "1", "c": ""})));
         assert!(
             Labels::from_label_selector(&json!({}))
