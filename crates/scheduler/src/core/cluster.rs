@@ -283,7 +283,11 @@ impl Cluster {
             .counters
             .namespace(symbol, labels, &self.topology, &self.compiler.symbols)
         {
-            for class in self.classes.iter_mut().filter(|c| !c.affinity.is_empty()) {
+            for id in self.class_ids.values() {
+                let class = &mut self.classes[id.0 as usize];
+                if class.affinity.is_empty() {
+                    continue;
+                }
                 let matcher = self.counters.counters[class.affinity[0].0 as usize].matcher;
                 class.own_affinity = self.counters.would_match(
                     matcher,
