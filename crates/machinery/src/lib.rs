@@ -15,4 +15,5 @@ pub mod schema;
 pub mod selector;
 pub mod shape;
 pub mod status;
+pub mod table;
 pub mod validation;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     defaults,
-    schema::{self, Kind, Link, Schema},
+    schema::{self, Kind, Link, Schema, TypeId},
 };
 
 /// How a field is written when it is empty.
@@ -224,9 +224,17 @@ fn build(name: &str, schema: &Schema, row: &str, ids: &FxHashMap<String, StructI
     }
 }
 
+/// The built-in type a field refers to, be it through a copy that refines it.
+fn type_of(link: &Link) -> Option<TypeId> {
+    match link {
+        Link::Builtin(id) => Some(*id),
+        Link::Owned(schema) => schema.refines,
+    }
+}
+
 fn shape_of(link: &Link, ids: &FxHashMap<String, StructId>) -> Shape {
-    if let Link::Builtin(id) = link {
-        let name = schema::type_name(*id);
+    if let Some(id) = type_of(link) {
+        let name = schema::type_name(id);
         match last(name) {
             "Quantity" => return Shape::Scalar(Scalar::Quantity),
             "Time" => return Shape::Scalar(Scalar::Time),
@@ -248,7 +256,7 @@ fn shape_of(link: &Link, ids: &FxHashMap<String, StructId>) -> Shape {
     };
     match schema.kind {
         Kind::Object if schema.additional.is_some() => Shape::Map(inner(&schema.additional)),
-        Kind::Object => owned_struct(schema, ids),
+        Kind::Object => Shape::Scalar(Scalar::Any),
         Kind::Array => Shape::List(inner(&schema.items)),
         Kind::String if schema.format.as_deref() == Some("byte") => Shape::Scalar(Scalar::Bytes),
         Kind::String => Shape::Scalar(Scalar::String),
@@ -261,22 +269,6 @@ fn shape_of(link: &Link, ids: &FxHashMap<String, StructId>) -> Shape {
     }
 }
 
-/// A field that refines the type it refers to carries a copy of its schema: the same type is found
-/// again by its fields.
-fn owned_struct(schema: &Schema, ids: &FxHashMap<String, StructId>) -> Shape {
-    schema::builtin_types()
-        .find(|(name, s)| {
-            s.kind == Kind::Object
-                && !s.properties.is_empty()
-                && ids.contains_key(*name)
-                && s.properties.len() == schema.properties.len()
-                && s.required == schema.required
-                && s.properties.keys().eq(schema.properties.keys())
-        })
-        .and_then(|(name, _)| ids.get(name))
-        .map_or(Shape::Scalar(Scalar::Any), |id| Shape::Struct(*id))
-}
-
 fn go_type_of(shape: &Shape, link: &Link) -> String {
     let of = |inner: &Option<Link>, shape: &Shape| {
         inner
@@ -284,13 +276,13 @@ fn go_type_of(shape: &Shape, link: &Link) -> String {
             .map_or_else(String::new, |l| go_type_of(shape, l))
     };
     match shape {
-        Shape::Struct(_) => match link {
-            Link::Builtin(id) => {
-                let mut parts = schema::type_name(*id).rsplit('.');
+        Shape::Struct(_) => match type_of(link) {
+            Some(id) => {
+                let mut parts = schema::type_name(id).rsplit('.');
                 let (name, version) = (parts.next(), parts.next());
                 format!("{}.{}", version.unwrap_or("v1"), name.unwrap_or(""))
             }
-            Link::Owned(_) => "struct".into(),
+            None => "struct".into(),
         },
         Shape::Map(inner) => format!("map[string]{}", of(&link.get().additional, inner)),
         Shape::List(inner) => format!("[]{}", of(&link.get().items, inner)),

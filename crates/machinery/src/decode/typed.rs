@@ -4,7 +4,7 @@
 use base64::Engine;
 use serde_json::{Map, Value};
 
-use super::time;
+use super::time::{micro_time, time};
 use crate::{
     path::Path,
     quantity::Quantity,
@@ -232,10 +232,10 @@ fn scalar(
         }
         (Scalar::Quantity, other) => *value = Value::String(quantity(&other.to_string())?),
         (Scalar::Time, Value::String(text)) => {
-            *value = Value::String(time::time(text).map_err(Abort)?);
+            *value = Value::String(time(text).map_err(Abort)?);
         }
         (Scalar::MicroTime, Value::String(text)) => {
-            *value = Value::String(time::micro_time(text).map_err(Abort)?);
+            *value = Value::String(micro_time(text).map_err(Abort)?);
         }
         (_, other) => findings.wrong(place, kind(other)),
     }

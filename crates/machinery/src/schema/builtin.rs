@@ -190,7 +190,9 @@ fn link(node: &Value, ids: &HashMap<&str, TypeId>, all: &Definitions) -> Link {
         (_, Some(Value::Object(refined))) => {
             let mut refined = refined.clone();
             refined.extend(node.as_object().cloned().unwrap_or_default());
-            Link::Owned(Box::new(parse(&Value::Object(refined), ids, all)))
+            let mut schema = parse(&Value::Object(refined), ids, all);
+            schema.refines = ids.get(target).copied();
+            Link::Owned(Box::new(schema))
         }
         _ => Link::Owned(Box::default()),
     }

@@ -79,6 +79,8 @@ pub struct Schema {
     pub preserve_unknown: bool,
     /// `x-kubernetes-embedded-resource`: apiVersion, kind and metadata are implied.
     pub embedded_resource: bool,
+    /// The built-in type whose facts a field refines and so carries a copy of.
+    pub refines: Option<TypeId>,
     pub nullable: bool,
     pub default: Option<Value>,
     pub description: Option<String>,

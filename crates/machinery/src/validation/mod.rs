@@ -6,7 +6,7 @@
 mod errors;
 mod metadata;
 pub mod names;
-mod value;
+pub(crate) mod value;
 
 use serde_json::Value;
 
