@@ -13,7 +13,7 @@ use crate::{
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
 use rustc_hash::FxHashSet;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 const NODES: &str = "/api/v1/nodes";
@@ -159,11 +159,21 @@ impl World {
         };
         entry.epoch = epoch;
         entry.resource_version = metadata.resource_version.unwrap_or_default();
-        if entry.allocatable != status.allocatable {
-            entry.room.offer(&status.allocatable);
-            entry.allocatable = status.allocatable;
+        // What the node will report once it is registered holds from now on: pods may be bound already.
+        entry.capacity = if status.capacity.is_empty() {
+            usual_capacity()
+        } else {
+            status.capacity
+        };
+        let allocatable = if status.allocatable.is_empty() {
+            entry.capacity.clone()
+        } else {
+            status.allocatable
+        };
+        if entry.allocatable != allocatable {
+            entry.room.offer(&allocatable);
+            entry.allocatable = allocatable;
         }
-        entry.capacity = status.capacity;
         let ready = status
             .conditions
             .iter()
@@ -351,27 +361,11 @@ impl World {
             ));
         }
         if entry.register {
-            if entry.capacity.is_empty() {
-                let usual = [
-                    ("cpu", "32"),
-                    ("memory", "128Gi"),
-                    ("ephemeral-storage", "200Gi"),
-                    ("pods", "110"),
-                ];
-                entry.capacity = usual
-                    .map(|(name, text)| (name.to_owned(), text.to_owned()))
-                    .into();
-            }
-            let allocatable = if entry.allocatable.is_empty() {
-                &entry.capacity
-            } else {
-                &entry.allocatable
-            };
             let status = node::node_status(
                 &name,
                 &entry.ip,
                 &entry.capacity,
-                allocatable,
+                &entry.allocatable,
                 &entry.conditions,
                 now,
             );
@@ -395,7 +389,15 @@ impl World {
                 .iter()
                 .filter(|it| !LIFECYCLE_TAINTS.contains(&it.key.as_str()))
                 .collect();
-            let patch = json!({"metadata": {"resourceVersion": entry.resource_version}, "spec": {"taints": rest}});
+            let taints = if rest.is_empty() {
+                Value::Null
+            } else {
+                json!(rest)
+            };
+            let patch = json!({
+                "metadata": {"resourceVersion": entry.resource_version},
+                "spec": {"taints": taints},
+            });
             return Some((
                 Subject::NodeTaints(id),
                 Write::Merge(NODES.into(), name, patch),
@@ -483,6 +485,18 @@ impl World {
         };
         self.timers.at(now.plus(wait), Timer::Lease(id));
     }
+}
+
+/// Of a node that was created without a word about its size.
+fn usual_capacity() -> BTreeMap<String, String> {
+    [
+        ("cpu", "32"),
+        ("memory", "128Gi"),
+        ("ephemeral-storage", "200Gi"),
+        ("pods", "110"),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.to_owned()))
+    .into()
 }
 
 /// Addresses set aside for a node of so many pods: all of them, and as many again on their way out,
