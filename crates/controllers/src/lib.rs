@@ -1,1 +1,130 @@
-//! Workload controllers: what an API server needs to be a cluster
+//! Workload controllers: what an API server needs to be a cluster.
+//!
+//! Each controller is a planner (pure: the world in, actions out) and a shell (watches, carries the
+//! actions out, writes status). They speak only the Kubernetes API, so they run beside any API
+//! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
+//! 1.36, and each module names what it leaves out.
+//!
+//! Work is in proportion to change: one shared watch a kind feeds an indexed cache
+//! ([`runtime::informer`]), an event costs a look-up or two, and keyed queues ([`runtime::queue`])
+//! fold events that come together into one sync.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub mod deployment;
+pub mod hash;
+pub mod model;
+pub mod ownership;
+pub mod replicaset;
+pub mod runtime;
+pub mod selector;
+pub mod statefulset;
+
+use runtime::{Api, Context, Informers, Recorder};
+
+macro_rules! controllers {
+    ($($name:ident = $text:literal, $start:path;)*) => {
+        /// The controllers of this crate, under the names that kube-controller-manager gives them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Name {
+            $($name,)*
+        }
+
+        impl Name {
+            pub const ALL: &[Name] = &[$(Name::$name,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Name::$name => $text,)*
+                }
+            }
+        }
+
+        fn start(name: Name, context: &Context, options: &Options, starts: &mut Vec<Start>) {
+            match name {
+                $(Name::$name => starts.push(Box::new($start(context, options.workers))),)*
+            }
+        }
+    };
+}
+
+type Start = Box<dyn FnOnce(&mut JoinSet<()>) + Send>;
+
+controllers! {
+    StatefulSet = "statefulset-controller", statefulset::start;
+    Deployment = "deployment-controller", deployment::start;
+    ReplicaSet = "replicaset-controller", replicaset::start_replica_sets;
+    ReplicationController = "replicationcontroller-controller", replicaset::start_replication_controllers;
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub controllers: BTreeSet<Name>,
+    /// Objects of one kind that are worked on side by side.
+    pub workers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            controllers: Name::ALL.iter().copied().collect(),
+            workers: 8,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A task of a controller ended by a panic: a bug in it.
+    #[error("run controllers: a task panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// Runs the controllers until `stop` is cancelled. An API server that is away, or not yet there, is
+/// waited for.
+pub async fn run(
+    client: kube::Client,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    // The tasks of this run end with it, even if only because one of them has panicked.
+    let stop = stop.child_token();
+    let _ends_with_this = stop.clone().drop_guard();
+    let api = Api::new(client);
+    let (recorder, write_events) = Recorder::new(api.clone(), stop.clone());
+    let informers = Arc::new(Informers::default());
+    let context = Context {
+        api: api.clone(),
+        informers: informers.clone(),
+        recorder,
+        stop: stop.clone(),
+    };
+    let mut starts = Vec::new();
+    for name in &options.controllers {
+        start(*name, &context, &options, &mut starts);
+    }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(write_events);
+    informers.spawn(&api, &mut tasks, &stop);
+    if informers.wait_synced(&stop).await {
+        tracing::info!(
+            controllers = options.controllers.len(),
+            "caches are filled; controllers start"
+        );
+        for start in starts {
+            start(&mut tasks);
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Err(error) if error.is_panic() => return Err(Error::Panicked(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

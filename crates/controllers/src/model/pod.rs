@@ -1,0 +1,345 @@
+//! A pod as controllers see it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::meta::nullable;
+use super::{Kind, Labels, Meta, PODS, Watched};
+
+/// Weighs a pod against its siblings when a ReplicaSet shrinks.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// `status.phase`; `None` is a pod whose status nobody has written yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
+pub enum Phase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+    #[default]
+    #[serde(other)]
+    None,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "Wire")]
+pub struct Pod {
+    pub meta: Meta,
+    pub phase: Phase,
+    /// The Ready condition is True.
+    pub ready: bool,
+    /// When the Ready condition last changed.
+    pub ready_since: Option<Timestamp>,
+    /// The Ready condition is there at all.
+    pub has_ready: bool,
+    pub node: Option<Arc<str>>,
+    pub ips: Vec<IpAddr>,
+    pub hostname: Box<str>,
+    pub subdomain: Box<str>,
+    pub host_network: bool,
+    /// The most restarts that one of its containers has had.
+    pub restarts: i32,
+    /// The sum over its containers.
+    pub restarts_total: i32,
+    /// Container ports that have a name, by which a Service may target them.
+    pub named_ports: Box<[NamedPort]>,
+    /// Claims it mounts: volume name and claim name.
+    pub claims: Box<[(Box<str>, Box<str>)]>,
+    pub tolerations: Box<[Toleration]>,
+    /// `status.reason`, such as `Evicted` or `NodeLost`.
+    pub reason: Box<str>,
+    /// The DisruptionTarget condition is True: the pod is about to be terminated by a disruption.
+    pub disrupted: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedPort {
+    #[serde(default)]
+    pub name: Box<str>,
+    pub container_port: i32,
+    #[serde(default = "tcp")]
+    pub protocol: Box<str>,
+}
+
+fn tcp() -> Box<str> {
+    "TCP".into()
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Toleration {
+    #[serde(deserialize_with = "nullable")]
+    pub key: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub operator: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub value: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub effect: Box<str>,
+    pub toleration_seconds: Option<i64>,
+}
+
+impl Toleration {
+    /// Whether it lets a pod stand on a node with this taint (the rule of the core API's
+    /// `Toleration.ToleratesTaint`).
+    pub fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+        (self.effect.is_empty() || &*self.effect == effect)
+            && (self.key.is_empty() || &*self.key == key)
+            && match &*self.operator {
+                "Exists" => true,
+                "" | "Equal" => &*self.value == value && !self.key.is_empty(),
+                _ => false,
+            }
+    }
+}
+
+impl Pod {
+    pub fn terminating(&self) -> bool {
+        self.meta.deleted.is_some()
+    }
+
+    pub fn finished(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Neither finished nor being deleted.
+    pub fn active(&self) -> bool {
+        !self.finished() && !self.terminating()
+    }
+
+    /// Ready for at least `min_ready_seconds`.
+    pub fn available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+        self.ready
+            && (min_ready_seconds <= 0
+                || self.ready_since.is_some_and(|since| {
+                    now.as_second() - since.as_second() >= i64::from(min_ready_seconds)
+                }))
+    }
+}
+
+impl Watched for Pod {
+    const KIND: Kind = PODS;
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn index(&self, put: &mut dyn FnMut(Arc<str>)) {
+        match self.meta.controller() {
+            Some(owner) => put(owner.uid.clone()),
+            None => put(super::orphan_index(&self.meta.namespace)),
+        }
+        if let Some(node) = &self.node {
+            put(node_index(node));
+        }
+    }
+}
+
+/// Index value of the pods bound to a node.
+pub fn node_index(node: &str) -> Arc<str> {
+    format!("//{node}").into()
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: Meta,
+    #[serde(default)]
+    spec: WireSpec,
+    #[serde(default)]
+    status: WireStatus,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireSpec {
+    node_name: Option<Arc<str>>,
+    #[serde(deserialize_with = "nullable")]
+    hostname: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    subdomain: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    host_network: bool,
+    #[serde(deserialize_with = "nullable")]
+    containers: Vec<WireContainer>,
+    #[serde(deserialize_with = "nullable")]
+    init_containers: Vec<WireContainer>,
+    #[serde(deserialize_with = "nullable")]
+    volumes: Vec<WireVolume>,
+    #[serde(deserialize_with = "nullable")]
+    tolerations: Vec<Toleration>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireContainer {
+    #[serde(deserialize_with = "nullable")]
+    ports: Vec<NamedPort>,
+    restart_policy: Option<Box<str>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireVolume {
+    name: Box<str>,
+    persistent_volume_claim: Option<WireClaim>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireClaim {
+    claim_name: Box<str>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireStatus {
+    #[serde(deserialize_with = "nullable")]
+    phase: Phase,
+    #[serde(deserialize_with = "nullable")]
+    conditions: Vec<WireCondition>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<Box<str>>,
+    #[serde(rename = "podIPs", deserialize_with = "nullable")]
+    pod_ips: Vec<WireIp>,
+    #[serde(deserialize_with = "nullable")]
+    container_statuses: Vec<WireContainerStatus>,
+    #[serde(deserialize_with = "nullable")]
+    reason: Box<str>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireIp {
+    ip: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireCondition {
+    #[serde(rename = "type", default)]
+    kind: Box<str>,
+    #[serde(default)]
+    status: Box<str>,
+    last_transition_time: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireContainerStatus {
+    #[serde(default)]
+    restart_count: i32,
+}
+
+impl From<Wire> for Pod {
+    fn from(wire: Wire) -> Self {
+        let Wire {
+            metadata: mut meta,
+            spec,
+            status,
+        } = wire;
+        // Of a pod's annotations, which may be large, one is read.
+        meta.annotations = meta
+            .annotations
+            .get(DELETION_COST)
+            .map(|cost| [(DELETION_COST, cost)].into_iter().collect())
+            .unwrap_or_else(Labels::default);
+        let condition = |kind: &str| status.conditions.iter().find(|c| &*c.kind == kind);
+        let ready = condition("Ready");
+        let mut ips: Vec<IpAddr> = status
+            .pod_ips
+            .iter()
+            .filter_map(|ip| ip.ip.parse().ok())
+            .collect();
+        if ips.is_empty() {
+            ips.extend(
+                status
+                    .pod_ip
+                    .as_deref()
+                    .and_then(|ip| ip.parse::<IpAddr>().ok()),
+            );
+        }
+        let sidecars = spec
+            .init_containers
+            .into_iter()
+            .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        Pod {
+            phase: status.phase,
+            ready: ready.is_some_and(|c| &*c.status == "True"),
+            ready_since: ready.and_then(|c| c.last_transition_time),
+            has_ready: ready.is_some(),
+            node: spec.node_name.filter(|n| !n.is_empty()),
+            ips,
+            hostname: spec.hostname,
+            subdomain: spec.subdomain,
+            host_network: spec.host_network,
+            restarts: status
+                .container_statuses
+                .iter()
+                .map(|c| c.restart_count)
+                .max()
+                .unwrap_or(0),
+            restarts_total: status
+                .container_statuses
+                .iter()
+                .map(|c| c.restart_count)
+                .sum(),
+            named_ports: spec
+                .containers
+                .into_iter()
+                .chain(sidecars)
+                .flat_map(|c| c.ports)
+                .filter(|p| !p.name.is_empty())
+                .collect(),
+            claims: spec
+                .volumes
+                .into_iter()
+                .filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name)))
+                .collect(),
+            tolerations: spec.tolerations.into(),
+            disrupted: condition("DisruptionTarget").is_some_and(|c| &*c.status == "True"),
+            reason: status.reason,
+            meta,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_decodes_to_what_rules_read() {
+        let pod: Pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "n", "uid": "u", "annotations": {"big": "x", DELETION_COST: "7"}},
+            "spec": {"nodeName": "node-1", "containers": [
+                {"name": "c", "image": "i", "ports": [{"containerPort": 80}, {"name": "http", "containerPort": 8080}]}],
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-a"}}, {"name": "x", "emptyDir": {}}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "containerStatuses": [{"restartCount": 2}, {"restartCount": 3}]},
+        }))
+        .unwrap();
+        assert!(pod.ready && pod.has_ready && pod.active());
+        assert_eq!((pod.restarts, pod.restarts_total), (3, 5));
+        assert_eq!(pod.named_ports.len(), 1);
+        assert_eq!(pod.meta.annotations.len(), 1);
+        assert_eq!(&*pod.claims[0].1, "data-a");
+        let now: Timestamp = "2026-01-01T00:00:09Z".parse().unwrap();
+        assert!(pod.available(9, now) && !pod.available(10, now));
+    }
+
+    #[test]
+    fn an_unknown_phase_is_no_phase() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {}, "status": {"phase": "Dreaming"}}))
+                .unwrap();
+        assert_eq!(pod.phase, Phase::None);
+    }
+}

@@ -1,0 +1,498 @@
+//! One shared watch a kind: a list, then a watch from the list's version, kept in an indexed cache.
+//!
+//! `kube::runtime::watcher` is not used because it decodes into `kube::Resource` types, whose full
+//! `ObjectMeta` (with `managedFields`) would be held or at least built for every pod.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{ListParams, VersionMatch, WatchParams};
+use kube::core::watch::WatchEvent;
+use parking_lot::RwLock;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{Api, ApiError};
+use crate::model::batch::Job;
+use crate::model::network::{Budget, EndpointSlice, Service};
+use crate::model::node::{Claim, ConfigMap, Lease, Namespace, Node, ServiceAccount};
+use crate::model::workload::{
+    DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
+};
+use crate::model::{Key, Pod, Watched};
+
+/// Objects a list request asks for at a time.
+const PAGE: u32 = 5000;
+/// Seconds after which the server ends a watch; between 5 and 10 minutes, as client-go asks.
+const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
+/// Shortest and longest wait before a failed list or watch is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// Called in event order with what was there before and what is there now.
+pub type Handler<T> = Box<dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync>;
+
+/// The cache of one kind.
+pub struct Informer<T> {
+    objects: RwLock<Objects<T>>,
+    handlers: RwLock<Vec<Handler<T>>>,
+    synced: watch::Sender<bool>,
+    wanted: AtomicBool,
+    field_selector: Option<&'static str>,
+    /// Only this namespace, where one is named.
+    namespace: &'static str,
+}
+
+struct Objects<T> {
+    by_name: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<T>>>,
+    index: FxHashMap<Arc<str>, FxHashSet<Key>>,
+    len: usize,
+}
+
+impl<T> Default for Objects<T> {
+    fn default() -> Self {
+        Objects {
+            by_name: FxHashMap::default(),
+            index: FxHashMap::default(),
+            len: 0,
+        }
+    }
+}
+
+impl<T: Watched> Default for Informer<T> {
+    fn default() -> Self {
+        Informer {
+            objects: RwLock::default(),
+            handlers: RwLock::default(),
+            synced: watch::Sender::new(false),
+            wanted: AtomicBool::new(false),
+            field_selector: None,
+            namespace: "",
+        }
+    }
+}
+
+impl<T: Watched> Objects<T> {
+    fn get(&self, key: &Key) -> Option<&Arc<T>> {
+        self.by_name.get(&key.namespace)?.get(&key.name)
+    }
+
+    fn put(&mut self, object: Arc<T>) -> Option<Arc<T>> {
+        let key = object.meta().key();
+        let new = object.clone();
+        let old = self
+            .by_name
+            .entry(key.namespace.clone())
+            .or_default()
+            .insert(key.name.clone(), object);
+        if let Some(old) = &old {
+            self.unindex(old, &key);
+        } else {
+            self.len += 1;
+        }
+        new.index(&mut |value| {
+            self.index.entry(value).or_default().insert(key.clone());
+        });
+        old
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<T>> {
+        let Entry::Occupied(mut names) = self.by_name.entry(key.namespace.clone()) else {
+            return None;
+        };
+        let old = names.get_mut().remove(&key.name)?;
+        if names.get().is_empty() {
+            names.remove();
+        }
+        self.len -= 1;
+        self.unindex(&old, key);
+        Some(old)
+    }
+
+    fn unindex(&mut self, old: &T, key: &Key) {
+        old.index(&mut |value| {
+            if let Entry::Occupied(mut keys) = self.index.entry(value) {
+                keys.get_mut().remove(key);
+                if keys.get().is_empty() {
+                    keys.remove();
+                }
+            }
+        });
+    }
+}
+
+impl<T: Watched> Informer<T> {
+    /// An informer of the objects that a field selector lets through.
+    pub fn selected(field_selector: &'static str) -> Self {
+        Informer {
+            field_selector: Some(field_selector),
+            ..Informer::default()
+        }
+    }
+
+    /// An informer of one namespace.
+    pub fn namespaced(namespace: &'static str) -> Self {
+        Informer {
+            namespace,
+            ..Informer::default()
+        }
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<T>> {
+        self.objects.read().get(key).cloned()
+    }
+
+    /// The objects with this index value.
+    pub fn indexed(&self, value: &str) -> Vec<Arc<T>> {
+        let objects = self.objects.read();
+        objects
+            .index
+            .get(value)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| objects.get(key).cloned())
+            .collect()
+    }
+
+    /// How many objects have this index value.
+    pub fn count_indexed(&self, value: &str) -> usize {
+        self.objects
+            .read()
+            .index
+            .get(value)
+            .map_or(0, FxHashSet::len)
+    }
+
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
+        let objects = self.objects.read();
+        objects
+            .by_name
+            .get(namespace)
+            .into_iter()
+            .flat_map(|names| names.values().cloned())
+            .collect()
+    }
+
+    pub fn all(&self) -> Vec<Arc<T>> {
+        let objects = self.objects.read();
+        objects
+            .by_name
+            .values()
+            .flat_map(|names| names.values().cloned())
+            .collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.read().len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Has `handler` called for every change from now on, and the watch started.
+    pub fn on_change(
+        &self,
+        handler: impl Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync + 'static,
+    ) {
+        self.want();
+        self.handlers.write().push(Box::new(handler));
+    }
+
+    /// Has the watch started, for a controller that only reads.
+    pub fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes an object that was read or written elsewhere, unless the cache has a newer one.
+    pub fn apply(&self, object: T) {
+        let object = Arc::new(object);
+        let old = {
+            let mut objects = self.objects.write();
+            let version = object.meta().version;
+            if objects
+                .get(&object.meta().key())
+                .is_some_and(|old| version != 0 && old.meta().version >= version)
+            {
+                return;
+            }
+            objects.put(object.clone())
+        };
+        match old {
+            // Another object under the same name: its predecessor is gone, though no event said so.
+            Some(old) if old.meta().uid != object.meta().uid => {
+                self.notify(Some(&old), None);
+                self.notify(None, Some(&object));
+            }
+            old => self.notify(old.as_ref(), Some(&object)),
+        }
+    }
+
+    /// Takes the deletion of an object, unless the cache has a newer one of that name.
+    fn removed(&self, last: &T) {
+        let key = last.meta().key();
+        if self
+            .get(&key)
+            .is_some_and(|held| held.meta().version <= last.meta().version)
+        {
+            self.remove(&key);
+        }
+    }
+
+    pub fn remove(&self, key: &Key) {
+        let old = self.objects.write().remove(key);
+        if let Some(old) = old {
+            self.notify(Some(&old), None);
+        }
+    }
+
+    fn notify(&self, old: Option<&Arc<T>>, new: Option<&Arc<T>>) {
+        for handler in self.handlers.read().iter() {
+            handler(old, new);
+        }
+    }
+
+    pub async fn wait_synced(&self, stop: &CancellationToken) -> bool {
+        let mut synced = self.synced.subscribe();
+        tokio::select! {
+            () = stop.cancelled() => false,
+            result = synced.wait_for(|s| *s) => result.is_ok(),
+        }
+    }
+
+    /// Lists and watches until stopped. An API server that is away is asked again and again.
+    pub async fn run(&self, api: Api, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep(&api) => {}
+        }
+    }
+
+    async fn keep(&self, api: &Api) {
+        let path = T::KIND.path(self.namespace);
+        let mut version: Option<String> = None;
+        let mut wait = RETRY.0;
+        loop {
+            let result = match version.take() {
+                None => self.list(api, &path).await.map(Some),
+                Some(from) => self.follow(api, &path, from).await,
+            };
+            match result {
+                Ok(next) => {
+                    version = next;
+                    wait = RETRY.0;
+                    self.synced.send_replace(true);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        kind = T::KIND.kind,
+                        error = &error as &dyn std::error::Error,
+                        "list or watch failed; trying again"
+                    );
+                    tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
+                    wait = (wait * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// Replaces the cache by what the server has; the version to watch from.
+    async fn list(&self, api: &Api, path: &str) -> Result<String, ApiError> {
+        let mut params = ListParams {
+            limit: Some(PAGE),
+            field_selector: self.field_selector.map(str::to_owned),
+            ..ListParams::default()
+        };
+        // A cache of the server that is a little behind will do for the first page; the rest
+        // follows its version.
+        params.version_match = None::<VersionMatch>;
+        let mut seen = FxHashSet::default();
+        let mut pages = Vec::new();
+        let version = loop {
+            let page = api.list::<T>(path, &params, false).await?;
+            pages.push(page.items);
+            if page.metadata.continue_token.is_empty() {
+                break page.metadata.resource_version;
+            }
+            params.continue_token = Some(page.metadata.continue_token);
+        };
+        for object in pages.into_iter().flatten() {
+            seen.insert(object.meta().key());
+            self.apply(object);
+        }
+        let gone: Vec<Key> = {
+            let objects = self.objects.read();
+            objects
+                .by_name
+                .values()
+                .flat_map(|names| names.values())
+                .map(|o| o.meta().key())
+                .filter(|key| !seen.contains(key))
+                .collect()
+        };
+        for key in gone {
+            self.remove(&key);
+        }
+        Ok(version)
+    }
+
+    /// Follows the watch until it ends; the version to go on from, or `None` to list again.
+    async fn follow(
+        &self,
+        api: &Api,
+        path: &str,
+        mut version: String,
+    ) -> Result<Option<String>, ApiError> {
+        let params = WatchParams {
+            bookmarks: true,
+            timeout: Some(rand::random_range(WATCH_SECONDS)),
+            field_selector: self.field_selector.map(str::to_owned),
+            ..WatchParams::default()
+        };
+        let stream = match api.watch::<T>(path, &params, &version, false).await {
+            Ok(stream) => stream,
+            Err(error) if error.expired() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut stream = std::pin::pin!(stream);
+        while let Some(event) = stream.next().await {
+            match event? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    version = object.meta().version.to_string();
+                    self.apply(object);
+                }
+                WatchEvent::Deleted(object) => {
+                    version = object.meta().version.to_string();
+                    self.removed(&object);
+                }
+                WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
+                WatchEvent::Error(status) if status.code == 410 => return Ok(None),
+                WatchEvent::Error(status) => {
+                    tracing::warn!(kind = T::KIND.kind, %status, "watch ended with an error");
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(version))
+    }
+}
+
+macro_rules! informers {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $init:expr;)*) => {
+        /// The informers of all kinds. Only those that a controller wants are run.
+        pub struct Informers {
+            $($(#[$doc])* pub $name: Arc<Informer<$type>>,)*
+        }
+
+        impl Default for Informers {
+            fn default() -> Self {
+                Informers { $($name: Arc::new($init),)* }
+            }
+        }
+
+        impl Informers {
+            /// Starts the wanted informers.
+            pub fn spawn(
+                &self,
+                api: &Api,
+                tasks: &mut tokio::task::JoinSet<()>,
+                stop: &CancellationToken,
+            ) {
+                $(if self.$name.wanted.load(Ordering::Relaxed) {
+                    let (informer, api, stop) = (self.$name.clone(), api.clone(), stop.clone());
+                    tasks.spawn(async move { informer.run(api, stop).await });
+                })*
+            }
+
+            /// Waits until each wanted informer has its first list; false when stopped before.
+            pub async fn wait_synced(&self, stop: &CancellationToken) -> bool {
+                $(if self.$name.wanted.load(Ordering::Relaxed)
+                    && !self.$name.wait_synced(stop).await
+                {
+                    return false;
+                })*
+                true
+            }
+        }
+    };
+}
+
+informers! {
+    pods: Pod = Informer::default();
+    nodes: Node = Informer::default();
+    /// Those of `kube-node-lease` only.
+    leases: Lease = Informer::namespaced("kube-node-lease");
+    namespaces: Namespace = Informer::default();
+    /// Those named `default` only.
+    service_accounts: ServiceAccount = Informer::selected("metadata.name=default");
+    /// Those named `kube-root-ca.crt` only.
+    root_certificates: ConfigMap = Informer::selected("metadata.name=kube-root-ca.crt");
+    claims: Claim = Informer::default();
+    services: Service = Informer::default();
+    slices: EndpointSlice = Informer::default();
+    budgets: Budget = Informer::default();
+    stateful_sets: StatefulSet = Informer::default();
+    revisions: Revision = Informer::default();
+    replica_sets: ReplicaSet = Informer::default();
+    replication_controllers: ReplicationController = Informer::default();
+    deployments: Deployment = Informer::default();
+    daemon_sets: DaemonSet = Informer::default();
+    jobs: Job = Informer::default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    fn pod(name: &str, uid: &str, version: u64, owner: Option<&str>) -> Pod {
+        let owners = owner.map(|uid| json!([{"uid": uid, "controller": true}]));
+        serde_json::from_value(json!({"metadata": {
+            "namespace": "n", "name": name, "uid": uid, "resourceVersion": version.to_string(),
+            "ownerReferences": owners}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_index_follows_changes_and_old_versions_are_ignored() {
+        let informer = Informer::<Pod>::default();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let seen = log.clone();
+        informer.on_change(move |old, new| {
+            seen.lock().push((
+                old.map(|o| o.meta.uid.to_string()),
+                new.map(|n| n.meta.uid.to_string()),
+            ));
+        });
+        informer.apply(pod("a", "1", 5, Some("web")));
+        informer.apply(pod("b", "2", 6, None));
+        assert_eq!(informer.indexed("web").len(), 1);
+        assert_eq!(informer.indexed("/n").len(), 1);
+        informer.apply(pod("a", "1", 4, None));
+        assert_eq!(
+            informer.indexed("web").len(),
+            1,
+            "an older version changes nothing"
+        );
+        informer.apply(pod("b", "3", 7, Some("web")));
+        assert_eq!(informer.indexed("web").len(), 2);
+        assert_eq!(informer.count_indexed("/n"), 0);
+        informer.remove(&Key::new("n", "a"));
+        assert_eq!((informer.len(), informer.indexed("web").len()), (1, 1));
+        let some = |s: &str| Some(s.to_owned());
+        assert_eq!(
+            *log.lock(),
+            [
+                (None, some("1")),
+                (None, some("2")),
+                (some("2"), None),
+                (None, some("3")),
+                (some("1"), None)
+            ]
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! StatefulSet: pods with stable names, each on the revision that the update strategy allows it.
+//!
+//! Behaviour is that of `pkg/controller/statefulset` of Kubernetes 1.36. Not there yet: deletion of
+//! claims by `persistentVolumeClaimRetentionPolicy`, adoption of orphaned ControllerRevisions.
+
+pub mod plan;
+pub mod revision;
+mod shell;
+
+pub use shell::start;

@@ -1,0 +1,190 @@
+//! ControllerRevisions of a StatefulSet: which one the template is, which one is current, and which
+//! ones history may forget. Names and data are those of Kubernetes (`pkg/controller/history`).
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use serde_json::{Value, json};
+
+use crate::hash::{canonical_json, fnv1, safe_encode};
+use crate::model::workload::{Revision, StatefulSet};
+use crate::model::{Kind, Meta, Owner, Pod};
+
+/// Label of a ControllerRevision with the hash of its data.
+pub const HASH: &str = "controller.kubernetes.io/hash";
+
+/// The data of a revision: a patch that replaces the template.
+pub fn data_of(template: &Value) -> Value {
+    let mut template = template.clone();
+    template["$patch"] = "replace".into();
+    json!({"spec": {"template": template}})
+}
+
+/// The template in a revision's data.
+pub fn template_of(data: &Value) -> Value {
+    let mut template = data
+        .pointer("/spec/template")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    if let Some(map) = template.as_object_mut() {
+        map.remove("$patch");
+    }
+    template
+}
+
+pub fn hash_of(data: &Value, collisions: i32) -> String {
+    safe_encode(fnv1(&[
+        canonical_json(data).as_bytes(),
+        collisions.to_string().as_bytes(),
+    ]))
+}
+
+/// `<owner>-<hash>`, the owner's name cut so that the whole is a valid name.
+pub fn name_of(owner: &str, hash: &str) -> String {
+    let mut end = owner.len().min(223);
+    while !owner.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}-{hash}", &owner[..end])
+}
+
+/// The object to create for a new revision.
+pub fn object(
+    kind: &Kind,
+    owner: &Meta,
+    template: &Value,
+    data: &Value,
+    revision: i64,
+    collisions: i32,
+) -> Value {
+    let hash = hash_of(data, collisions);
+    let mut labels = template
+        .pointer("/metadata/labels")
+        .filter(|l| l.is_object())
+        .cloned()
+        .unwrap_or_else(|| json!({}));
+    labels[HASH] = hash.as_str().into();
+    let mut metadata = json!({
+        "name": name_of(&owner.name, &hash),
+        "namespace": &*owner.namespace,
+        "labels": labels,
+        "ownerReferences": [Owner::controller_json(kind, owner)],
+    });
+    if !owner.annotations.is_empty() {
+        metadata["annotations"] = owner.annotations.to_json();
+    }
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": metadata,
+        "data": data,
+        "revision": revision,
+    })
+}
+
+/// How the template becomes the update revision.
+#[derive(Debug, PartialEq)]
+pub enum Update {
+    /// It is the newest revision already.
+    Is(Arc<str>),
+    /// It is an older revision, which becomes the newest by this number (a rollback).
+    Raise(Arc<str>, i64),
+    /// It is new, with this number.
+    New(i64),
+}
+
+/// Finds the template among the revisions.
+pub fn resolve(data: &Value, revisions: &[Arc<Revision>]) -> Update {
+    let mut sorted: Vec<&Arc<Revision>> = revisions.iter().collect();
+    sorted.sort_by(|a, b| {
+        (a.revision, a.metadata.created, &a.metadata.name).cmp(&(
+            b.revision,
+            b.metadata.created,
+            &b.metadata.name,
+        ))
+    });
+    let newest = sorted.last();
+    let next = newest.map_or(1, |r| r.revision + 1);
+    match sorted.iter().rev().find(|r| *r.data == *data) {
+        Some(same) if newest.is_some_and(|n| n.metadata.uid == same.metadata.uid) => {
+            Update::Is(same.metadata.name.clone())
+        }
+        Some(same) => Update::Raise(same.metadata.name.clone(), next),
+        None => Update::New(next),
+    }
+}
+
+/// Revisions beyond the history limit that no pod is on, oldest first.
+pub fn expired(
+    set: &StatefulSet,
+    revisions: &[Arc<Revision>],
+    pods: &[Arc<Pod>],
+    current: &str,
+    update: &str,
+) -> Vec<Arc<Revision>> {
+    let live: FxHashSet<&str> = pods
+        .iter()
+        .filter_map(|p| p.meta.labels.get(super::plan::REVISION))
+        .chain([current, update])
+        .collect();
+    let mut history: Vec<&Arc<Revision>> = revisions
+        .iter()
+        .filter(|r| !live.contains(&*r.metadata.name) && r.metadata.deleted.is_none())
+        .collect();
+    history.sort_by_key(|r| r.revision);
+    let limit = usize::try_from(set.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
+    let excess = history.len().saturating_sub(limit);
+    history.into_iter().take(excess).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(name: &str, number: i64, data: Value) -> Arc<Revision> {
+        Arc::new(Revision {
+            metadata: Meta {
+                name: name.into(),
+                uid: name.into(),
+                ..Meta::default()
+            },
+            revision: number,
+            data: Arc::new(data),
+        })
+    }
+
+    #[test]
+    fn a_template_is_found_raised_or_new() {
+        let (a, b, c) = (json!({"a": 1}), json!({"b": 1}), json!({"c": 1}));
+        let all = [
+            revision("web-a", 1, a.clone()),
+            revision("web-b", 2, b.clone()),
+        ];
+        assert_eq!(resolve(&b, &all), Update::Is("web-b".into()));
+        assert_eq!(resolve(&a, &all), Update::Raise("web-a".into(), 3));
+        assert_eq!(resolve(&c, &all), Update::New(3));
+        assert_eq!(resolve(&c, &[]), Update::New(1));
+    }
+
+    #[test]
+    fn data_gives_the_template_back() {
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}});
+        assert_eq!(template_of(&data_of(&template)), template);
+    }
+
+    #[test]
+    fn history_forgets_the_oldest_that_nobody_is_on() {
+        let all: Vec<_> = (1..=6)
+            .map(|n| revision(&format!("web-{n}"), n, json!(n)))
+            .collect();
+        let mut set = StatefulSet::default();
+        set.spec.revision_history_limit = Some(2);
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "web-0", "labels": {"controller-revision-hash": "web-1"}}}),
+        )
+        .unwrap();
+        let gone = expired(&set, &all, &[Arc::new(pod)], "web-5", "web-6");
+        let names: Vec<_> = gone.iter().map(|r| &*r.metadata.name).collect();
+        assert_eq!(names, ["web-2"]);
+    }
+}
