@@ -89,9 +89,22 @@ pub struct Schema {
     pub always_present: BTreeSet<String>,
     /// Text that may also be given as a number (quantities).
     pub any_scalar: bool,
+    /// `anyOf`, `oneOf`, `allOf` and `not` of a custom resource's schema.
+    pub junctors: Option<Box<Junctors>>,
+    /// `pattern` of a custom resource's text, compiled.
+    pub pattern: Option<regex::Regex>,
     /// The JSON schema as its author wrote it, for custom resources only: validation keywords
     /// (`pattern`, `minimum`, `x-kubernetes-validations`, …) are read from here.
     pub source: Option<Value>,
+}
+
+/// Further schemas that a value must satisfy, or must not.
+#[derive(Debug, Clone, Default)]
+pub struct Junctors {
+    pub all_of: Vec<Schema>,
+    pub any_of: Vec<Schema>,
+    pub one_of: Vec<Schema>,
+    pub not: Option<Schema>,
 }
 
 impl Schema {
