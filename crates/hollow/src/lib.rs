@@ -38,6 +38,9 @@
 //! `hang` (stops answering after that long: readiness and liveness probes fail), `stop`. The first that
 //! sets a field wins, annotations before rules. A rule that cannot be read is refused, with a line in the
 //! log and an event on the ConfigMap; the rest holds. A change holds at once, for running containers too.
+//!
+//! A node annotated `hollow.gantry.dev/down: "true"` plays dead until the annotation goes: no lease, no
+//! reports, its pods left as they were last seen.
 
 pub mod behaviour;
 pub mod clock;

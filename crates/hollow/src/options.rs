@@ -14,7 +14,7 @@ pub struct Options {
     /// Nodes to create where they do not exist yet.
     pub groups: Vec<NodeGroup>,
     /// Labels that simulated nodes must carry beside [`SIMULATED`] to be taken over; empty: all are.
-    /// For sharing a cluster's simulated nodes among several processes.
+    /// For sharing a cluster's simulated nodes among several processes. Created nodes carry them too.
     pub selector: BTreeMap<String, String>,
     /// Time between two renewals of a node's lease. A kubelet's is 10 s.
     pub lease_interval: Duration,
@@ -24,7 +24,8 @@ pub struct Options {
     pub time_scale: f64,
     /// How containers behave where no rule says otherwise.
     pub defaults: Defaults,
-    /// Addresses of pods, shared out in ranges to nodes that have none, as `podCIDR`.
+    /// Addresses of pods, shared out in ranges to nodes that have none, as `podCIDR`. Processes that
+    /// share a cluster need ranges of their own.
     pub pod_cidr: String,
     /// Addresses of nodes.
     pub node_cidr: String,

@@ -1,5 +1,10 @@
 //! Simulated nodes against an API server: through a client, as any kubelet.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what goes wrong in a helper fails the test that calls it"
+)]
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use gantry_apiserver::{Config, Server};
 use gantry_hollow::{NodeGroup, Options, behaviour::Defaults, run};

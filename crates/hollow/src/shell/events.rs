@@ -68,9 +68,25 @@ impl Outbox {
         }
     }
 
-    /// Takes an event in, or drops it: normal ones leave half of the burst to warnings.
+    /// Whether there is room for another event; if not, it counts as dropped. Normal ones leave a
+    /// quarter of the burst to warnings. Asked first: most of a crowd's events need never be made.
+    pub fn admit(&mut self, warning: bool, now: Millis) -> bool {
+        let gained = now.since(self.filled).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.per_second * 2.0);
+        self.filled = now;
+        let reserve = if warning { 0.0 } else { self.per_second / 2.0 };
+        let room = self.tokens - reserve >= 1.0 && self.waiting.len() < WAITING;
+        if room {
+            self.tokens -= 1.0;
+        } else {
+            self.dropped += 1;
+        }
+        room
+    }
+
+    /// Takes an admitted event in.
     #[expect(clippy::too_many_arguments, reason = "they are the fields of an event")]
-    pub fn tell(
+    pub fn put(
         &mut self,
         namespace: &str,
         involved: Value,
@@ -80,15 +96,6 @@ impl Outbox {
         host: &str,
         now: Millis,
     ) {
-        self.tokens = (self.tokens + now.since(self.filled).as_secs_f64() * self.per_second)
-            .min(self.per_second * 2.0);
-        self.filled = now;
-        let reserve = if warning { 0.0 } else { self.per_second / 2.0 };
-        if self.tokens - reserve < 1.0 || self.waiting.len() >= WAITING {
-            self.dropped += 1;
-            return;
-        }
-        self.tokens -= 1.0;
         let text = |key: &str| involved[key].as_str().unwrap_or_default();
         let hash = Draw::new(0)
             .word(text("uid"))
@@ -178,16 +185,18 @@ mod tests {
     use super::*;
 
     fn tell(outbox: &mut Outbox, warning: bool, message: &str, now: i64) {
-        let involved = json!({"kind": "Pod", "name": "a", "uid": "u"});
-        outbox.tell(
-            "default",
-            involved,
-            warning,
-            "BackOff",
-            message.into(),
-            "n",
-            Millis(now),
-        );
+        if outbox.admit(warning, Millis(now)) {
+            let involved = json!({"kind": "Pod", "name": "a", "uid": "u"});
+            outbox.put(
+                "default",
+                involved,
+                warning,
+                "BackOff",
+                message.into(),
+                "n",
+                Millis(now),
+            );
+        }
     }
 
     #[test]
@@ -196,7 +205,10 @@ mod tests {
         for i in 0..20 {
             tell(&mut outbox, false, &format!("normal {i}"), 0);
         }
-        assert_eq!(outbox.dropped, 14, "8 at once, 2 of them kept for warnings");
+        assert_eq!(
+            outbox.dropped, 14,
+            "8 at once, a quarter of them kept for warnings"
+        );
         tell(&mut outbox, true, "warning", 0);
         tell(&mut outbox, true, "warning", 0);
         tell(&mut outbox, true, "warning", 0);

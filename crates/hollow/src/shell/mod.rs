@@ -2,7 +2,10 @@
 
 mod events;
 mod nodes;
+mod pods;
 mod source;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod world;
 

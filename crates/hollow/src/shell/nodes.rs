@@ -24,6 +24,10 @@ const LIFECYCLE_TAINTS: [&str; 2] = [
     "node.kubernetes.io/unreachable",
 ];
 
+/// Annotation of a node, value `true`: it plays dead. Its lease runs out, and its pods stay in the
+/// state in which they last were reported, until the annotation goes.
+const DOWN: &str = "hollow.gantry.dev/down";
+
 /// A node that is acted for.
 pub(super) struct NodeEntry {
     pub name: Arc<str>,
@@ -68,14 +72,26 @@ impl World {
     /// Takes in what the watch of nodes shows.
     pub fn node_seen(&mut self, event: Event<NodeObject>, now: Millis) {
         match event {
-            Event::Init => self.node_epoch = self.node_epoch.wrapping_add(1),
-            Event::Apply(node) | Event::InitApply(node) => self.node_applied(node, now),
+            Event::Init => {
+                self.node_epoch = self.node_epoch.wrapping_add(1);
+                self.node_list.clear();
+            }
+            Event::InitApply(node) => self.node_list.push(node),
+            Event::Apply(node) => self.node_applied(node, now),
             Event::Delete(node) => {
                 if let Some(id) = self.node_ids.get(node.name_any().as_str()).copied() {
                     self.node_gone(id);
                 }
             }
             Event::InitDone => {
+                // First all addresses that are in use, then the nodes that still need some.
+                let list = std::mem::take(&mut self.node_list);
+                for node in &list {
+                    self.reserve(node);
+                }
+                for node in list {
+                    self.node_applied(node, now);
+                }
                 for id in self.nodes.ids() {
                     if self
                         .nodes
@@ -117,6 +133,20 @@ impl World {
         Ok(())
     }
 
+    fn reserve(&mut self, node: &NodeObject) {
+        if let Some(Ok((first, last))) = node.spec.pod_cidr.as_deref().map(node::parse_cidr) {
+            self.pod_ranges.take(first, last);
+        }
+        let address = node
+            .status
+            .addresses
+            .iter()
+            .find(|it| it.type_ == "InternalIP");
+        if let Some(Ok(ip)) = address.map(|it| it.address.parse::<Ipv4Addr>()) {
+            self.node_addresses.take(ip.into(), ip.into());
+        }
+    }
+
     fn node_applied(&mut self, object: NodeObject, now: Millis) {
         let NodeObject {
             metadata,
@@ -124,11 +154,11 @@ impl World {
             status,
         } = object;
         let labels = metadata.labels.unwrap_or_default();
-        let ours = self
-            .options
-            .selector
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value));
+        let selected = |(key, value)| labels.get(key) == Some(value);
+        let down = metadata
+            .annotations
+            .is_some_and(|it| it.get(DOWN).is_some_and(|it| it == "true"));
+        let ours = !down && self.options.selector.iter().all(selected);
         let name: Arc<str> = metadata.name.unwrap_or_default().into();
         let uid = metadata.uid.unwrap_or_default();
         let known = self.node_ids.get(&name).copied();
@@ -295,7 +325,11 @@ impl World {
         if let Some(Ok((first, _))) = entry.range.as_deref().map(node::parse_cidr) {
             self.pod_ranges.release(first);
         }
-        // Its pods are left as they are: collecting them is the cluster's business.
+        // Its pods are left as they are: collecting them is the cluster's business. Should the node
+        // come back, they are looked for.
+        if !entry.pods.is_empty() {
+            self.strangers.insert(entry.name.to_string());
+        }
         for pod in entry.pods {
             self.forget(pod);
         }
@@ -410,7 +444,13 @@ impl World {
     pub(super) fn node_answered(&mut self, subject: Subject, answer: &Answer, now: Millis) {
         match subject {
             Subject::Create(index) => {
-                // A conflict: it exists, though not labelled as ours, or the watch is yet to show it.
+                if *answer == Answer::Conflict {
+                    let name = self.missing.get(index as usize).map(|it| it.name.as_str());
+                    tracing::info!(
+                        name,
+                        "the node exists; it is acted for if it is labelled as simulated"
+                    );
+                }
                 if let (Answer::Failed(_) | Answer::Missing, Some(it)) =
                     (answer, self.missing.get_mut(index as usize))
                 {

@@ -1,0 +1,387 @@
+//! The pods of the simulation: taking them in, letting them step, writing what follows.
+
+use super::{
+    nodes::NodeEntry,
+    timer::{Id, Timer},
+    world::{Answer, Due, Subject, World, Write, retry_after},
+};
+use crate::{
+    behaviour,
+    clock::Millis,
+    node::Pool,
+    object::{Amounts, PodObject, PodSpec},
+    pod::{self, Env, Identity, Input, Observed, Occurrence, Pod, status_patch},
+};
+use kube::{ResourceExt as _, runtime::watcher::Event};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+
+/// A pod and the state of its writes.
+pub(super) struct PodEntry {
+    pub pod: Pod,
+    node: Id,
+    requests: Arc<Amounts>,
+    /// Counted in the node's room, and holding its address.
+    counted: bool,
+    pub(super) wake: Option<Millis>,
+    dirty: bool,
+    delete: bool,
+    deleted: bool,
+    /// In the queue, in flight, or waiting for another try.
+    busy: bool,
+    failures: u32,
+    epoch: u32,
+}
+
+impl World {
+    /// Takes in what the watch of pods shows.
+    pub fn pod_seen(&mut self, event: Event<PodObject>, now: Millis) {
+        match event {
+            Event::Init => self.pod_epoch = self.pod_epoch.wrapping_add(1),
+            Event::Apply(pod) | Event::InitApply(pod) => self.pod_applied(pod, now),
+            Event::Delete(pod) => {
+                let key = (
+                    pod.namespace().unwrap_or_default().into(),
+                    pod.name_any().into(),
+                );
+                let uid = pod.metadata.uid.unwrap_or_default();
+                if let Some(id) = self.pod_ids.get(&key).copied()
+                    && self
+                        .pods
+                        .get(id)
+                        .is_some_and(|entry| *entry.pod.id.uid == *uid)
+                {
+                    self.forget(id);
+                }
+            }
+            Event::InitDone => {
+                // What the list did not show has gone while nobody watched.
+                for id in self.pods.ids() {
+                    if self
+                        .pods
+                        .get(id)
+                        .is_some_and(|entry| entry.epoch != self.pod_epoch)
+                    {
+                        self.forget(id);
+                    }
+                }
+                tracing::debug!(
+                    pods = self.pod_count(),
+                    nodes = self.node_count(),
+                    "pods listed"
+                );
+            }
+        }
+    }
+
+    fn pod_applied(&mut self, object: PodObject, now: Millis) {
+        let PodObject {
+            metadata,
+            mut spec,
+            status,
+        } = object;
+        let Some(node_name) = spec.node_name.take().filter(|name| !name.is_empty()) else {
+            return;
+        };
+        let namespace: Arc<str> = metadata.namespace.unwrap_or_default().into();
+        let name: Arc<str> = metadata.name.unwrap_or_default().into();
+        let uid: Arc<str> = metadata.uid.unwrap_or_default().into();
+        let key = (namespace, name);
+        let known = self.pod_ids.get(&key).copied();
+        let known = known.filter(|id| {
+            let same = self
+                .pods
+                .get(*id)
+                .is_some_and(|entry| entry.pod.id.uid == uid);
+            if !same {
+                self.forget(*id);
+            }
+            same
+        });
+        let Some(node_id) = self.node_ids.get(node_name.as_str()).copied() else {
+            self.strangers.insert(node_name);
+            return;
+        };
+        let (spec, requests) = self.share(spec);
+        let annotations = metadata.annotations.unwrap_or_default();
+        let (overrides, refused) = behaviour::annotations(&annotations);
+        let deletion = metadata.deletion_timestamp.as_ref().map(|_| {
+            let seconds = metadata
+                .deletion_grace_period_seconds
+                .and_then(|it| u64::try_from(it).ok())
+                .unwrap_or(30);
+            pod::scaled(Duration::from_secs(seconds), self.options.time_scale)
+        });
+        let seen = Observed {
+            gates: pod::gates(&spec, &status.conditions),
+            spec,
+            generation: metadata.generation.unwrap_or(0),
+            labels: Arc::new(metadata.labels.unwrap_or_default()),
+            overrides,
+            deletion,
+        };
+        if let Some(id) = known {
+            self.recount(id, &requests);
+            if let Some(entry) = self.pods.get_mut(id) {
+                entry.epoch = self.pod_epoch;
+            }
+            self.step(id, Input::Observed(seen), now);
+            return;
+        }
+
+        let task = metadata
+            .owner_references
+            .unwrap_or_default()
+            .iter()
+            .any(|owner| owner.kind == "Job" && owner.controller == Some(true));
+        let identity = Identity {
+            namespace: key.0.clone(),
+            name: key.1.clone(),
+            uid,
+        };
+        let Some(node) = self.nodes.get_mut(node_id) else {
+            return;
+        };
+        let mut env = Env {
+            now,
+            behaviours: &self.behaviours,
+            images: &mut node.images,
+            scale: self.options.time_scale,
+        };
+        let mut pod = Pod::take_on(
+            identity,
+            node.name.clone(),
+            node.ip.clone(),
+            task,
+            seen.clone(),
+            &status,
+            &mut env,
+        );
+        let mut rejected = None;
+        let mut counted = !pod.finished();
+        if counted {
+            if pod.start_time.is_some() {
+                node.room.add(&requests);
+            } else if let Err(failure) = node.room.admit(&requests) {
+                rejected = Some(failure);
+                counted = false;
+            }
+        }
+        if counted && !pod.spec.host_network {
+            match pod.ip {
+                Some(ip) => {
+                    node.pool.as_mut().map(|pool| pool.take(ip));
+                }
+                None => pod.ip = node.pool.as_mut().and_then(Pool::allocate),
+            }
+        }
+        let id = self.pods.insert(PodEntry {
+            pod,
+            node: node_id,
+            requests,
+            counted,
+            wake: None,
+            dirty: false,
+            delete: false,
+            deleted: false,
+            busy: false,
+            failures: 0,
+            epoch: self.pod_epoch,
+        });
+        node.pods.insert(id);
+        self.pod_ids.insert(key, id);
+        for it in refused {
+            let reason = "InvalidBehaviour";
+            self.tell(
+                id,
+                vec![Occurrence {
+                    warning: true,
+                    reason,
+                    message: it.to_string(),
+                    field_path: None,
+                }],
+                now,
+            );
+        }
+        if let Some(failure) = rejected {
+            let told = Occurrence {
+                warning: true,
+                reason: "NodeOutOfResources",
+                message: failure
+                    .message
+                    .trim_start_matches("Pod was rejected: ")
+                    .to_owned(),
+                field_path: None,
+            };
+            self.tell(id, vec![told], now);
+            if let Some(entry) = self.pods.get_mut(id) {
+                entry.pod.reject(failure);
+                entry.dirty = true;
+            }
+        }
+        self.step(id, Input::Observed(seen), now);
+    }
+
+    /// One copy of equal specs, and what they ask for.
+    fn share(&mut self, spec: PodSpec) -> (Arc<PodSpec>, Arc<Amounts>) {
+        if let Some((spec, requests)) = self.specs.get_key_value(&spec) {
+            return (spec.clone(), requests.clone());
+        }
+        if self.specs.len() > 2 * self.specs_swept + 64 {
+            self.specs.retain(|spec, _| Arc::strong_count(spec) > 1);
+            self.specs_swept = self.specs.len();
+        }
+        let (requests, spec) = (Arc::new(spec.requests()), Arc::new(spec));
+        self.specs.insert(spec.clone(), requests.clone());
+        (spec, requests)
+    }
+
+    /// After an in-place resize the pod takes more room, or less.
+    fn recount(&mut self, id: Id, requests: &Arc<Amounts>) {
+        let Some(entry) = self
+            .pods
+            .get_mut(id)
+            .filter(|entry| entry.requests != *requests)
+        else {
+            return;
+        };
+        let before = std::mem::replace(&mut entry.requests, requests.clone());
+        if entry.counted
+            && let Some(node) = self.nodes.get_mut(entry.node)
+        {
+            node.room.remove(&before);
+            node.room.add(requests);
+        }
+    }
+
+    /// Lets a pod take in what happened, and notes what follows.
+    pub(super) fn step(&mut self, id: Id, input: Input<'_>, now: Millis) {
+        let Some(entry) = self.pods.get_mut(id) else {
+            return;
+        };
+        let Some(node) = self.nodes.get_mut(entry.node) else {
+            return;
+        };
+        let mut env = Env {
+            now,
+            behaviours: &self.behaviours,
+            images: &mut node.images,
+            scale: self.options.time_scale,
+        };
+        let outcome = entry.pod.step(input, &mut env);
+        entry.dirty |= outcome.changed;
+        entry.delete |= outcome.delete;
+        if entry.wake != outcome.wake {
+            entry.wake = outcome.wake;
+            if let Some(at) = outcome.wake {
+                self.timers.at(at, Timer::Pod(id));
+            }
+        }
+        if entry.counted && entry.pod.finished() {
+            entry.counted = false;
+            node.room.remove(&entry.requests);
+            release_address(node, &entry.pod);
+        }
+        if (entry.dirty || (entry.delete && !entry.deleted)) && !entry.busy {
+            entry.busy = true;
+            self.queue.push_back(Due::Pod(id));
+        }
+        self.tell(id, outcome.told, now);
+    }
+
+    pub(super) fn tell(&mut self, id: Id, told: Vec<Occurrence>, now: Millis) {
+        let Some(entry) = self.pods.get(id) else {
+            return;
+        };
+        let pod = &entry.pod;
+        for it in told {
+            if !self.outbox.admit(it.warning, now) {
+                continue;
+            }
+            let mut involved = json!({
+                "apiVersion": "v1", "kind": "Pod", "namespace": &*pod.id.namespace,
+                "name": &*pod.id.name, "uid": &*pod.id.uid,
+            });
+            if let Some(path) = it.field_path {
+                involved["fieldPath"] = path.into();
+            }
+            self.outbox.put(
+                &pod.id.namespace,
+                involved,
+                it.warning,
+                it.reason,
+                it.message,
+                &pod.node,
+                now,
+            );
+        }
+    }
+
+    /// The pod is gone from the API.
+    pub(super) fn forget(&mut self, id: Id) {
+        let Some(entry) = self.pods.remove(id) else {
+            return;
+        };
+        self.pod_ids
+            .remove(&(entry.pod.id.namespace.clone(), entry.pod.id.name.clone()));
+        if let Some(node) = self.nodes.get_mut(entry.node) {
+            node.pods.remove(&id);
+            if entry.counted {
+                node.room.remove(&entry.requests);
+                release_address(node, &entry.pod);
+            }
+        }
+    }
+
+    pub(super) fn pod_write(&mut self, id: Id) -> Option<(Subject, Write)> {
+        let entry = self.pods.get_mut(id)?;
+        let collection = format!("/api/v1/namespaces/{}/pods", entry.pod.id.namespace);
+        let name = entry.pod.id.name.to_string();
+        if entry.dirty {
+            entry.dirty = false;
+            let patch = status_patch(&entry.pod);
+            return Some((
+                Subject::PodStatus(id),
+                Write::Strategic(collection, name, Some("status"), patch),
+            ));
+        }
+        if entry.delete && !entry.deleted {
+            return Some((
+                Subject::PodDelete(id),
+                Write::Delete(collection, name, entry.pod.id.uid.to_string()),
+            ));
+        }
+        entry.busy = false;
+        None
+    }
+
+    pub(super) fn pod_answered(&mut self, id: Id, subject: Subject, answer: &Answer, now: Millis) {
+        let Some(entry) = self.pods.get_mut(id) else {
+            return;
+        };
+        match (answer, subject) {
+            (Answer::Done, Subject::PodDelete(_)) => entry.deleted = true,
+            (Answer::Done, _) => entry.failures = 0,
+            // The watch will show that it is gone, or which pod has taken its name.
+            (Answer::Missing, _) => (entry.dirty, entry.deleted) = (false, true),
+            (Answer::Conflict | Answer::Failed(_), _) => {
+                entry.dirty |= matches!(subject, Subject::PodStatus(_));
+                entry.failures += 1;
+                let wait = retry_after(&entry.pod.id.uid, entry.failures);
+                self.timers.at(now.plus(wait), Timer::PodWrite(id));
+                return;
+            }
+        }
+        if entry.dirty || (entry.delete && !entry.deleted) {
+            self.queue.push_back(Due::Pod(id));
+        } else {
+            entry.busy = false;
+        }
+    }
+}
+
+fn release_address(node: &mut NodeEntry, pod: &Pod) {
+    if let (Some(ip), Some(pool), false) = (pod.ip, node.pool.as_mut(), pod.spec.host_network) {
+        pool.release(ip);
+    }
+}

@@ -1,0 +1,295 @@
+//! The world without an API server: what it writes, and when.
+
+use super::{
+    timer::Id,
+    world::{Answer, Subject, World, Write},
+};
+use crate::{
+    behaviour::Defaults,
+    clock::Millis,
+    object::{NodeObject, PodObject},
+    options::{NodeGroup, Options},
+};
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const T0: Millis = Millis(1_700_000_000_000);
+
+fn options() -> Options {
+    Options {
+        defaults: Defaults::INSTANT,
+        ..Options::default()
+    }
+}
+
+fn node(name: &str, range: Option<&str>) -> NodeObject {
+    let mut node = json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}"), "labels": {"gantry.dev/simulated": "true"}},
+        "spec": {},
+        "status": {
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "nodeInfo": {"kubeletVersion": "v1.36.0"},
+        },
+    });
+    if let Some(range) = range {
+        node["spec"]["podCIDR"] = range.into();
+    }
+    serde_json::from_value(node).unwrap()
+}
+
+fn pod_value(name: &str, node: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "spec": {"nodeName": node, "containers": [{"name": "app", "image": "i:1"}]},
+        "status": {"phase": "Pending"},
+    })
+}
+
+fn pod(name: &str, node: &str) -> PodObject {
+    serde_json::from_value(pod_value(name, node)).unwrap()
+}
+
+fn world(nodes: Vec<NodeObject>) -> World {
+    let mut world = World::new(options(), T0).unwrap();
+    world.node_seen(Event::Init, T0);
+    for node in nodes {
+        world.node_seen(Event::InitApply(node), T0);
+    }
+    world.node_seen(Event::InitDone, T0);
+    world
+}
+
+fn writes(world: &mut World, now: Millis) -> Vec<(Subject, Write)> {
+    std::iter::from_fn(|| world.next_write(now)).collect()
+}
+
+/// Answers everything with success until nothing is left to write.
+fn settle(world: &mut World, now: Millis) -> Vec<(Subject, Write)> {
+    let mut all = Vec::new();
+    loop {
+        world.tick(now);
+        let next = writes(world, now);
+        if next.is_empty() {
+            return all;
+        }
+        for (subject, write) in next {
+            world.answered(subject, &Answer::Done, now);
+            all.push((subject, write));
+        }
+    }
+}
+
+fn statuses(writes: &[(Subject, Write)]) -> Vec<(Id, &Value)> {
+    writes
+        .iter()
+        .filter_map(|(subject, write)| match (subject, write) {
+            (Subject::PodStatus(id), Write::Strategic(_, _, Some("status"), patch)) => {
+                Some((*id, patch))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn one_write_in_flight_and_the_latest_state_in_the_next() {
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    settle(&mut world, T0);
+    world.pod_seen(Event::Apply(pod("a", "n")), T0);
+    let first = writes(&mut world, T0);
+    assert_eq!(statuses(&first).len(), 1);
+    let mut changed = pod_value("a", "n");
+    changed["spec"]["containers"][0]["image"] = "i:2".into();
+    world.pod_seen(
+        Event::Apply(serde_json::from_value(changed.clone()).unwrap()),
+        T0,
+    );
+    changed["spec"]["containers"][0]["image"] = "i:3".into();
+    world.pod_seen(Event::Apply(serde_json::from_value(changed).unwrap()), T0);
+    assert_eq!(writes(&mut world, T0), [], "the first is still in flight");
+    world.answered(first[0].0, &Answer::Done, T0);
+    let second = writes(&mut world, T0);
+    let patch = statuses(&second)[0].1;
+    assert_eq!(patch["status"]["containerStatuses"][0]["image"], "i:3");
+}
+
+#[test]
+fn a_failed_write_is_tried_again_later_and_a_missing_pod_is_not() {
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    settle(&mut world, T0);
+    world.pod_seen(Event::Apply(pod("a", "n")), T0);
+    let mut now = T0;
+    let mut tried = Vec::new();
+    while tried.len() < 7 {
+        for (subject, _) in writes(&mut world, now) {
+            let mut answer = Answer::Done;
+            if matches!(subject, Subject::PodStatus(_)) {
+                tried.push(now);
+                answer = match tried.len() {
+                    7 => Answer::Missing,
+                    _ => Answer::Failed("away".into()),
+                };
+            }
+            world.answered(subject, &answer, now);
+        }
+        now = world.next().unwrap();
+        world.tick(now);
+    }
+    let gaps: Vec<_> = tried
+        .windows(2)
+        .map(|pair| pair[1].since(pair[0]).as_millis())
+        .collect();
+    for (index, gap) in gaps.iter().enumerate() {
+        let most = 100 << index;
+        assert!((most / 2..=most).contains(gap), "{gaps:?}");
+    }
+    let later = now.plus(Duration::from_secs(60));
+    assert_eq!(statuses(&settle(&mut world, later)), []);
+}
+
+#[test]
+fn a_pod_replaced_by_one_of_the_same_name_starts_anew() {
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    settle(&mut world, T0);
+    world.pod_seen(Event::Apply(pod("a", "n")), T0);
+    let old = writes(&mut world, T0);
+    let mut next = pod_value("a", "n");
+    next["metadata"]["uid"] = "another".into();
+    world.pod_seen(Event::Apply(serde_json::from_value(next).unwrap()), T0);
+    world.answered(old[0].0, &Answer::Conflict, T0);
+    let new = settle(&mut world, T0);
+    let new = statuses(&new);
+    assert_eq!(new.len(), 1);
+    assert_eq!(new[0].1["metadata"]["uid"], "another");
+    // The late deletion of the old one is not the new one's.
+    world.pod_seen(Event::Delete(pod("a", "n")), T0);
+    assert_eq!(world.pod_count(), 1);
+}
+
+#[test]
+fn what_a_list_no_longer_shows_is_forgotten() {
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    for name in ["a", "b"] {
+        world.pod_seen(Event::Apply(pod(name, "n")), T0);
+    }
+    world.pod_seen(Event::Init, T0);
+    world.pod_seen(Event::InitApply(pod("b", "n")), T0);
+    world.pod_seen(Event::InitDone, T0);
+    assert_eq!(world.pod_count(), 1);
+    world.node_seen(Event::Init, T0);
+    world.node_seen(Event::InitDone, T0);
+    assert_eq!((world.node_count(), world.pod_count()), (0, 0));
+}
+
+#[test]
+fn a_node_that_comes_late_or_plays_dead_finds_its_pods() {
+    let mut world = world(vec![]);
+    world.pod_seen(Event::Apply(pod("a", "n")), T0);
+    assert_eq!(world.pod_count(), 0);
+    world.node_seen(Event::Apply(node("n", None)), T0);
+    assert_eq!(world.newcomers(), ["n"]);
+    world.pod_seen(Event::Apply(pod("a", "n")), T0);
+    settle(&mut world, T0);
+    let mut dead = node("n", Some("10.64.0.0/24"));
+    dead.metadata.annotations =
+        Some([("hollow.gantry.dev/down".to_owned(), "true".to_owned())].into());
+    world.node_seen(Event::Apply(dead), T0);
+    assert_eq!((world.node_count(), world.pod_count()), (0, 0));
+    let later = T0.plus(Duration::from_secs(60));
+    assert_eq!(
+        settle(&mut world, later),
+        [],
+        "no lease, no report, no status"
+    );
+    world.node_seen(Event::Apply(node("n", Some("10.64.0.0/24"))), later);
+    assert_eq!(world.newcomers(), ["n"]);
+}
+
+#[test]
+fn nodes_without_a_range_get_one_that_no_other_has() {
+    let mut world = world(vec![
+        node("a", None),
+        node("b", Some("10.64.0.0/24")),
+        node("c", None),
+    ]);
+    let all = settle(&mut world, T0);
+    let ranges: Vec<_> = all
+        .iter()
+        .filter_map(|(subject, write)| match (subject, write) {
+            (Subject::NodeRange(_), Write::Strategic(_, name, None, patch)) => {
+                Some((name.as_str(), patch["spec"]["podCIDR"].as_str().unwrap()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ranges, [("a", "10.64.1.0/24"), ("c", "10.64.2.0/24")]);
+}
+
+#[test]
+fn leases_are_renewed_every_ten_seconds_and_spread_out() {
+    let nodes = (0..200)
+        .map(|index| node(&format!("n-{index}"), Some(&format!("10.64.{index}.0/24"))))
+        .collect();
+    let mut world = world(nodes);
+    settle(&mut world, T0);
+    let mut a_second = [0; 30];
+    for second in 0..30 {
+        let now = T0.plus(Duration::from_secs(second + 1));
+        let all = settle(&mut world, now);
+        a_second[second as usize] = all
+            .iter()
+            .filter(|(subject, _)| matches!(subject, Subject::Lease(_)))
+            .count();
+    }
+    assert_eq!(a_second[10..20].iter().sum::<usize>(), 200, "{a_second:?}");
+    assert!(
+        a_second.iter().all(|count| (5..50).contains(count)),
+        "{a_second:?}"
+    );
+}
+
+#[test]
+fn the_options_nodes_are_created_where_they_are_missing() {
+    let mut world = World::new(
+        Options {
+            groups: vec![NodeGroup::new("r", "c", 3)],
+            ..options()
+        },
+        T0,
+    )
+    .unwrap();
+    world.node_seen(Event::Init, T0);
+    world.node_seen(Event::InitApply(node("c-002", Some("10.64.0.0/24"))), T0);
+    world.node_seen(Event::InitDone, T0);
+    world.create_missing().unwrap();
+    let mut created = Vec::new();
+    for (subject, write) in writes(&mut world, T0) {
+        if let Write::Create(collection, body) = write
+            && collection == "/api/v1/nodes"
+        {
+            created.push((
+                body["metadata"]["name"].clone(),
+                body["spec"]["podCIDR"].clone(),
+            ));
+            world.answered(subject, &Answer::Failed("away".into()), T0);
+        }
+    }
+    assert_eq!(
+        created,
+        [
+            ("c-001".into(), "10.64.1.0/24".into()),
+            ("c-003".into(), "10.64.2.0/24".into())
+        ]
+    );
+    let later = T0.plus(Duration::from_secs(1));
+    let again = settle(&mut world, later);
+    assert_eq!(
+        again
+            .iter()
+            .filter(|(subject, _)| matches!(subject, Subject::Create(_)))
+            .count(),
+        2
+    );
+}
