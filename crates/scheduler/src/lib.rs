@@ -10,6 +10,12 @@
 //! - [`shell`]: watches, binding, events and conditions. It speaks the Kubernetes API through the `kube::Client`
 //!   that it is given and nothing else; all its state is rebuilt from watches at start.
 //!
+//! Of kube-scheduler's default profile these are not here yet: volume binding (delayed binding, zones and attach limits;
+//! a pod waits until its claims are bound, and a bound volume's node affinity is not looked at), image locality,
+//! dynamic resource allocation, resize in flight (a pod counts by its spec), extenders and plugin configuration.
+//! Preemption differs in one respect: the node is held for the pod while victims leave, and it is bound there.
+//! One instance is to run per scheduler name: there is no leader election yet.
+//!
 //! [`run`] is the entry point.
 
 pub mod core;

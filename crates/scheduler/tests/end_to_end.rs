@@ -16,6 +16,7 @@ use gantry_apiserver::{Config, Server};
 use gantry_scheduler::Options;
 use gantry_store::Store;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -88,6 +89,8 @@ impl World {
         let nodes = Api::<Node>::all(self.client.clone());
         let node = support::node(name, "a", over);
         let status = json!({"status": node["status"]});
+        // Admission taints every new node as not ready; the node lifecycle controller would take it back.
+        let ready = json!({"spec": {"taints": node["spec"].get("taints")}});
         let node = serde_json::from_value(node).expect("a node");
         nodes
             .create(&PostParams::default(), &node)
@@ -98,6 +101,11 @@ impl World {
             .patch_status(name, &PatchParams::default(), &patch)
             .await
             .expect("node status written");
+        let ready = Patch::Merge(&ready);
+        nodes
+            .patch(name, &PatchParams::default(), &ready)
+            .await
+            .expect("node made ready");
     }
 
     async fn pod(&self, name: &str, over: &Value) {
@@ -289,5 +297,78 @@ async fn a_burst_of_pods_never_overfills_a_node() {
         counts.len() == 10 && counts.values().all(|pods| *pods == 5),
         "{counts:?}"
     );
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_of_higher_priority_takes_the_room_of_a_lower_one() {
+    let world = World::new().await;
+    for (name, value) in [("high", 1000), ("low", 10)] {
+        let class = serde_json::from_value(json!({"metadata": {"name": name}, "value": value}))
+            .expect("a class");
+        let classes = Api::<PriorityClass>::all(world.client.clone());
+        classes
+            .create(&PostParams::default(), &class)
+            .await
+            .expect("class created");
+    }
+    world
+        .node("n1", &json!({"status": {"allocatable": {"cpu": "2"}}}))
+        .await;
+    let class = |name: &str| json!({"spec": {"priorityClassName": name, "terminationGracePeriodSeconds": 0}});
+    world.pod("lower", &class("low")).await;
+    world
+        .pod(
+            "middle",
+            &json!({"spec": {"terminationGracePeriodSeconds": 0}}),
+        )
+        .await;
+    world.bound("lower").await;
+    world.bound("middle").await;
+    world.pod("higher", &class("high")).await;
+    assert_eq!(
+        world.event("middle", "Preempted").await.split(' ').next(),
+        Some("Preempted")
+    );
+    // Nobody runs here who would end the victim; a grace period of zero with force is what a kubelet does at the end.
+    world
+        .pods()
+        .delete("middle", &DeleteParams::default().grace_period(0))
+        .await
+        .ok();
+    assert_eq!(world.bound("higher").await, "n1");
+    let left: Vec<_> = world
+        .pods()
+        .list(&ListParams::default())
+        .await
+        .expect("pods")
+        .items;
+    let left: Vec<_> = left.into_iter().filter_map(|p| p.metadata.name).collect();
+    assert_eq!(left, ["higher", "lower"]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn selectors_on_labels_unique_to_each_pod_count() {
+    let world = World::new().await;
+    for name in ["n1", "n2"] {
+        world.node(name, &json!({})).await;
+    }
+    let unique =
+        |name: &str| json!({"metadata": {"labels": {"statefulset.kubernetes.io/pod-name": name}}});
+    world.pod("s-0", &unique("s-0")).await;
+    world.pod("s-1", &unique("s-1")).await;
+    let (first, second) = (world.bound("s-0").await, world.bound("s-1").await);
+    assert_ne!(first, second);
+    for (name, beside, node) in [("beside-0", "s-0", first), ("beside-1", "s-1", second)] {
+        let term = json!({"topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {"statefulset.kubernetes.io/pod-name": beside}}});
+        let affinity =
+            json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        world
+            .pod(name, &json!({"spec": {"affinity": affinity}}))
+            .await;
+        assert_eq!(world.bound(name).await, node);
+    }
     world.end().await;
 }

@@ -6,6 +6,7 @@ use super::counters::{
 };
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
 use super::object;
+use super::preempt::Budget;
 use super::rank::{Rank, View};
 use super::request::{Compiler, GroupKey, Placement, Request, Shape, Term};
 use super::selector::{Namespaces, Selector};
@@ -130,6 +131,11 @@ pub struct Cluster {
     rank_ids: FxHashMap<RankKey, usize>,
     shape_ranks: Vec<(RankKey, usize)>,
     pods: FxHashMap<Arc<str>, Placed>,
+    /// Uids of the pods of each node, by slot.
+    pub on_node: Vec<Vec<Arc<str>>>,
+    /// Number of placed pods by priority.
+    pub priorities: std::collections::BTreeMap<i32, usize>,
+    pub budgets: std::collections::BTreeMap<(String, String), Budget>,
     services: FxHashMap<Symbol, FxHashMap<String, Selector>>,
     owners: FxHashMap<(Symbol, Symbol, Symbol), Selector>,
     claims: FxHashMap<Symbol, bool>,
@@ -354,6 +360,34 @@ impl Cluster {
         };
         if old != bound {
             self.events.push(Event::Claim);
+        }
+    }
+
+    /// A disruption budget came, changed or (no selector) went.
+    pub fn set_budget(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
+        allowed: i64,
+    ) {
+        let key = (namespace.to_owned(), name.to_owned());
+        match selector {
+            Some(selector) => {
+                let selector = self.compiler.pod_selector(Some(selector));
+                let namespace = self.compiler.symbols.intern(namespace);
+                self.budgets.insert(
+                    key,
+                    Budget {
+                        namespace,
+                        selector,
+                        allowed,
+                    },
+                );
+            }
+            None => {
+                self.budgets.remove(&key);
+            }
         }
     }
 
@@ -700,11 +734,16 @@ impl Cluster {
         let placed = Placed { class, node };
         let old = match self.pods.get(uid) {
             Some(old) if *old == placed => return,
-            Some(_) => self.unplace(uid),
+            Some(_) => self.lift(uid),
             None => None,
         };
         self.pods.insert(uid.clone(), placed);
+        if self.on_node.len() <= node.0 as usize {
+            self.on_node.resize_with(node.0 as usize + 1, Vec::new);
+        }
+        self.on_node[node.0 as usize].push(uid.clone());
         let class = &self.classes[class.0 as usize];
+        *self.priorities.entry(class.request.priority).or_default() += 1;
         self.nodes.book(node, &class.request, 1);
         self.counters.place(class.group, node.0, &self.topology);
         for (carrier, forbids, weight) in &class.carries {
@@ -721,14 +760,25 @@ impl Cluster {
 
     /// A placed pod is gone, finished, or was not bound after all. Returns where it was.
     pub fn remove(&mut self, uid: &str) -> Option<Placed> {
-        let placed = self.unplace(uid)?;
+        let placed = self.lift(uid)?;
         self.nodes.release(placed.node);
         Some(placed)
     }
 
-    fn unplace(&mut self, uid: &str) -> Option<Placed> {
+    /// As [`Cluster::remove`], keeping the node's slot even if it is gone and empty now.
+    pub(super) fn lift(&mut self, uid: &str) -> Option<Placed> {
         let placed = self.pods.remove(uid)?;
+        let neighbours = &mut self.on_node[placed.node.0 as usize];
+        if let Some(at) = neighbours.iter().position(|other| **other == *uid) {
+            neighbours.swap_remove(at);
+        }
         let class = &self.classes[placed.class.0 as usize];
+        if let Some(count) = self.priorities.get_mut(&class.request.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&class.request.priority);
+            }
+        }
         self.nodes.book(placed.node, &class.request, -1);
         self.counters
             .unplace(class.group, placed.node.0, &self.topology);

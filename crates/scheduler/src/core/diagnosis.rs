@@ -38,6 +38,8 @@ pub struct Diagnosis {
     pub unresolvable: usize,
     /// As Kubernetes words it.
     pub message: String,
+    /// The same without what preemption could not do either.
+    pub summary: String,
 }
 
 impl Diagnosis {
@@ -67,7 +69,7 @@ impl Cluster {
                     .insert(Reason::MissingClaim(*claim), self.nodes.known),
             };
             diagnosis.unresolvable = self.nodes.known;
-            diagnosis.message = self.word(&diagnosis);
+            self.word(&mut diagnosis);
             return diagnosis;
         }
         let check = Check::new(self, id);
@@ -79,13 +81,13 @@ impl Cluster {
                 diagnosis.unresolvable += usize::from(!resolvable);
             }
         }
-        diagnosis.message = self.word(&diagnosis);
+        self.word(&mut diagnosis);
         diagnosis
     }
 
     /// Reports why one node is ruled out: the reasons of the first filter that does. Returns whether removing other
     /// pods from the node could help.
-    fn reject(
+    pub(super) fn reject(
         &self,
         check: &Check<'_>,
         id: ClassId,
@@ -192,18 +194,19 @@ impl Cluster {
         !rejected
     }
 
-    fn word(&self, diagnosis: &Diagnosis) -> String {
-        if diagnosis.nodes == 0 {
-            return "no nodes available to schedule pods".to_owned();
-        }
+    fn word(&self, diagnosis: &mut Diagnosis) {
         let total = diagnosis.nodes;
-        let mut head = format!("0/{total} nodes are available: ");
+        if total == 0 {
+            diagnosis.summary = "no nodes available to schedule pods".to_owned();
+            diagnosis.message.clone_from(&diagnosis.summary);
+            return;
+        }
         let claim = diagnosis
             .reasons
             .keys()
             .find(|r| matches!(r, Reason::UnboundClaim | Reason::MissingClaim(_)));
-        if let Some(claim) = claim {
-            head += &self.phrase(*claim);
+        let why = if let Some(claim) = claim {
+            self.phrase(*claim)
         } else {
             // Kubernetes sorts the phrases with their counts, as text.
             let mut phrases: Vec<String> = diagnosis
@@ -212,8 +215,9 @@ impl Cluster {
                 .map(|(reason, count)| format!("{count} {}", self.phrase(*reason)))
                 .collect();
             phrases.sort_unstable();
-            head += &phrases.join(", ");
-        }
+            phrases.join(", ")
+        };
+        diagnosis.summary = format!("0/{total} nodes are available: {why}.");
         let helpful = total - diagnosis.unresolvable.min(total);
         let mut verdicts = Vec::new();
         if helpful > 0 {
@@ -228,10 +232,11 @@ impl Cluster {
             ));
         }
         verdicts.sort_unstable();
-        format!(
-            "{head}. preemption: 0/{total} nodes are available: {}.",
+        diagnosis.message = format!(
+            "{} preemption: 0/{total} nodes are available: {}.",
+            diagnosis.summary,
             verdicts.join(", ")
-        )
+        );
     }
 
     fn phrase(&self, reason: Reason) -> String {

@@ -10,6 +10,7 @@
 //! | [`rank`] | nodes bucketed by score, brought up to date from the change log |
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
+//! | [`preempt`] | who would have to leave for a pod to fit |
 //! | [`queue`] | which pod is next; who waits for what |
 
 pub mod cluster;
@@ -18,6 +19,7 @@ pub mod decide;
 pub mod diagnosis;
 pub mod nodes;
 pub mod object;
+pub mod preempt;
 pub mod quantity;
 pub mod queue;
 pub mod rank;

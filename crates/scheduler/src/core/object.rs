@@ -278,3 +278,22 @@ pub struct ClaimSpec {
 pub struct ClaimStatus {
     pub phase: Option<String>,
 }
+
+/// A PodDisruptionBudget: preemption would rather not break it.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct DisruptionBudget {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: OwnerSpec,
+    #[serde(deserialize_with = "nullable")]
+    pub status: BudgetStatus,
+}
+
+/// A budget's status.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetStatus {
+    pub disruptions_allowed: i64,
+}

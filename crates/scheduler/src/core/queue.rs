@@ -7,7 +7,7 @@
 
 use super::cluster::{ClassId, Cluster, Event};
 use super::diagnosis::{Diagnosis, Reason};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ enum State {
         until: Duration,
         last: Duration,
         woken: bool,
+        /// Bits of [`Hint`]s that may help.
+        hints: u16,
     },
 }
 
@@ -63,6 +65,8 @@ enum Place {
 pub struct Queue {
     lines: FxHashMap<ClassId, Line>,
     active: BTreeSet<(Reverse<i32>, u64, ClassId)>,
+    /// Parked lines by the hint that may help them, until one did.
+    waiters: [FxHashSet<ClassId>; HINTS],
     timers: BTreeSet<(Duration, ClassId)>,
     delayed: BTreeMap<(Duration, u64), Arc<str>>,
     pods: FxHashMap<Arc<str>, Place>,
@@ -184,11 +188,18 @@ impl Queue {
                     }
                 }
                 if line.pods.is_empty() {
-                    if let State::Parked { until, last, .. } = line.state {
+                    let parked = match line.state {
+                        State::Parked {
+                            until, last, hints, ..
+                        } => Some((until, last, hints)),
+                        State::Active => None,
+                    };
+                    self.lines.remove(&class);
+                    if let Some((until, last, hints)) = parked {
                         self.timers.remove(&(until, class));
                         self.timers.remove(&(last, class));
+                        self.unlist(class, hints);
                     }
-                    self.lines.remove(&class);
                 }
             }
             Some(Place::Delayed(_, _, at, seq)) => {
@@ -213,12 +224,17 @@ impl Queue {
         }
         line.failures = line.failures.saturating_add(1);
         let until = now + backoff(line.failures);
+        let hints = hints(&diagnosis);
+        for hint in bits(hints) {
+            self.waiters[hint].insert(class);
+        }
         let last = now + LONGEST_PARKED;
         line.state = State::Parked {
             diagnosis,
             until,
             last,
             woken: false,
+            hints,
         };
         self.timers.extend([(until, class), (last, class)]);
         line.pods.values().cloned().collect()
@@ -232,26 +248,35 @@ impl Queue {
 
     /// Lets an event wake the lines that it may help.
     pub fn wake(&mut self, event: Event, cluster: &Cluster, now: Duration) {
-        let mut ready = Vec::new();
-        for (class, line) in &mut self.lines {
-            let State::Parked {
-                diagnosis,
-                until,
-                woken,
-                ..
-            } = &mut line.state
-            else {
-                continue;
-            };
-            if !*woken && helps(event, *class, diagnosis, cluster) {
+        for (hint, other) in hints_of(event).into_iter().flatten() {
+            let helped: Vec<ClassId> = self.waiters[hint as usize]
+                .iter()
+                .filter(|class| other.is_none_or(|other| cluster.concerns(**class, other)))
+                .copied()
+                .collect();
+            for class in helped {
+                let Some(State::Parked {
+                    until,
+                    woken,
+                    hints,
+                    ..
+                }) = self.lines.get_mut(&class).map(|l| &mut l.state)
+                else {
+                    continue;
+                };
                 *woken = true;
-                if *until <= now {
-                    ready.push(*class);
+                let (ready, hints) = (*until <= now, *hints);
+                self.unlist(class, hints);
+                if ready {
+                    self.activate(class);
                 }
             }
         }
-        for class in ready {
-            self.activate(class);
+    }
+
+    fn unlist(&mut self, class: ClassId, hints: u16) {
+        for hint in bits(hints) {
+            self.waiters[hint].remove(&class);
         }
     }
 
@@ -300,46 +325,87 @@ impl Queue {
     }
 }
 
-/// Whether an event may let a class fit that failed for these reasons: kube-scheduler's queueing hints.
-fn helps(event: Event, class: ClassId, diagnosis: &Diagnosis, cluster: &Cluster) -> bool {
-    let around = |r: &Reason| {
-        matches!(
-            r,
-            Reason::SpreadLabel
-                | Reason::Spread
-                | Reason::Affinity
-                | Reason::AntiAffinity
-                | Reason::ExistingAntiAffinity
-        )
-    };
-    let room = |r: &Reason| {
-        matches!(
-            r,
-            Reason::Ports
-                | Reason::TooManyPods
-                | Reason::InsufficientCpu
-                | Reason::InsufficientMemory
-                | Reason::InsufficientStorage
-                | Reason::Insufficient(_)
-        )
-    };
-    let claim = |r: &Reason| matches!(r, Reason::UnboundClaim | Reason::MissingClaim(_));
+/// What may help a parked line: kube-scheduler's queueing hints, by event.
+#[derive(Clone, Copy)]
+enum Hint {
+    NodeAdded,
+    NodeRemoved,
+    NodeLabels,
+    NodeTaints,
+    NodeAllocatable,
+    PodPlaced,
+    RoomFreed,
+    NeighbourGone,
+    Namespace,
+    Claim,
+}
+
+const HINTS: usize = 10;
+
+fn bits(hints: u16) -> impl Iterator<Item = usize> {
+    (0..HINTS).filter(move |hint| hints & (1 << hint) != 0)
+}
+
+/// The hints that an event gives, with the class of the pod that came or went where that matters.
+fn hints_of(event: Event) -> [Option<(Hint, Option<ClassId>)>; 2] {
+    let one = |hint| [Some((hint, None)), None];
     match event {
-        Event::NodeAdded => !diagnosis.any(claim),
-        Event::NodeRemoved => diagnosis.any(|r| matches!(r, Reason::Spread)),
-        Event::NodeLabels => diagnosis.any(|r| around(r) || *r == Reason::NodeAffinity),
-        Event::NodeTaints => diagnosis.any(|r| {
-            around(r) || matches!(r, Reason::UntoleratedTaint | Reason::NodeUnschedulable)
-        }),
-        Event::NodeAllocatable => diagnosis.any(room),
-        Event::PodPlaced(other) => {
-            diagnosis.any(|r| matches!(r, Reason::Spread | Reason::Affinity))
-                && cluster.concerns(class, other)
-        }
-        Event::PodRemoved(other) => {
-            diagnosis.any(room) || diagnosis.any(around) && cluster.concerns(class, other)
-        }
-        Event::Namespace => diagnosis.any(around),
-        Event::Claim => diagnosis.any(claim),
+        Event::NodeAdded => one(Hint::NodeAdded),
+        Event::NodeRemoved => one(Hint::NodeRemoved),
+        Event::NodeLabels => one(Hint::NodeLabels),
+        Event::NodeTaints => one(Hint::NodeTaints),
+        Event::NodeAllocatable => one(Hint::NodeAllocatable),
+        Event::PodPlaced(pod) => [Some((Hint::PodPlaced, Some(pod))), None],
+        Event::PodRemoved(pod) => [
+            Some((Hint::RoomFreed, None)),
+            Some((Hint::NeighbourGone, Some(pod))),
+        ],
+        Event::Namespace => one(Hint::Namespace),
+        Event::Claim => one(Hint::Claim),
     }
+}
+
+/// The hints that may help a pod that was refused for these reasons.
+fn hints(diagnosis: &Diagnosis) -> u16 {
+    use Hint as H;
+    let mut hints = 0;
+    let mut add =
+        |list: &[Hint]| hints |= list.iter().fold(0, |bits, hint| bits | 1 << *hint as u16);
+    let mut claims = false;
+    for reason in diagnosis.reasons.keys() {
+        match reason {
+            Reason::NodeUnschedulable | Reason::UntoleratedTaint => add(&[H::NodeTaints]),
+            Reason::NodeNotNamed => {}
+            Reason::NodeAffinity => add(&[H::NodeLabels]),
+            Reason::Ports
+            | Reason::TooManyPods
+            | Reason::InsufficientCpu
+            | Reason::InsufficientMemory
+            | Reason::InsufficientStorage
+            | Reason::Insufficient(_) => add(&[H::NodeAllocatable, H::RoomFreed]),
+            Reason::SpreadLabel => add(&[H::NodeLabels]),
+            Reason::Spread => {
+                add(&[
+                    H::NodeLabels,
+                    H::NodeTaints,
+                    H::NodeRemoved,
+                    H::PodPlaced,
+                    H::NeighbourGone,
+                    H::Namespace,
+                ]);
+            }
+            Reason::Affinity => add(&[H::NodeLabels, H::PodPlaced, H::Namespace]),
+            Reason::AntiAffinity | Reason::ExistingAntiAffinity => {
+                add(&[H::NodeLabels, H::NeighbourGone, H::Namespace]);
+            }
+            Reason::UnboundClaim | Reason::MissingClaim(_) => {
+                claims = true;
+                add(&[H::Claim]);
+            }
+        }
+    }
+    if !claims {
+        add(&[H::NodeAdded]);
+    }
+    hints
 }

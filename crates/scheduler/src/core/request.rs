@@ -216,6 +216,8 @@ pub struct Spread {
 pub struct Request {
     pub group: GroupKey,
     pub priority: i32,
+    /// May make pods of lower priority leave.
+    pub preempts: bool,
     pub placement: Placement,
     pub shape: Shape,
     pub ports: Vec<HostPort>,
@@ -317,6 +319,7 @@ impl Compiler {
             shape: self.shape(pod),
             ports: self.ports(&spec.containers, &spec.init_containers),
             priority: spec.priority.unwrap_or_default(),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
             claims: self.claims(pod),
             spread,
             default_spread,

@@ -1,7 +1,9 @@
 //! The scheduler's writes: bindings, the PodScheduled condition, events.
 
+use crate::core::object::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use kube::api::ListParams;
+use kube::{Api, Client};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -116,6 +118,101 @@ pub async fn report_unschedulable(
         &body,
     )
     .await
+}
+
+/// Makes pods leave a node for one of higher priority: says so in their conditions, deletes them, and records the
+/// node on the pod that is to come. Pods that are leaving already are let be.
+pub async fn preempt(
+    client: &Client,
+    scheduler: &str,
+    pod: &PodRef,
+    node: &str,
+    victims: &[Arc<str>],
+    events: &mpsc::Sender<PodEvent>,
+) -> Result<(), CallError> {
+    let nominate = json!({"metadata": {"uid": &*pod.uid}, "status": {"nominatedNodeName": node}});
+    let merge = "application/merge-patch+json";
+    send(
+        client,
+        "nominate node",
+        http::Method::PATCH,
+        pod.path("status"),
+        merge,
+        &nominate,
+    )
+    .await?;
+    // The core holds no names of placed pods; preemption is rare enough to ask for those of one node.
+    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let pods = Api::<Pod>::all(client.clone()).list(&on_node).await;
+    let pods = pods.map_err(|source| CallError::Call {
+        operation: "list pods of node",
+        source,
+    })?;
+    for victim in pods.items {
+        if victim.metadata.deletion_timestamp.is_some()
+            || !victims.iter().any(|uid| **uid == *victim.uid())
+        {
+            continue;
+        }
+        let victim = PodRef {
+            namespace: victim.namespace().into(),
+            name: victim.name().into(),
+            uid: victim.uid().into(),
+        };
+        disrupt(client, scheduler, &victim).await?;
+        let message = format!("Preempted by pod {} on node {node}", pod.uid);
+        // For people only: one that is lost does no harm.
+        let _ = events.try_send(PodEvent {
+            pod: victim,
+            warning: false,
+            reason: "Preempted",
+            message,
+        });
+    }
+    Ok(())
+}
+
+async fn disrupt(client: &Client, scheduler: &str, victim: &PodRef) -> Result<(), CallError> {
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+        "lastTransitionTime": now(),
+    });
+    let body = json!({"metadata": {"uid": &*victim.uid}, "status": {"conditions": [condition]}});
+    let strategic = "application/strategic-merge-patch+json";
+    let told = send(
+        client,
+        "mark pod",
+        http::Method::PATCH,
+        victim.path("status"),
+        strategic,
+        &body,
+    )
+    .await;
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": &*victim.uid}});
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{}",
+        victim.namespace, victim.name
+    );
+    let deleted = match told {
+        Ok(()) => {
+            send(
+                client,
+                "delete pod",
+                http::Method::DELETE,
+                path,
+                "application/json",
+                &options,
+            )
+            .await
+        }
+        Err(error) => Err(error),
+    };
+    match deleted {
+        // Gone, or another of the same name: either way the victim is no more.
+        Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
+        other => other,
+    }
 }
 
 fn now() -> String {

@@ -1,9 +1,12 @@
 //! The loop that owns the core: takes in what the watches say, decides, and keeps binds and reports in flight.
 
 use super::Options;
-use super::calls::{CallError, PodEvent, PodRef, bind, event_writer, report_unschedulable};
+use super::calls::{
+    CallError, PodEvent, PodRef, bind, event_writer, preempt, report_unschedulable,
+};
 use super::objects::{Change, Input};
 use crate::core::object::{Node, Owner, Pod};
+use crate::core::preempt::Preemption;
 use crate::core::queue::Queue;
 use crate::core::{ClassId, Cluster, Decision, Diagnosis};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -17,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Condition writes in flight at most: they must not crowd out bindings.
 const PARALLEL_REPORTS: usize = 8;
+/// Preemptions being written at most; nothing is decided beyond, so that room is not made faster than it is told.
+const PARALLEL_PREEMPTIONS: usize = 16;
 /// Inputs taken in before the loop looks at results again.
 const BATCH: usize = 1024;
 
@@ -31,6 +36,19 @@ struct Pending {
     unreported: Option<Arc<Diagnosis>>,
     /// Decided: the binding is on its way, or done and not yet seen.
     decided: bool,
+    /// Decided, but pods of lower priority must leave first.
+    waits: Option<Waits>,
+}
+
+/// Room that is being made.
+struct Waits {
+    node: String,
+    victims: FxHashSet<Arc<str>>,
+}
+
+struct Preempted {
+    pod: PodRef,
+    result: Result<(), CallError>,
 }
 
 struct Bound {
@@ -55,9 +73,10 @@ enum Kind {
     Claim,
     ReplicaSet,
     StatefulSet,
+    Budget,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 /// The owner of the core.
 pub struct Driver {
@@ -72,6 +91,9 @@ pub struct Driver {
     reports_due: VecDeque<Arc<str>>,
     binds: JoinSet<Bound>,
     reports: JoinSet<Reported>,
+    preemptions: JoinSet<Preempted>,
+    /// Which pod waits for a victim to be gone.
+    victims: FxHashMap<Arc<str>, Arc<str>>,
     events: mpsc::Sender<PodEvent>,
     events_lost: u64,
     listed: FxHashSet<Kind>,
@@ -95,6 +117,8 @@ impl Driver {
             reports_due: VecDeque::new(),
             binds: JoinSet::new(),
             reports: JoinSet::new(),
+            preemptions: JoinSet::new(),
+            victims: FxHashMap::default(),
             events,
             events_lost: 0,
             listed: FxHashSet::default(),
@@ -120,6 +144,7 @@ impl Driver {
                 }
                 Some(bound) = self.binds.join_next() => self.bound(bound),
                 Some(reported) = self.reports.join_next() => self.reported(reported),
+                Some(preempted) = self.preemptions.join_next() => self.preempted(preempted),
                 () = sleep_until(deadline) => {}
             }
             while let Some(bound) = self.binds.try_join_next() {
@@ -129,6 +154,7 @@ impl Driver {
         }
         self.binds.shutdown().await;
         self.reports.shutdown().await;
+        self.preemptions.shutdown().await;
     }
 
     fn now(&self) -> Duration {
@@ -144,7 +170,9 @@ impl Driver {
         let now = self.now();
         self.wake(now);
         self.queue.tick(now);
-        while self.binds.len() < self.options.parallel_binds {
+        while self.binds.len() < self.options.parallel_binds
+            && self.preemptions.len() < PARALLEL_PREEMPTIONS
+        {
             let Some((uid, class)) = self.queue.peek() else {
                 break;
             };
@@ -156,6 +184,13 @@ impl Driver {
                     self.start_bind(&uid, name);
                 }
                 Decision::Unschedulable(diagnosis) => {
+                    let (pending, victims) = (&self.pending, &self.victims);
+                    if let Some(room) = self.cluster.preempt(class, |uid| {
+                        pending.contains_key(uid) || victims.contains_key(uid)
+                    }) {
+                        self.start_preemption(&uid, class, room, &diagnosis);
+                        continue;
+                    }
                     let diagnosis = Arc::new(diagnosis);
                     for uid in self.queue.park(class, diagnosis.clone(), now) {
                         self.report_later(&uid, diagnosis.clone());
@@ -245,6 +280,117 @@ impl Driver {
         }
         let now = self.now();
         self.queue.retry(&pod.uid, class, priority, now);
+    }
+
+    // Preemption.
+
+    /// Books the pod on the node where room is being made, so that nobody else takes it, and makes the room.
+    fn start_preemption(
+        &mut self,
+        uid: &Arc<str>,
+        class: ClassId,
+        room: Preemption,
+        diagnosis: &Diagnosis,
+    ) {
+        let Some(pending) = self.pending.get_mut(uid) else {
+            return;
+        };
+        let node = self.cluster.node_name(room.node).to_owned();
+        self.cluster.place_at(uid, class, room.node);
+        self.queue.placed(uid);
+        pending.decided = true;
+        pending.unreported = None;
+        let victims: FxHashSet<Arc<str>> = room.victims.iter().cloned().collect();
+        self.victims.extend(
+            room.victims
+                .iter()
+                .map(|victim| (victim.clone(), uid.clone())),
+        );
+        pending.waits = Some(Waits {
+            node: node.clone(),
+            victims,
+        });
+        let event = PodEvent {
+            pod: pending.pod.clone(),
+            warning: true,
+            reason: "FailedScheduling",
+            message: diagnosis.summary.clone(),
+        };
+        let (client, pod, events) = (
+            self.client.clone(),
+            pending.pod.clone(),
+            self.events.clone(),
+        );
+        let (scheduler, message) = (
+            self.options.scheduler_name.clone(),
+            diagnosis.summary.clone(),
+        );
+        let turned = !matches!(pending.condition, Some((true, _)));
+        pending.condition = Some((true, message.as_str().into()));
+        self.emit(event);
+        self.preemptions.spawn(async move {
+            let mut result = report_unschedulable(&client, &pod, &message, turned).await;
+            if result.is_ok() {
+                result = preempt(&client, &scheduler, &pod, &node, &room.victims, &events).await;
+            }
+            Preempted { pod, result }
+        });
+    }
+
+    fn preempted(&mut self, preempted: Result<Preempted, tokio::task::JoinError>) {
+        match preempted {
+            Ok(Preempted { result: Ok(()), .. }) => {}
+            Ok(Preempted {
+                pod,
+                result: Err(error),
+            }) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, pod = %pod.name, namespace = %pod.namespace, "preemption failed, will try again");
+                self.give_up_waiting(&pod.uid);
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a preemption ended without a result"
+                );
+            }
+        }
+    }
+
+    /// The room that a pod waits for will not come: it is decided anew.
+    fn give_up_waiting(&mut self, uid: &Arc<str>) {
+        let now = self.now();
+        let Some(pending) = self.pending.get_mut(uid).filter(|p| p.waits.is_some()) else {
+            return;
+        };
+        if let Some(waits) = pending.waits.take() {
+            for victim in waits.victims {
+                self.victims.remove(&victim);
+            }
+        }
+        pending.decided = false;
+        let (class, priority) = (pending.class, pending.priority);
+        self.cluster.remove(uid);
+        self.queue.retry(uid, class, priority, now);
+    }
+
+    /// A victim is gone; after the last one the pod is bound.
+    fn victim_gone(&mut self, victim: &str) {
+        let Some(uid) = self.victims.remove(victim) else {
+            return;
+        };
+        let Some(pending) = self.pending.get_mut(&uid) else {
+            return;
+        };
+        let Some(waits) = &mut pending.waits else {
+            return;
+        };
+        waits.victims.remove(victim);
+        if waits.victims.is_empty()
+            && let Some(Waits { node, .. }) = pending.waits.take()
+        {
+            self.start_bind(&uid, node);
+        }
     }
 
     fn emit(&mut self, event: PodEvent) {
@@ -387,6 +533,19 @@ impl Driver {
                 }
                 self.other(Kind::Claim, change, key);
             }
+            Input::Budget(change) => {
+                if let Change::Applied(budget) = &change {
+                    let (namespace, name) = names(&budget.metadata);
+                    let allowed = budget.status.disruptions_allowed;
+                    self.cluster.set_budget(
+                        namespace,
+                        name,
+                        budget.spec.selector.as_ref(),
+                        allowed,
+                    );
+                }
+                self.other(Kind::Budget, change, key);
+            }
             Input::ReplicaSet(change) => {
                 if let Change::Applied(set) = &change {
                     self.owner("ReplicaSet", &set.0);
@@ -449,7 +608,18 @@ impl Driver {
     fn gone(&mut self, kind: Kind, name: &str) {
         let (namespace, short) = name.split_once('/').unwrap_or_default();
         match kind {
-            Kind::Node => self.cluster.remove_node(name),
+            Kind::Node => {
+                self.cluster.remove_node(name);
+                let waiting = self
+                    .pending
+                    .iter()
+                    .filter(|(_, p)| p.waits.as_ref().is_some_and(|w| w.node == name));
+                let waiting: Vec<_> = waiting.map(|(uid, _)| uid.clone()).collect();
+                for uid in waiting {
+                    self.give_up_waiting(&uid);
+                }
+            }
+            Kind::Budget => self.cluster.set_budget(namespace, short, None, 0),
             Kind::Namespace => self.cluster.set_namespace(short, None),
             Kind::Service => self.cluster.set_service(namespace, short, None),
             Kind::Claim => self.cluster.set_claim(namespace, short, None),
@@ -474,7 +644,15 @@ impl Driver {
     fn pod_gone(&mut self, uid: &str) {
         self.cluster.remove(uid);
         self.queue.forget(uid);
-        self.pending.remove(uid);
+        if let Some(Pending {
+            waits: Some(waits), ..
+        }) = self.pending.remove(uid)
+        {
+            for victim in waits.victims {
+                self.victims.remove(&victim);
+            }
+        }
+        self.victim_gone(uid);
     }
 
     fn pod(&mut self, pod: &Pod) {
@@ -489,7 +667,12 @@ impl Driver {
             self.pending.remove(uid);
             return;
         }
-        if self.pending.get(uid).is_some_and(|p| p.decided) {
+        let leaving = pod.metadata.deletion_timestamp.is_some();
+        if self
+            .pending
+            .get(uid)
+            .is_some_and(|p| p.decided && !(leaving && p.waits.is_some()))
+        {
             // From before the binding.
             return;
         }
@@ -529,6 +712,7 @@ impl Driver {
             condition: seen,
             unreported: None,
             decided: false,
+            waits: None,
         });
         pending.class = class;
         pending.priority = priority;

@@ -83,6 +83,7 @@ pub async fn run(
         never(),
     ));
     watches.spawn(follow(client.clone(), Input::Claim, send.clone(), never()));
+    watches.spawn(follow(client.clone(), Input::Budget, send.clone(), never()));
     watches.spawn(follow(
         client.clone(),
         Input::Pod,

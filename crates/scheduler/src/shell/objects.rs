@@ -1,6 +1,6 @@
 //! The slim objects as Kubernetes resources, and one watch for each kind.
 
-use crate::core::object::{Claim, Namespace, Node, Owner, Pod, Service};
+use crate::core::object::{Claim, DisruptionBudget, Namespace, Node, Owner, Pod, Service};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -100,6 +100,13 @@ resource!(
     "PersistentVolumeClaim",
     "persistentvolumeclaims"
 );
+resource!(
+    DisruptionBudget,
+    k8s_openapi::NamespaceResourceScope,
+    "policy",
+    "PodDisruptionBudget",
+    "poddisruptionbudgets"
+);
 owner!(ReplicaSet, "ReplicaSet", "replicasets");
 owner!(StatefulSet, "StatefulSet", "statefulsets");
 
@@ -127,6 +134,7 @@ pub enum Input {
     Claim(Change<Claim>),
     ReplicaSet(Change<ReplicaSet>),
     StatefulSet(Change<StatefulSet>),
+    Budget(Change<DisruptionBudget>),
 }
 
 /// Longest wait before a failed watch is tried again.
