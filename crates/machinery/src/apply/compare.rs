@@ -94,10 +94,13 @@ fn diff_map(map: MapType<'_>, old: &Value, new: &Value, out: &mut Comparison) ->
     // In a Go type `null` is how a missing list or map is written.
     let custom = map.schema().is_none_or(|s| s.source.is_some());
     for (name, value) in after.into_iter().flatten() {
+        let old = before.and_then(|m| m.get(name));
+        // Most of an object does not change: telling so needs no schema.
+        if old == Some(value) {
+            continue;
+        }
         let Some(ty) = map.field(name) else { continue };
-        let old = before
-            .and_then(|m| m.get(name))
-            .or_else(|| zero(&map, name, ty));
+        let old = old.or_else(|| zero(&map, name, ty));
         if old.is_none() && value.is_null() && !custom {
             continue;
         }
@@ -146,6 +149,9 @@ fn diff_list(list: List<'_>, old: &Value, new: &Value, out: &mut Comparison) -> 
     let (before, after) = (as_list(Some(old)), as_list(Some(new)));
     if list.merge.is_none() || (before.is_empty() && after.is_empty()) {
         return leaf(old, new);
+    }
+    if before == after {
+        return None;
     }
     let before = by_element(&list, before);
     let after = by_element(&list, after);

@@ -14,6 +14,8 @@
 
 mod compare;
 mod element;
+#[cfg(test)]
+mod laws;
 mod managed;
 mod merge;
 mod remove;

@@ -187,25 +187,53 @@ impl FieldSet {
         out
     }
 
+    /// [`FieldSet::union`] without copies where one side is empty.
+    #[must_use]
+    pub(super) fn joined(self, other: FieldSet) -> FieldSet {
+        if self.is_empty() {
+            other
+        } else if other.is_empty() {
+            self
+        } else {
+            self.union(&other)
+        }
+    }
+
+    /// [`FieldSet::difference`] without copies.
+    #[must_use]
+    pub(super) fn without(mut self, other: &FieldSet) -> FieldSet {
+        if other.is_empty() {
+            return self;
+        }
+        self.nodes.retain_mut(|node| {
+            if let Ok(at) = other.find(&node.element) {
+                let less = &other.nodes[at];
+                node.member &= !less.member;
+                let children = std::mem::take(&mut node.children);
+                node.children = children.without(&less.children);
+            }
+            node.member || !node.children.is_empty()
+        });
+        self
+    }
+
     /// Paths that the other set does not have; a path goes with all that are below it.
     #[must_use]
     pub fn recursive_difference(self, other: &FieldSet) -> FieldSet {
         if other.is_empty() {
             return self;
         }
-        let mut out = FieldSet::with_capacity(self.nodes.len());
-        for node in self.nodes {
-            match other.find(&node.element) {
-                Ok(at) if other.nodes[at].member => {}
+        let mut out = self;
+        out.nodes
+            .retain_mut(|node| match other.find(&node.element) {
+                Ok(at) if other.nodes[at].member => false,
                 Ok(at) => {
-                    let children = node
-                        .children
-                        .recursive_difference(&other.nodes[at].children);
-                    out.push(node.element, node.member, children);
+                    let children = std::mem::take(&mut node.children);
+                    node.children = children.recursive_difference(&other.nodes[at].children);
+                    node.member || !node.children.is_empty()
                 }
-                Err(_) => out.nodes.push(node),
-            }
-        }
+                Err(_) => true,
+            });
         out
     }
 
@@ -335,6 +363,8 @@ pub(super) mod tests {
             let both = a.intersection(&b);
             let only = a.difference(&b);
             prop_assert_eq!(&union, &b.union(&a));
+            prop_assert_eq!(&union, &a.clone().joined(b.clone()));
+            prop_assert_eq!(&only, &a.clone().without(&b));
             prop_assert_eq!(&both, &b.intersection(&a));
             prop_assert_eq!(only.union(&both), a.clone());
             prop_assert!(only.intersection(&b).is_empty());

@@ -76,7 +76,7 @@ pub fn track_update(
     }
     let change = kept(compare(schema, old, new), reset);
     let id = Id::of(&manager);
-    settle(&mut entries, &id, &change, &manager);
+    settle(&mut entries, &id, change, &manager);
     cap(&mut entries);
     if !entries.is_empty() {
         managed::sort(&mut entries);
@@ -142,16 +142,22 @@ fn kept(change: Comparison, reset: &ResetFields) -> Comparison {
 }
 
 /// Takes changed fields from all entries and gives them to the manager's.
-fn settle(entries: &mut Vec<Value>, id: &Id, change: &Comparison, manager: &Manager<'_>) {
-    let written = change.written();
-    let gone = written.union(&change.removed);
-    if !gone.is_empty() {
-        entries.retain_mut(|entry| match entry.get_mut("fieldsV1") {
-            Some(fields) => managed::subtract(fields, &gone),
-            None => false,
-        });
+fn settle(entries: &mut Vec<Value>, id: &Id, change: Comparison, manager: &Manager<'_>) {
+    let Comparison {
+        removed,
+        modified,
+        added,
+    } = change;
+    let written = modified.joined(added);
+    for gone in [&written, &removed] {
+        if !gone.is_empty() {
+            entries.retain_mut(|entry| match entry.get_mut("fieldsV1") {
+                Some(fields) => managed::subtract(fields, gone),
+                None => false,
+            });
+        }
     }
-    let written = written.difference(&NEVER_OWNED);
+    let written = written.without(&NEVER_OWNED);
     if written.is_empty() {
         return;
     }

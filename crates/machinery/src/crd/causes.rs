@@ -33,6 +33,12 @@ pub(super) fn invalid(field: &str, value: &Value, detail: &str) -> Cause {
     cause("FieldValueInvalid", field, message)
 }
 
+/// As [`invalid`], for a value whose members Kubernetes prints in an order of its own.
+pub(super) fn invalid_text(field: &str, value: &str, detail: &str) -> Cause {
+    let message = with_detail(&format!("Invalid value: {value}"), detail);
+    cause("FieldValueInvalid", field, message)
+}
+
 pub(super) fn type_invalid(field: &str, value: &Value, detail: &str) -> Cause {
     let message = with_detail(&format!("Invalid value: {value}"), detail);
     cause("FieldValueTypeInvalid", field, message)

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    causes::{forbidden, invalid, not_supported, required},
+    causes::{forbidden, invalid, invalid_text, not_supported, required},
     structural::{check, text},
 };
 use crate::status::Cause;
@@ -199,23 +199,7 @@ fn versions(spec: &Value, faults: &mut Vec<Cause>) {
             ));
         }
     }
-    let shown: Vec<Value> = all
-        .iter()
-        .map(|v| {
-            json!({
-                "Name": v["name"],
-                "Served": v["served"] == true,
-                "Storage": v["storage"] == true,
-                "Deprecated": v["deprecated"] == true,
-                "DeprecationWarning": v["deprecationWarning"],
-                "Schema": null,
-                "Subresources": null,
-                "AdditionalPrinterColumns": null,
-                "SelectableFields": null,
-            })
-        })
-        .collect();
-    let shown = Value::from(shown);
+    let shown = printed(&all);
     for (i, version) in all.iter().enumerate() {
         let at = format!("spec.versions[{i}]");
         let name = text(version, "name");
@@ -265,14 +249,14 @@ fn versions(spec: &Value, faults: &mut Vec<Cause>) {
     let first = seen.first().copied();
     seen.sort_unstable();
     if seen.windows(2).any(|w| w[0] == w[1]) {
-        faults.push(invalid(
+        faults.push(invalid_text(
             "spec.versions",
             &shown,
             "must contain unique version names",
         ));
     }
     if all.iter().filter(|v| v["storage"] == true).count() != 1 {
-        faults.push(invalid(
+        faults.push(invalid_text(
             "spec.versions",
             &shown,
             "must have exactly one version marked as storage version",
@@ -293,6 +277,24 @@ fn versions(spec: &Value, faults: &mut Vec<Cause>) {
     if let Some(list) = common(&all, "additionalPrinterColumns") {
         columns(Some(list), "spec.additionalPrinterColumns", faults);
     }
+}
+
+/// Versions as Go prints its own type of them; schemas and the like stand elsewhere by then.
+fn printed(versions: &[&Value]) -> String {
+    let items: Vec<String> = versions
+        .iter()
+        .map(|v| {
+            format!(
+                "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":null,\"Subresources\":null,\"AdditionalPrinterColumns\":null,\"SelectableFields\":null}}",
+                v["name"],
+                v["served"] == true,
+                v["storage"] == true,
+                v["deprecated"] == true,
+                v["deprecationWarning"],
+            )
+        })
+        .collect();
+    format!("[{}]", items.join(","))
 }
 
 fn version_schema(schema: Option<&Value>, version: &Value, field: &str, faults: &mut Vec<Cause>) {
