@@ -8,7 +8,10 @@ use super::{
     FieldSet, PathElement,
     types::{Atom, List, MapType, Type, as_list, as_map, equal},
 };
-use crate::schema::{Kind, Schema};
+use crate::{
+    schema::{Link, Schema},
+    shape,
+};
 
 /// The change from one object to another. No field is in two of the sets.
 #[derive(Debug, Default)]
@@ -33,10 +36,6 @@ enum Change {
 }
 
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
-static NULL: Value = Value::Null;
-static TEXT: Value = Value::String(String::new());
-static FALSE: Value = Value::Bool(false);
-static ZERO: LazyLock<Value> = LazyLock::new(|| Value::from(0));
 
 /// Compares two objects; `old` is `None` before the object exists.
 ///
@@ -100,7 +99,7 @@ fn diff_map(map: MapType<'_>, old: &Value, new: &Value, out: &mut Comparison) ->
             continue;
         }
         let Some(ty) = map.field(name) else { continue };
-        let old = old.or_else(|| zero(&map, name, ty));
+        let old = old.or_else(|| zero(&map, name));
         if old.is_none() && value.is_null() && !custom {
             continue;
         }
@@ -111,7 +110,7 @@ fn diff_map(map: MapType<'_>, old: &Value, new: &Value, out: &mut Comparison) ->
             continue;
         }
         let Some(ty) = map.field(name) else { continue };
-        let new = zero(&map, name, ty);
+        let new = zero(&map, name);
         if new.is_none() && value.is_null() && !custom {
             continue;
         }
@@ -122,27 +121,11 @@ fn diff_map(map: MapType<'_>, old: &Value, new: &Value, out: &mut Comparison) ->
 }
 
 /// What Go holds in a field that was not given, where it holds something.
-fn zero(map: &MapType<'_>, name: &str, ty: Type<'_>) -> Option<&'static Value> {
-    let (owner, field) = (map.schema()?, ty.schema()?);
-    // Custom resources are not Go structs.
-    if owner.source.is_some() {
-        return None;
-    }
-    let always = owner.always_present.contains(name);
-    if always && field.kind == Kind::Object {
-        return Some(&EMPTY);
-    }
-    if !always && !owner.required.iter().any(|r| r == name) {
-        return None;
-    }
-    Some(match field.kind {
-        Kind::String if field.any_scalar => return None,
-        Kind::String => &TEXT,
-        Kind::Integer | Kind::Number => &ZERO,
-        Kind::Boolean => &FALSE,
-        Kind::Object | Kind::Array | Kind::Any => &NULL,
-        Kind::IntOrString => return None,
-    })
+fn zero(map: &MapType<'_>, name: &str) -> Option<&'static Value> {
+    let owner = map.schema()?;
+    let id = owner.type_id.or(owner.refines)?;
+    let go = shape::of(&Link::Builtin(id))?.get();
+    go.always.iter().find(|(n, _)| n == name).map(|(_, v)| v)
 }
 
 fn diff_list(list: List<'_>, old: &Value, new: &Value, out: &mut Comparison) -> Option<Change> {

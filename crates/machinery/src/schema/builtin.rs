@@ -59,40 +59,6 @@ const ANY: [&str; 5] = [
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
 ];
 
-/// Types that Go holds by value wherever a field has them. Specs, statuses and object headers are
-/// held so too.
-const BY_VALUE: [&str; 23] = [
-    "io.k8s.api.apps.v1.DaemonSetUpdateStrategy",
-    "io.k8s.api.apps.v1.DeploymentStrategy",
-    "io.k8s.api.apps.v1.StatefulSetUpdateStrategy",
-    "io.k8s.api.autoscaling.v1.CrossVersionObjectReference",
-    "io.k8s.api.autoscaling.v2.CrossVersionObjectReference",
-    "io.k8s.api.batch.v1.JobTemplateSpec",
-    "io.k8s.api.core.v1.DaemonEndpoint",
-    "io.k8s.api.core.v1.EventSource",
-    "io.k8s.api.core.v1.LoadBalancerStatus",
-    "io.k8s.api.core.v1.NodeDaemonEndpoints",
-    "io.k8s.api.core.v1.NodeSystemInfo",
-    "io.k8s.api.core.v1.PodTemplateSpec",
-    "io.k8s.api.core.v1.ResourceRequirements",
-    "io.k8s.api.core.v1.VolumeResourceRequirements",
-    "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference",
-    "io.k8s.api.networking.v1.IngressLoadBalancerStatus",
-    "io.k8s.api.rbac.v1.RoleRef",
-    "io.k8s.api.resource.v1.DeviceClaim",
-    "io.k8s.api.resource.v1.ResourcePool",
-    "io.k8s.api.storage.v1.VolumeAttachmentSource",
-    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames",
-    "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta",
-    "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
-];
-
-/// The fields of these types that are pointers all the same.
-const POINTERS: [(&str, &str); 2] = [
-    ("io.k8s.api.core.v1.PodSpec", "resources"),
-    ("io.k8s.api.core.v1.ReplicationControllerSpec", "template"),
-];
-
 /// Members that tell list items apart and that the API server fills in when they are left out.
 const KEY_DEFAULTS: [(&str, &str, &str); 2] = [
     ("io.k8s.api.core.v1.ContainerPort", "protocol", "TCP"),
@@ -100,18 +66,6 @@ const KEY_DEFAULTS: [(&str, &str, &str); 2] = [
 ];
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
-
-/// Fields that Go writes out although they are empty and the table does not require them.
-const WRITTEN_OUT: [(&str, &str); 2] = [
-    ("io.k8s.api.core.v1.Event", "reportingComponent"),
-    ("io.k8s.api.core.v1.Event", "reportingInstance"),
-];
-
-fn by_value(owner: &str, field: &str, target: &str) -> bool {
-    let root = matches!(field, "spec" | "status")
-        && (target.ends_with("Spec") || target.ends_with("Status"));
-    (root || BY_VALUE.contains(&target)) && !POINTERS.contains(&(owner, field))
-}
 
 fn load(text: &str) -> Table {
     // The table is part of the binary: a build with a broken one fails every test.
@@ -132,16 +86,7 @@ fn load(text: &str) -> Table {
     for (name, node) in definitions {
         let mut schema = parse(node, &ids, definitions);
         schema.any_scalar = name == QUANTITY;
-        let references = node.get("properties").and_then(Value::as_object);
-        for (field, property) in references.into_iter().flatten() {
-            let target = property
-                .get("$ref")
-                .and_then(Value::as_str)
-                .map_or("", |r| r.trim_start_matches("#/definitions/"));
-            if by_value(name, field, target) || WRITTEN_OUT.contains(&(name, field)) {
-                schema.always_present.insert(field.clone());
-            }
-        }
+        schema.type_id = ids.get(name.as_str()).copied();
         for (owner, field, default) in KEY_DEFAULTS {
             if let (true, Some(Link::Owned(field))) =
                 (name == owner, schema.properties.get_mut(field))

@@ -4,7 +4,7 @@
 
 mod builtin;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -84,9 +84,8 @@ pub struct Schema {
     pub nullable: bool,
     pub default: Option<Value>,
     pub description: Option<String>,
-    /// Fields of a built-in type that are there, with Go's zero, even when nothing set them: structs
-    /// held by value, and members written out although empty. Field ownership depends on it.
-    pub always_present: BTreeSet<String>,
+    /// The built-in type that this is the schema of.
+    pub type_id: Option<TypeId>,
     /// Text that may also be given as a number (quantities).
     pub any_scalar: bool,
     /// `anyOf`, `oneOf`, `allOf` and `not` of a custom resource's schema.
