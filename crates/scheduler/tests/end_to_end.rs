@@ -20,6 +20,8 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -57,8 +59,12 @@ impl World {
     }
 
     fn start(&mut self) {
+        self.start_with(self.client.clone());
+    }
+
+    fn start_with(&mut self, client: Client) {
         let stop = CancellationToken::new();
-        let (client, token) = (self.client.clone(), stop.clone());
+        let token = stop.clone();
         let run = tokio::spawn(async move {
             gantry_scheduler::run(client, Options::default(), token)
                 .await
@@ -370,5 +376,65 @@ async fn selectors_on_labels_unique_to_each_pod_count() {
             .await;
         assert_eq!(world.bound(name).await, node);
     }
+    world.end().await;
+}
+
+/// A client whose requests fail with 503 while `fails` says so.
+fn unreliable(
+    inner: Client,
+    fails: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
+) -> Client {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (inner, fail) = (inner.clone(), fails(request.uri().path()));
+        async move {
+            if !fail {
+                return inner.send(request).await;
+            }
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 503,
+                "reason": "ServiceUnavailable", "message": "not now"});
+            let body = kube::client::Body::from(status.to_string().into_bytes());
+            Ok(http::Response::builder()
+                .status(503)
+                .body(body)
+                .expect("a response"))
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binding_that_fails_is_tried_again_and_its_room_given_back() {
+    let mut world = World::new().await;
+    world.stop().await;
+    world
+        .node("n1", &json!({"status": {"allocatable": {"cpu": "1"}}}))
+        .await;
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counter = tried.clone();
+    let client = unreliable(world.client.clone(), move |path| {
+        path.ends_with("/p1/binding") && counter.fetch_add(1, Ordering::SeqCst) < 1
+    });
+    world.start_with(client);
+    world.pod("p1", &json!({})).await;
+    assert_eq!(world.bound("p1").await, "n1");
+    assert_eq!(tried.load(Ordering::SeqCst), 2);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scheduler_goes_on_when_the_api_server_is_back() {
+    let mut world = World::new().await;
+    world.stop().await;
+    world.node("n1", &json!({})).await;
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counter = refused.clone();
+    // Every first request of every watch, and some more.
+    let client = unreliable(world.client.clone(), move |_| {
+        counter.fetch_add(1, Ordering::SeqCst) < 12
+    });
+    world.start_with(client);
+    world.pod("p1", &json!({})).await;
+    assert_eq!(world.bound("p1").await, "n1");
+    assert!(refused.load(Ordering::SeqCst) > 12);
     world.end().await;
 }
