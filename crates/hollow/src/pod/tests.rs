@@ -731,6 +731,27 @@ fn a_deadline_fails_the_pod() {
 }
 
 #[test]
+fn a_resize_in_place_shows_and_restarts_nothing() {
+    let ask = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}, "limits": {"cpu": "2"}}});
+    let mut bench = Bench::new(SLOW, one(ask("1")));
+    bench.pass(10.0);
+    bench.changed = false;
+    bench.edit(|object| {
+        object["spec"] = one(ask("1500m"));
+        object["metadata"]["generation"] = json!(2);
+    });
+    bench.pass(10.0);
+    assert!(bench.changed);
+    assert_eq!(bench.summary(), "Running Ready/0");
+    let status = &bench.object["status"]["containerStatuses"][0];
+    assert_eq!(status["allocatedResources"], json!({"cpu": "1500m"}));
+    assert_eq!(
+        status["resources"],
+        json!({"requests": {"cpu": "1500m"}, "limits": {"cpu": "2"}})
+    );
+}
+
+#[test]
 fn jobs_end_by_themselves() {
     let object = json!({
         "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u-1"},

@@ -11,6 +11,7 @@ mod world;
 
 use crate::{clock::Millis, node::AddressError, options::Options};
 use events::Outbox;
+use futures::FutureExt as _;
 use kube::{
     Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -19,7 +20,7 @@ use kube::{
 };
 use serde::de::IgnoredAny;
 use source::{Seen, Sources};
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use world::{Answer, Subject, World, Write};
@@ -39,6 +40,8 @@ pub enum Error {
 const EVENTS_IN_FLIGHT: usize = 8;
 /// Things seen that are taken in at once, before writes get their turn.
 const BATCH: usize = 256;
+/// A write that is not answered for so long is tried again.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Repeated failures are logged at most this often.
 const LOG_GAP: Duration = Duration::from_secs(5);
 
@@ -150,7 +153,7 @@ impl Shell {
             self.in_flight += 1;
             let client = self.client.clone();
             self.writes
-                .spawn(async move { (Some(subject), answer(carry_out(client, write).await)) });
+                .spawn(async move { (Some(subject), settled(carry_out(client, write)).await) });
         }
         while self.events_in_flight < EVENTS_IN_FLIGHT {
             let Some(record) = Outbox::pop(&mut self.world.outbox) else {
@@ -159,7 +162,7 @@ impl Shell {
             self.events_in_flight += 1;
             let client = self.client.clone();
             self.writes
-                .spawn(async move { (None, answer(events::send(client, record).await)) });
+                .spawn(async move { (None, settled(events::send(client, record)).await) });
         }
     }
 
@@ -167,7 +170,7 @@ impl Shell {
         let (subject, answer) = match joined {
             Ok(answered) => answered,
             Err(error) => {
-                // Cancelled at shutdown; writes do not panic.
+                // Nothing cancels a write, and a panic is an answer: see `settled`.
                 tracing::error!(%error, "a write was lost");
                 return;
             }
@@ -192,6 +195,15 @@ impl Shell {
         }
         tracing::warn!(error, more = self.unlogged, "write failed, trying again");
         (self.last_log, self.unlogged) = (Some(Instant::now()), 0);
+    }
+}
+
+/// What became of a write: also when it panicked or was never answered, so that its place is freed.
+async fn settled(write: impl Future<Output = Result<(), kube::Error>>) -> Answer {
+    match tokio::time::timeout(WRITE_TIMEOUT, AssertUnwindSafe(write).catch_unwind()).await {
+        Ok(Ok(result)) => answer(result),
+        Ok(Err(_)) => Answer::Failed("the write panicked".into()),
+        Err(_) => Answer::Failed(format!("no answer in {WRITE_TIMEOUT:?}")),
     }
 }
 
