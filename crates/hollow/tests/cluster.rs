@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fmt::Debug, pin::pin, time::Duration};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -359,6 +359,47 @@ async fn rules_of_the_config_map_hold_while_they_are_there() {
         .await
         .unwrap();
     rig.pod("broken", "ready", ready).await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_away_is_caught_up_with() {
+    let mut rig = Rig::new().await;
+    // While it is away, counts the requests that it does not get.
+    let away: watch::Sender<Option<u32>> = watch::Sender::new(None);
+    let (inner, state) = (rig.server.client(), away.clone());
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let inner = inner.clone();
+        let refused =
+            state.send_if_modified(|count| count.as_mut().map(|count| *count += 1).is_some());
+        async move {
+            if refused {
+                return Err("connection refused".into());
+            }
+            inner.send(request).await.map_err(tower::BoxError::from)
+        }
+    });
+    rig.running = Some(tokio::spawn(run(
+        Client::new(service, "default"),
+        options(1),
+        rig.stop.clone(),
+    )));
+    rig.create("before", "sh-a-001", "shop/cart:1", |_| {})
+        .await;
+    rig.pod("before", "ready", ready).await;
+    away.send_replace(Some(0));
+    rig.create("during", "sh-a-001", "shop/cart:1", |_| {})
+        .await;
+    rig.pods()
+        .delete("before", &DeleteParams::default())
+        .await
+        .unwrap();
+    let mut refused = away.subscribe();
+    let many = refused.wait_for(|count| count.is_some_and(|count| count > 20));
+    tokio::time::timeout(PATIENCE, many).await.unwrap().unwrap();
+    away.send_replace(None);
+    rig.pod("during", "ready", ready).await;
+    until(rig.pods(), "before", "gone", |it| it.is_none()).await;
     rig.end().await;
 }
 

@@ -279,6 +279,11 @@ impl World {
             entry.range_due = range.is_none();
             return;
         }
+        if let Some(Ok((first, _))) = entry.range.as_deref().map(node::parse_cidr) {
+            // Somebody else was faster to give it one: theirs holds.
+            self.pod_ranges.release(first);
+        }
+        entry.range_due = false;
         let range = match range {
             Some(range) => {
                 if let Ok((first, last)) = node::parse_cidr(&range) {

@@ -228,6 +228,22 @@ fn nodes_without_a_range_get_one_that_no_other_has() {
 }
 
 #[test]
+fn a_range_given_by_somebody_else_holds() {
+    let mut world = world(vec![node("a", None)]);
+    world.node_seen(Event::Apply(node("a", Some("10.99.0.0/24"))), T0);
+    let all = settle(&mut world, T0);
+    assert!(
+        !all.iter()
+            .any(|(subject, _)| matches!(subject, Subject::NodeRange(_))),
+        "{all:?}"
+    );
+    world.pod_seen(Event::Apply(pod("p", "a")), T0);
+    let all = settle(&mut world, T0);
+    let ip = statuses(&all).last().unwrap().1["status"]["podIP"].clone();
+    assert_eq!(ip, "10.99.0.2");
+}
+
+#[test]
 fn leases_are_renewed_every_ten_seconds_and_spread_out() {
     let nodes = (0..200)
         .map(|index| node(&format!("n-{index}"), Some(&format!("10.64.{index}.0/24"))))
