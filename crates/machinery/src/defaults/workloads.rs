@@ -8,7 +8,6 @@ pub const COMPUTED: &[(&str, Compute)] = &[
     ("apps.v1.DeploymentStrategy", rolling),
     ("apps.v1.StatefulSetUpdateStrategy", rolling),
     ("apps.v1.DaemonSetUpdateStrategy", rolling),
-    ("apps.v1.ReplicaSet", replica_set),
     ("apps.v1.StatefulSet", stateful_set),
     ("autoscaling.v2.HorizontalPodAutoscalerSpec", autoscaler),
     ("autoscaling.v2.HorizontalPodAutoscalerBehavior", behavior),
@@ -25,18 +24,6 @@ type Object = Map<String, Value>;
 fn rolling(strategy: &mut Object) {
     if matches!(text(strategy, "type"), "" | "RollingUpdate") {
         set(strategy, "rollingUpdate", json!({}));
-    }
-}
-
-fn replica_set(set_: &mut Object) {
-    let labels = set_
-        .get("spec")
-        .and_then(|s| s.get("template"))
-        .and_then(|t| t.get("metadata"))
-        .and_then(|m| m.get("labels"))
-        .cloned();
-    if let (Some(labels), Some(Value::Object(metadata))) = (labels, set_.get_mut("metadata")) {
-        set(metadata, "labels", labels);
     }
 }
 
