@@ -105,6 +105,12 @@ fn run(resource: &Resource, step: &Value) -> Result<Value, Value> {
     if resource.namespaced() && object["metadata"]["namespace"].is_null() {
         object["metadata"]["namespace"] = "ns".into();
     }
+    // The server makes names before it validates.
+    let metadata = &mut object["metadata"];
+    if metadata["name"].is_null() && metadata["generateName"].is_string() {
+        let name = format!("{}x1y2z", metadata["generateName"].as_str().unwrap_or(""));
+        metadata["name"] = name.into();
+    }
     defaults::apply(resource, &mut object, None);
     let cx = validation::Context {
         resource,
@@ -253,4 +259,4 @@ fn creations_come_out_as_recorded() {
     assert!(passed >= FLOOR, "{passed} of {} pass", passed + failed);
 }
 
-const FLOOR: usize = 1;
+const FLOOR: usize = 334;

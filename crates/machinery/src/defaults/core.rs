@@ -65,6 +65,11 @@ fn requests_from_limits(resources: &mut Object) {
 }
 
 fn pod_spec(spec: &mut Object) {
+    // Once meant at once; the least is a second now.
+    let grace = spec.get("terminationGracePeriodSeconds");
+    if grace.and_then(Value::as_i64).is_some_and(|s| s < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
     // The old name of the field is kept in step with the new one.
     let name = match text(spec, "serviceAccountName") {
         "" => text(spec, "serviceAccount"),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     resource::Resource,
-    shape::{self, Shape, Struct},
+    shape::{self, Shape, Struct, Wire},
 };
 
 /// Fills in fields of one type from others. Runs before the type's constants, since it may have
@@ -40,8 +40,12 @@ fn walk(shape: &Struct, map: &mut Map<String, Value>) {
         compute(map);
     }
     for (name, value) in &shape.defaults {
-        if !map.contains_key(name) {
-            map.insert(name.clone(), value.clone());
+        // A mandatory text is written even when nobody gave it: empty.
+        if map.get(name).is_none_or(|given| given == "" && value != "") {
+            let pointer = given_empty(shape, map, name);
+            if !pointer {
+                map.insert(name.clone(), value.clone());
+            }
         }
     }
     for (name, value) in map.iter_mut() {
@@ -49,6 +53,11 @@ fn walk(shape: &Struct, map: &mut Map<String, Value>) {
             below(&field.shape, value);
         }
     }
+}
+
+/// Whether a field is a pointer to an empty text: that was given, and stands.
+fn given_empty(shape: &Struct, map: &Map<String, Value>, name: &str) -> bool {
+    map.contains_key(name) && shape.field(name).is_some_and(|f| f.wire == Wire::Pointer)
 }
 
 fn below(shape: &Shape, value: &mut Value) {

@@ -15,6 +15,11 @@ impl Errors {
         self.causes
     }
 
+    /// Adds all of another's faults.
+    pub fn append(&mut self, other: &Errors) {
+        self.causes.extend_from_slice(&other.causes);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.causes.is_empty()
     }

@@ -199,19 +199,29 @@ fn managed_fields(metadata: &Value, path: &Path<'_>, e: &mut Errors) {
     }
 }
 
-/// Metadata of an object about to replace `old`.
+/// Metadata of an object about to replace `old`. Kubernetes runs these rules several times over, in
+/// its generic code and in each built-in kind's, and reports a fault as often.
 pub fn update(resource: &Resource, new: &Value, old: &Value, e: &mut Errors) {
     let path = Path::new("metadata");
     let (new, old) = (at(new, "metadata"), at(old, "metadata"));
-    if text(new, "resourceVersion").is_empty() {
-        e.invalid_shown(
-            &path.child("resourceVersion"),
-            "0",
-            "must be specified for an update",
-        );
+    let (mut shared, mut changes) = (Errors::default(), Errors::default());
+    common(resource, new, &path, &mut shared);
+    change(new, old, &path, &mut changes);
+    if shared.is_empty() && changes.is_empty() {
+        return;
     }
+    let order: &[&Errors] = if resource.custom.is_some() {
+        &[&shared, &changes, &shared]
+    } else {
+        &[&shared, &changes, &shared, &changes, &shared, &shared]
+    };
+    order.iter().for_each(|found| e.append(found));
+}
+
+/// What may not change.
+fn change(new: &Value, old: &Value, path: &Path<'_>, e: &mut Errors) {
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
-        immutable(new, old, field, &path, e);
+        immutable(new, old, field, path, e);
     }
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
         // Only a deletion sets these; once set they stay.
@@ -246,7 +256,6 @@ pub fn update(resource: &Resource, new: &Value, old: &Value, e: &mut Errors) {
             );
         }
     }
-    common(resource, new, &path, e);
 }
 
 fn immutable(new: &Value, old: &Value, field: &str, path: &Path<'_>, e: &mut Errors) {

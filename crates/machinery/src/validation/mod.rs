@@ -3,17 +3,40 @@
 //! Objects arrive decoded and defaulted. Each kind's rules stand in a module of their own; what
 //! all objects share (names, labels, owners) is in `metadata`.
 
+mod admission;
+mod apps;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod core;
+pub mod cron;
 mod errors;
 mod metadata;
 pub mod names;
+mod networking;
+mod node;
+mod pod;
+mod pod_parts;
+mod policy;
+mod rbac;
+mod resources;
+mod scheduling;
+mod selectors;
+mod service;
+mod storage;
+mod update;
 pub(crate) mod value;
+mod volumes;
+mod warnings;
 
 use serde_json::Value;
 
 pub use errors::Errors;
 pub use names::{dns1035_label, dns1123_label, dns1123_subdomain, label_value, qualified_name};
+pub use warnings::warnings;
 
 use crate::{
+    path::Path,
     resource::Resource,
     status::{Cause, Details, Failure},
 };
@@ -31,6 +54,9 @@ pub struct Context<'a> {
 pub fn create(cx: &Context<'_>, object: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     metadata::create(cx.resource, object, &mut errors);
+    if cx.resource.custom.is_none() {
+        spec(cx, object, None, &mut errors);
+    }
     errors.into_causes()
 }
 
@@ -39,7 +65,71 @@ pub fn create(cx: &Context<'_>, object: &Value) -> Vec<Cause> {
 pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     metadata::update(cx.resource, new, old, &mut errors);
+    if cx.resource.custom.is_some() {
+        return errors.into_causes();
+    }
+    match cx.subresource {
+        None => {
+            if update::before(cx, new, old, &mut errors) {
+                spec(cx, new, Some(old), &mut errors);
+                update::after(cx, new, old, &mut errors);
+            }
+        }
+        Some("status") => update::status(cx, new, old, &mut errors),
+        // Other subresources have rules of their own, or change what the whole object's rules hold.
+        Some(_) => spec(cx, new, Some(old), &mut errors),
+    }
     errors.into_causes()
+}
+
+/// The rules of one kind that hold at creation and, with `old`, at update.
+fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
+    let root = &Path::ROOT;
+    match (cx.resource.group.as_str(), cx.resource.kind.as_str()) {
+        ("", "Pod") => pod::pod(cx, object, old, e),
+        ("", "PodTemplate") => {
+            let template = root.child("template");
+            pod::template(cx, value::at(object, "template"), &template, e);
+        }
+        ("", "ReplicationController") => apps::replication_controller(cx, object, e),
+        ("", "Service") => service::service(object, e),
+        ("", "Endpoints") => service::endpoints(object, e),
+        ("", "ConfigMap") => core::config_map(object, e),
+        ("", "Secret") => core::secret(object, e),
+        ("", "Event") => core::event(object, e),
+        ("", "Namespace") => core::namespace(object, e),
+        ("", "Node") => node::node(object, e),
+        ("", "LimitRange") => core::limit_range(object, e),
+        ("", "ResourceQuota") => core::resource_quota(object, e),
+        ("", "PersistentVolume") => storage::persistent_volume(object, e),
+        ("", "PersistentVolumeClaim") => {
+            let path = root.child("spec");
+            storage::claim_spec(value::at(object, "spec"), &path, e);
+        }
+        ("apps", "Deployment") => apps::deployment(cx, object, e),
+        ("apps", "ReplicaSet") => apps::replica_set(cx, object, e),
+        ("apps", "StatefulSet") => apps::stateful_set(cx, object, old, e),
+        ("apps", "DaemonSet") => apps::daemon_set(cx, object, e),
+        ("apps", "ControllerRevision") => apps::controller_revision(object, e),
+        ("batch", "Job") => batch::job(cx, object, old, e),
+        ("batch", "CronJob") => batch::cron_job(cx, object, old, e),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(object, e),
+        ("networking.k8s.io", "Ingress") => networking::ingress(object, e),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class(object, e),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, e),
+        ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice(object, e),
+        ("policy", "PodDisruptionBudget") => policy::disruption_budget(object, e),
+        ("rbac.authorization.k8s.io", kind) => rbac::rbac(kind, object, e),
+        ("scheduling.k8s.io", "PriorityClass") => scheduling::priority_class(object, e),
+        ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class(object, e),
+        ("coordination.k8s.io", "Lease") => scheduling::lease(object, e),
+        ("storage.k8s.io", kind) => storage::storage(kind, object, old, e),
+        ("admissionregistration.k8s.io", kind) => admission::webhooks(kind, object, e),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::signing_request(object, e);
+        }
+        _ => {}
+    }
 }
 
 /// The 422 that carries causes.

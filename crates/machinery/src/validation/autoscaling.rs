@@ -1,0 +1,225 @@
+//! Horizontal pod autoscalers.
+
+use serde_json::Value;
+
+use super::{
+    errors::Errors,
+    names,
+    value::{at, has, int, list, text},
+};
+use crate::{path::Path, validation::resources};
+
+pub fn autoscaler(object: &Value, e: &mut Errors) {
+    let spec = at(object, "spec");
+    let path = Path::new("spec");
+    let low = int(spec, "minReplicas").unwrap_or(1);
+    if low < 1 {
+        e.invalid_int(
+            &path.child("minReplicas"),
+            low,
+            "must be greater than or equal to 1",
+        );
+    }
+    let high = int(spec, "maxReplicas").unwrap_or(0);
+    if high < 1 {
+        e.required(&path.child("maxReplicas"), "must be set and greater than 0");
+    }
+    if high < low {
+        e.invalid_int(
+            &path.child("maxReplicas"),
+            high,
+            "must be greater than or equal to `minReplicas`",
+        );
+    }
+    target_reference(at(spec, "scaleTargetRef"), &path.child("scaleTargetRef"), e);
+    let metrics = path.child("metrics");
+    for (i, metric) in list(spec, "metrics").iter().enumerate() {
+        metric_spec(metric, &metrics.index(i), e);
+    }
+    if let Some(percent) = int(spec, "targetCPUUtilizationPercentage").filter(|p| *p < 1) {
+        e.invalid_int(
+            &path.child("targetCPUUtilizationPercentage"),
+            percent,
+            "must be greater than 0",
+        );
+    }
+    let behavior = path.child("behavior");
+    for direction in ["scaleUp", "scaleDown"] {
+        let rules = at(at(spec, "behavior"), direction);
+        if !rules.is_null() {
+            scaling_rules(rules, &behavior.child(direction), e);
+        }
+    }
+}
+
+fn target_reference(reference: &Value, path: &Path<'_>, e: &mut Errors) {
+    for field in ["kind", "name"] {
+        let value = text(reference, field);
+        if value.is_empty() {
+            e.required(&path.child(field), "");
+        } else {
+            e.invalid_each(&path.child(field), value, names::path_segment(value));
+        }
+    }
+    let version = text(reference, "apiVersion");
+    let core = matches!(
+        (version, text(reference, "kind")),
+        ("v1", "ReplicationController")
+    );
+    if !version.contains('/') && !core {
+        e.invalid_text(
+            &path.child("apiVersion"),
+            version,
+            "apiVersion must specify API group",
+        );
+    }
+}
+
+fn metric_spec(metric: &Value, path: &Path<'_>, e: &mut Errors) {
+    let kind = text(metric, "type");
+    let known = [
+        "ContainerResource",
+        "External",
+        "Object",
+        "Pods",
+        "Resource",
+    ];
+    if kind.is_empty() {
+        e.required(&path.child("type"), "must specify a metric source type");
+        return;
+    }
+    if !known.contains(&kind) {
+        e.not_supported(&path.child("type"), kind, &known);
+        return;
+    }
+    let field = match kind {
+        "ContainerResource" => "containerResource",
+        "External" => "external",
+        "Object" => "object",
+        "Pods" => "pods",
+        _ => "resource",
+    };
+    let here = path.child(field);
+    if !has(metric, field) {
+        e.required(
+            &here,
+            "must populate information for the given metric source",
+        );
+        return;
+    }
+    let source = at(metric, field);
+    match kind {
+        "Resource" | "ContainerResource" => {
+            if text(source, "name").is_empty() {
+                e.required(&here.child("name"), "must specify a resource name");
+            }
+            if kind == "ContainerResource" && text(source, "container").is_empty() {
+                e.required(&here.child("container"), "must specify a container");
+            }
+        }
+        _ => {
+            let name = text(at(source, "metric"), "name");
+            let here = here.child("metric");
+            if name.is_empty() {
+                e.required(&here.child("name"), "must specify a metric name");
+            } else {
+                e.invalid_each(&here.child("name"), name, names::path_segment(name));
+            }
+        }
+    }
+    target(kind, at(source, "target"), &here.child("target"), e);
+}
+
+fn target(kind: &str, target: &Value, path: &Path<'_>, e: &mut Errors) {
+    let form = text(target, "type");
+    if form.is_empty() {
+        e.required(&path.child("type"), "must specify a metric target type");
+    }
+    if !matches!(form, "Utilization" | "Value" | "AverageValue") {
+        e.invalid_text(
+            &path.child("type"),
+            form,
+            "must be either Utilization, Value, or AverageValue",
+        );
+    }
+    for field in ["value", "averageValue"] {
+        if has(target, field) {
+            let amount = resources::parse(at(target, field));
+            if amount.is_zero() || amount.is_negative() {
+                let shown = super::errors::quote(&amount.to_string());
+                e.invalid_shown(&path.child(field), &shown, "must be positive");
+            }
+        }
+    }
+    if let Some(percent) = int(target, "averageUtilization").filter(|p| *p < 1) {
+        e.invalid_int(
+            &path.child("averageUtilization"),
+            percent,
+            "must be greater than 0",
+        );
+    }
+    if matches!(kind, "Resource" | "ContainerResource") {
+        let (share, amount) = (
+            has(target, "averageUtilization"),
+            has(target, "averageValue"),
+        );
+        if !share && !amount {
+            e.required(
+                &path.child("averageUtilization"),
+                "must set either a target raw value or a target utilization",
+            );
+        } else if share && amount {
+            e.forbidden(
+                &path.child("averageValue"),
+                "may not set both a target raw value and a target utilization",
+            );
+        }
+    } else if kind == "Pods" && !has(target, "averageValue") {
+        e.required(
+            &path.child("averageValue"),
+            "must specify a positive target averageValue",
+        );
+    }
+}
+
+fn scaling_rules(rules: &Value, path: &Path<'_>, e: &mut Errors) {
+    if let Some(seconds) = int(rules, "stabilizationWindowSeconds") {
+        let here = path.child("stabilizationWindowSeconds");
+        if seconds < 0 {
+            e.invalid_int(&here, seconds, "must be greater than or equal to zero");
+        } else if seconds > 3600 {
+            e.invalid_int(&here, seconds, "must be less than or equal to 3600");
+        }
+    }
+    let select = text(rules, "selectPolicy");
+    if !matches!(select, "" | "Max" | "Min" | "Disabled") {
+        e.not_supported(
+            &path.child("selectPolicy"),
+            select,
+            &["Disabled", "Max", "Min"],
+        );
+    }
+    let here = path.child("policies");
+    if list(rules, "policies").is_empty() {
+        e.required(&here, "must specify at least one Policy");
+    }
+    for (i, policy) in list(rules, "policies").iter().enumerate() {
+        let path = here.index(i);
+        let kind = text(policy, "type");
+        if !matches!(kind, "Pods" | "Percent") {
+            e.not_supported(&path.child("type"), kind, &["Percent", "Pods"]);
+        }
+        for (field, most) in [("value", i64::MAX), ("periodSeconds", 1800)] {
+            let n = int(policy, field).unwrap_or(0);
+            if n <= 0 {
+                e.invalid_int(&path.child(field), n, "must be greater than zero");
+            } else if n > most {
+                e.invalid_int(
+                    &path.child(field),
+                    n,
+                    &format!("must be less than or equal to {most}"),
+                );
+            }
+        }
+    }
+}
