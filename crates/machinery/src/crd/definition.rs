@@ -3,27 +3,15 @@
 use serde_json::{Value, json};
 
 use super::{
-    causes::{forbidden, invalid, invalid_text, not_supported, required},
-    structural::{check, text},
+    causes::{forbidden, invalid, not_supported, required},
+    structural::text,
+    versions::versions,
 };
 use crate::status::Cause;
 
 const DNS_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const DNS_1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const APPROVED: &str = "api-approved.kubernetes.io";
-const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-const COLUMN_FORMATS: [&str; 9] = [
-    "byte",
-    "date",
-    "date-time",
-    "double",
-    "float",
-    "int32",
-    "int64",
-    "password",
-    "",
-];
-
 /// Fills in what a definition may leave out: the singular name, the list's kind, the conversion
 /// strategy. Comes before [`validate_definition`].
 pub fn set_defaults(crd: &mut Value) {
@@ -129,7 +117,7 @@ fn is_dns_1123(label: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
-fn dns_1035_fault(label: &str) -> Option<String> {
+pub(super) fn dns_1035_fault(label: &str) -> Option<String> {
     let mut faults = Vec::new();
     if label.len() > 63 {
         faults.push("must be no more than 63 bytes");
@@ -169,268 +157,6 @@ fn one_of(owner: &Value, field: &str, name: &str, accepted: &[&str], faults: &mu
     } else if !accepted.contains(&value) {
         let accepted: Vec<String> = accepted.iter().map(|a| (*a).to_owned()).collect();
         faults.push(not_supported(field, &Value::from(value), &accepted));
-    }
-}
-
-/// What all versions say alike, and so is said once.
-fn common<'a>(versions: &[&'a Value], name: &str) -> Option<&'a Value> {
-    let first = versions.first()?.get(name)?;
-    versions
-        .iter()
-        .all(|v| v.get(name) == Some(first))
-        .then_some(first)
-}
-
-fn versions(spec: &Value, faults: &mut Vec<Cause>) {
-    let all: Vec<&Value> = spec
-        .get("versions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .collect();
-    for (i, version) in all.iter().enumerate() {
-        if version
-            .pointer("/schema/openAPIV3Schema")
-            .is_none_or(Value::is_null)
-        {
-            faults.push(required(
-                &format!("spec.versions[{i}].schema.openAPIV3Schema"),
-                "",
-            ));
-        }
-    }
-    let shown = printed(&all);
-    for (i, version) in all.iter().enumerate() {
-        let at = format!("spec.versions[{i}]");
-        let name = text(version, "name");
-        if let Some(fault) = dns_1035_fault(name) {
-            faults.push(invalid(&format!("{at}.name"), &Value::from(name), &fault));
-        }
-        let warning = version.get("deprecationWarning").and_then(Value::as_str);
-        if let Some(warning) = warning {
-            let why = if version["deprecated"] != true {
-                "can only be set for deprecated versions"
-            } else if warning.len() > 256 {
-                "must be <= 256 characters long"
-            } else if warning.is_empty() {
-                "must not be an empty string"
-            } else {
-                ""
-            };
-            if !why.is_empty() {
-                faults.push(invalid(
-                    &format!("{at}.deprecationWarning"),
-                    &Value::from(warning),
-                    why,
-                ));
-            }
-        }
-        if common(&all, "schema").is_none() {
-            version_schema(
-                version.get("schema"),
-                version,
-                &format!("{at}.schema"),
-                faults,
-            );
-        }
-        if common(&all, "subresources").is_none() {
-            subresources(
-                version.get("subresources"),
-                &format!("{at}.subresources"),
-                faults,
-            );
-        }
-        if common(&all, "additionalPrinterColumns").is_none() {
-            let field = format!("{at}.additionalPrinterColumns");
-            columns(version.get("additionalPrinterColumns"), &field, faults);
-        }
-    }
-    let mut seen: Vec<&str> = all.iter().map(|v| text(v, "name")).collect();
-    let first = seen.first().copied();
-    seen.sort_unstable();
-    if seen.windows(2).any(|w| w[0] == w[1]) {
-        faults.push(invalid_text(
-            "spec.versions",
-            &shown,
-            "must contain unique version names",
-        ));
-    }
-    if all.iter().filter(|v| v["storage"] == true).count() != 1 {
-        faults.push(invalid_text(
-            "spec.versions",
-            &shown,
-            "must have exactly one version marked as storage version",
-        ));
-    }
-    if let Some(first) = first
-        && let Some(fault) = dns_1035_fault(first)
-    {
-        faults.push(invalid("spec.version", &Value::from(first), &fault));
-    }
-    if let Some(schema) = common(&all, "schema") {
-        let version = all.first().copied().unwrap_or(&Value::Null);
-        version_schema(Some(schema), version, "spec.validation", faults);
-    }
-    if let Some(sub) = common(&all, "subresources") {
-        subresources(Some(sub), "spec.subresources", faults);
-    }
-    if let Some(list) = common(&all, "additionalPrinterColumns") {
-        columns(Some(list), "spec.additionalPrinterColumns", faults);
-    }
-}
-
-/// Versions as Go prints its own type of them; schemas and the like stand elsewhere by then.
-fn printed(versions: &[&Value]) -> String {
-    let items: Vec<String> = versions
-        .iter()
-        .map(|v| {
-            format!(
-                "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":null,\"Subresources\":null,\"AdditionalPrinterColumns\":null,\"SelectableFields\":null}}",
-                v["name"],
-                v["served"] == true,
-                v["storage"] == true,
-                v["deprecated"] == true,
-                v["deprecationWarning"],
-            )
-        })
-        .collect();
-    format!("[{}]", items.join(","))
-}
-
-fn version_schema(schema: Option<&Value>, version: &Value, field: &str, faults: &mut Vec<Cause>) {
-    let Some(root) = schema
-        .and_then(|s| s.get("openAPIV3Schema"))
-        .filter(|s| !s.is_null())
-    else {
-        return;
-    };
-    let field = format!("{field}.openAPIV3Schema");
-    let has_status = version
-        .pointer("/subresources/status")
-        .is_some_and(|s| !s.is_null());
-    if has_status {
-        const ALLOWED: [&str; 8] = [
-            "$ref",
-            "description",
-            "type",
-            "properties",
-            "title",
-            "required",
-            "example",
-            "nullable",
-        ];
-        let kind = text(root, "type");
-        if !kind.is_empty() && kind != "object" {
-            faults.push(invalid(
-                &format!("{field}.type"),
-                &Value::from(kind),
-                "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled",
-            ));
-            return;
-        }
-        let junction = ["anyOf", "oneOf", "not"]
-            .iter()
-            .any(|k| root.get(k).is_some());
-        if junction && !ALLOWED.is_empty() {
-            faults.push(invalid(
-                &field,
-                root,
-                &format!(
-                    "only {ALLOWED:?} fields are allowed at the root of the schema if the status subresource is enabled"
-                ),
-            ));
-            return;
-        }
-    }
-    faults.extend(check(root, &field));
-}
-
-fn subresources(value: Option<&Value>, field: &str, faults: &mut Vec<Cause>) {
-    let Some(scale) = value.and_then(|v| v.get("scale")).filter(|s| !s.is_null()) else {
-        return;
-    };
-    for (name, under, detail, needed) in [
-        (
-            "specReplicasPath",
-            &[".spec."][..],
-            "should be a json path under .spec",
-            true,
-        ),
-        (
-            "statusReplicasPath",
-            &[".status."],
-            "should be a json path under .status",
-            true,
-        ),
-        (
-            "labelSelectorPath",
-            &[".spec.", ".status."],
-            "should be a json path under either .spec or .status",
-            false,
-        ),
-    ] {
-        let path = text(scale, name);
-        let field = format!("{field}.scale.{name}");
-        if path.is_empty() {
-            if needed {
-                faults.push(required(&field, ""));
-            }
-            continue;
-        }
-        let before = faults.len();
-        simple_path(path, &field, faults);
-        if faults.len() == before && !under.iter().any(|u| path.starts_with(u)) {
-            faults.push(invalid(&field, &Value::from(path), detail));
-        }
-    }
-}
-
-/// `.a.b['c']`: the JSON paths that definitions may use.
-fn simple_path(path: &str, field: &str, faults: &mut Vec<Cause>) {
-    let value = Value::from(path);
-    if path.is_empty() {
-        faults.push(invalid(field, &value, "must not be empty"));
-    } else if !path.starts_with('.') {
-        faults.push(invalid(
-            field,
-            &value,
-            "must be a simple json path starting with .",
-        ));
-    }
-}
-
-fn columns(value: Option<&Value>, field: &str, faults: &mut Vec<Cause>) {
-    let list = value.and_then(Value::as_array).into_iter().flatten();
-    for (i, column) in list.enumerate() {
-        let at = format!("{field}[{i}]");
-        if text(column, "name").is_empty() {
-            faults.push(required(&format!("{at}.name"), ""));
-        }
-        let kind = text(column, "type");
-        let detail = format!("must be one of {}", COLUMN_TYPES.join(","));
-        if kind.is_empty() {
-            faults.push(required(&format!("{at}.type"), &detail));
-        } else if !COLUMN_TYPES.contains(&kind) {
-            faults.push(invalid(&format!("{at}.type"), &Value::from(kind), &detail));
-        }
-        let format = text(column, "format");
-        if !COLUMN_FORMATS.contains(&format) {
-            let known: Vec<&str> = COLUMN_FORMATS
-                .into_iter()
-                .filter(|f| !f.is_empty())
-                .collect();
-            faults.push(invalid(
-                &format!("{at}.format"),
-                &Value::from(format),
-                &format!("must be one of {}", known.join(",")),
-            ));
-        }
-        let path = text(column, "jsonPath");
-        if path.is_empty() {
-            faults.push(required(&format!("{at}.JSONPath"), ""));
-        } else {
-            simple_path(path, &format!("{at}.JSONPath"), faults);
-        }
     }
 }
 
@@ -673,6 +399,28 @@ mod tests {
                 "{}",
                 faults[0].message
             );
+        }
+    }
+
+    #[test]
+    fn selectable_fields() {
+        let mut crd = good();
+        crd["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.size"}]);
+        assert_eq!(validate_definition(&crd, None), []);
+        for (path, message) in [
+            (".metadata.name", "must not point to fields in metadata"),
+            (
+                ".spec",
+                "must point to a field of type string, boolean or integer",
+            ),
+            (".spec.nope", "is an invalid path"),
+            ("spec.size", "is an invalid path"),
+        ] {
+            crd["spec"]["versions"][0]["selectableFields"][0]["jsonPath"] = json!(path);
+            let faults = validate_definition(&crd, None);
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert_eq!(faults[0].field, "spec.selectableFields[0].jsonPath");
+            assert!(faults[0].message.contains(message), "{}", faults[0].message);
         }
     }
 

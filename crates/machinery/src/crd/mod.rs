@@ -7,11 +7,14 @@
 
 mod causes;
 mod definition;
+mod format;
 mod resources;
 mod status;
 mod structural;
+mod unique;
 mod validate;
 mod values;
+mod versions;
 
 pub use definition::{set_defaults, validate_definition};
 pub use resources::resources;

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{golang, remove};
+use super::remove;
 use crate::status::{Details, Failure};
 
 /// Most operations in one patch (`maxJSONPatchOperations` of the API server).
@@ -249,16 +249,29 @@ fn take(document: &mut Value, path: &[String]) -> Option<Value> {
     }
 }
 
-/// For callers that decode a patch body on their own: the API server's 400 for a merge patch that
-/// is no object.
+/// Reads the body of a merge patch or a strategic merge patch, which must be an object.
+///
+/// # Errors
+/// 400 in the words of the API server.
+pub fn document(patch: &[u8]) -> Result<Value, Failure> {
+    let value: Value = serde_json::from_slice(patch).map_err(|e| {
+        let why = syntax_error(&e, patch);
+        Failure::new(400, "BadRequest", format!("error decoding patch: {why}"))
+    })?;
+    match value {
+        Value::Object(_) => Ok(value),
+        other => Err(not_an_object(&other)),
+    }
+}
+
+/// The API server's 400 for a merge patch that is no object.
 pub(super) fn not_an_object(value: &Value) -> Failure {
     Failure::new(
         400,
         "BadRequest",
         format!(
-            "error decoding patch: json: cannot unmarshal {} into Go value of type {}",
-            json_type(value),
-            golang::type_name(&Value::Object(serde_json::Map::new()))
+            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            json_type(value)
         ),
     )
 }
@@ -360,6 +373,15 @@ mod tests {
         ] {
             let failure = json(&json!({}), patch.as_bytes()).unwrap_err();
             assert_eq!((failure.code, failure.message.as_str()), (400, message));
+        }
+        for (patch, message) in [
+            (
+                "[]",
+                "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ),
+            ("{", "error decoding patch: unexpected end of JSON input"),
+        ] {
+            assert_eq!(document(patch.as_bytes()).unwrap_err().message, message);
         }
         let many = Value::Array(vec![json!({"op":"test","path":"","value":{}}); 10_001]);
         let failure = json(&json!({}), many.to_string().as_bytes()).unwrap_err();
