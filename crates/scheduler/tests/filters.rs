@@ -107,7 +107,9 @@ fn requests(cpu: &str, memory: &str) -> Value {
 
 /// What depends on what is left.
 #[rstest]
-#[case::fits(json!({}), requests("4", "8Gi"), Ok("a1"))]
+#[case::fits(
+    json!({"a1": {"status": {"allocatable": {"cpu": "3"}}}, "a2": {"status": {"allocatable": {"cpu": "3"}}}}),
+    requests("4", "8Gi"), Ok("b1"))]
 #[case::cpu(
     json!({}), requests("4001m", "1Gi"),
     Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
@@ -132,7 +134,9 @@ fn requests(cpu: &str, memory: &str) -> Value {
 #[case::init_peak(
     json!({}), json!({"spec": {"initContainers": [{"resources": {"requests": {"cpu": "5"}}}]}}),
     Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]
-#[case::init_not_summed(json!({}), json!({"spec": {"initContainers": [{"resources": {"requests": {"cpu": "4"}}}]}}), Ok("a1"))]
+#[case::init_not_summed(
+    json!({"a1": {"status": {"allocatable": {"cpu": "3"}}}, "a2": {"status": {"allocatable": {"cpu": "3"}}}}),
+    json!({"spec": {"initContainers": [{"resources": {"requests": {"cpu": "4"}}}]}}), Ok("b1"))]
 #[case::sidecar_summed(
     json!({}), json!({"spec": {"initContainers": [{"restartPolicy": "Always", "resources": {"requests": {"cpu": "3600m"}}}]}}),
     Err(format!("0/3 nodes are available: 3 Insufficient cpu. {RULED_OUT}")))]

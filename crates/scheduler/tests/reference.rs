@@ -684,7 +684,7 @@ struct Met {
 fn live(seed: u64, met: &mut Met) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let (mut world, mut cluster) = (World::default(), Cluster::new());
-    let size = random.random_range(1..24);
+    let size = random.random_range(1..40);
     let add_node =
         |random: &mut ChaCha8Rng, world: &mut World, cluster: &mut Cluster, name: &str| {
             let node = random_node(random, name);
@@ -805,12 +805,17 @@ fn schedule(world: &mut World, cluster: &mut Cluster, pod: &Value, at: &str, met
     }
 }
 
+/// `GANTRY_SEEDS` sets how many clusters live (default 100; a longer run is for a night).
 #[test]
 fn core_and_reference_agree() {
+    let seeds = std::env::var("GANTRY_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(100);
     let mut met = Met::default();
-    for seed in 0..400 {
+    for seed in 0..seeds {
         live(seed, &mut met);
     }
     // Both outcomes are met often enough to mean something.
-    assert!(met.placed > 3000 && met.refused > 1500, "{met:?}");
+    assert!(met.placed > 2000 && met.refused > 1000, "{met:?}");
 }

@@ -1,6 +1,7 @@
 //! The cluster as the scheduler knows it: nodes, placed pods, classes of pods and everything derived from them,
 //! changed in place by events. Assumed pods (decided, not yet seen bound) are placed like any other.
 
+use super::bits::NodeSet;
 use super::counters::{
     CarrierId, CounterId, Counters, EligibilityKey, GroupId, MatcherId, MatcherKey,
 };
@@ -55,7 +56,7 @@ pub struct PlacementState {
     pub key: Placement,
     /// The only nodes it can allow; such a placement has no ranks.
     pub pins: Option<Vec<Symbol>>,
-    pub allowed: Vec<bool>,
+    pub allowed: NodeSet,
     pub statics: Vec<u16>,
     /// Grows when the scores change as a whole.
     pub version: u32,
@@ -93,6 +94,8 @@ pub enum Event {
 const SHAPE_PAYS_AFTER: u32 = 8;
 /// Ranks of single shapes kept at most: each costs about 100 bytes a node.
 const MOST_SHAPE_RANKS: usize = 128;
+/// Ranks of placements kept at most.
+const MOST_SHARED_RANKS: usize = 256;
 /// A shape's rank unused for this many decisions may be replaced.
 const RANK_IDLE: u64 = 4096;
 
@@ -130,6 +133,7 @@ pub struct Cluster {
     pub ranks: Vec<Rank>,
     rank_ids: FxHashMap<RankKey, usize>,
     shape_ranks: Vec<(RankKey, usize)>,
+    shared_ranks: Vec<(RankKey, usize)>,
     pods: FxHashMap<Arc<str>, Placed>,
     /// Uids of the pods of each node, by slot.
     pub on_node: Vec<Vec<Arc<str>>>,
@@ -255,11 +259,8 @@ impl Cluster {
             if placement.pins.is_some() {
                 continue;
             }
-            if placement.allowed.len() <= node as usize {
-                placement.allowed.resize(node as usize + 1, false);
-            }
-            placement.allowed[node as usize] =
-                allows(&placement.key, &self.nodes, node, &self.compiler);
+            let allowed = allows(&placement.key, &self.nodes, node, &self.compiler);
+            placement.allowed.set(node as usize, allowed);
             placement.stale |=
                 scored || !placement.statics.is_empty() || !placement.key.preferred.is_empty();
         }
@@ -480,6 +481,7 @@ impl Cluster {
         self.ranks.clear();
         self.rank_ids.clear();
         self.shape_ranks.clear();
+        self.shared_ranks.clear();
         self.class_ids.clear();
         self.free_classes.clear();
         for (at, live) in live.iter().enumerate() {
@@ -671,7 +673,7 @@ impl Cluster {
         let id = index(self.placements.len());
         let pins = key.pins();
         let allowed = if pins.is_some() {
-            Vec::new()
+            NodeSet::default()
         } else {
             (0..index(self.nodes.slots()))
                 .map(|n| allows(key, &self.nodes, n, &self.compiler))
@@ -855,11 +857,7 @@ impl Cluster {
         let shared = (placement, key, None);
         let index = match self.rank_ids.get(&shared) {
             Some(index) => *index,
-            None => {
-                self.ranks.push(Rank::new(key));
-                self.rank_ids.insert(shared, self.ranks.len() - 1);
-                self.ranks.len() - 1
-            }
+            None => self.shared_rank(shared),
         };
         let id = RankId {
             index,
@@ -867,6 +865,31 @@ impl Cluster {
         };
         self.sync(id, placement, None);
         id
+    }
+
+    /// A new shared rank, in place of the one unused for longest if there are many.
+    fn shared_rank(&mut self, key: RankKey) -> usize {
+        let idle = self
+            .shared_ranks
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (_, index))| self.ranks[*index].used);
+        let index = match idle {
+            Some((slot, (_, index))) if self.shared_ranks.len() >= MOST_SHARED_RANKS => {
+                let index = *index;
+                let (old, _) = std::mem::replace(&mut self.shared_ranks[slot], (key, index));
+                self.rank_ids.remove(&old);
+                self.ranks[index] = Rank::new(key.1);
+                index
+            }
+            _ => {
+                self.ranks.push(Rank::new(key.1));
+                self.shared_ranks.push((key, self.ranks.len() - 1));
+                self.ranks.len() - 1
+            }
+        };
+        self.rank_ids.insert(key, index);
+        index
     }
 
     /// A new rank for one shape, if there is room for it or one that is idle.
@@ -926,7 +949,7 @@ impl Cluster {
     }
 
     /// Scores of preferred node affinity and PreferNoSchedule taints, normalised over the allowed nodes.
-    fn refresh_statics(&mut self, placement: u32) {
+    pub(super) fn refresh_statics(&mut self, placement: u32) {
         let state = &mut self.placements[placement as usize];
         if !std::mem::take(&mut state.stale) {
             return;
@@ -963,21 +986,14 @@ fn statics(state: &PlacementState, nodes: &Nodes, compiler: &Compiler) -> Vec<u1
     if state.key.preferred.is_empty() && nodes.disliked == 0 {
         return Vec::new();
     }
-    let raw: Vec<(i64, i64)> = state
-        .allowed
-        .iter()
-        .zip(&nodes.all)
-        .map(|(allowed, node)| {
-            if *allowed {
-                let preference = state
-                    .key
-                    .preference(node.name, &node.labels, &compiler.symbols);
-                (preference, state.key.disliked(&node.taints))
-            } else {
-                (0, 0)
-            }
-        })
-        .collect();
+    let mut raw = vec![(0, 0); nodes.slots()];
+    for at in state.allowed.iter() {
+        let node = &nodes.all[at];
+        let preference = state
+            .key
+            .preference(node.name, &node.labels, &compiler.symbols);
+        raw[at] = (preference, state.key.disliked(&node.taints));
+    }
     let liked = raw.iter().map(|r| r.0).max().unwrap_or_default();
     let disliked = raw.iter().map(|r| r.1).max().unwrap_or_default();
     if liked == 0 && disliked == 0 {

@@ -6,6 +6,7 @@
 //! - A [`Counter`] sums a matcher by the domains of one topology key, for spread over eligible nodes only.
 //! - A [`Carrier`] is a matcher seen from the other side: pods that carry a term with it, by domain.
 
+use super::bits::NodeSet;
 use super::nodes::Nodes;
 use super::request::{GroupKey, Placement};
 use super::selector::{Namespaces, Selector};
@@ -62,7 +63,7 @@ pub struct EligibilityKey {
 
 struct Eligibility {
     key: EligibilityKey,
-    nodes: Vec<bool>,
+    nodes: NodeSet,
 }
 
 /// A matcher's pods by domain.
@@ -390,9 +391,7 @@ impl Counters {
     fn eligible(&self, eligibility: u32, node: u32) -> bool {
         self.eligibilities[eligibility as usize]
             .nodes
-            .get(node as usize)
-            .copied()
-            .unwrap_or_default()
+            .contains(node as usize)
     }
 
     fn eligibility(&mut self, key: EligibilityKey, nodes: &Nodes, symbols: &Symbols) -> u32 {
@@ -550,11 +549,8 @@ impl Counters {
             ..
         } = self;
         for eligibility in eligibilities.iter_mut() {
-            if eligibility.nodes.len() <= node as usize {
-                eligibility.nodes.resize(node as usize + 1, false);
-            }
-            eligibility.nodes[node as usize] =
-                judge(&eligibility.key, nodes, node as usize, symbols);
+            let eligible = judge(&eligibility.key, nodes, node as usize, symbols);
+            eligibility.nodes.set(node as usize, eligible);
         }
         for counter in counters {
             let domain = topology.domain(counter.key, node);
@@ -648,13 +644,9 @@ impl Counters {
 }
 
 fn counts(eligibilities: &[Eligibility], counter: &Counter, node: u32) -> bool {
-    counter.eligibility.is_none_or(|e| {
-        eligibilities[e as usize]
-            .nodes
-            .get(node as usize)
-            .copied()
-            .unwrap_or_default()
-    })
+    counter
+        .eligibility
+        .is_none_or(|e| eligibilities[e as usize].nodes.contains(node as usize))
 }
 
 fn judge(key: &EligibilityKey, nodes: &Nodes, node: usize, symbols: &Symbols) -> bool {

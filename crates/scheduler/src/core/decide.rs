@@ -20,6 +20,8 @@ pub enum Decision {
 
 /// Feasible nodes to score where pods around matter, or where the rank is not for the exact request.
 const CANDIDATES: usize = 24;
+/// Placements that allow no more nodes than this are not ranked.
+const FEW: usize = 8;
 /// In a list that has a candidate already, look no further than this many nodes.
 const LOOK: usize = 512;
 /// Nodes taken per preferred neighbourhood.
@@ -220,8 +222,10 @@ impl Cluster {
             return None;
         }
         let (placement, shape) = (class.placement, class.shape);
-        if self.placements[placement as usize].pins.is_some() {
-            return self.choose_pinned(id);
+        let state = &self.placements[placement as usize];
+        if state.pins.is_some() || state.allowed.len() <= FEW {
+            self.refresh_statics(placement);
+            return self.choose_among_few(id);
         }
         let key = self.partition(id);
         let rank = self.rank(placement, key, shape);
@@ -246,23 +250,27 @@ impl Cluster {
             .max_by_key(|k| self.topology.domains(*k))
     }
 
-    fn choose_pinned(&self, id: ClassId) -> Option<NodeId> {
+    /// The placement names its nodes or allows few: no rank is worth keeping for it.
+    fn choose_among_few(&self, id: ClassId) -> Option<NodeId> {
         let check = Check::new(self, id);
         let state = &self.placements[check.class.placement as usize];
-        let mut candidates = Vec::new();
-        for name in state.pins.iter().flatten() {
-            let Some(NodeId(node)) = self.nodes.find(*name) else {
-                continue;
-            };
-            if super::cluster::allows(&state.key, &self.nodes, node, &self.compiler)
-                && check.fits(node, false, None)
-            {
-                candidates.push((
-                    node,
-                    self.nodes.rooms[node as usize].score(&check.class.request.shape),
-                ));
-            }
-        }
+        let named = state
+            .pins
+            .iter()
+            .flatten()
+            .filter_map(|name| self.nodes.find(*name));
+        let allowed =
+            |node: &NodeId| super::cluster::allows(&state.key, &self.nodes, node.0, &self.compiler);
+        let few = state
+            .allowed
+            .iter()
+            .filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)));
+        let candidates: Vec<(u32, u16)> = named
+            .filter(allowed)
+            .chain(few)
+            .filter(|node| check.fits(node.0, false, None))
+            .map(|node| (node.0, self.base(&check, node.0)))
+            .collect();
         self.best(&check, &candidates)
     }
 
@@ -282,9 +290,7 @@ impl Cluster {
         let state = &self.placements[check.class.placement as usize];
         for (domain, _) in counter.filled() {
             for node in self.topology.members(counter.key, domain) {
-                if state.allowed.get(*node as usize) == Some(&true)
-                    && check.fits(*node, false, None)
-                {
+                if state.allowed.contains(*node as usize) && check.fits(*node, false, None) {
                     candidates.push((*node, self.base(check, *node)));
                 }
             }
@@ -367,7 +373,7 @@ impl Cluster {
             for node in near
                 .flat_map(|(domain, _)| self.topology.members(counter.key, domain).iter().take(4))
             {
-                if allowed.get(*node as usize) == Some(&true) && check.fits(*node, false, None) {
+                if allowed.contains(*node as usize) && check.fits(*node, false, None) {
                     candidates.push((*node, self.base(check, *node)));
                 }
             }

@@ -5,7 +5,7 @@
 //! | [`object`] | Pods, nodes and the rest as they are decoded from the API, cut to what scheduling reads |
 //! | [`symbols`], [`quantity`], [`selector`] | interned strings; resource quantities; label and node selectors |
 //! | [`request`] | what a pod asks for, in a form that compares and hashes: pods that are equal here share a class |
-//! | [`nodes`], [`topology`] | node state in arrays by dense id; topology domains |
+//! | [`nodes`], [`topology`], [`bits`] | node state in arrays by dense id; topology domains; sets of nodes |
 //! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
 //! | [`rank`] | nodes bucketed by score, brought up to date from the change log |
 //! | [`cluster`] | all of the above together, changed by events |
@@ -13,6 +13,7 @@
 //! | [`preempt`] | who would have to leave for a pod to fit |
 //! | [`queue`] | which pod is next; who waits for what |
 
+pub mod bits;
 pub mod cluster;
 pub mod counters;
 pub mod decide;

@@ -6,6 +6,7 @@
 //! requests seen again and again. A rank is brought up to date from the log of changed nodes when it is next used,
 //! so that an idle rank costs nothing.
 
+use super::bits::NodeSet;
 use super::nodes::Nodes;
 use super::request::Shape;
 use super::topology::{KeyId, NONE, Topology};
@@ -22,7 +23,7 @@ pub struct View<'a> {
     pub nodes: &'a Nodes,
     pub topology: &'a Topology,
     /// Nodes that the placement allows.
-    pub allowed: &'a [bool],
+    pub allowed: &'a NodeSet,
     /// Scores that do not depend on resources; empty if they are all alike.
     pub statics: &'a [u16],
     /// The request to fit and score for.
@@ -127,7 +128,7 @@ impl Rank {
                 },
             );
         }
-        let allowed = view.allowed.get(at).copied().unwrap_or_default();
+        let allowed = view.allowed.contains(at);
         let wanted = (allowed && view.nodes.fits(node, view.shape)).then(|| {
             let domain = self.key.map_or(NONE, |key| view.topology.domain(key, node));
             let list = if domain == NONE { 0 } else { domain + 1 };
