@@ -206,7 +206,7 @@ impl World {
         if let Some(failure) = rejected {
             let told = Occurrence {
                 warning: true,
-                reason: "NodeOutOfResources",
+                reason: rejection_word(&failure.reason),
                 message: failure
                     .message
                     .trim_start_matches("Pod was rejected: ")
@@ -384,4 +384,17 @@ fn release_address(node: &mut NodeEntry, pod: &Pod) {
     if let (Some(ip), Some(pool), false) = (pod.ip, node.pool.as_mut(), pod.spec.host_network) {
         pool.release(ip);
     }
+}
+
+/// The kubelet names the event after the reason; extended resources share one name here.
+fn rejection_word(reason: &str) -> &'static str {
+    [
+        "OutOfcpu",
+        "OutOfmemory",
+        "OutOfpods",
+        "OutOfephemeral-storage",
+    ]
+    .into_iter()
+    .find(|known| *known == reason)
+    .unwrap_or("OutOfResources")
 }
