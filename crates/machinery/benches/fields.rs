@@ -118,6 +118,16 @@ fn main() {
         |p| track(Some(&running), p, "kubelet", "status"),
     );
 
+    let mut put = gated.clone();
+    put["metadata"]
+        .as_object_mut()
+        .map(|m| m.remove("managedFields"));
+    measure(
+        "status, entries left out",
+        || put.clone(),
+        |p| track(Some(&running), p, "kubelet", "status"),
+    );
+
     let patch = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
     measure(
         "strategic merge patch of a condition",

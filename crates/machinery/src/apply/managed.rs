@@ -186,9 +186,15 @@ pub(super) fn timestamp(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Whether entries are well formed enough to be changed in place: written by us or checked.
+/// Whether stored entries have the form that changing them in place asks for. What is stored was
+/// written by [`encode`] or checked by [`decode`], so names of fields are not looked at again.
 pub(super) fn is_well_formed(entries: &[Value]) -> bool {
-    decode(Some(&Value::Array(entries.to_vec()))).is_ok_and(|d| d.len() == entries.len())
+    entries.iter().all(|entry| {
+        matches!(text(entry, "operation"), "Apply" | "Update")
+            && !text(entry, "apiVersion").is_empty()
+            && text(entry, "fieldsType") == "FieldsV1"
+            && entry.get("fieldsV1").is_some_and(Value::is_object)
+    })
 }
 
 /// Whether the value asks to forget all ownership: an empty list, or a list of one empty entry.
