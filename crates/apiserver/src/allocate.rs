@@ -270,6 +270,14 @@ fn fill_into(
             spec.insert("clusterIPs".to_owned(), json!([address.to_string()]));
         }
         given if had.as_ref().and_then(Value::as_str) == Some(given) => {}
+        given if had.is_some() && old_type != "ExternalName" => {
+            return Err(wrong(
+                cx,
+                &name,
+                "spec.clusterIPs[0]",
+                format!("Invalid value: [{given:?}]: may not change once set"),
+            ));
+        }
         given => {
             let address: Ipv4Addr = given.parse().map_err(|_| {
                 wrong(

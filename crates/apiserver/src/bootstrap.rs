@@ -99,7 +99,7 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
         ),
     ] {
         let class = json!({
-            "metadata": {"name": name}, "value": value, "globalDefault": false, "description": what,
+            "metadata": {"name": name}, "value": value, "description": what,
         });
         ensure(api, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }

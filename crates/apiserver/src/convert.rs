@@ -4,7 +4,7 @@
 use gantry_machinery::resource::Resource;
 use serde_json::{Map, Value, json};
 
-use crate::{object, registry::Entry};
+use crate::{object, registry::Entry, rules};
 
 /// From the version of a request to that of the store.
 pub fn to_storage(entry: &Entry, object: Value) -> Value {
@@ -33,6 +33,7 @@ fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {
         map.insert("apiVersion".to_owned(), to.api_version().into());
         map.insert("kind".to_owned(), to.kind.clone().into());
     }
+    rules::prune(to, &mut object);
     object
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gantry_machinery::{resource::Resource, status::Failure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     api::{Api, Cx},
@@ -93,7 +93,7 @@ async fn settle_status(cx: &mut Cx) -> Result<(), Failure> {
         .into_iter()
         .filter(|d| object::name(d) != name)
         .collect();
-    let now = object::time(cx.now);
+    let now = cx.now;
     let change = |sub: &str| Change {
         subresource: sub.to_owned(),
         track: Track::Nobody,
@@ -120,152 +120,11 @@ async fn settle_status(cx: &mut Cx) -> Result<(), Failure> {
     }
     update::modify(cx, change("status"), |_, old| {
         let mut new = old.clone();
-        new["status"] = status(old, &others, &now);
+        new["status"] = rules::definition_status(old, &others, now);
         Ok(new)
     })
     .await?;
     Ok(())
-}
-
-fn names(value: &Value) -> Vec<(&'static str, String)> {
-    let mut all = vec![];
-    for (field, reason) in [
-        ("plural", "PluralConflict"),
-        ("singular", "SingularConflict"),
-        ("kind", "KindConflict"),
-        ("listKind", "ListKindConflict"),
-    ] {
-        all.push((reason, object::text(value, &format!("/{field}")).to_owned()));
-    }
-    for short in object::strings(value.get("shortNames")) {
-        all.push(("ShortNamesConflict", short));
-    }
-    all.retain(|(_, name)| !name.is_empty());
-    all
-}
-
-/// The status of a definition beside others: which of its names it is given, and whether it is
-/// served (Kubernetes' naming and establishing controllers).
-fn status(definition: &Value, others: &[Value], now: &str) -> Value {
-    let wanted = definition
-        .pointer("/spec/names")
-        .cloned()
-        .unwrap_or_default();
-    let group = object::text(definition, "/spec/group");
-    let mut resources = vec![];
-    let mut kinds = vec![];
-    for other in others
-        .iter()
-        .filter(|o| object::text(o, "/spec/group") == group)
-    {
-        let accepted = other
-            .pointer("/status/acceptedNames")
-            .cloned()
-            .unwrap_or_default();
-        for (reason, name) in names(&accepted) {
-            if reason.contains("Kind") {
-                kinds.push(name);
-            } else {
-                resources.push(name);
-            }
-        }
-    }
-    let conflict = names(&wanted).into_iter().find(|(reason, name)| {
-        if reason.contains("Kind") {
-            kinds.contains(name)
-        } else {
-            resources.contains(name)
-        }
-    });
-    let mut accepted = wanted.clone();
-    if let (Some((reason, _)), Some(accepted)) = (&conflict, accepted.as_object_mut()) {
-        // What is taken by another stays away; the rest is given.
-        let field = match *reason {
-            "PluralConflict" => "plural",
-            "SingularConflict" => "singular",
-            "KindConflict" => "kind",
-            "ListKindConflict" => "listKind",
-            _ => "shortNames",
-        };
-        accepted.remove(field);
-        for required in ["plural", "kind"] {
-            accepted.entry(required).or_insert_with(|| "".into());
-        }
-    }
-    let was = |kind: &str| condition(definition, kind);
-    let named = conflict.is_none();
-    let established = was("Established") || named;
-    let mut conditions: Vec<Value> = vec![];
-    let mut set = |kind: &str, on: bool, reason: &str, message: String| {
-        let there = definition
-            .pointer("/status/conditions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .find(|c| object::text(c, "/type") == kind);
-        let value = if on { "True" } else { "False" };
-        let since = there
-            .filter(|c| object::text(c, "/status") == value)
-            .map_or(now, |c| object::text(c, "/lastTransitionTime"));
-        conditions.push(json!({
-            "type": kind, "status": value, "lastTransitionTime": since, "reason": reason,
-            "message": message,
-        }));
-    };
-    match &conflict {
-        None => set(
-            "NamesAccepted",
-            true,
-            "NoConflicts",
-            "no conflicts found".to_owned(),
-        ),
-        Some((reason, name)) => set(
-            "NamesAccepted",
-            false,
-            reason,
-            format!("{name:?} is already in use"),
-        ),
-    }
-    if established {
-        set(
-            "Established",
-            true,
-            "InitialNamesAccepted",
-            "the initial names have been accepted".to_owned(),
-        );
-    } else {
-        set(
-            "Established",
-            false,
-            "NotAccepted",
-            "not all names are accepted".to_owned(),
-        );
-    }
-    // Conditions of others stay.
-    for c in definition
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        if !matches!(object::text(c, "/type"), "NamesAccepted" | "Established") {
-            conditions.push(c.clone());
-        }
-    }
-    let mut versions = object::strings(definition.pointer("/status/storedVersions"));
-    for version in definition
-        .pointer("/spec/versions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter(|v| v.get("storage") == Some(&Value::Bool(true)))
-    {
-        let name = object::text(version, "/name").to_owned();
-        if !versions.contains(&name) {
-            versions.push(name);
-        }
-    }
-    json!({"conditions": conditions, "acceptedNames": accepted, "storedVersions": versions})
 }
 
 /// How often the objects of a definition are looked through while their finalizers hold them.
@@ -349,39 +208,5 @@ pub async fn resume(api: &Arc<Api>) {
         if object::deleting(&definition) || !condition(&definition, "Established") {
             settle(api, object::name(&definition)).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn definition(plural: &str, kind: &str, short: &str) -> Value {
-        json!({
-            "spec": {
-                "group": "example.com",
-                "names": {"plural": plural, "kind": kind, "shortNames": [short]},
-                "versions": [{"name": "v1", "storage": true}],
-            },
-        })
-    }
-
-    #[test]
-    fn a_definition_is_established_unless_its_names_are_taken() {
-        let mut first = definition("widgets", "Widget", "wd");
-        first["status"] = status(&first, &[], "now");
-        assert!(condition(&first, "NamesAccepted") && condition(&first, "Established"));
-        assert_eq!(first["status"]["storedVersions"], json!(["v1"]));
-        let mut second = definition("wodgets", "Wodget", "wd");
-        second["status"] = status(&second, &[first.clone()], "now");
-        assert!(!condition(&second, "Established"));
-        let names = &second["status"]["conditions"][0];
-        assert_eq!(names["reason"], "ShortNamesConflict");
-        // When the first one is gone the second gets its names.
-        second["status"] = status(&second, &[], "later");
-        assert!(condition(&second, "Established"));
-        // What is established stays so.
-        first["status"] = status(&first, &[second], "later");
-        assert!(condition(&first, "Established"));
     }
 }

@@ -299,7 +299,8 @@ pub fn table(
     list_meta: Value,
     columns: bool,
 ) -> Value {
-    let (definitions, cells) = rules::table(&entry.resource, items, jiff::Timestamp::now());
+    let all: Vec<&Value> = items.iter().collect();
+    let (definitions, cells) = rules::table(&entry.resource, &all, jiff::Timestamp::now());
     let rows: Vec<Value> = items
         .iter()
         .zip(cells)

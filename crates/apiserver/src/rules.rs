@@ -2,87 +2,175 @@
 
 use gantry_machinery::{
     apply::{self, Manager, Operation},
-    patch,
+    crd, decode, defaults, patch,
     resource::Resource,
     selector::{self, FieldOperator, LabelLookup},
-    status::{Cause, Failure},
+    status::{Cause, Details, Failure},
+    table, validation,
 };
 use serde_json::Value;
 
 use crate::{api::Cx, errors};
 
-pub enum Format {
-    Json,
-    Yaml,
-}
-#[derive(Clone, Copy)]
-pub enum FieldValidation {
-    Ignore,
-    Warn,
-    Strict,
-}
-pub struct Decoded {
-    pub object: Value,
-    pub warnings: Vec<String>,
-}
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Include {
-    None,
-    Metadata,
-    Object,
-}
+pub use gantry_machinery::decode::{Decoded, FieldValidation, Format};
 
+pub use gantry_machinery::table::Include;
+
+/// A body as an object of the resource.
 pub fn decode(
     resource: &Resource,
     body: &[u8],
     format: Format,
-    _v: FieldValidation,
+    validation: FieldValidation,
 ) -> Result<Decoded, Failure> {
-    let mut object: Value = match format {
-        Format::Json => {
-            serde_json::from_slice(body).map_err(|e| errors::bad_request(e.to_string()))?
+    let mut decoded = decode::decode(resource, body, format, validation)?;
+    if resource.custom.is_some() {
+        let unknown = complaints(&crd::prune(resource.schema(), &mut decoded.object));
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => decoded.warnings.extend(unknown),
+            FieldValidation::Strict if unknown.is_empty() => {}
+            FieldValidation::Strict => {
+                return Err(errors::bad_request(format!(
+                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                    resource.kind,
+                    resource.version,
+                    resource.kind,
+                    unknown.join(", ")
+                )));
+            }
         }
-        Format::Yaml => {
-            serde_saphyr::from_slice(body).map_err(|e| errors::bad_request(e.to_string()))?
-        }
+    }
+    Ok(decoded)
+}
+
+fn complaints(unknown: &[String]) -> Vec<String> {
+    unknown
+        .iter()
+        .map(|path| format!("unknown field \"{path}\""))
+        .collect()
+}
+
+/// A body as it is.
+pub fn parse(body: &[u8], format: Format) -> Result<Value, Failure> {
+    decode::parse(body, format).map(|parsed| parsed.value)
+}
+
+/// What a patch produced, as an object of the resource again; the warnings.
+pub fn normalize(
+    resource: &Resource,
+    object: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, Failure> {
+    let sent = match validation {
+        FieldValidation::Ignore => None,
+        _ => Some(object.clone()),
     };
-    object["kind"] = resource.kind.clone().into();
-    object["apiVersion"] = resource.api_version().into();
-    Ok(Decoded {
-        object,
-        warnings: vec![],
+    let unknown = decode::normalize_reporting(resource, object).map_err(|failure| {
+        let why = failure.message;
+        // The words after "cannot be handled as a Kind: " are the decoder's own.
+        let why = why.split_once(" cannot be handled as a ");
+        let why = why.and_then(|(_, rest)| rest.split_once(": "));
+        invalid_patch(sent.as_ref(), why.map_or("", |(_, why)| why))
+    })?;
+    let mut complaints = complaints(&unknown);
+    if resource.custom.is_some() {
+        complaints.extend(self::complaints(&crd::prune(resource.schema(), object)));
+    }
+    match validation {
+        FieldValidation::Ignore => Ok(vec![]),
+        FieldValidation::Warn => Ok(complaints),
+        FieldValidation::Strict if complaints.is_empty() => Ok(vec![]),
+        FieldValidation::Strict => Err(invalid_patch(
+            Some(object),
+            &format!("strict decoding error: {}", complaints.join(", ")),
+        )),
+    }
+}
+
+/// 422 about the result of a patch.
+fn invalid_patch(object: Option<&Value>, why: &str) -> Failure {
+    let shown = object.map(Value::to_string).unwrap_or_default();
+    let message = format!("Invalid value: {shown:?}: {why}");
+    Failure::new(
+        422,
+        "Invalid",
+        format!(" \"\" is invalid: patch: {message}"),
+    )
+    .with_details(Details {
+        causes: vec![Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message,
+            field: "patch".to_owned(),
+        }],
+        ..Details::default()
     })
 }
-pub fn decode_apply(
-    resource: &Resource,
-    body: &[u8],
-    v: FieldValidation,
-) -> Result<Decoded, Failure> {
-    decode(resource, body, Format::Yaml, v)
+
+pub fn default(resource: &Resource, object: &mut Value, old: Option<&Value>) {
+    if resource.custom.is_some() {
+        crd::default(resource.schema(), object);
+        return;
+    }
+    defaults::apply(resource, object, old);
+    if is_definition(resource) {
+        crd::set_defaults(object);
+    }
 }
-pub fn normalize(
-    _r: &Resource,
-    _o: &mut Value,
-    _v: FieldValidation,
-) -> Result<Vec<String>, Failure> {
-    Ok(vec![])
+
+fn is_definition(resource: &Resource) -> bool {
+    resource.group == "apiextensions.k8s.io" && resource.kind == "CustomResourceDefinition"
 }
-pub fn default(_r: &Resource, _o: &mut Value, _old: Option<&Value>) {}
-pub fn validate_create(_cx: &Cx, _r: &Resource, _o: &Value) -> Vec<Cause> {
-    vec![]
+
+/// What a version of a custom resource does not know of an object stored in another.
+pub fn prune(resource: &Resource, object: &mut Value) {
+    if resource.custom.is_some() {
+        crd::prune(resource.schema(), object);
+    }
 }
+
+fn context<'a>(
+    cx: &Cx,
+    resource: &'a Resource,
+    subresource: Option<&'a str>,
+) -> validation::Context<'a> {
+    validation::Context {
+        resource,
+        subresource,
+        allow_privileged: cx.api.config.allow_privileged,
+    }
+}
+
+pub fn validate_create(cx: &Cx, resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut causes = validation::create(&context(cx, resource, None), object);
+    if resource.custom.is_some() {
+        causes.extend(crd::validate(resource.schema(), object, None));
+    } else if is_definition(resource) {
+        causes.extend(crd::validate_definition(object, None));
+    }
+    causes
+}
+
 pub fn validate_update(
-    _cx: &Cx,
-    _r: &Resource,
-    _sub: Option<&str>,
-    _n: &Value,
-    _o: &Value,
+    cx: &Cx,
+    resource: &Resource,
+    subresource: Option<&str>,
+    new: &Value,
+    old: &Value,
 ) -> Vec<Cause> {
-    vec![]
+    let mut causes = validation::update(&context(cx, resource, subresource), new, old);
+    if resource.custom.is_some() {
+        causes.extend(crd::validate(resource.schema(), new, Some(old)));
+    } else if is_definition(resource) && subresource.is_none() {
+        causes.extend(crd::validate_definition(new, Some(old)));
+    }
+    causes
 }
-pub fn invalid(r: &Resource, name: &str, _c: Vec<Cause>) -> Failure {
-    errors::already_exists(r, name)
+
+pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Failure {
+    validation::invalid(resource, name, causes)
 }
+
 fn manager<'a>(
     cx: &Cx,
     name: &'a str,
@@ -147,12 +235,11 @@ pub fn patch_strategic(resource: &Resource, target: Value, patch: Value) -> Resu
     patch::strategic(resource.schema(), target, patch)
 }
 
-pub fn table(_r: &Resource, items: &[Value], _now: jiff::Timestamp) -> (Value, Vec<Value>) {
-    (
-        serde_json::json!([]),
-        items.iter().map(|_| serde_json::json!([])).collect(),
-    )
+/// The columns and, for each object, the cells of a Table.
+pub fn table(resource: &Resource, items: &[&Value], now: jiff::Timestamp) -> (Value, Vec<Value>) {
+    table::table(resource, items, now)
 }
+
 /// The selectable fields of a stored object, for its cached view.
 pub fn selectable(storage: &Resource, object: &Value) -> Vec<(Box<str>, Box<str>)> {
     selector::selectable(storage, object)
@@ -234,9 +321,17 @@ fn stored_path(path: &str) -> Option<String> {
         .map(|field| format!("involvedObject.{field}"))
 }
 
-pub fn custom_resources(_: &Value) -> Vec<Resource> {
-    vec![]
+/// What a definition serves. One that cannot be read serves nothing: it was refused when it was
+/// written, unless an older version of this server took it.
+pub fn custom_resources(definition: &Value) -> Vec<Resource> {
+    crd::resources(definition).unwrap_or_else(|causes| {
+        let name = definition.pointer("/metadata/name");
+        tracing::error!(?name, ?causes, "a stored definition cannot be served");
+        vec![]
+    })
 }
-pub fn openapi_index(_: &[(String, String)]) -> Value {
-    Value::Null
+
+/// The status of a definition beside others.
+pub fn definition_status(definition: &Value, others: &[Value], now: jiff::Timestamp) -> Value {
+    crd::status_conditions(definition, others, now)
 }

@@ -41,7 +41,7 @@ impl Traits {
                     "apps",
                     "daemonsets" | "deployments" | "replicasets" | "statefulsets"
                 ) | ("batch", "cronjobs" | "jobs")
-                    | ("", "pods" | "replicationcontrollers")
+                    | ("", "pods" | "podtemplates" | "replicationcontrollers")
                     | (
                         "networking.k8s.io",
                         "ingresses" | "ingressclasses" | "networkpolicies"
@@ -101,7 +101,20 @@ impl Traits {
 /// The status of a new object, after what the client sent as status has been dropped.
 pub fn initial_status(resource: &Resource, object: &mut Value, now: &str) {
     let status = match (resource.group.as_str(), resource.kind.as_str()) {
-        ("", "Pod") => json!({"phase": "Pending", "qosClass": qos_class(object)}),
+        ("", "Pod") => {
+            let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+            let gates = object
+                .pointer("/spec/schedulingGates")
+                .and_then(Value::as_array);
+            if gates.is_some_and(|g| !g.is_empty()) {
+                status["conditions"] = json!([{
+                    "type": "PodScheduled", "status": "False", "lastProbeTime": null,
+                    "lastTransitionTime": now, "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                }]);
+            }
+            status
+        }
         ("", "Namespace") => json!({"phase": "Active"}),
         ("", "PersistentVolumeClaim") => json!({"phase": "Pending"}),
         ("", "PersistentVolume") => {
@@ -210,8 +223,33 @@ pub fn desired_state_changed(old: &Value, new: &Value) -> bool {
 pub const ORPHAN: &str = "orphan";
 pub const FOREGROUND: &str = "foregroundDeletion";
 
-/// The one label that is defaulted: a Namespace's own name.
-pub fn default_labels(resource: &Resource, object: &mut Value) {
+/// The metadata that is defaulted: a Namespace's own name as a label, and the generation of a
+/// DaemonSet's template as an annotation.
+pub fn default_metadata(resource: &Resource, object: &mut Value, old: Option<&Value>) {
+    const TEMPLATE: &str = "deprecated.daemonset.template.generation";
+    if resource.group == "apps" && resource.kind == "DaemonSet" {
+        let note = |o: &Value| {
+            object::meta(o)
+                .and_then(|m| m.get("annotations"))
+                .and_then(|a| a.get(TEMPLATE))
+                .and_then(Value::as_str)
+                .and_then(|n| n.parse::<i64>().ok())
+        };
+        let generation = match old {
+            Some(old) => {
+                let changed = old.pointer("/spec/template") != object.pointer("/spec/template");
+                note(old).unwrap_or(1) + i64::from(changed)
+            }
+            None => 1,
+        };
+        if let Some(meta) = object::meta_mut(object) {
+            let notes = meta.entry("annotations").or_insert_with(|| json!({}));
+            if let Some(notes) = notes.as_object_mut() {
+                notes.insert(TEMPLATE.to_owned(), generation.to_string().into());
+            }
+        }
+        return;
+    }
     if !resource.group.is_empty() || resource.kind != "Namespace" {
         return;
     }
@@ -242,9 +280,48 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
                 spec.insert("finalizers".to_owned(), all.into());
             }
         }
+        ("batch", "Job") => job_selector(object),
         ("", "PersistentVolumeClaim") => add_finalizer(object, "kubernetes.io/pvc-protection"),
         ("", "PersistentVolume") => add_finalizer(object, "kubernetes.io/pv-protection"),
         _ => {}
+    }
+}
+
+/// A Job without a manual selector finds its pods by its own uid.
+fn job_selector(job: &mut Value) {
+    if job.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) {
+        return;
+    }
+    let (uid, name) = (
+        object::meta_text(job, "uid").to_owned(),
+        object::name(job).to_owned(),
+    );
+    let labels = [
+        ("controller-uid", &uid),
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("job-name", &name),
+        ("batch.kubernetes.io/job-name", &name),
+    ];
+    let template = job.pointer_mut("/spec/template");
+    if let Some(meta) = template.and_then(object::meta_mut) {
+        let own = meta.entry("labels").or_insert_with(|| json!({}));
+        if let Some(own) = own.as_object_mut() {
+            for (key, value) in labels {
+                own.insert(key.to_owned(), value.clone().into());
+            }
+        }
+    }
+    let of_template = job.pointer("/spec/template/metadata/labels").cloned();
+    if let (Some(meta), Some(labels)) = (object::meta_mut(job), of_template) {
+        // Without labels of its own a Job shares those of its template.
+        meta.entry("labels").or_insert(labels);
+    }
+    if let Some(spec) = job.get_mut("spec").and_then(Value::as_object_mut) {
+        let selector = spec.entry("selector").or_insert_with(|| json!({}));
+        if !selector["matchLabels"].is_object() {
+            selector["matchLabels"] = json!({});
+        }
+        selector["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid.into();
     }
 }
 

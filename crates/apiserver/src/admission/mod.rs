@@ -3,11 +3,14 @@
 
 mod defaults;
 mod escalation;
+mod limits;
 mod namespace;
 mod pods;
+mod quota;
 mod security;
 
 use gantry_machinery::status::Failure;
+pub use quota::Charges;
 use serde_json::Value;
 
 use crate::{api::Cx, rest::write::Refused};
@@ -26,12 +29,20 @@ pub fn mutate(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<()
     namespace::check(cx, object, old)?;
     match (cx.resource().group.as_str(), cx.resource().plural.as_str()) {
         ("", "pods") => {
-            if old.is_none() {
+            if let Some(old) = old {
+                pods::keep(object, old);
+                if enabled(cx, "DefaultTolerationSeconds") {
+                    pods::tolerations(object);
+                }
+            } else {
                 if enabled(cx, "ServiceAccount") {
                     pods::service_account(cx, object)?;
                 }
                 if enabled(cx, "Priority") {
                     pods::priority(cx, object)?;
+                }
+                if enabled(cx, "LimitRanger") {
+                    limits::fill(cx, object)?;
                 }
                 if enabled(cx, "RuntimeClass") {
                     pods::runtime_class(cx, object)?;
@@ -58,13 +69,6 @@ pub fn mutate(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<()
     Ok(())
 }
 
-/// What a request has taken of quotas, given back when it fails.
-pub struct Charges;
-
-impl Charges {
-    pub async fn undo(self, _cx: &mut Cx) {}
-}
-
 /// Refuses after validation, and charges quotas for what comes in.
 pub async fn validate(
     cx: &mut Cx,
@@ -72,12 +76,18 @@ pub async fn validate(
     old: Option<&Value>,
 ) -> Result<Charges, Refused> {
     if !cx.target.subresource.is_empty() {
-        return Ok(Charges);
+        return Ok(Charges::default());
+    }
+    if enabled(cx, "LimitRanger") && old.is_none() {
+        limits::check(cx, object)?;
     }
     if enabled(cx, "PodSecurity") {
         security::check(cx, object, old)?;
     }
-    Ok(Charges)
+    if enabled(cx, "ResourceQuota") {
+        return Ok(quota::charge(cx, object, old).await?);
+    }
+    Ok(Charges::default())
 }
 
 /// Refuses deletions.

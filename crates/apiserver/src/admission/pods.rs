@@ -128,6 +128,21 @@ fn suffix() -> String {
     format!("kube-api-access-{random}")
 }
 
+/// What admission gave a pod stays when an update leaves it out.
+pub fn keep(pod: &mut Value, old: &Value) {
+    let Some(spec) = spec_mut(pod) else { return };
+    for field in [
+        "priority",
+        "preemptionPolicy",
+        "serviceAccountName",
+        "serviceAccount",
+    ] {
+        if let (None, Some(value)) = (spec.get(field), old.pointer(&format!("/spec/{field}"))) {
+            spec.insert(field.to_owned(), value.clone());
+        }
+    }
+}
+
 const CLASSES: &str = "scheduling.k8s.io/priorityclasses";
 
 /// Priority: the number and the preemption policy of the pod's class, or of the default class.

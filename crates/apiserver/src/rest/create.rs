@@ -21,8 +21,7 @@ use crate::{
 pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
     let resource = cx.resource().clone();
-    let mut object = input::decode(cx, &resource, &body)?;
-    object::remove_meta(&mut object, "managedFields");
+    let object = input::decode(cx, &resource, &body)?;
     let name = object::name(&object).to_owned();
     let whole = object_of(cx, object, Ownership::Update).await?;
     if cx.target.name.is_empty() {
@@ -56,8 +55,18 @@ pub async fn object_of(
         ));
     }
     let resource = cx.resource().clone();
+    // What clients may not set.
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
+        object::remove_meta(&mut object, field);
+    }
     rules::default(&resource, &mut object, None);
-    strategy::default_labels(&resource, &mut object);
+    strategy::default_metadata(&resource, &mut object, None);
     if matches!(ownership, Ownership::Update) {
         let manager = cx.manager();
         rules::track(cx, &resource, None, None, &mut object, &manager)?;
@@ -111,16 +120,6 @@ fn generate(prefix: &str) -> String {
 async fn once(cx: &mut Cx, mut object: Value) -> Result<Bytes, Refused> {
     let resource = cx.resource().clone();
     let now = object::time(cx.now);
-    // What clients may not set.
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-    ] {
-        object::remove_meta(&mut object, field);
-    }
     admission::mutate(cx, &mut object, None)?;
     object::set_meta(&mut object, "uid", uuid::Uuid::new_v4().to_string());
     object::set_meta(&mut object, "creationTimestamp", now.clone());
@@ -128,6 +127,7 @@ async fn once(cx: &mut Cx, mut object: Value) -> Result<Bytes, Refused> {
         object::set_meta(&mut object, "generation", 1);
     }
     strategy::prepare_for_create(&resource, &mut object);
+    input::unique_owners(cx, &mut object);
     if cx.entry.traits.separate_status {
         strategy::initial_status(&resource, &mut object, &now);
     }

@@ -46,8 +46,42 @@ pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             }
         }
     }
+    note(cx).await?;
     delete::one(cx, &name, &options).await?;
     Ok(pods::success())
+}
+
+/// Says in the pod's conditions why it goes, where it does not go at once.
+async fn note(cx: &mut Cx) -> Result<(), Failure> {
+    let now = object::time(cx.now);
+    let change = Change {
+        subresource: "status".to_owned(),
+        track: Track::Nobody,
+        given: None,
+        retries: 16,
+    };
+    update::modify(cx, change, |_, old| {
+        let mut new = old.clone();
+        if object::text(old, "/spec/nodeName").is_empty() || object::deleting(old) {
+            return Ok(new);
+        }
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
+            "lastTransitionTime": now, "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+        });
+        let status = &mut new["status"];
+        if !status["conditions"].is_array() {
+            status["conditions"] = json!([]);
+        }
+        if let Some(conditions) = status["conditions"].as_array_mut() {
+            conditions.retain(|c| object::text(c, "/type") != "DisruptionTarget");
+            conditions.push(condition);
+        }
+        Ok(new)
+    })
+    .await?;
+    Ok(())
 }
 
 /// Pods that serve nobody (finished, waiting, or going anyway) do not count for a budget.
@@ -125,7 +159,7 @@ async fn charge(cx: &mut Cx, budget: &str, pod: &Value) -> Result<(), Failure> {
     let mut spared = false;
     let change = Change {
         subresource: "status".to_owned(),
-        track: Track::Nobody,
+        track: Track::Server,
         given: None,
         retries: 32,
     };

@@ -149,6 +149,32 @@ pub fn refuse_options(kind: &str, causes: Vec<Cause>) -> Result<(), Failure> {
     }))
 }
 
+/// Leaves of several owner references with one uid the first, and warns of the others.
+pub fn unique_owners(cx: &mut Cx, object: &mut Value) {
+    let owners = object
+        .pointer_mut("/metadata/ownerReferences")
+        .and_then(Value::as_array_mut);
+    let Some(owners) = owners.filter(|o| o.len() > 1) else {
+        return;
+    };
+    let (mut seen, mut twice) = (vec![], vec![]);
+    owners.retain(|owner| {
+        let uid = object::text(owner, "/uid").to_owned();
+        if seen.contains(&uid) {
+            twice.push(uid);
+            return false;
+        }
+        seen.push(uid);
+        true
+    });
+    if !twice.is_empty() {
+        cx.warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
+}
+
 /// Sets the namespace of a namespaced object to that of the request, which it must not contradict.
 pub fn place(cx: &Cx, object: &mut Value) -> Result<(), Failure> {
     let given = object::meta_text(object, "namespace");

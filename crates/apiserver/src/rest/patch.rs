@@ -76,8 +76,29 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             }
         }
         let (before, after) = (object::name(old), object::name(&new));
-        if before != after && after.is_empty() {
+        if after.is_empty() {
             object::set_meta(&mut new, "name", before.to_owned());
+        } else if before != after {
+            return Err(errors::bad_request(format!(
+                "the name of the object ({after}) does not match the name on the URL ({before})"
+            )));
+        }
+        let (before, after) = (
+            object::meta_text(old, "uid"),
+            object::meta_text(&new, "uid").to_owned(),
+        );
+        if !after.is_empty() && before != after {
+            let cause = gantry_machinery::status::Cause {
+                reason: "FieldValueInvalid".to_owned(),
+                message: format!("Invalid value: {after:?}: field is immutable"),
+                field: "metadata.uid".to_owned(),
+            };
+            // Kubernetes checks, and says, it twice.
+            return Err(rules::invalid(
+                &resource,
+                object::name(old),
+                vec![cause.clone(), cause],
+            ));
         }
         Ok(new)
     })
@@ -148,9 +169,12 @@ fn options(cx: &Cx, kind: Kind) -> Result<(), Failure> {
 
 async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
-    let decoded = rules::decode_apply(&resource, body, input::field_validation(cx))?;
-    cx.warnings.extend(decoded.warnings);
-    let mut config = decoded.object;
+    let mut config = rules::parse(body, rules::Format::Yaml)?;
+    if !config.is_object() {
+        return Err(errors::bad_request(
+            "error decoding YAML: the patch must be an object",
+        ));
+    }
     let name = cx.target.name.clone();
     match object::name(&config) {
         "" => object::set_meta(&mut config, "name", name.clone()),
@@ -192,7 +216,9 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
             if !object::meta_text(&config, "resourceVersion").is_empty() {
                 return Err(cx.not_found());
             }
-            let object = rules::apply(cx, &resource, None, None, config.clone(), &manager, force)?;
+            let mut object =
+                rules::apply(cx, &resource, None, None, config.clone(), &manager, force)?;
+            rules::normalize(&resource, &mut object, rules::FieldValidation::Ignore)?;
             match create::object_of(cx, object, Ownership::Applied).await {
                 Ok(whole) => return respond::object_reply(cx, 201, whole),
                 // Somebody else created it meanwhile: apply to that.

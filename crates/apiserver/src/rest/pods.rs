@@ -125,7 +125,6 @@ pub fn success() -> Reply {
 
 /// Sets the condition PodScheduled to True.
 fn scheduled(pod: &mut Value, now: &str) {
-    let generation = object::meta(pod).and_then(|m| m.get("generation")).cloned();
     let Some(pod) = pod.as_object_mut() else {
         return;
     };
@@ -137,13 +136,10 @@ fn scheduled(pod: &mut Value, now: &str) {
     if !conditions.is_array() {
         *conditions = json!([]);
     }
-    let mut condition = json!({
+    let condition = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": now,
     });
-    if let Some(generation) = generation {
-        condition["observedGeneration"] = generation;
-    }
     let Some(conditions) = conditions.as_array_mut() else {
         return;
     };

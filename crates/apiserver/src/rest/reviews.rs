@@ -14,6 +14,7 @@ use crate::{
     authz::{Attributes, Rule},
     errors, object,
     respond::{self, Reply},
+    rules,
 };
 
 pub fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
@@ -21,13 +22,17 @@ pub fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
     let mut review = input::decode(cx, &resource, &body)?;
     input::place(cx, &mut review)?;
+    if resource.kind != "SelfSubjectReview" {
+        let manager = cx.manager();
+        rules::track(cx, &resource, None, None, &mut review, &manager)?;
+    }
     let status = match resource.kind.as_str() {
         "SelfSubjectReview" => {
             object::set_meta(&mut review, "creationTimestamp", object::time(cx.now));
             json!({"userInfo": cx.user.to_value()})
         }
         "TokenReview" => token(cx, &review),
-        "SelfSubjectRulesReview" => rules(cx, &review)?,
+        "SelfSubjectRulesReview" => rules_of(cx, &review)?,
         _ => access(cx, &resource, &review)?,
     };
     if let Some(map) = review.as_object_mut() {
@@ -160,7 +165,7 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
     Ok(status)
 }
 
-fn rules(cx: &Cx, review: &Value) -> Result<Value, Failure> {
+fn rules_of(cx: &Cx, review: &Value) -> Result<Value, Failure> {
     let namespace = object::text(review, "/spec/namespace");
     if namespace.is_empty() {
         return Err(errors::bad_request("no namespace on request"));

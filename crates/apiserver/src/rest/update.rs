@@ -26,7 +26,6 @@ pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "UpdateOptions")?;
     let resource = cx.resource().clone();
     let mut new = input::decode(cx, &resource, &body)?;
-    object::remove_meta(&mut new, "managedFields");
     let name = cx.target.name.clone();
     match object::name(&new) {
         "" => {
@@ -117,7 +116,9 @@ pub enum Track {
     Update,
     /// managedFields are set already, by server-side apply.
     Applied,
-    /// Nobody: the server itself.
+    /// The server, in the name of `kube-apiserver`.
+    Server,
+    /// Nobody: the entries stay as they are.
     Nobody,
 }
 
@@ -219,21 +220,24 @@ async fn once(
     let sub = (!change.subresource.is_empty()).then_some(change.subresource.as_str());
     keep(cx, &change.subresource, old, &mut new);
     rules::default(&resource, &mut new, Some(old));
-    strategy::default_labels(&resource, &mut new);
-    if change.track == Track::Update {
-        let manager = cx.manager();
-        if let Some(fields) = object::meta(old).and_then(|m| m.get("managedFields")) {
-            object::set_meta(&mut new, "managedFields", fields.clone());
+    strategy::default_metadata(&resource, &mut new, Some(old));
+    match change.track {
+        Track::Update => {
+            let manager = cx.manager();
+            rules::track(cx, &resource, sub, Some(old), &mut new, &manager)?;
         }
-        rules::track(cx, &resource, sub, Some(old), &mut new, &manager)?;
-    } else if change.track == Track::Nobody {
-        match object::meta(old).and_then(|m| m.get("managedFields")) {
+        Track::Server => {
+            rules::track(cx, &resource, sub, Some(old), &mut new, "kube-apiserver")?;
+        }
+        Track::Applied => {}
+        Track::Nobody => match object::meta(old).and_then(|m| m.get("managedFields")) {
             Some(fields) => object::set_meta(&mut new, "managedFields", fields.clone()),
             None => {
                 object::remove_meta(&mut new, "managedFields");
             }
-        }
+        },
     }
+    input::unique_owners(cx, &mut new);
     if change.subresource.is_empty() {
         admission::mutate(cx, &mut new, Some(old))?;
     }

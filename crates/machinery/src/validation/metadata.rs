@@ -149,7 +149,9 @@ fn finalizers(resource: &Resource, metadata: &Value, path: &Path<'_>, e: &mut Er
         let path = path.index(i);
         e.invalid_each(&path, name, names::qualified_name(name));
         let standard = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
-        if !name.contains('/') && !standard && resource.custom.is_none() {
+        // Definitions and their objects are checked by the generic rules, which lack this one.
+        let generic = resource.custom.is_some() || resource.group == "apiextensions.k8s.io";
+        if !name.contains('/') && !standard && !generic {
             e.invalid_text(
                 &path,
                 name,

@@ -1,0 +1,443 @@
+//! ResourceQuota: what a namespace may use in all. A quota counts once its status says what is
+//! used; a request that fits is charged to it before the object is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gantry_machinery::{quantity::Quantity, status::Failure};
+use serde_json::{Value, json};
+
+use super::{all, limits::quantity};
+use crate::{
+    api::Cx,
+    errors, object,
+    rest::update::{self, Change, Track},
+    strategy,
+};
+
+type Amounts = BTreeMap<String, Quantity>;
+
+/// What a request has taken of quotas, given back when it fails.
+#[derive(Default)]
+pub struct Charges(Vec<(String, Amounts)>);
+
+impl Charges {
+    pub async fn undo(self, cx: &mut Cx) {
+        for (quota, delta) in self.0 {
+            // Best effort: the quota controller counts anew.
+            if let Err(failure) = add(cx, &quota, &delta, true).await {
+                tracing::warn!(%failure, quota, "giving back what a failed request had charged");
+            }
+        }
+    }
+}
+
+fn amounts(value: Option<&Value>) -> Amounts {
+    value
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(k, v)| Some((k.clone(), quantity(v)?)))
+        .collect()
+}
+
+fn put(into: &mut Amounts, name: impl Into<String>, value: Quantity) {
+    let name = name.into();
+    let there = into.remove(&name);
+    into.insert(name, there.map_or(value, |t| t.saturating_add(value)));
+}
+
+fn one() -> Quantity {
+    Quantity::from_milli(1000)
+}
+
+/// What an object uses, by the names that quotas use.
+fn usage(cx: &Cx, object: &Value) -> Amounts {
+    let resource = cx.resource();
+    let mut used = Amounts::new();
+    put(&mut used, format!("count/{}", resource.qualified()), one());
+    if !resource.group.is_empty() {
+        return used;
+    }
+    match resource.plural.as_str() {
+        "pods" => {
+            if matches!(
+                object::text(object, "/status/phase"),
+                "Succeeded" | "Failed"
+            ) {
+                return used;
+            }
+            put(&mut used, "pods", one());
+            for (field, prefix) in [("requests", "requests."), ("limits", "limits.")] {
+                for (name, value) in pod_amounts(object, field) {
+                    put(&mut used, format!("{prefix}{name}"), value);
+                    if field == "requests"
+                        && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
+                    {
+                        put(&mut used, name, value);
+                    }
+                }
+            }
+        }
+        "services" => {
+            put(&mut used, "services", one());
+            let kind = object::text(object, "/spec/type");
+            let ports = object
+                .pointer("/spec/ports")
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len) as i64;
+            let balanced = kind == "LoadBalancer";
+            if balanced {
+                put(&mut used, "services.loadbalancers", one());
+            }
+            let with_ports = kind == "NodePort"
+                || balanced
+                    && object.pointer("/spec/allocateLoadBalancerNodePorts")
+                        != Some(&Value::Bool(false));
+            if with_ports {
+                put(
+                    &mut used,
+                    "services.nodeports",
+                    Quantity::from_milli(1000 * ports),
+                );
+            }
+        }
+        "persistentvolumeclaims" => {
+            put(&mut used, "persistentvolumeclaims", one());
+            let storage = object
+                .pointer("/spec/resources/requests/storage")
+                .and_then(quantity);
+            let class = object::text(object, "/spec/storageClassName");
+            if let Some(storage) = storage {
+                put(&mut used, "requests.storage", storage);
+                if !class.is_empty() {
+                    put(
+                        &mut used,
+                        format!("{class}.storageclass.storage.k8s.io/requests.storage"),
+                        storage,
+                    );
+                }
+            }
+            if !class.is_empty() {
+                put(
+                    &mut used,
+                    format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"),
+                    one(),
+                );
+            }
+        }
+        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => {
+            put(&mut used, resource.plural.clone(), one());
+        }
+        _ => {}
+    }
+    used
+}
+
+/// The sum of containers, at least the biggest init container, and the overhead.
+fn pod_amounts(pod: &Value, field: &str) -> Amounts {
+    let of = |list: &str| {
+        let list = pod.pointer(&format!("/spec/{list}"));
+        let list = list.and_then(Value::as_array).into_iter().flatten();
+        list.map(|c| {
+            let restartable = object::text(c, "/restartPolicy") == "Always";
+            (
+                restartable,
+                amounts(c.pointer(&format!("/resources/{field}"))),
+            )
+        })
+        .collect::<Vec<_>>()
+    };
+    let mut total = Amounts::new();
+    for (_, container) in of("containers") {
+        for (name, value) in container {
+            put(&mut total, name, value);
+        }
+    }
+    let mut sidecars = Amounts::new();
+    let mut peak = Amounts::new();
+    for (restartable, container) in of("initContainers") {
+        for (name, value) in container {
+            if restartable {
+                put(&mut total, name.clone(), value);
+                put(&mut sidecars, name, value);
+                continue;
+            }
+            let beside = sidecars
+                .get(&name)
+                .map_or(value, |s| s.saturating_add(value));
+            let high = peak.get(&name).copied().filter(|p| *p >= beside);
+            peak.insert(name, high.unwrap_or(beside));
+        }
+    }
+    for (name, value) in peak {
+        let high = total.get(&name).copied().filter(|t| *t >= value);
+        total.insert(name, high.unwrap_or(value));
+    }
+    for (name, value) in amounts(pod.pointer("/spec/overhead")) {
+        if total.contains_key(&name) || field == "requests" {
+            put(&mut total, name, value);
+        }
+    }
+    total
+}
+
+/// Whether a quota's scopes take the object in.
+fn in_scope(cx: &Cx, quota: &Value, object: &Value) -> bool {
+    let mut wanted: Vec<(String, String, Vec<String>)> =
+        object::strings(quota.pointer("/spec/scopes"))
+            .into_iter()
+            .map(|s| (s, "Exists".to_owned(), vec![]))
+            .collect();
+    for e in quota
+        .pointer("/spec/scopeSelector/matchExpressions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        wanted.push((
+            object::text(e, "/scopeName").to_owned(),
+            object::text(e, "/operator").to_owned(),
+            object::strings(e.get("values")),
+        ));
+    }
+    if wanted.is_empty() {
+        return true;
+    }
+    if !cx.entry.is("", "pods") {
+        return false;
+    }
+    let best_effort = strategy::qos_class(object) == "BestEffort";
+    let terminating = object
+        .pointer("/spec/activeDeadlineSeconds")
+        .and_then(Value::as_i64)
+        .is_some_and(|s| s >= 0);
+    let class = object::text(object, "/spec/priorityClassName");
+    wanted
+        .iter()
+        .all(|(scope, operator, values)| match scope.as_str() {
+            "BestEffort" => best_effort,
+            "NotBestEffort" => !best_effort,
+            "Terminating" => terminating,
+            "NotTerminating" => !terminating,
+            "PriorityClass" => match operator.as_str() {
+                "In" => values.iter().any(|v| v == class),
+                "NotIn" => !values.iter().any(|v| v == class),
+                "DoesNotExist" => class.is_empty(),
+                _ => !class.is_empty(),
+            },
+            _ => false,
+        })
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a String>, of: &Amounts) -> String {
+    names
+        .map(|n| {
+            format!(
+                "{n}={}",
+                of.get(n).copied().unwrap_or(Quantity::from_milli(0))
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Charges the quotas of the namespace, or refuses.
+pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<Charges, Failure> {
+    if !cx.resource().namespaced()
+        || cx.entry.is("", "events")
+        || cx.entry.is("events.k8s.io", "events")
+        || cx.store().count("/resourcequotas") == 0
+    {
+        return Ok(Charges::default());
+    }
+    // Of built-in kinds only these change what they use when they change.
+    let counted = ["services", "persistentvolumeclaims"];
+    if old.is_some()
+        && !(cx.resource().group.is_empty() && counted.contains(&cx.resource().plural.as_str()))
+    {
+        return Ok(Charges::default());
+    }
+    let namespace = cx.target.namespace.clone();
+    let quotas = all(cx, "/resourcequotas", &namespace);
+    let now = usage(cx, object);
+    let before = old.map(|o| usage(cx, o)).unwrap_or_default();
+    let mut delta = Amounts::new();
+    for (name, value) in &now {
+        let grown = match before.get(name) {
+            Some(b) if b >= value => continue,
+            Some(b) => value.saturating_sub(*b),
+            None => *value,
+        };
+        delta.insert(name.clone(), grown);
+    }
+    let mut charges = Charges::default();
+    for quota in &quotas {
+        let name = object::name(quota).to_owned();
+        let hard = amounts(quota.pointer("/status/hard"));
+        if !in_scope(cx, quota, object) {
+            continue;
+        }
+        if old.is_none() && cx.entry.is("", "pods") {
+            must_specify(cx, &name, &hard, object)?;
+        }
+        let mine: Amounts = delta
+            .iter()
+            .filter(|(n, v)| hard.contains_key(*n) && !v.is_zero())
+            .map(|(n, v)| (n.clone(), *v))
+            .collect();
+        if mine.is_empty() {
+            continue;
+        }
+        if cx.dry_run() {
+            exceeded(cx, &name, quota, &mine, object::name(object))?;
+            continue;
+        }
+        match add(cx, &name, &mine, false).await {
+            Ok(()) => charges.0.push((name, mine)),
+            Err(failure) => {
+                charges.undo(cx).await;
+                let mut failure = failure;
+                fix_name(cx, &mut failure, object::name(object));
+                return Err(failure);
+            }
+        }
+    }
+    Ok(charges)
+}
+
+/// The refusal was made where the object's name is not known.
+fn fix_name(cx: &Cx, failure: &mut Failure, name: &str) {
+    if failure.reason == "Forbidden" {
+        let why = failure.message.clone();
+        *failure = errors::forbidden(cx.resource(), name, &why);
+    }
+}
+
+/// With a quota on them, every container has to say how much CPU and memory it wants.
+fn must_specify(cx: &Cx, quota: &str, hard: &Amounts, pod: &Value) -> Result<(), Failure> {
+    let mut missing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for name in hard.keys() {
+        let (field, resource) = match name.as_str() {
+            "cpu" | "memory" => ("requests", name.as_str()),
+            _ => match name.split_once('.') {
+                Some((field @ ("requests" | "limits"), r @ ("cpu" | "memory"))) => (field, r),
+                _ => continue,
+            },
+        };
+        for list in ["containers", "initContainers"] {
+            for container in pod
+                .pointer(&format!("/spec/{list}"))
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                let pointer = format!("/resources/{field}/{resource}");
+                if container.pointer(&pointer).is_none() {
+                    missing
+                        .entry(name.clone())
+                        .or_default()
+                        .insert(object::text(container, "/name").to_owned());
+                }
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let parts: Vec<String> = missing
+        .iter()
+        .map(|(name, containers)| {
+            let all: Vec<&str> = containers.iter().map(String::as_str).collect();
+            format!("{name} for: {}", all.join(","))
+        })
+        .collect();
+    Err(errors::forbidden(
+        cx.resource(),
+        object::name(pod),
+        &format!("failed quota: {quota}: must specify {}", parts.join("; ")),
+    ))
+}
+
+/// Refuses when a quota has no room; the message is the bare reason.
+fn room(quota: &Value, name: &str, delta: &Amounts) -> Result<(), String> {
+    let hard = amounts(quota.pointer("/status/hard"));
+    let used = amounts(quota.pointer("/status/used"));
+    let over: Vec<&String> = delta
+        .iter()
+        .filter(|(n, v)| {
+            let sum = used.get(*n).map_or(**v, |u| u.saturating_add(**v));
+            hard.get(*n).is_some_and(|h| sum > *h)
+        })
+        .map(|(n, _)| n)
+        .collect();
+    if over.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+        join(over.iter().copied(), delta),
+        join(over.iter().copied(), &used),
+        join(over.iter().copied(), &hard)
+    ))
+}
+
+fn exceeded(cx: &Cx, name: &str, quota: &Value, delta: &Amounts, of: &str) -> Result<(), Failure> {
+    room(quota, name, delta).map_err(|why| errors::forbidden(cx.resource(), of, &why))
+}
+
+/// Adds to what a quota's status says is used, or takes off.
+async fn add(cx: &mut Cx, name: &str, delta: &Amounts, back: bool) -> Result<(), Failure> {
+    let Some(entry) = cx
+        .api
+        .registry
+        .read()
+        .lookup("", "v1", "resourcequotas")
+        .cloned()
+    else {
+        return Ok(());
+    };
+    let mut inner = cx.about(entry, name);
+    let change = Change {
+        subresource: "status".to_owned(),
+        track: Track::Server,
+        given: None,
+        retries: 64,
+    };
+    let done = Box::pin(update::modify(&mut inner, change, |_, old| {
+        if !back {
+            room(old, name, delta).map_err(|why| Failure::new(403, "Forbidden", why))?;
+        }
+        let mut new = old.clone();
+        let mut used = amounts(old.pointer("/status/used"));
+        for (resource, value) in delta {
+            let there = used.remove(resource).unwrap_or(Quantity::from_milli(0));
+            let value = if back {
+                there.saturating_sub(*value)
+            } else {
+                // What there is nothing of yet takes the form of what is added.
+                if there.is_zero() {
+                    *value
+                } else {
+                    there.saturating_add(*value)
+                }
+            };
+            used.insert(resource.clone(), value);
+        }
+        let used: serde_json::Map<String, Value> = used
+            .into_iter()
+            .map(|(k, v)| (k, v.to_string().into()))
+            .collect();
+        if !new["status"].is_object() {
+            new["status"] = json!({});
+        }
+        new["status"]["used"] = used.into();
+        Ok(new)
+    }))
+    .await;
+    match done {
+        Ok(_) => Ok(()),
+        // The quota is gone: nothing to charge.
+        Err(failure) if failure.code == 404 => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
