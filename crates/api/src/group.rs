@@ -114,7 +114,8 @@ fn ten() -> i32 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Cells and their shares. Replicas are divided by weight (largest remainder, earlier cells first).
+    /// Cells and their shares. Replicas are divided by weight, such that adding a replica never takes one
+    /// from any cell.
     #[schemars(length(min = 1))]
     pub cells: Vec<CellShare>,
     /// How instances spread over the nodes of a cell.

@@ -1,1 +1,18 @@
-//! Fleet-wide controllers: delivery of revisions over the cells of many clusters
+//! Fleet-wide controllers: delivery of revisions over the cells of many clusters.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`world`] | what planners see: cells, sets, instances |
+//! | [`action`] | what planners ask for |
+//! | [`group`] | planner of Groups: sets, sizes, in-service gates |
+//! | [`release`] | planner of Releases: bastion, batches, the way back |
+//! | [`render`] | App + Group + revision → pod template, StatefulSet |
+//!
+//! The planners are pure: no I/O, no clock, no client. All state is in API objects; the process may end
+//! between any two actions.
+
+pub mod action;
+pub mod group;
+pub mod release;
+pub mod render;
+pub mod world;

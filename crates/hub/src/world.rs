@@ -1,0 +1,242 @@
+//! What the planners see of the fleet: one Group's cells, sets and instances, as last observed.
+//!
+//! Plain data, made from slim watched objects by the shell and by hand in tests. A cell whose member
+//! cannot be reached keeps its last known contents; planners read it and act only on reachable ones.
+
+use std::collections::BTreeMap;
+
+use gantry_api::RevisionSpec;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// An immutable, numbered snapshot: what was asked for and the pod template it was rendered to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// From 1, in order of making.
+    pub number: i64,
+    /// What a person asked for.
+    pub spec: RevisionSpec,
+    /// The pod template, the same for every cell; carries the number as a label.
+    pub template: Value,
+    /// Digest of spec and template without the number: equal snapshots are one revision.
+    pub digest: String,
+}
+
+/// All revisions of a Group that are kept, by number.
+pub type Revisions = BTreeMap<i64, Revision>;
+
+/// One cell as a Group sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CellView {
+    /// Name of the cell.
+    pub name: String,
+    /// The member it belongs to; empty where no Cluster names the cell.
+    pub cluster: String,
+    /// Its share of the Group; `None` for a cell that the Group has left.
+    pub weight: Option<i32>,
+    /// Whether the member answers and its watches are current.
+    pub reachable: bool,
+    /// Since when it does not.
+    pub unreachable_since: Option<Timestamp>,
+    /// Why releases stand still here, if they do.
+    pub stopped: Option<String>,
+    /// Node labels that make the cell.
+    pub node_selector: BTreeMap<String, String>,
+    /// The Group's StatefulSet in the cell.
+    pub set: Option<SetView>,
+    /// Its instances by ordinal.
+    pub instances: BTreeMap<i32, Instance>,
+}
+
+/// A Group's StatefulSet in one cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetView {
+    /// Resource version seen.
+    pub version: String,
+    /// Wished-for instances.
+    pub replicas: i32,
+    /// Ordinals from here on go to the update revision.
+    pub partition: i32,
+    /// Revision number that the template carries.
+    pub revision: Option<i64>,
+    /// Whether `status` is about the template (observedGeneration has caught up).
+    pub observed: bool,
+    /// `status.updateRevision`: the hash that instances of the template's revision carry.
+    pub update_hash: String,
+    /// `status.currentRevision`: the hash that instances below the partition come back with.
+    pub current_hash: String,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// UID of the pod.
+    pub uid: String,
+    /// Resource version seen.
+    pub version: String,
+    /// Revision number it carries.
+    pub revision: Option<i64>,
+    /// Its `controller-revision-hash`.
+    pub hash: String,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Whether the kubelet's status is about the spec as it is (where it says so).
+    pub observed: bool,
+    /// Since when all containers are ready; `None` while they are not.
+    pub ready_since: Option<Timestamp>,
+    /// Whether it is let into traffic.
+    pub gate: Gate,
+    /// The last update in place.
+    pub mark: Option<Mark>,
+    /// Its containers: image wished for, and the run under way.
+    pub containers: BTreeMap<String, ContainerView>,
+    /// What keeps it from being ready, in one line; empty where nothing is known.
+    pub trouble: String,
+}
+
+/// The in-service gate of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// The hub has not decided yet: the instance is new.
+    #[default]
+    Unset,
+    /// In traffic as soon as its containers are ready.
+    In,
+    /// Out of traffic.
+    Out {
+        /// Why: the name of a [`Hold`].
+        reason: String,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// One container of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerView {
+    /// Image in the pod's spec.
+    pub image: String,
+    /// `containerID` of the present run; empty before the first.
+    pub id: String,
+    /// Restarts so far.
+    pub restarts: i32,
+    /// Whether it runs now.
+    pub running: bool,
+}
+
+/// Record of an update in place, kept on the pod: it tells when the kubelet has taken the update,
+/// since the ready condition of the old containers stands until then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mark {
+    /// The revision that the instance was taken to.
+    pub revision: i64,
+    /// The container runs that the update ends: those whose image changed.
+    pub ends: BTreeMap<String, Run>,
+}
+
+/// One run of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// `containerID`.
+    pub id: String,
+    /// Restarts before it.
+    pub restarts: i32,
+    /// The image it runs.
+    pub image: String,
+}
+
+/// Why the hub keeps an instance out of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It is being taken to another revision.
+    Update,
+    /// It has drained and is about to be replaced. While a release runs, an instance so marked is not put
+    /// back on its old revision: the partition may be lowered past it on any later view.
+    Replace,
+    /// It is a bastion that nobody has accepted yet. Stands beyond the release that set it, until the
+    /// Group or a later release comes to the instance's revision.
+    Bastion,
+}
+
+impl Hold {
+    /// The reason in the pod's condition.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Update => "Updating",
+            Self::Replace => "Replacing",
+            Self::Bastion => "BastionNotAccepted",
+        }
+    }
+}
+
+impl Instance {
+    /// Whether the last update in place has been taken up by the kubelet.
+    pub fn settled(&self) -> bool {
+        self.mark.as_ref().is_none_or(|mark| {
+            mark.ends.iter().all(|(name, run)| {
+                self.containers
+                    .get(name)
+                    .is_some_and(|c| c.running && (c.id != run.id || c.restarts > run.restarts))
+            })
+        })
+    }
+
+    /// Whether it is marked to be replaced.
+    pub fn doomed(&self) -> bool {
+        matches!(&self.gate, Gate::Out { reason, .. } if reason == Hold::Replace.reason())
+    }
+
+    /// Since when its containers are ready on what its spec says.
+    pub fn fit_since(&self) -> Option<Timestamp> {
+        self.ready_since
+            .filter(|_| !self.terminating && self.observed && self.settled())
+    }
+
+    /// Whether it takes traffic, or will as soon as the kubelet and the endpoints follow.
+    pub fn in_service(&self) -> bool {
+        self.gate == Gate::In && self.fit_since().is_some()
+    }
+}
+
+impl CellView {
+    /// Wished-for instances: those of the set as it stands now.
+    pub fn replicas(&self) -> i32 {
+        self.set.as_ref().map_or(0, |s| s.replicas)
+    }
+
+    /// Whether the set's template is at `revision` and the set's status says so.
+    pub fn template_at(&self, revision: i64) -> bool {
+        self.set.as_ref().is_some_and(|s| {
+            s.revision == Some(revision) && s.observed && !s.update_hash.is_empty()
+        })
+    }
+
+    /// Whether an instance lost now, at any ordinal, comes back on the template's revision: the set's
+    /// current revision is that already, or becomes it because nothing is on another.
+    pub fn all_come_new(&self) -> bool {
+        self.set
+            .as_ref()
+            .is_some_and(|s| s.replicas == 0 || s.observed && s.current_hash == s.update_hash)
+    }
+
+    /// Whether `instance` runs `revision`, by its labels, both ours and the StatefulSet's.
+    pub fn at(&self, instance: &Instance, revision: i64) -> bool {
+        let Some(set) = &self.set else { return false };
+        instance.revision == Some(revision)
+            && (set.revision != Some(revision) || instance.hash == set.update_hash)
+    }
+
+    /// Wished-for instances that are not in service, missing ones included.
+    pub fn out(&self) -> i32 {
+        (0..self.replicas())
+            .filter(|n| !self.instances.get(n).is_some_and(Instance::in_service))
+            .count() as i32
+    }
+}

@@ -1,0 +1,562 @@
+//! The hub's shell, simulated: API objects, views that may be stale, and the carrying out of actions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gantry_api::{App, Group, Release, ReleaseStatus};
+use gantry_hub::{
+    action::Action,
+    group, release,
+    world::{CellView, Gate, Revision, Revisions},
+};
+use jiff::Timestamp;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::member::{self, Cell, Counter, Seconds, image_number};
+
+pub struct Member {
+    pub name: String,
+    pub cells: Vec<Cell>,
+    /// Until when it cannot be reached.
+    pub away_until: Seconds,
+}
+
+/// What lies in API servers: the truth.
+pub struct Fleet {
+    pub now: Seconds,
+    pub members: Vec<Member>,
+    pub group: Group,
+    pub app: App,
+    pub releases: Vec<Release>,
+    pub revisions: Revisions,
+    pub counter: Counter,
+    /// Moves whenever someone presses a button.
+    pub pressed: u64,
+    pub stopped: Option<String>,
+    pub weights: BTreeMap<String, i32>,
+    pub strategy: gantry_api::StrategySpec,
+}
+
+impl Fleet {
+    pub fn time(&self) -> Timestamp {
+        member::at(self.now)
+    }
+
+    pub fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.members.iter().flat_map(|m| &m.cells)
+    }
+
+    pub fn images(&self) -> BTreeMap<i64, i64> {
+        self.revisions
+            .iter()
+            .map(|(n, r)| (*n, image_number(&r.spec.image)))
+            .collect()
+    }
+
+    pub fn bump(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+}
+
+/// What the hub's process holds in memory: lost when it ends.
+#[derive(Default)]
+pub struct Memory {
+    /// By member: its cells as last seen.
+    pub views: BTreeMap<String, Vec<CellView>>,
+    pub supported: BTreeMap<String, String>,
+    /// When to look again though nothing has changed.
+    pub wake: Option<Timestamp>,
+}
+
+/// Why the hub did not get to the end of a step.
+#[derive(Debug, PartialEq)]
+pub enum Broke {
+    Crash,
+    Error,
+}
+
+/// Which faults there are, as chances per write or look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub crash: f64,
+    pub lost_response: f64,
+    pub stale: f64,
+}
+
+pub struct Hub<'a> {
+    pub fleet: &'a mut Fleet,
+    pub memory: &'a mut Memory,
+    pub faults: Faults,
+    pub rng: &'a mut ChaCha8Rng,
+    pub log: &'a mut Log,
+    /// What the hub did to instances: for the invariants.
+    pub deeds: &'a mut Vec<Deed>,
+}
+
+/// What happened, told only when someone listens.
+#[derive(Default)]
+pub struct Log {
+    pub listening: bool,
+    pub lines: Vec<String>,
+}
+
+impl Log {
+    pub fn push(&mut self, line: impl FnOnce() -> String) {
+        if self.listening {
+            self.lines.push(line());
+        }
+    }
+}
+
+/// Something done to an instance, with what was true at that time.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    TookOut { fresh: bool },
+    Touched { name: String, served: bool },
+}
+
+impl Hub<'_> {
+    fn look(&mut self) -> (Vec<CellView>, bool) {
+        let mut all_fresh = true;
+        let fleet = &*self.fleet;
+        let mut all = Vec::new();
+        for m in &fleet.members {
+            let away = m.away_until > fleet.now;
+            let known = self.memory.views.contains_key(&m.name);
+            if !away && (!known || !self.rng.random_bool(self.faults.stale)) {
+                let group = fleet.group.metadata.name.as_deref().unwrap();
+                let fresh = m
+                    .cells
+                    .iter()
+                    .map(|c| CellView {
+                        name: c.name.clone(),
+                        cluster: m.name.clone(),
+                        set: c.set_view(),
+                        instances: c.instances(group),
+                        ..CellView::default()
+                    })
+                    .collect();
+                self.memory.views.insert(m.name.clone(), fresh);
+            } else {
+                all_fresh &= away;
+            }
+            let mut cells = self.memory.views.get(&m.name).cloned().unwrap_or_else(|| {
+                m.cells
+                    .iter()
+                    .map(|c| CellView {
+                        name: c.name.clone(),
+                        cluster: m.name.clone(),
+                        ..CellView::default()
+                    })
+                    .collect()
+            });
+            for cell in &mut cells {
+                cell.reachable = !away;
+                cell.unreachable_since = away.then(|| member::at(m.away_until - 30));
+                cell.weight = Some(fleet.weights[&cell.name]);
+                cell.stopped.clone_from(&fleet.stopped);
+            }
+            all.extend(cells);
+        }
+        (all, all_fresh)
+    }
+
+    /// One reconcile of the group.
+    pub fn step(&mut self) -> Result<(), Broke> {
+        let (cells, all_fresh) = self.look();
+        let now = self.fleet.time();
+        // Until this step is through, there is reason to look again.
+        self.memory.wake = Some(now);
+        let mut wake = (!all_fresh).then_some(now);
+        let releases: Vec<&Release> = self.fleet.releases.iter().collect();
+        let governing = release::governing(&releases).and_then(|g| g.metadata.name.clone());
+        let mut view = group::ReleaseView::default();
+        let mut actions = Vec::new();
+        if let Some(name) = &governing {
+            for index in 0..self.fleet.releases.len() {
+                let other = &self.fleet.releases[index];
+                let phase = other.status.as_ref().map(|s| s.phase).unwrap_or_default();
+                if other.metadata.name.as_ref() != Some(name) && !phase.is_final() {
+                    let status = release::queued(other, name, now);
+                    self.write_status(index, status)?;
+                }
+            }
+            let index = self
+                .fleet
+                .releases
+                .iter()
+                .position(|r| r.metadata.name.as_ref() == Some(name))
+                .unwrap();
+            let world = release::World {
+                release: &self.fleet.releases[index],
+                group: Some(&self.fleet.group),
+                app: Some(&self.fleet.app),
+                strategy: Ok(self.fleet.strategy.clone()),
+                revisions: &self.fleet.revisions,
+                cells: &cells,
+            };
+            let step = release::plan(&world, now);
+            wake = wake.into_iter().chain(step.wake).min();
+            actions = step.actions;
+            view.holds = step.holds;
+            view.accepted = step.accepted;
+            view.frozen = step.frozen;
+            view.aborted = step.status.phase == gantry_api::Phase::Aborted;
+            view.referred = step
+                .status
+                .from
+                .iter()
+                .chain(&step.status.target)
+                .map(|r| r.revision)
+                .collect();
+            if step.status.phase.is_active() {
+                view.target = if step.status.rollback.is_some() {
+                    step.status.from.clone()
+                } else {
+                    step.status.target.clone()
+                };
+                if let Some(target) = &mut view.target {
+                    target.release.clone_from(&governing);
+                }
+            }
+            self.write_status(index, step.status)?;
+        }
+        let members = self
+            .fleet
+            .members
+            .iter()
+            .map(|m| {
+                (
+                    m.name.clone(),
+                    group::MemberView {
+                        reachable: m.away_until <= self.fleet.now,
+                        supported: self.memory.supported.get(&m.name).cloned(),
+                        cleaned: false,
+                    },
+                )
+            })
+            .collect();
+        let world = group::World {
+            group: &self.fleet.group,
+            app: Some(&self.fleet.app),
+            revisions: &self.fleet.revisions,
+            cells: &cells,
+            members: &members,
+            release: view,
+        };
+        let step = group::plan(&world, now);
+        let current = step.status.current.as_ref().map(|c| c.revision);
+        let in_use = group::revisions_in_use(world.revisions, current, &world.release);
+        let weights: Vec<i32> = cells.iter().map(|c| c.weight.unwrap_or(0)).collect();
+        let desired = group::placement::divide(world.group.spec.replicas, &weights);
+        let digests: BTreeMap<String, String> = self
+            .fleet
+            .members
+            .iter()
+            .map(|m| {
+                (
+                    m.name.clone(),
+                    group::support_key(&world, &in_use, &m.name, &desired).0,
+                )
+            })
+            .collect();
+        for action in step.actions.into_iter().chain(actions) {
+            self.apply(action, &digests)?;
+        }
+        if self.fleet.group.status.as_ref() != Some(&step.status) {
+            // Only what the planner has seen changes here: another's write to `current` stands.
+            let current = self
+                .fleet
+                .group
+                .status
+                .as_ref()
+                .and_then(|s| s.current.clone());
+            let mut status = step.status;
+            if current.is_some() {
+                status.current = current;
+            }
+            self.fleet.group.status = Some(status);
+            self.fleet.counter += 1;
+        }
+        self.memory.wake = wake;
+        Ok(())
+    }
+
+    fn write_status(&mut self, index: usize, status: ReleaseStatus) -> Result<(), Broke> {
+        if self.fleet.releases[index].status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let name = self.fleet.releases[index].metadata.name.clone().unwrap();
+        self.log.push(|| {
+            format!(
+                "  status {}: {} {}: {}",
+                name,
+                status.phase.as_str(),
+                status.reason,
+                status.message
+            )
+        });
+        self.maybe_crash()?;
+        self.fleet.releases[index].status = Some(status);
+        self.fleet.counter += 1;
+        self.respond()
+    }
+
+    fn maybe_crash(&mut self) -> Result<(), Broke> {
+        if self.rng.random_bool(self.faults.crash) {
+            self.log.push(|| "  the hub ends here".to_owned());
+            return Err(Broke::Crash);
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self) -> Result<(), Broke> {
+        if self.rng.random_bool(self.faults.lost_response) {
+            self.log.push(|| "  the response is lost".to_owned());
+            return Err(Broke::Error);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, action: Action, digests: &BTreeMap<String, String>) -> Result<(), Broke> {
+        self.maybe_crash()?;
+        self.log.push(|| format!("  {action:?}"));
+        let applied = self.carry_out(action, digests);
+        if !applied {
+            self.log.push(|| "  … refused".to_owned());
+            return Err(Broke::Error);
+        }
+        self.respond()
+    }
+
+    fn cell(&mut self, name: &str) -> Option<&mut Cell> {
+        let now = self.fleet.now;
+        self.fleet
+            .members
+            .iter_mut()
+            .filter(|m| m.away_until <= now)
+            .flat_map(|m| &mut m.cells)
+            .find(|c| c.name == name)
+    }
+
+    /// Whether what the hub sees of every reachable cell is the truth, and every cell is reachable.
+    fn fresh(&self) -> bool {
+        let group = self.fleet.group.metadata.name.as_deref().unwrap();
+        self.fleet.members.iter().all(|m| {
+            m.away_until <= self.fleet.now
+                && self.memory.views.get(&m.name).is_some_and(|cells| {
+                    cells
+                        .iter()
+                        .zip(&m.cells)
+                        .all(|(seen, cell)| seen.instances == cell.instances(group))
+                })
+        })
+    }
+
+    fn carry_out(&mut self, action: Action, digests: &BTreeMap<String, String>) -> bool {
+        let version = self.fleet.bump();
+        let now = self.fleet.time();
+        match action {
+            Action::CreateRevision(revision) => {
+                let Revision { number, .. } = *revision;
+                if self.fleet.revisions.contains_key(&number) {
+                    return false;
+                }
+                self.fleet.revisions.insert(number, *revision);
+                true
+            }
+            Action::PruneRevision { number } => self.fleet.revisions.remove(&number).is_some(),
+            Action::SetGroupRevision { current, spec } => {
+                self.fleet.group.spec.revision = *spec;
+                self.fleet.group.status.get_or_insert_default().current = Some(current);
+                true
+            }
+            Action::AddFinalizer => {
+                self.fleet.group.metadata.finalizers =
+                    Some(vec![gantry_api::labels::FINALIZER.to_owned()]);
+                true
+            }
+            Action::RemoveFinalizer | Action::DeleteSet { .. } | Action::DeleteSupport { .. } => {
+                panic!("no group is removed here")
+            }
+            Action::EnsureSupport { cluster, .. } => {
+                let away = self
+                    .fleet
+                    .members
+                    .iter()
+                    .any(|m| m.name == cluster && m.away_until > self.fleet.now);
+                if !away {
+                    self.memory
+                        .supported
+                        .insert(cluster.clone(), digests[&cluster].clone());
+                }
+                !away
+            }
+            Action::CreateSet {
+                cell,
+                revision,
+                replicas,
+            } => {
+                let Some(cell) = self.cell(&cell) else {
+                    return false;
+                };
+                if cell.set.is_some() {
+                    return false;
+                }
+                cell.set = Some(member::Set {
+                    version,
+                    replicas,
+                    partition: 0,
+                    revision,
+                    observed: false,
+                    update: revision,
+                    current: revision,
+                });
+                true
+            }
+            Action::Scale {
+                cell,
+                version: seen,
+                replicas,
+                partition,
+            } => self.change_set(&cell, &seen, |set| {
+                set.replicas = replicas;
+                set.partition = partition;
+            }),
+            Action::SetTemplate {
+                cell,
+                version: seen,
+                revision,
+                partition,
+            } => self.change_set(&cell, &seen, |set| {
+                set.revision = revision;
+                set.partition = partition;
+                set.observed = false;
+            }),
+            Action::SetPartition {
+                cell,
+                version: seen,
+                partition,
+            } => self.change_set(&cell, &seen, |set| set.partition = partition),
+            Action::SetGate {
+                cell,
+                instance,
+                version: seen,
+                hold,
+                ..
+            } => {
+                let fresh = self.fresh();
+                let Some(pod) = self
+                    .pod(&cell, &instance)
+                    .filter(|p| p.version.to_string() == seen)
+                else {
+                    return false;
+                };
+                pod.version = version;
+                match hold {
+                    None => {
+                        pod.gate = Gate::In;
+                        pod.out_by_gantry = false;
+                    }
+                    Some(hold) => {
+                        let served = pod.serves();
+                        pod.out_by_gantry |= served;
+                        let since = match &pod.gate {
+                            Gate::Out { since, .. } => *since,
+                            _ => now,
+                        };
+                        pod.gate = Gate::Out {
+                            reason: hold.reason().to_owned(),
+                            since,
+                        };
+                        if served {
+                            self.deeds.push(Deed::TookOut { fresh });
+                        }
+                    }
+                }
+                true
+            }
+            Action::UpdateInPlace {
+                cell,
+                instance,
+                version: seen,
+                revision,
+                hash,
+                images,
+                mark,
+            } => {
+                let Some(pod) = self
+                    .pod(&cell, &instance)
+                    .filter(|p| p.version.to_string() == seen)
+                else {
+                    return false;
+                };
+                let served = pod.serves();
+                pod.version = version;
+                pod.revision = revision;
+                pod.hash = hash;
+                pod.mark = Some(mark);
+                if let Some(image) = images.get("cart") {
+                    pod.image = image_number(image);
+                }
+                self.deeds.push(Deed::Touched {
+                    name: instance,
+                    served,
+                });
+                true
+            }
+            Action::DeleteInstance {
+                cell,
+                instance,
+                uid,
+                version: seen,
+            } => {
+                let soon = self.fleet.now + self.rng.random_range(0..3);
+                let Some(pod) = self
+                    .pod(&cell, &instance)
+                    .filter(|p| p.version.to_string() == seen && p.uid.to_string() == uid)
+                else {
+                    return false;
+                };
+                let served = pod.serves();
+                pod.version = version;
+                pod.gone_at.get_or_insert(soon);
+                self.deeds.push(Deed::Touched {
+                    name: instance,
+                    served,
+                });
+                true
+            }
+        }
+    }
+
+    fn change_set(
+        &mut self,
+        cell: &str,
+        seen: &str,
+        change: impl FnOnce(&mut member::Set),
+    ) -> bool {
+        let version = self.fleet.bump();
+        let Some(set) = self
+            .cell(cell)
+            .and_then(|c| c.set.as_mut())
+            .filter(|s| s.version.to_string() == seen)
+        else {
+            return false;
+        };
+        set.version = version;
+        change(set);
+        true
+    }
+
+    fn pod(&mut self, cell: &str, instance: &str) -> Option<&mut member::Pod> {
+        let ordinal: i32 = instance.rsplit('-').next()?.parse().ok()?;
+        self.cell(cell)?.pods.get_mut(&ordinal)
+    }
+}
+
+/// Names of the cells of the fleet.
+pub fn cell_names(fleet: &Fleet) -> BTreeSet<String> {
+    fleet.cells().map(|c| c.name.clone()).collect()
+}

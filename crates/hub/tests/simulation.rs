@@ -1,0 +1,91 @@
+//! Seeded simulation: the real planners against a world that fails.
+//!
+//! Members run the StatefulSet controller's and the kubelet's rules on pods that become ready late or
+//! never, die and crash; members go away for a while; the hub sees stale views, loses responses, meets
+//! conflicts and ends between any two actions; people press every button. After each step the
+//! invariants of `world/invariants.rs` are checked against the truth, and in the end, with the faults
+//! gone, the release has to end.
+//!
+//! A failure prints its seed. `GANTRY_SIM_SEED=n` replays that run with a log of every step;
+//! `GANTRY_SIM_RUNS=n` sets how many seeds are tried.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test: clippy takes only #[test] functions for tests, not what they call"
+)]
+
+mod sim;
+
+use sim::run::{Profile, Run};
+
+fn seeds() -> (u64, u64, bool) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    match number("GANTRY_SIM_SEED") {
+        Some(seed) => (seed, 1, true),
+        None => (0, number("GANTRY_SIM_RUNS").unwrap_or(400), false),
+    }
+}
+
+fn simulate(profile: Profile) {
+    let (first, count, log) = seeds();
+    let mut ends = std::collections::BTreeMap::<String, u32>::new();
+    for seed in first..first + count {
+        match Run::new(seed, profile, log).to_the_end() {
+            Ok(end) => *ends.entry(end).or_default() += 1,
+            Err(broken) => {
+                if !log {
+                    let _ = Run::new(seed, profile, true).to_the_end();
+                }
+                panic!(
+                    "{profile:?}: {broken}\nreplay with GANTRY_SIM_SEED={seed} cargo test -p gantry-hub --test simulation -- --nocapture"
+                )
+            }
+        }
+    }
+    println!("{profile:?}: {ends:?}");
+    // A simulation in which nothing ever succeeds, or nothing ever fails, proves nothing.
+    if count >= 100 {
+        let least = if profile == Profile::Calm {
+            count as u32
+        } else {
+            5
+        };
+        assert!(
+            ends.get("Succeeded").is_some_and(|n| *n >= least),
+            "{ends:?}"
+        );
+        assert!(
+            ends.get("blocked, and says so")
+                .is_none_or(|n| u64::from(*n) * 50 < count),
+            "{ends:?}"
+        );
+        if profile != Profile::Calm {
+            assert!(ends.get("RolledBack").is_some_and(|n| *n > 5), "{ends:?}");
+        }
+    }
+}
+
+/// No faults: every release goes through, and the limit holds for all instances, whatever put them out.
+#[test]
+fn calm() {
+    simulate(Profile::Calm);
+}
+
+/// Pods die and never become ready; the hub sees everything at once.
+#[test]
+fn sick_instances() {
+    simulate(Profile::SickInstances);
+}
+
+/// Stale views, lost responses, conflicts, crashes of the hub, members away.
+#[test]
+fn broken_hub() {
+    simulate(Profile::BrokenHub);
+}
+
+/// All of it, and people pressing buttons.
+#[test]
+fn everything() {
+    simulate(Profile::Everything);
+}
