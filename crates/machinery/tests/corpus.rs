@@ -4,6 +4,8 @@
 //! The recordings are found beside the project (`../shared/golden`) or under `GANTRY_SHARED`; where
 //! they are absent the test says so and passes.
 
+#![expect(clippy::expect_used, reason = "a test says no by panicking")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -11,6 +11,7 @@ pub use parse::{Format, Parsed};
 pub use time::{micro_time, time};
 
 use crate::{
+    crd,
     path::Path,
     resource::{Resource, builtin_resources},
     shape,
@@ -112,6 +113,11 @@ pub fn decode(
     round_trip(resource, map, &mut findings).map_err(|abort| refuse(&abort.0))?;
     if let Some(mismatch) = findings.mismatch {
         return Err(refuse(&mismatch));
+    }
+    if resource.custom.is_some() {
+        findings
+            .unknown
+            .extend(crd::prune(resource.schema(), &mut object));
     }
     let mut complaints: Vec<String> = Vec::new();
     if validation != FieldValidation::Ignore {
@@ -217,10 +223,15 @@ pub fn normalize_reporting(
     };
     let mut findings = typed::Findings::default();
     round_trip(resource, map, &mut findings).map_err(|abort| refuse(&abort.0))?;
-    match findings.mismatch {
-        Some(mismatch) => Err(refuse(&mismatch)),
-        None => Ok(findings.unknown),
+    if let Some(mismatch) = findings.mismatch {
+        return Err(refuse(&mismatch));
     }
+    if resource.custom.is_some() {
+        findings
+            .unknown
+            .extend(crd::prune(resource.schema(), object));
+    }
+    Ok(findings.unknown)
 }
 
 fn round_trip(

@@ -209,7 +209,7 @@ fn scalar(
             *value = Value::from(0);
         }
         (Scalar::Int32 | Scalar::IntOrString, Value::Number(n)) => {
-            if !n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) {
+            if n.as_i64().is_none_or(|n| i32::try_from(n).is_err()) {
                 findings.wrong(place, &format!("number {n}"));
             }
         }

@@ -126,14 +126,13 @@ fn resources(resources: &mut Object) {
         };
         for (_, value) in map.iter_mut() {
             let text = value.as_str().unwrap_or("");
-            if text.ends_with('n') || text.ends_with('u') {
-                if let Ok(q) = crate::quantity::Quantity::parse(text)
-                    && !q.is_milli()
-                {
-                    *value = crate::quantity::Quantity::from_milli(q.milli())
-                        .to_string()
-                        .into();
-                }
+            if (text.ends_with('n') || text.ends_with('u'))
+                && let Ok(q) = crate::quantity::Quantity::parse(text)
+                && !q.is_milli()
+            {
+                *value = crate::quantity::Quantity::from_milli(q.milli())
+                    .to_string()
+                    .into();
             }
         }
     }
@@ -192,7 +191,7 @@ fn service_spec(spec: &mut Object) {
 
 fn service_port(port: &mut Object) {
     let target = port.get("targetPort");
-    if target.is_none_or(|t| *t == Value::from(0) || *t == Value::from("")) {
+    if target.is_none_or(|t| t.as_i64() == Some(0) || t.as_str() == Some("")) {
         let number = port.get("port").cloned().unwrap_or(Value::from(0));
         port.insert("targetPort".into(), number);
     }

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use crate::{
+    crd,
     resource::Resource,
     shape::{self, Shape, Struct, Wire},
 };
@@ -25,6 +26,13 @@ pub type Compute = fn(&mut Map<String, Value>);
 /// server once chose for a Service (addresses, node ports) is carried over from it, as the API
 /// server does when the client leaves it out.
 pub fn apply(resource: &Resource, object: &mut Value, old: Option<&Value>) {
+    if resource.custom.is_some() {
+        crd::default(resource.schema(), object);
+        return;
+    }
+    if resource.kind == "CustomResourceDefinition" {
+        crd::set_defaults(object);
+    }
     let Value::Object(map) = object else { return };
     let Some(id) = shape::of(&resource.schema) else {
         return;

@@ -67,7 +67,7 @@ fn is_sidecar(spec: &Value, name: &str) -> bool {
         .any(|c| text(c, "name") == name && text(c, "restartPolicy") == "Always")
 }
 
-fn finished<'a>(container: &'a Value) -> Option<&'a str> {
+fn finished(container: &Value) -> Option<&str> {
     let ended = at(at(container, "lastState"), "terminated");
     Some(text(ended, "finishedAt")).filter(|t| !t.is_empty())
 }

@@ -16,10 +16,8 @@ use crate::path::Path;
 pub fn count_or_percent(value: &Value, path: &Path<'_>, e: &mut Errors) {
     match value {
         Value::String(text) => e.invalid_each(path, text, names::percent(text)),
-        Value::Number(n) => {
-            if n.as_i64().unwrap_or(0) < 0 {
-                e.invalid(path, value, "must be greater than or equal to 0");
-            }
+        Value::Number(n) if n.as_i64().unwrap_or(0) < 0 => {
+            e.invalid(path, value, "must be greater than or equal to 0");
         }
         _ => {}
     }
@@ -70,7 +68,8 @@ fn template_matches(spec: &Value, path: &Path<'_>, e: &mut Errors) {
     let labels = down(spec, &["template", "metadata", "labels"]);
     let selector = at(spec, "selector");
     let fits = !selector.is_null() && selectors::matches(selector, labels);
-    if !fits && !(has(spec, "selector") && selectors::is_empty(selector)) {
+    let everything = has(spec, "selector") && selectors::is_empty(selector);
+    if !fits && !everything {
         let template = path.child("template");
         let metadata = template.child("metadata");
         e.invalid(

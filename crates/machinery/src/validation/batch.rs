@@ -253,9 +253,9 @@ fn time_zone(zone: &str, path: &Path<'_>, e: &mut Errors) {
     let well_formed = zone
         .split('/')
         .all(|part| !part.is_empty() && part.bytes().all(plain) && part != "." && part != "..");
-    if zone.eq_ignore_ascii_case("local") || !well_formed {
-        e.invalid_text(path, zone, &format!("unknown time zone {zone}"));
-    } else if jiff::tz::TimeZone::get(zone).is_err() {
+    let known =
+        !zone.eq_ignore_ascii_case("local") && well_formed && jiff::tz::TimeZone::get(zone).is_ok();
+    if !known {
         e.invalid_text(path, zone, &format!("unknown time zone {zone}"));
     }
 }

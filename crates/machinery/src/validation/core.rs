@@ -94,16 +94,12 @@ pub fn secret(object: &Value, e: &mut Errors) {
         }
         "kubernetes.io/dockercfg" => json(data, ".dockercfg", &path, e),
         "kubernetes.io/dockerconfigjson" => json(data, ".dockerconfigjson", &path, e),
-        "kubernetes.io/basic-auth" => {
-            if lacks("username") && lacks("password") {
-                e.required(&path.key("username"), "");
-                e.required(&path.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if lacks("username") && lacks("password") => {
+            e.required(&path.key("username"), "");
+            e.required(&path.key("password"), "");
         }
-        "kubernetes.io/ssh-auth" => {
-            if text(data, "ssh-privatekey").is_empty() {
-                e.required(&path.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if text(data, "ssh-privatekey").is_empty() => {
+            e.required(&path.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -36,6 +36,7 @@ pub use names::{dns1035_label, dns1123_label, dns1123_subdomain, label_value, qu
 pub use warnings::warnings;
 
 use crate::{
+    crd,
     path::Path,
     resource::Resource,
     status::{Cause, Details, Failure},
@@ -56,8 +57,11 @@ pub fn create(cx: &Context<'_>, object: &Value) -> Vec<Cause> {
     metadata::create(cx.resource, object, &mut errors);
     if cx.resource.custom.is_none() {
         spec(cx, object, None, &mut errors);
+        return errors.into_causes();
     }
-    errors.into_causes()
+    let mut causes = errors.into_causes();
+    causes.extend(crd::validate(cx.resource.schema(), object, None));
+    causes
 }
 
 /// The faults of an object about to replace `old`; with a subresource named, of what that
@@ -66,7 +70,9 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     metadata::update(cx.resource, new, old, &mut errors);
     if cx.resource.custom.is_some() {
-        return errors.into_causes();
+        let mut causes = errors.into_causes();
+        causes.extend(crd::validate(cx.resource.schema(), new, Some(old)));
+        return causes;
     }
     match cx.subresource {
         None => {
@@ -125,6 +131,9 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("coordination.k8s.io", "Lease") => scheduling::lease(object, e),
         ("storage.k8s.io", kind) => storage::storage(kind, object, old, e),
         ("admissionregistration.k8s.io", kind) => admission::webhooks(kind, object, e),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            e.extend(crd::validate_definition(object, old));
+        }
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             certificates::signing_request(object, e);
         }

@@ -8,7 +8,7 @@ use super::{
     names,
     pod::id,
     resources,
-    value::{at, entries, flag, has, int, list, text},
+    value::{at, flag, has, int, list, text},
     volumes::{Volumes, relative_path},
 };
 use crate::path::Path;
@@ -33,12 +33,11 @@ pub fn all_containers(
         unique(container, &mut seen, &path, e);
         lifecycle(container, &path, e);
         probes(container, &path, e);
-        if let restart @ ("Always" | "OnFailure" | "Never") = text(container, "restartPolicy") {
-            let _ = restart;
-        } else if has(container, "restartPolicy") {
+        let policy = text(container, "restartPolicy");
+        if !matches!(policy, "" | "Always" | "OnFailure" | "Never") {
             e.not_supported(
                 &path.child("restartPolicy"),
-                text(container, "restartPolicy"),
+                policy,
                 &["Always", "Never", "OnFailure"],
             );
         }
@@ -323,9 +322,7 @@ fn field_ref(reference: &Value, path: &Path<'_>, e: &mut Errors) {
         e.invalid_each(&path, field, faults);
         return;
     }
-    if matches!(field, "metadata.labels" | "metadata.annotations") {
-        e.not_supported(&path, field, &FIELDS);
-    } else if !FIELDS.contains(&field) {
+    if !FIELDS.contains(&field) {
         e.not_supported(&path, field, &FIELDS);
     }
 }
@@ -472,10 +469,8 @@ fn handler(handler: &Value, path: &Path<'_>, e: &mut Errors) {
         }
         count += 1;
         match kind {
-            "exec" => {
-                if list(action, "command").is_empty() {
-                    e.required(&path.child("command"), "");
-                }
+            "exec" if list(action, "command").is_empty() => {
+                e.required(&path.child("command"), "");
             }
             "httpGet" => http(action, &path, e),
             "tcpSocket" => port_or_name(at(action, "port"), &path.child("port"), e),
@@ -684,17 +679,5 @@ pub fn hidden_variables(container: &Value) -> Vec<(usize, &str)> {
                 .any(|earlier| text(earlier, "name") == text(v, "name"))
         })
         .map(|(i, v)| (i, text(v, "name")))
-        .collect()
-}
-
-/// Whether a map of resources names one that is not whole.
-pub fn fractional(container: &Value, list_name: &str) -> Vec<String> {
-    entries(at(container, "resources"), list_name)
-        .into_iter()
-        .filter(|(name, value)| {
-            matches!(*name, "memory" | "ephemeral-storage")
-                && value.as_str().is_some_and(|t| t.ends_with('m'))
-        })
-        .map(|(name, _)| name.to_owned())
         .collect()
 }

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    pod_parts::{fractional, hidden_variables},
-    value::{down, list, text},
+    pod_parts::hidden_variables,
+    value::{at, down, entries, list, text},
 };
 use crate::{path::Path, resource::Resource};
 
@@ -41,26 +41,26 @@ fn pod_spec(spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
             let path = here.index(i);
             variables(container, &path, out);
             ports(container, &path, out);
-            for kind in ["limits", "requests"] {
-                for resource in fractional(container, kind) {
-                    let resources = path.child("resources");
-                    let kind = resources.child(kind);
-                    let value = text(
-                        down(container, &["resources", last(&kind.fields())]),
-                        &resource,
-                    );
-                    out.push(format!(
-                        "{}: fractional byte value \"{value}\" is invalid, must be an integer",
-                        kind.key(&resource)
-                    ));
-                }
-            }
+            fractions(container, &path, out);
         }
     }
 }
 
-fn last(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
+/// Bytes come whole: a fraction of one is a mistyped `M`.
+fn fractions(container: &Value, path: &Path<'_>, out: &mut Vec<String>) {
+    let path = path.child("resources");
+    for kind in ["limits", "requests"] {
+        let path = path.child(kind);
+        for (name, value) in entries(at(container, "resources"), kind) {
+            let value = value.as_str().unwrap_or("");
+            if matches!(name, "memory" | "ephemeral-storage") && value.ends_with('m') {
+                out.push(format!(
+                    "{}: fractional byte value \"{value}\" is invalid, must be an integer",
+                    path.key(name)
+                ));
+            }
+        }
+    }
 }
 
 fn variables(container: &Value, path: &Path<'_>, out: &mut Vec<String>) {
