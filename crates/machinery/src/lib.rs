@@ -8,6 +8,7 @@ pub mod apply;
 pub mod crd;
 pub mod decode;
 pub mod defaults;
+pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod quantity;
