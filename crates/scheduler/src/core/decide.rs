@@ -5,10 +5,12 @@
 //! taints 3). Where kube-scheduler scores a sample of the feasible nodes in the order of its list, this scores the
 //! best-ranked feasible nodes of every domain.
 
-use super::cluster::{Class, ClassId, Cluster, RankId, SpreadRule};
+use super::class::{Class, ClassId, SpreadRule};
+use super::cluster::Cluster;
 use super::counters::{Carrier, Counter, CounterId, Counters};
 use super::diagnosis::Diagnosis;
 use super::nodes::{NodeId, Nodes};
+use super::ranking::RankId;
 use super::topology::{KeyId, NONE, Topology};
 
 /// Where a pod goes, or why nowhere.
@@ -260,7 +262,7 @@ impl Cluster {
             .flatten()
             .filter_map(|name| self.nodes.find(*name));
         let allowed =
-            |node: &NodeId| super::cluster::allows(&state.key, &self.nodes, node.0, &self.compiler);
+            |node: &NodeId| super::ranking::allows(&state.key, &self.nodes, node.0, &self.compiler);
         let few = state
             .allowed
             .iter()

@@ -1,8 +1,10 @@
 //! Why no node fits, in kube-scheduler's words. The only part of scheduling that looks at every node; it runs once
 //! for all waiting pods of a class.
 
-use super::cluster::{ClassId, Cluster, tolerates_unschedulable};
+use super::class::ClassId;
+use super::cluster::Cluster;
 use super::decide::{Check, Neighbours};
+use super::ranking::tolerates_unschedulable;
 use super::symbols::Symbol;
 use std::collections::BTreeMap;
 

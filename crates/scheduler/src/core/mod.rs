@@ -7,13 +7,15 @@
 //! | [`request`] | what a pod asks for, in a form that compares and hashes: pods that are equal here share a class |
 //! | [`nodes`], [`topology`], [`bits`] | node state in arrays by dense id; topology domains; sets of nodes |
 //! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
-//! | [`rank`] | nodes bucketed by score, brought up to date from the change log |
+//! | [`class`] | requests with their selectors resolved to counters |
+//! | [`rank`], [`ranking`] | nodes bucketed by score, brought up to date from the change log; which rank to use |
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
 //! | [`preempt`] | who would have to leave for a pod to fit |
 //! | [`queue`] | which pod is next; who waits for what |
 
 pub mod bits;
+pub mod class;
 pub mod cluster;
 pub mod counters;
 pub mod decide;
@@ -24,12 +26,14 @@ pub mod preempt;
 pub mod quantity;
 pub mod queue;
 pub mod rank;
+pub mod ranking;
 pub mod request;
 pub mod selector;
 pub mod symbols;
 pub mod topology;
 
-pub use cluster::{ClassId, Cluster};
+pub use class::ClassId;
+pub use cluster::Cluster;
 pub use decide::Decision;
 pub use diagnosis::{Diagnosis, Reason};
 pub use nodes::NodeId;

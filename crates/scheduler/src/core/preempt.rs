@@ -4,7 +4,8 @@
 //! back, highest first, and then all are. The order of preference among nodes is kube-scheduler's: fewest disruption
 //! budgets broken, lowest highest victim, lowest sum, fewest victims. Pods that are leaving anyway cost nothing.
 
-use super::cluster::{ClassId, Cluster};
+use super::class::ClassId;
+use super::cluster::Cluster;
 use super::decide::Check;
 use super::nodes::NodeId;
 use super::selector::Selector;

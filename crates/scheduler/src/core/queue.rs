@@ -5,7 +5,8 @@
 //! 10 s, between tries, as kube-scheduler's back-off does. A pod whose binding failed stands apart until its own
 //! back-off is over. Time is given by the caller, as the time since some start.
 
-use super::cluster::{ClassId, Cluster, Event};
+use super::class::ClassId;
+use super::cluster::{Cluster, Event};
 use super::diagnosis::{Diagnosis, Reason};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Reverse;

@@ -3,6 +3,7 @@
 
 mod calls;
 mod driver;
+mod inputs;
 mod objects;
 
 use objects::{Input, follow};

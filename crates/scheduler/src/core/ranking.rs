@@ -1,0 +1,230 @@
+//! Which rank a class is decided from, and bringing it up to date; what depends on the node alone.
+
+use super::bits::NodeSet;
+use super::cluster::Cluster;
+use super::nodes::Nodes;
+use super::rank::{Rank, View};
+use super::request::{Compiler, Placement, Shape};
+use super::symbols::Symbol;
+use super::topology::KeyId;
+
+/// A placement with the nodes that it allows.
+pub struct PlacementState {
+    pub key: Placement,
+    /// The only nodes it can allow; such a placement has no ranks.
+    pub pins: Option<Vec<Symbol>>,
+    pub allowed: NodeSet,
+    pub statics: Vec<u16>,
+    /// Grows when the scores change as a whole.
+    pub version: u32,
+    pub(super) stale: bool,
+}
+
+/// A resource request, with how often it was asked for.
+pub struct ShapeState {
+    pub shape: Shape,
+    pub decisions: u32,
+}
+
+/// Shapes decided this often get a rank of their own.
+const SHAPE_PAYS_AFTER: u32 = 8;
+/// Ranks of single shapes kept at most: each costs about 100 bytes a node.
+const MOST_SHAPE_RANKS: usize = 128;
+/// Ranks of placements kept at most.
+const MOST_SHARED_RANKS: usize = 256;
+/// A shape's rank unused for this many decisions may be replaced.
+const RANK_IDLE: u64 = 4096;
+
+/// An index into [`Cluster::ranks`].
+#[derive(Clone, Copy, Debug)]
+pub struct RankId {
+    pub index: usize,
+    /// The rank fits and scores the class's own shape.
+    pub exact: bool,
+}
+
+/// Placement, partition key, shape.
+pub(super) type RankKey = (u32, Option<KeyId>, Option<u32>);
+
+impl Cluster {
+    /// The rank to decide a class from, up to date.
+    pub fn rank(&mut self, placement: u32, key: Option<KeyId>, shape: u32) -> RankId {
+        self.decisions += 1;
+        let state = &mut self.shapes[shape as usize];
+        state.decisions = state.decisions.saturating_add(1);
+        let own = (placement, key, Some(shape));
+        if let Some(index) = self.rank_ids.get(&own) {
+            let id = RankId {
+                index: *index,
+                exact: true,
+            };
+            self.sync(id, placement, Some(shape));
+            return id;
+        }
+        if state.decisions > SHAPE_PAYS_AFTER
+            && let Some(index) = self.shape_rank(own)
+        {
+            let id = RankId { index, exact: true };
+            self.sync(id, placement, Some(shape));
+            return id;
+        }
+        let shared = (placement, key, None);
+        let index = match self.rank_ids.get(&shared) {
+            Some(index) => *index,
+            None => self.shared_rank(shared),
+        };
+        let id = RankId {
+            index,
+            exact: false,
+        };
+        self.sync(id, placement, None);
+        id
+    }
+
+    /// A new shared rank, in place of the one unused for longest if there are many.
+    fn shared_rank(&mut self, key: RankKey) -> usize {
+        let idle = self
+            .shared_ranks
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (_, index))| self.ranks[*index].used);
+        let index = match idle {
+            Some((slot, (_, index))) if self.shared_ranks.len() >= MOST_SHARED_RANKS => {
+                let index = *index;
+                let (old, _) = std::mem::replace(&mut self.shared_ranks[slot], (key, index));
+                self.rank_ids.remove(&old);
+                self.ranks[index] = Rank::new(key.1);
+                index
+            }
+            _ => {
+                self.ranks.push(Rank::new(key.1));
+                self.shared_ranks.push((key, self.ranks.len() - 1));
+                self.ranks.len() - 1
+            }
+        };
+        self.rank_ids.insert(key, index);
+        index
+    }
+
+    /// A new rank for one shape, if there is room for it or one that is idle.
+    fn shape_rank(&mut self, key: RankKey) -> Option<usize> {
+        let fresh = Rank::new(key.1);
+        let index = if self.shape_ranks.len() < MOST_SHAPE_RANKS {
+            self.ranks.push(fresh);
+            self.shape_ranks.push((key, self.ranks.len() - 1));
+            self.ranks.len() - 1
+        } else {
+            let (slot, (_, index)) = self
+                .shape_ranks
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, (_, index))| self.ranks[*index].used)?;
+            let index = *index;
+            if self.ranks[index].used + RANK_IDLE > self.decisions {
+                return None;
+            }
+            let (old, _) = std::mem::replace(&mut self.shape_ranks[slot], (key, index));
+            self.rank_ids.remove(&old);
+            self.ranks[index] = fresh;
+            index
+        };
+        self.rank_ids.insert(key, index);
+        Some(index)
+    }
+
+    fn sync(&mut self, id: RankId, placement: u32, shape: Option<u32>) {
+        self.refresh_statics(placement);
+        let none = Shape::default();
+        let state = &self.placements[placement as usize];
+        let view = View {
+            nodes: &self.nodes,
+            topology: &self.topology,
+            allowed: &state.allowed,
+            statics: &state.statics,
+            shape: shape.map_or(&none, |s| &self.shapes[s as usize].shape),
+        };
+        let rank = &mut self.ranks[id.index];
+        rank.used = self.decisions;
+        let end = self.log_start + self.log.len() as u64;
+        let behind = end.checked_sub(rank.cursor);
+        let rebuild = rank.version != state.version
+            || rank.cursor < self.log_start
+            || behind.is_none_or(|b| b > self.nodes.slots() as u64 + 64);
+        if rebuild {
+            rank.version = state.version;
+            rank.rebuild(&view);
+        } else {
+            let from = usize::try_from(rank.cursor - self.log_start).unwrap_or_default();
+            for node in &self.log[from..] {
+                rank.refresh(*node, &view);
+            }
+        }
+        rank.cursor = end;
+    }
+
+    /// Scores of preferred node affinity and PreferNoSchedule taints, normalised over the allowed nodes.
+    pub(super) fn refresh_statics(&mut self, placement: u32) {
+        let state = &mut self.placements[placement as usize];
+        if !std::mem::take(&mut state.stale) {
+            return;
+        }
+        let fresh = statics(state, &self.nodes, &self.compiler);
+        if fresh != state.statics {
+            state.statics = fresh;
+            state.version += 1;
+        }
+    }
+}
+
+/// Whether a placement allows a node: it is there, takes pods, its taints are tolerated and it is selected.
+pub fn allows(key: &Placement, nodes: &Nodes, node: u32, compiler: &Compiler) -> bool {
+    let node = &nodes.all[node as usize];
+    node.known
+        && (!node.unschedulable || tolerates_unschedulable(key, compiler))
+        && key.tolerates(&node.taints)
+        && key.selects(node.name, &node.labels, &compiler.symbols)
+}
+
+/// Whether the placement tolerates the taint that stands for `spec.unschedulable`.
+pub fn tolerates_unschedulable(key: &Placement, compiler: &Compiler) -> bool {
+    use super::request::Effect;
+    key.tolerations.iter().any(|t| {
+        t.effect.is_none_or(|e| e == Effect::NoSchedule)
+            && t.key
+                .is_none_or(|k| compiler.symbols.text(k) == "node.kubernetes.io/unschedulable")
+            && t.value.is_none_or(|v| compiler.symbols.text(v).is_empty())
+    })
+}
+
+fn statics(state: &PlacementState, nodes: &Nodes, compiler: &Compiler) -> Vec<u16> {
+    if state.key.preferred.is_empty() && nodes.disliked == 0 {
+        return Vec::new();
+    }
+    let mut raw = vec![(0, 0); nodes.slots()];
+    for at in state.allowed.iter() {
+        let node = &nodes.all[at];
+        let preference = state
+            .key
+            .preference(node.name, &node.labels, &compiler.symbols);
+        raw[at] = (preference, state.key.disliked(&node.taints));
+    }
+    let liked = raw.iter().map(|r| r.0).max().unwrap_or_default();
+    let disliked = raw.iter().map(|r| r.1).max().unwrap_or_default();
+    if liked == 0 && disliked == 0 {
+        return Vec::new();
+    }
+    let score = |(preference, dislike): (i64, i64)| {
+        let affinity = if liked == 0 {
+            0
+        } else {
+            preference * 100 / liked
+        };
+        let taints = if disliked == 0 {
+            100
+        } else {
+            100 - dislike * 100 / disliked
+        };
+        u16::try_from(2 * affinity + 3 * taints).unwrap_or_default()
+    };
+    raw.into_iter().map(score).collect()
+}

@@ -1,0 +1,265 @@
+//! What the watches say, taken into the core.
+
+use super::calls::PodRef;
+use super::driver::{Driver, Kind, Pending};
+use super::objects::{Change, Input};
+use crate::core::object::{Node, Owner, Pod};
+use rustc_hash::FxHashSet;
+use std::sync::Arc;
+
+impl Driver {
+    /// Takes one input in.
+    pub(super) fn take_in(&mut self, input: Input) {
+        match input {
+            Input::Pod(Change::Applied(pod)) => {
+                self.seen(Kind::Pod, || pod.uid().to_owned());
+                self.pod(&pod);
+            }
+            Input::Pod(Change::Deleted(pod)) => self.pod_gone(pod.uid()),
+            Input::Pod(Change::Listing) => self.list_begins(Kind::Pod),
+            Input::Pod(Change::Listed) => {
+                if let Some(seen) = self.listing.remove(&Kind::Pod) {
+                    let known = self.cluster.placed_uids().chain(self.pending.keys());
+                    let gone: Vec<_> = known
+                        .filter(|uid| !seen.contains(&***uid))
+                        .cloned()
+                        .collect();
+                    for uid in gone {
+                        self.pod_gone(&uid);
+                    }
+                }
+                self.listed.insert(Kind::Pod);
+            }
+            Input::Node(Change::Applied(node)) => self.node(&node),
+            Input::Node(other) => {
+                self.other(Kind::Node, other, |m, _| m.name.clone().unwrap_or_default())
+            }
+            Input::Namespace(change) => {
+                if let Change::Applied(namespace) = &change {
+                    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+                    let none = std::collections::BTreeMap::new();
+                    self.cluster.set_namespace(
+                        name,
+                        Some(namespace.metadata.labels.as_ref().unwrap_or(&none)),
+                    );
+                }
+                self.other(Kind::Namespace, change, key);
+            }
+            Input::Service(change) => {
+                if let Change::Applied(service) = &change {
+                    let (namespace, name) = names(&service.metadata);
+                    self.cluster
+                        .set_service(namespace, name, Some(&service.spec.selector));
+                }
+                self.other(Kind::Service, change, key);
+            }
+            Input::Claim(change) => {
+                if let Change::Applied(claim) = &change {
+                    let (namespace, name) = names(&claim.metadata);
+                    let bound = claim.status.phase.as_deref() == Some("Bound")
+                        && claim.spec.volume_name.is_some();
+                    self.cluster.set_claim(namespace, name, Some(bound));
+                }
+                self.other(Kind::Claim, change, key);
+            }
+            Input::Budget(change) => {
+                if let Change::Applied(budget) = &change {
+                    let (namespace, name) = names(&budget.metadata);
+                    let allowed = budget.status.disruptions_allowed;
+                    self.cluster.set_budget(
+                        namespace,
+                        name,
+                        budget.spec.selector.as_ref(),
+                        allowed,
+                    );
+                }
+                self.other(Kind::Budget, change, key);
+            }
+            Input::ReplicaSet(change) => {
+                if let Change::Applied(set) = &change {
+                    self.owner("ReplicaSet", &set.0);
+                }
+                self.other(Kind::ReplicaSet, change, key);
+            }
+            Input::StatefulSet(change) => {
+                if let Change::Applied(set) = &change {
+                    self.owner("StatefulSet", &set.0);
+                }
+                self.other(Kind::StatefulSet, change, key);
+            }
+        }
+    }
+
+    fn owner(&mut self, kind: &str, owner: &Owner) {
+        let (namespace, name) = names(&owner.metadata);
+        self.cluster
+            .set_owner(kind, namespace, name, owner.spec.selector.as_ref());
+    }
+
+    fn node(&mut self, node: &Node) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        self.seen(Kind::Node, || name.clone());
+        self.names.entry(Kind::Node).or_default().insert(name);
+        self.cluster.upsert_node(node);
+    }
+
+    /// Book-keeping of names for a kind whose objects are applied by the caller.
+    fn other<K: kube::Resource>(
+        &mut self,
+        kind: Kind,
+        change: Change<K>,
+        name: fn(&k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, ()) -> String,
+    ) {
+        match change {
+            Change::Applied(object) => {
+                let name = name(object.meta(), ());
+                self.seen(kind, || name.clone());
+                self.names.entry(kind).or_default().insert(name);
+            }
+            Change::Deleted(object) => {
+                let name = name(object.meta(), ());
+                self.names.entry(kind).or_default().remove(&name);
+                self.gone(kind, &name);
+            }
+            Change::Listing => self.list_begins(kind),
+            Change::Listed => {
+                if let Some(seen) = self.listing.remove(&kind) {
+                    let old = self.names.insert(kind, seen.clone()).unwrap_or_default();
+                    for name in old.difference(&seen) {
+                        self.gone(kind, name);
+                    }
+                }
+                self.listed.insert(kind);
+            }
+        }
+    }
+
+    fn gone(&mut self, kind: Kind, name: &str) {
+        let (namespace, short) = name.split_once('/').unwrap_or_default();
+        match kind {
+            Kind::Node => {
+                self.cluster.remove_node(name);
+                let waiting = self
+                    .pending
+                    .iter()
+                    .filter(|(_, p)| p.waits.as_ref().is_some_and(|w| w.node == name));
+                let waiting: Vec<_> = waiting.map(|(uid, _)| uid.clone()).collect();
+                for uid in waiting {
+                    self.give_up_waiting(&uid);
+                }
+            }
+            Kind::Budget => self.cluster.set_budget(namespace, short, None, 0),
+            Kind::Namespace => self.cluster.set_namespace(short, None),
+            Kind::Service => self.cluster.set_service(namespace, short, None),
+            Kind::Claim => self.cluster.set_claim(namespace, short, None),
+            Kind::ReplicaSet => self.cluster.set_owner("ReplicaSet", namespace, short, None),
+            Kind::StatefulSet => self
+                .cluster
+                .set_owner("StatefulSet", namespace, short, None),
+            Kind::Pod => self.pod_gone(name),
+        }
+    }
+
+    fn list_begins(&mut self, kind: Kind) {
+        self.listing.insert(kind, FxHashSet::default());
+    }
+
+    fn seen(&mut self, kind: Kind, name: impl FnOnce() -> String) {
+        if let Some(seen) = self.listing.get_mut(&kind) {
+            seen.insert(name());
+        }
+    }
+
+    fn pod_gone(&mut self, uid: &str) {
+        self.cluster.remove(uid);
+        self.queue.forget(uid);
+        if let Some(Pending {
+            waits: Some(waits), ..
+        }) = self.pending.remove(uid)
+        {
+            for victim in waits.victims {
+                self.victims.remove(&victim);
+            }
+        }
+        self.victim_gone(uid);
+    }
+
+    fn pod(&mut self, pod: &Pod) {
+        let uid = pod.uid();
+        if pod.finished() {
+            self.pod_gone(uid);
+            return;
+        }
+        if let Some(node) = pod.node() {
+            self.cluster.observe(pod, node);
+            self.queue.forget(uid);
+            self.pending.remove(uid);
+            return;
+        }
+        let leaving = pod.metadata.deletion_timestamp.is_some();
+        if self
+            .pending
+            .get(uid)
+            .is_some_and(|p| p.decided && !(leaving && p.waits.is_some()))
+        {
+            // From before the binding.
+            return;
+        }
+        let ours = pod
+            .spec
+            .scheduler_name
+            .as_deref()
+            .unwrap_or("default-scheduler")
+            == self.options.scheduler_name;
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        if !ours || deleting || !pod.spec.scheduling_gates.is_empty() {
+            self.pod_gone(uid);
+            return;
+        }
+        let class = self.cluster.classify(pod);
+        let priority = pod.spec.priority.unwrap_or_default();
+        let uid: Arc<str> = uid.into();
+        let seen = pod
+            .status
+            .conditions
+            .iter()
+            .find(|c| c.kind == "PodScheduled");
+        let seen = seen.map(|c| {
+            (
+                c.status == "False",
+                c.message.as_deref().unwrap_or_default().into(),
+            )
+        });
+        let pending = self.pending.entry(uid.clone()).or_insert_with(|| Pending {
+            pod: PodRef {
+                namespace: pod.namespace().into(),
+                name: pod.name().into(),
+                uid: uid.clone(),
+            },
+            class,
+            priority,
+            condition: seen,
+            unreported: None,
+            decided: false,
+            waits: None,
+        });
+        pending.class = class;
+        pending.priority = priority;
+        if let Some(diagnosis) = self.queue.push(&uid, class, priority) {
+            self.report_later(&uid, diagnosis);
+        }
+    }
+}
+
+fn names(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> (&str, &str) {
+    (
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// `namespace/name`; the namespace is empty for kinds without.
+fn key(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, (): ()) -> String {
+    let (namespace, name) = names(meta);
+    format!("{namespace}/{name}")
+}
