@@ -20,11 +20,6 @@ impl Errors {
         self.causes.extend_from_slice(&other.causes);
     }
 
-    /// Adds faults that other rules found.
-    pub fn extend(&mut self, causes: Vec<Cause>) {
-        self.causes.extend(causes);
-    }
-
     pub fn is_empty(&self) -> bool {
         self.causes.is_empty()
     }

@@ -1,7 +1,8 @@
 //! Kubernetes' validation: what is wrong with an object, field by field, in the API's own words.
 //!
 //! Objects arrive decoded and defaulted. Each kind's rules stand in a module of their own; what
-//! all objects share (names, labels, owners) is in `metadata`.
+//! all objects share (names, labels, owners) is in `metadata`. Of custom resources only the metadata
+//! is checked here: their schemas, and definitions themselves, are the `crd` module's.
 
 mod admission;
 mod apps;
@@ -36,7 +37,6 @@ pub use names::{dns1035_label, dns1123_label, dns1123_subdomain, label_value, qu
 pub use warnings::warnings;
 
 use crate::{
-    crd,
     path::Path,
     resource::Resource,
     status::{Cause, Details, Failure},
@@ -57,11 +57,8 @@ pub fn create(cx: &Context<'_>, object: &Value) -> Vec<Cause> {
     metadata::create(cx.resource, object, &mut errors);
     if cx.resource.custom.is_none() {
         spec(cx, object, None, &mut errors);
-        return errors.into_causes();
     }
-    let mut causes = errors.into_causes();
-    causes.extend(crd::validate(cx.resource.schema(), object, None));
-    causes
+    errors.into_causes()
 }
 
 /// The faults of an object about to replace `old`; with a subresource named, of what that
@@ -70,9 +67,7 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
     let mut errors = Errors::default();
     metadata::update(cx.resource, new, old, &mut errors);
     if cx.resource.custom.is_some() {
-        let mut causes = errors.into_causes();
-        causes.extend(crd::validate(cx.resource.schema(), new, Some(old)));
-        return causes;
+        return errors.into_causes();
     }
     match cx.subresource {
         None => {
@@ -131,9 +126,6 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("coordination.k8s.io", "Lease") => scheduling::lease(object, e),
         ("storage.k8s.io", kind) => storage::storage(kind, object, old, e),
         ("admissionregistration.k8s.io", kind) => admission::webhooks(kind, object, e),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
-            e.extend(crd::validate_definition(object, old));
-        }
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             certificates::signing_request(object, e);
         }
