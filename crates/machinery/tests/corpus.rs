@@ -16,7 +16,7 @@ use gantry_machinery::{
     decode::{self, FieldValidation, Format},
     defaults,
     resource::{Resource, builtin_resources},
-    validation,
+    table, validation,
 };
 use serde_json::{Map, Value};
 
@@ -336,3 +336,68 @@ fn replacements_are_judged_as_recorded() {
 }
 
 const UPDATE_FLOOR: usize = 38;
+
+/// Whether a table of one created object has the recorded cells.
+fn check_table(case: &Value) -> Option<Result<(), String>> {
+    let steps = case["steps"].as_array()?;
+    let [post, get] = steps.as_slice() else {
+        return None;
+    };
+    if post["method"] != "POST" || get["method"] != "GET" {
+        return None;
+    }
+    let expected: Value = serde_json::from_str(&fill(&get["expect"]["body"].to_string())).ok()?;
+    let mut want = expected["rows"][0]["cells"].clone();
+    if want.is_null() {
+        return None;
+    }
+    let resource = resource_of(&fill(post["path"].as_str()?))?;
+    let object = run(&resource, post).ok()?;
+    let (columns, rows) = table::table(&resource, &[&object], jiff::Timestamp::UNIX_EPOCH);
+    let mut got = rows[0].clone();
+    // Ages, addresses and what the server stamps on objects are not pinned down.
+    if let (Some(want), Some(got)) = (want.as_array_mut(), got.as_array_mut()) {
+        for (want, got) in want.iter_mut().zip(got) {
+            if want.as_str().is_some_and(|t| {
+                ["<age>", "<time>", "<address>", "<port>"]
+                    .iter()
+                    .any(|p| t.contains(p))
+            }) {
+                *got = want.clone();
+            }
+        }
+    }
+    let names = |columns: &Value| -> Vec<Value> {
+        let all = columns.as_array().cloned().unwrap_or_default();
+        all.iter().map(|c| c["name"].clone()).collect()
+    };
+    let heads = (names(&expected["columnDefinitions"]), names(&columns));
+    Some(if want == got && heads.0 == heads.1 {
+        Ok(())
+    } else {
+        Err(format!("want {want}\n      got {got}"))
+    })
+}
+
+#[test]
+fn tables_have_the_recorded_cells() {
+    let Some(root) = golden() else {
+        println!("skipped: no recordings beside the project");
+        return;
+    };
+    let (mut passed, mut failed) = (0, 0);
+    for (name, case) in cases(&root.join("list-watch")) {
+        match check_table(&case) {
+            Some(Ok(())) => passed += 1,
+            Some(Err(why)) => {
+                failed += 1;
+                println!("FAIL {name}\n      {why}");
+            }
+            None => {}
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    assert!(passed >= TABLE_FLOOR, "{passed} of {}", passed + failed);
+}
+
+const TABLE_FLOOR: usize = 28;
