@@ -131,6 +131,7 @@ pub fn not_acceptable(accepted: &str) -> Failure {
         "NotAcceptable",
         format!("only the following media types are accepted: {accepted}"),
     )
+    .with_details(Details::default())
 }
 
 pub fn unsupported_media(accepted: &str) -> Failure {
@@ -141,6 +142,7 @@ pub fn unsupported_media(accepted: &str) -> Failure {
             "the body of the request was in an unknown format - accepted media types include: {accepted}"
         ),
     )
+    .with_details(Details::default())
 }
 
 pub fn too_large(limit: usize) -> Failure {

@@ -150,7 +150,7 @@ impl Server {
             stop: CancellationToken::new(),
             ca_pem: identity.ca_pem,
             definitions: tokio::sync::Mutex::new(()),
-            openapi: crate::openapi::Cache,
+            openapi: crate::openapi::Cache::default(),
             requests: std::sync::atomic::AtomicU64::new(0),
             config,
             store,

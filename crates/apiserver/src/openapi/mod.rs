@@ -1,0 +1,146 @@
+//! OpenAPI documents, made when first asked for and kept until the resources change.
+
+mod document;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use gantry_machinery::status::Failure;
+use http::{HeaderMap, HeaderValue, header};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    api::Api,
+    errors,
+    registry::Registry,
+    respond::{self, Reply},
+};
+
+/// Documents by path, of one generation of the registry.
+#[derive(Default)]
+pub struct Cache(Mutex<(u64, HashMap<String, Document>)>);
+
+#[derive(Clone)]
+struct Document {
+    body: Bytes,
+    etag: String,
+}
+
+impl Cache {
+    fn get(
+        &self,
+        registry: &Registry,
+        path: &str,
+        make: impl FnOnce() -> Option<Value>,
+    ) -> Option<Document> {
+        {
+            let mut kept = self.0.lock();
+            if kept.0 != registry.generation {
+                *kept = (registry.generation, HashMap::new());
+            }
+            if let Some(document) = kept.1.get(path) {
+                return Some(document.clone());
+            }
+        }
+        // Made outside the lock: two who ask at once make it twice.
+        let body = Bytes::from(make()?.to_string());
+        let etag: String = Sha256::digest(&body)
+            .iter()
+            .map(|b| format!("{b:02X}"))
+            .collect();
+        let document = Document { body, etag };
+        let mut kept = self.0.lock();
+        if kept.0 == registry.generation {
+            kept.1.insert(path.to_owned(), document.clone());
+        }
+        Some(document)
+    }
+}
+
+/// Answers `/openapi/v2`, `/openapi/v3` and the documents below; `None` for other paths.
+pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<Reply, Failure>> {
+    let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
+    if !accepts_json(headers) {
+        return Some(Err(errors::not_acceptable("application/json")));
+    }
+    let registry = api.registry.read().clone();
+    let document = match rest {
+        "v2" => api
+            .openapi
+            .get(&registry, rest, || Some(document::v2(&registry))),
+        "v3" => api
+            .openapi
+            .get(&registry, rest, || Some(index(api, &registry))),
+        _ => {
+            let name = rest.strip_prefix("v3/")?;
+            of(api, &registry, name)
+        }
+    };
+    let Some(document) = document else {
+        return Some(Ok(respond::text(404, "404 page not found\n")));
+    };
+    let tag = format!("\"{}\"", document.etag);
+    let same = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|v| v.to_str().ok())
+        == Some(tag.as_str());
+    let mut reply = if same {
+        respond::bytes(304, respond::JSON, "")
+    } else {
+        respond::bytes(200, respond::JSON, document.body)
+    };
+    if let Ok(value) = HeaderValue::from_str(&tag) {
+        reply.headers_mut().insert(header::ETAG, value);
+    }
+    Some(Ok(reply))
+}
+
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    accept.is_none_or(|accept| {
+        accept.split(',').any(|a| {
+            let media = a.split(';').next().unwrap_or_default().trim();
+            matches!(media, "" | "*/*" | "application/*" | "application/json")
+        })
+    })
+}
+
+/// The document of `api/v1` or `apis/GROUP/VERSION`, and of the few paths without resources.
+fn of(api: &Arc<Api>, registry: &Registry, name: &str) -> Option<Document> {
+    api.openapi.get(registry, name, || {
+        let parts: Vec<&str> = name.split('/').collect();
+        match parts.as_slice() {
+            ["api" | "apis" | "version"] | ["apis", _] => Some(document::empty()),
+            ["api", version] => document::v3(registry, "", version),
+            ["apis", group, version] => document::v3(registry, group, version),
+            _ => None,
+        }
+    })
+}
+
+fn index(api: &Arc<Api>, registry: &Registry) -> Value {
+    let mut names = vec!["api".to_owned(), "apis".to_owned(), "version".to_owned()];
+    for group in &registry.groups {
+        if !group.name.is_empty() {
+            names.push(format!("apis/{}", group.name));
+        }
+        for (version, _) in &group.versions {
+            names.push(if group.name.is_empty() {
+                format!("api/{version}")
+            } else {
+                format!("apis/{}/{version}", group.name)
+            });
+        }
+    }
+    let mut paths = json!({});
+    for name in names {
+        if let Some(document) = of(api, registry, &name) {
+            paths[&name] = json!({
+                "serverRelativeURL": format!("/openapi/v3/{name}?hash={}", document.etag),
+            });
+        }
+    }
+    json!({"paths": paths})
+}
