@@ -23,7 +23,9 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
     let object = input::decode(cx, &resource, &body)?;
     let name = object::name(&object).to_owned();
+    let warnings = gantry_machinery::validation::warnings(&resource, &object);
     let whole = object_of(cx, object, Ownership::Update).await?;
+    cx.warnings.extend(warnings);
     if cx.target.name.is_empty() {
         // For what follows a creation; a generated name is of no interest there.
         cx.target.name = name;
