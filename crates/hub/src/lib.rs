@@ -6,6 +6,7 @@
 //! | [`action`] | what planners ask for |
 //! | [`group`] | planner of Groups: sets, sizes, in-service gates |
 //! | [`release`] | planner of Releases: bastion, batches, the way back |
+//! | [`run`], [`install`] | the shell: watches, statuses, actions |
 //! | [`render`] | App + Group + revision → pod template, StatefulSet |
 //!
 //! The planners are pure: no I/O, no clock, no client. All state is in API objects; the process may end
@@ -15,4 +16,7 @@ pub mod action;
 pub mod group;
 pub mod release;
 pub mod render;
+mod shell;
 pub mod world;
+
+pub use shell::{Error, Options, install, run};

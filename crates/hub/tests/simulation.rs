@@ -31,11 +31,11 @@ fn simulate(profile: Profile) {
     let (first, count, log) = seeds();
     let mut ends = std::collections::BTreeMap::<String, u32>::new();
     for seed in first..first + count {
-        match Run::new(seed, profile, log).to_the_end() {
+        match Run::new(seed, profile, log).into_end() {
             Ok(end) => *ends.entry(end).or_default() += 1,
             Err(broken) => {
                 if !log {
-                    let _ = Run::new(seed, profile, true).to_the_end();
+                    let _ = Run::new(seed, profile, true).into_end();
                 }
                 panic!(
                     "{profile:?}: {broken}\nreplay with GANTRY_SIM_SEED={seed} cargo test -p gantry-hub --test simulation -- --nocapture"

@@ -35,6 +35,8 @@ pub struct World<'a> {
     pub members: &'a BTreeMap<String, MemberView>,
     /// What the Group's releases ask for.
     pub release: ReleaseView,
+    /// What kept the last actions from coming through.
+    pub trouble: Option<String>,
 }
 
 /// What the shell knows of what it has done on a member for this Group.
@@ -82,7 +84,7 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
         status: world.group.status.clone().unwrap_or_default(),
         ..Step::default()
     };
-    let mut problems = Vec::new();
+    let mut problems: Vec<String> = world.trouble.iter().cloned().collect();
     if world.group.metadata.deletion_timestamp.is_some() {
         remove(world, &mut step, &mut problems);
         status::fill(world, &[], &problems, now, &mut step.status);
@@ -97,8 +99,7 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     if !finalizers.iter().any(|f| f == labels::FINALIZER) {
         step.actions.push(Action::AddFinalizer);
     }
-    let weights: Vec<i32> = world.cells.iter().map(|c| c.weight.unwrap_or(0)).collect();
-    let desired = placement::divide(world.group.spec.replicas, &weights);
+    let desired = desired(world);
     for cell in world.cells.iter().filter(|c| c.weight.is_some()) {
         if !cell.reachable {
             problems.push(crate::release::unreachable(cell));
@@ -120,6 +121,12 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     prune(world, &mut step);
     status::fill(world, &desired, &problems, now, &mut step.status);
     step
+}
+
+/// Instances wished for in each of the world's cells.
+pub fn desired(world: &World<'_>) -> Vec<i32> {
+    let weights: Vec<i32> = world.cells.iter().map(|c| c.weight.unwrap_or(0)).collect();
+    placement::divide(world.group.spec.replicas, &weights)
 }
 
 /// The revision that the Group is on, made if it is new.

@@ -244,12 +244,12 @@ impl Hub<'_> {
             cells: &cells,
             members: &members,
             release: view,
+            trouble: None,
         };
         let step = group::plan(&world, now);
         let current = step.status.current.as_ref().map(|c| c.revision);
         let in_use = group::revisions_in_use(world.revisions, current, &world.release);
-        let weights: Vec<i32> = cells.iter().map(|c| c.weight.unwrap_or(0)).collect();
-        let desired = group::placement::divide(world.group.spec.replicas, &weights);
+        let desired = group::desired(&world);
         let digests: BTreeMap<String, String> = self
             .fleet
             .members

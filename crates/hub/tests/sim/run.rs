@@ -160,7 +160,7 @@ impl Run {
         }
     }
 
-    pub fn to_the_end(mut self) -> Result<String, String> {
+    pub fn into_end(mut self) -> Result<String, String> {
         let result = self.run();
         if self.verbose {
             let lines = &self.log.lines;
@@ -416,7 +416,7 @@ impl Run {
         match dice {
             0..20 => spec.paused = !spec.paused,
             20..25 => spec.accepted_through = Some(spec.accepted_through.map_or(0, |n| n + 1)),
-            25..30 => spec.skip.push((dice % 4) as i32),
+            25..30 => spec.skip.push(dice % 4),
             30..40 => spec.retry += 1,
             40..43 => spec.abort = true,
             43..48 => spec.rollback = true,

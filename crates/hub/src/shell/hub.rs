@@ -1,0 +1,605 @@
+//! The running hub: watches of Gantry's objects, connections to members, workers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use gantry_api::{App, Cluster, Group, Release, Strategy, labels};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{apps::v1::ControllerRevision, core::v1::Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::{Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{
+        events::{Recorder, Reporter},
+        watcher,
+    },
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    cluster,
+    member::Member,
+    queue::Queue,
+    reconcile::{Outcome, patience},
+    table::{Changed, Key, Table},
+};
+use crate::{action::Action, group, world::Revision};
+
+/// How the hub runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Groups looked at at the same time.
+    pub workers: usize,
+    /// Every Group is looked at at least so often, whatever the watches say.
+    pub resync: Duration,
+    /// Name under which Events are written.
+    pub instance: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: 8,
+            resync: Duration::from_secs(300),
+            instance: "gantry-hub".to_owned(),
+        }
+    }
+}
+
+/// Why the hub cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A definition could not be applied.
+    #[error("apply the definition of {name}: {source}")]
+    Install {
+        /// The definition.
+        name: String,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// A definition was applied and is not served.
+    #[error("the definition of {name} is not established after {seconds} s: {why}")]
+    Established {
+        /// The definition.
+        name: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What the API server says.
+        why: String,
+    },
+}
+
+/// Applies Gantry's CustomResourceDefinitions and waits until they are served.
+///
+/// # Errors
+/// Where the API server refuses one, or does not establish it within half a minute.
+pub async fn install(client: &Client) -> Result<(), Error> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let crds = gantry_api::crds();
+    for crd in &crds {
+        let name = crd.name_any();
+        let applied = api
+            .patch(
+                &name,
+                &PatchParams::apply(labels::FIELD_MANAGER).force(),
+                &Patch::Apply(crd),
+            )
+            .await;
+        applied.map_err(|source| Error::Install {
+            name,
+            source: Box::new(source),
+        })?;
+    }
+    const SECONDS: u64 = 30;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
+    for crd in &crds {
+        let name = crd.name_any();
+        loop {
+            let seen = api.get(&name).await.map_err(|source| Error::Install {
+                name: name.clone(),
+                source: Box::new(source),
+            })?;
+            let conditions = seen.status.and_then(|s| s.conditions).unwrap_or_default();
+            if conditions
+                .iter()
+                .any(|c| c.type_ == "Established" && c.status == "True")
+            {
+                break;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let why = conditions
+                    .iter()
+                    .filter_map(|c| c.message.clone())
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                return Err(Error::Established {
+                    name,
+                    seconds: SECONDS,
+                    why,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
+/// What the process remembers of a Group; all of it may be lost.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub supported: BTreeMap<String, String>,
+    pub cleaned: BTreeSet<String>,
+    pub trouble: Option<String>,
+    failures: u32,
+}
+
+/// The running hub.
+pub struct Hub {
+    pub client: Client,
+    pub recorder: Recorder,
+    pub clusters: Arc<Table<Cluster>>,
+    pub apps: Arc<Table<App>>,
+    pub groups: Arc<Table<Group>>,
+    pub strategies: Arc<Table<Strategy>>,
+    pub releases: Arc<Table<Release>>,
+    pub revisions: Arc<Table<ControllerRevision>>,
+    members: Mutex<BTreeMap<String, Arc<Member>>>,
+    refused: Mutex<BTreeMap<String, String>>,
+    reachable: Mutex<BTreeSet<String>>,
+    memory: Mutex<HashMap<Key, Memory>>,
+    queue: Queue<Key>,
+    cluster_queue: Queue<String>,
+    stop: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs the fleet-wide controllers on the hub behind `client` until `stop` is cancelled. The definitions
+/// are applied first. Only one process at a time may run for a hub: there is no leader election yet.
+///
+/// # Errors
+/// Where the definitions cannot be applied.
+pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        let installed = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            installed = install(&client) => installed,
+        };
+        match installed {
+            Ok(()) => break,
+            Err(Error::Install { name, source }) if !matches!(*source, kube::Error::Api(_)) => {
+                warn!(%name, error = %source, "the hub's API server does not answer yet");
+                tries += 1;
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(patience(tries)) => {}
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // Dropped with this function: nothing outlives it.
+    let stop = stop.child_token();
+    let _ends_with_us = stop.clone().drop_guard();
+    let reporter = Reporter {
+        controller: labels::FIELD_MANAGER.to_owned(),
+        instance: Some(options.instance.clone()),
+    };
+    let hub = Arc::new(Hub {
+        recorder: Recorder::new(client.clone(), reporter),
+        clusters: Table::new(|_| None),
+        apps: Table::new(|a: &App| a.metadata.name.clone()),
+        groups: Table::new(|g: &Group| g.metadata.name.clone()),
+        strategies: Table::new(|_| None),
+        releases: Table::new(|r: &Release| Some(r.spec.group.clone())),
+        revisions: Table::new(|r: &ControllerRevision| {
+            r.metadata.labels.as_ref()?.get(labels::GROUP).cloned()
+        }),
+        members: Mutex::default(),
+        refused: Mutex::default(),
+        reachable: Mutex::default(),
+        memory: Mutex::default(),
+        queue: Queue::new(),
+        cluster_queue: Queue::new(),
+        stop: stop.clone(),
+        client,
+    });
+    let mut tasks = tokio::task::JoinSet::new();
+    hub.watch(&mut tasks);
+    // Decisions are made on whole views: every kind has to be there first.
+    while !hub.synced() {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+    for _ in 0..options.workers.max(1) {
+        tasks.spawn(hub.clone().work(options.resync));
+    }
+    tasks.spawn(hub.clone().tend_clusters());
+    stop.cancelled().await;
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+impl Hub {
+    fn synced(&self) -> bool {
+        self.clusters.synced()
+            && self.apps.synced()
+            && self.groups.synced()
+            && self.strategies.synced()
+            && self.releases.synced()
+            && self.revisions.synced()
+    }
+
+    fn watch(self: &Arc<Self>, tasks: &mut tokio::task::JoinSet<()>) {
+        let all = watcher::Config::default();
+        let own = || Api::all(self.client.clone());
+        let hub = self.clone();
+        let clusters = move |change: Changed<'_, Cluster>| {
+            if let Changed::Object(cluster, _) = &change {
+                hub.cluster_queue.add(cluster.name_any(), Duration::ZERO);
+            }
+            if let Changed::Listed(_) = change {
+                for cluster in hub.clusters.all() {
+                    hub.cluster_queue.add(cluster.name_any(), Duration::ZERO);
+                }
+            }
+            if let Changed::Object(cluster, _) = &change
+                && !hub.spec_seen(cluster)
+            {
+                hub.every_group();
+            }
+        };
+        tasks.spawn(self.clusters.clone().watch(
+            own_api(self),
+            all.clone(),
+            clusters,
+            self.stop.clone(),
+        ));
+        let hub = self.clone();
+        let apps = move |change: Changed<'_, App>| {
+            if let Changed::Object(app, _) = change {
+                hub.groups_of(app.namespace(), |g| g.spec.app == app.name_any());
+            }
+        };
+        tasks.spawn(
+            self.apps
+                .clone()
+                .watch(own(), all.clone(), apps, self.stop.clone()),
+        );
+        let hub = self.clone();
+        let strategies = move |change: Changed<'_, Strategy>| {
+            if let Changed::Object(strategy, _) = change {
+                hub.groups_of(strategy.namespace(), |_| true);
+            }
+        };
+        tasks.spawn(self.strategies.clone().watch(
+            own_api(self),
+            all.clone(),
+            strategies,
+            self.stop.clone(),
+        ));
+        tasks.spawn(self.groups.clone().watch(
+            own_api(self),
+            all.clone(),
+            self.touch(),
+            self.stop.clone(),
+        ));
+        tasks.spawn(self.releases.clone().watch(
+            own_api(self),
+            all.clone(),
+            self.touch(),
+            self.stop.clone(),
+        ));
+        tasks.spawn(self.revisions.clone().watch(
+            own_api(self),
+            all.labels(labels::GROUP),
+            self.touch(),
+            self.stop.clone(),
+        ));
+    }
+
+    fn touch<K>(self: &Arc<Self>) -> impl Fn(Changed<'_, K>) + Send + Sync + use<K> {
+        let hub = self.clone();
+        move |change| match change {
+            Changed::Object(_, Some(group)) => hub.queue.add(group, Duration::ZERO),
+            Changed::Listed(groups) => groups
+                .iter()
+                .for_each(|g| hub.queue.add(g.clone(), Duration::ZERO)),
+            Changed::Object(_, None) | Changed::Failing => {}
+        }
+    }
+
+    /// Whether this generation of a Cluster has been reported on, so that only its status has changed.
+    fn spec_seen(&self, cluster: &Cluster) -> bool {
+        cluster.status.as_ref().is_some_and(|s| {
+            s.observed_generation.is_some() && s.observed_generation == cluster.metadata.generation
+        })
+    }
+
+    fn every_group(&self) {
+        for group in self.groups.groups() {
+            self.queue.add(group, Duration::ZERO);
+        }
+    }
+
+    fn groups_of(&self, namespace: Option<String>, test: impl Fn(&Group) -> bool) {
+        for group in self.groups.all() {
+            if group.namespace() == namespace && test(&group) {
+                self.queue
+                    .add(super::table::key(group.as_ref()), Duration::ZERO);
+            }
+        }
+    }
+
+    /// Connected members by name.
+    pub fn members(&self) -> BTreeMap<String, Arc<Member>> {
+        lock(&self.members).clone()
+    }
+
+    /// What is remembered of a Group.
+    pub fn memory(&self, key: &Key) -> Memory {
+        lock(&self.memory).get(key).cloned().unwrap_or_default()
+    }
+
+    /// A Group that is gone is forgotten.
+    pub fn forget(&self, key: &Key) {
+        lock(&self.memory).remove(key);
+    }
+
+    /// Remembers that `action` has been carried out.
+    pub fn remember(
+        &self,
+        key: &Key,
+        action: &Action,
+        world: &group::World<'_>,
+        in_use: &[&Revision],
+        desired: &[i32],
+    ) {
+        match action {
+            Action::EnsureSupport { cluster, .. } => {
+                let (made, _) = group::support_key(world, in_use, cluster, desired);
+                let mut memory = lock(&self.memory);
+                let memory = memory.entry(key.clone()).or_default();
+                memory.supported.insert(cluster.clone(), made);
+                memory.cleaned.remove(cluster);
+            }
+            Action::DeleteSupport { cluster } => {
+                lock(&self.memory)
+                    .entry(key.clone())
+                    .or_default()
+                    .cleaned
+                    .insert(cluster.clone());
+                self.queue.add(key.clone(), Duration::ZERO);
+            }
+            _ => {}
+        }
+    }
+
+    /// What keeps actions of a Group from coming through.
+    pub fn set_trouble(&self, key: &Key, trouble: Option<String>) {
+        let mut memory = lock(&self.memory);
+        if trouble.is_some() || memory.contains_key(key) {
+            memory.entry(key.clone()).or_default().trouble = trouble;
+        }
+    }
+
+    async fn work(self: Arc<Self>, resync: Duration) {
+        loop {
+            let key = tokio::select! {
+                () = self.stop.cancelled() => return,
+                key = self.queue.next() => key,
+            };
+            let outcome = tokio::select! {
+                () = self.stop.cancelled() => return,
+                outcome = self.reconcile(&key) => outcome,
+            };
+            self.queue.done(&key);
+            let next = match outcome {
+                Outcome::Done(wake) => {
+                    self.failures(&key, false);
+                    let due = wake.map(|at| {
+                        Duration::try_from(at.duration_since(Timestamp::now()))
+                            .unwrap_or(Duration::ZERO)
+                    });
+                    due.unwrap_or(resync).min(resync)
+                }
+                Outcome::Conflict => Duration::from_millis(20),
+                Outcome::Failed(why) => {
+                    let n = self.failures(&key, true);
+                    warn!(namespace = %key.0, group = %key.1, %why, "group is tried again");
+                    patience(n)
+                }
+            };
+            if self.groups.get(&key).is_some() || !self.releases.of_group(&key).is_empty() {
+                self.queue.add(key, next);
+            }
+        }
+    }
+
+    fn failures(&self, key: &Key, failed: bool) -> u32 {
+        let mut memory = lock(&self.memory);
+        if !failed && !memory.contains_key(key) {
+            return 0;
+        }
+        let memory = memory.entry(key.clone()).or_default();
+        memory.failures = if failed { memory.failures + 1 } else { 0 };
+        memory.failures
+    }
+
+    async fn tend_clusters(self: Arc<Self>) {
+        loop {
+            let name = tokio::select! {
+                () = self.stop.cancelled() => return,
+                name = self.cluster_queue.next() => name,
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.tend(&name) => {}
+            }
+            self.cluster_queue.done(&name);
+        }
+    }
+
+    /// Connects a member, or lets it go, and reports on it.
+    async fn tend(self: &Arc<Self>, name: &str) {
+        let Some(cluster) = self.clusters.get(&(String::new(), name.to_owned())) else {
+            if let Some(member) = lock(&self.members).remove(name) {
+                member.stop.cancel();
+            }
+            self.every_group();
+            return;
+        };
+        match self.connect(&cluster).await {
+            Ok(()) => {
+                lock(&self.refused).remove(name);
+            }
+            Err(why) => {
+                let fresh = lock(&self.refused)
+                    .insert(name.to_owned(), why.clone())
+                    .as_ref()
+                    != Some(&why);
+                if fresh {
+                    warn!(cluster = %name, %why, "cannot connect");
+                }
+            }
+        }
+        let member = lock(&self.members).get(name).cloned();
+        let refused = lock(&self.refused).get(name).cloned();
+        let status = cluster::status(
+            &cluster,
+            member.as_deref(),
+            refused.as_deref(),
+            Timestamp::now(),
+        );
+        if cluster.status.as_ref() != Some(&status) {
+            let api: Api<Cluster> = Api::all(self.client.clone());
+            let op = if cluster.status.is_some() {
+                "replace"
+            } else {
+                "add"
+            };
+            let patch = serde_json::from_value::<json_patch::Patch>(
+                json!([{"op": op, "path": "/status", "value": status}]),
+            );
+            if let Ok(patch) = patch {
+                match api
+                    .patch_status(name, &PatchParams::default(), &Patch::Json::<()>(patch))
+                    .await
+                {
+                    Ok(cluster) => {
+                        self.clusters.put(cluster);
+                    }
+                    Err(error) => {
+                        warn!(cluster = %name, %error, "cannot write the cluster's status")
+                    }
+                }
+            }
+        }
+        // Secrets are not watched, and last-seen moves by the minute.
+        self.cluster_queue.add(
+            name.to_owned(),
+            Duration::from_secs(if refused.is_some() { 3 } else { 30 }),
+        );
+    }
+
+    async fn connect(self: &Arc<Self>, cluster: &Cluster) -> Result<(), String> {
+        let name = cluster.name_any();
+        let (access, kubeconfig) = match &cluster.spec.access.kubeconfig_secret {
+            None => (String::new(), None),
+            Some(wanted) => {
+                let api: Api<Secret> = Api::namespaced(self.client.clone(), &wanted.namespace);
+                let secret = api.get(&wanted.name).await.map_err(|e| {
+                    format!("read secret {}/{}: {e}", wanted.namespace, wanted.name)
+                })?;
+                let data = secret
+                    .data
+                    .and_then(|d| d.get(&wanted.key).map(|b| b.0.clone()));
+                let data = data.ok_or_else(|| {
+                    format!(
+                        "secret {}/{} has no key {}",
+                        wanted.namespace, wanted.name, wanted.key
+                    )
+                })?;
+                let text = String::from_utf8(data)
+                    .map_err(|e| format!("the kubeconfig is no text: {e}"))?;
+                (text.clone(), Some(text))
+            }
+        };
+        if lock(&self.members)
+            .get(&name)
+            .is_some_and(|m| m.access == access)
+        {
+            return Ok(());
+        }
+        let client = match kubeconfig {
+            None => self.client.clone(),
+            Some(text) => {
+                let parsed = Kubeconfig::from_yaml(&text)
+                    .map_err(|e| format!("read the kubeconfig: {e}"))?;
+                let mut config =
+                    Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
+                        .await
+                        .map_err(|e| format!("read the kubeconfig: {e}"))?;
+                config.connect_timeout = Some(Duration::from_secs(5));
+                Client::try_from(config).map_err(|e| format!("make a client: {e}"))?
+            }
+        };
+        let hub = self.clone();
+        let cluster_name = name.clone();
+        let changed = move |group: Option<Key>| match group {
+            Some(group) => {
+                hub.queue.add(group, Duration::ZERO);
+                hub.cluster_queue
+                    .add(cluster_name.clone(), Duration::from_secs(2));
+            }
+            // A node, or the member as a whole.
+            None => hub
+                .cluster_queue
+                .add(cluster_name.clone(), Duration::from_secs(1)),
+        };
+        let whole = self.clone();
+        let member = Member::start(&name, client, access, &self.stop, move |group| {
+            if group.is_none() {
+                whole.reachability_changed();
+            }
+            changed(group);
+        });
+        info!(cluster = %name, "connecting");
+        if let Some(old) = lock(&self.members).insert(name, member) {
+            old.stop.cancel();
+        }
+        Ok(())
+    }
+
+    /// A member may have come or gone: Groups whose cells are there but have nothing yet are told too.
+    fn reachability_changed(&self) {
+        let reachable: BTreeSet<String> = self
+            .members()
+            .values()
+            .filter(|m| m.trouble().is_none())
+            .map(|m| m.name.clone())
+            .collect();
+        let before = std::mem::replace(&mut *lock(&self.reachable), reachable.clone());
+        if before != reachable {
+            self.every_group();
+        }
+    }
+}
+
+fn own_api<K: kube::Resource<DynamicType = ()>>(hub: &Hub) -> Api<K> {
+    Api::all(hub.client.clone())
+}

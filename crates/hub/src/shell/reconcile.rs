@@ -1,0 +1,490 @@
+//! One Group: look, ask the planners, write the release's status, act, write the group's status.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use gantry_api::{Group, Release, ReleaseStatus, StrategySpec, labels, strategy::StrategyChoice};
+use jiff::Timestamp;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::{
+    act::{ActError, Hands, read_revision},
+    hub::Hub,
+    member::Member,
+    table::Key,
+};
+use crate::{
+    action::Action,
+    group, release,
+    world::{CellView, Revisions},
+};
+
+/// What one look at a Group came to.
+pub enum Outcome {
+    /// Look again at that time, if at all.
+    Done(Option<Timestamp>),
+    /// The view was stale: look again at once.
+    Conflict,
+    /// Something failed: look again with patience.
+    Failed(String),
+}
+
+impl Hub {
+    /// One look at the Group `key`.
+    pub async fn reconcile(&self, key: &Key) -> Outcome {
+        let now = Timestamp::now();
+        let releases = self.releases.of_group(key);
+        let Some(group) = self.groups.get(key) else {
+            self.forget(key);
+            return self.without_group(&releases, now).await;
+        };
+        let (cells, members, selectors) = self.cells(&group, key);
+        let revisions: Revisions = self
+            .revisions
+            .of_group(key)
+            .iter()
+            .filter_map(|r| read_revision(r))
+            .map(|r| (r.number, r))
+            .collect();
+        let app = self.apps.get(&(key.0.clone(), group.spec.app.clone()));
+
+        let mut view = group::ReleaseView::default();
+        let mut wake = None;
+        let mut release_actions = Vec::new();
+        let list: Vec<&Release> = releases.iter().map(AsRef::as_ref).collect();
+        for release in &list {
+            let status = release.status.as_ref();
+            let ended = status.is_some_and(|s| s.phase.is_final());
+            let refs = status
+                .into_iter()
+                .flat_map(|s| s.from.iter().chain(&s.target))
+                .map(|r| r.revision);
+            if !ended {
+                view.referred.extend(refs);
+            }
+        }
+        if let Some(governing) = release::governing(&list)
+            && group.metadata.deletion_timestamp.is_none()
+        {
+            for other in list.iter().filter(|r| {
+                r.name_any() != governing.name_any()
+                    && !r.status.as_ref().is_some_and(|s| s.phase.is_final())
+            }) {
+                let status = release::queued(other, &governing.name_any(), now);
+                if let Err(error) = self.write_release(other, status).await {
+                    return self.outcome(error);
+                }
+            }
+            let world = release::World {
+                release: governing,
+                group: Some(&group),
+                app: app.as_deref(),
+                strategy: self.strategy(&key.0, governing, &group),
+                revisions: &revisions,
+                cells: &cells,
+            };
+            let step = release::plan(&world, now);
+            wake = step.wake;
+            release_actions = step.actions;
+            view.holds = step.holds;
+            view.accepted = step.accepted;
+            view.frozen = step.frozen;
+            view.aborted = step.status.phase == gantry_api::Phase::Aborted;
+            view.referred.extend(
+                step.status
+                    .from
+                    .iter()
+                    .chain(&step.status.target)
+                    .map(|r| r.revision),
+            );
+            if step.status.phase.is_active() {
+                view.target = if step.status.rollback.is_some() {
+                    step.status.from.clone()
+                } else {
+                    step.status.target.clone()
+                };
+                if let Some(target) = &mut view.target {
+                    target.release = Some(governing.name_any());
+                }
+            }
+            // Decisions first: what follows from them may be lost, they may not.
+            if let Err(error) = self.write_release(governing, step.status).await {
+                return self.outcome(error);
+            }
+        }
+
+        let memory = self.memory(key);
+        let views: BTreeMap<String, group::MemberView> = members
+            .values()
+            .map(|m| {
+                let known = group::MemberView {
+                    reachable: m.trouble().is_none(),
+                    supported: memory.supported.get(&m.name).cloned(),
+                    cleaned: memory.cleaned.contains(&m.name),
+                };
+                (m.name.clone(), known)
+            })
+            .collect();
+        let world = group::World {
+            group: &group,
+            app: app.as_deref(),
+            revisions: &revisions,
+            cells: &cells,
+            members: &views,
+            release: view,
+            trouble: memory.trouble.clone(),
+        };
+        let step = group::plan(&world, now);
+        let current = step.status.current.as_ref().map(|c| c.revision);
+        let in_use = group::revisions_in_use(&revisions, current, &world.release);
+        let desired = group::desired(&world);
+        let hands = Hands {
+            hub: &self.client,
+            group: &group,
+            app: app.as_deref(),
+            revisions: &revisions,
+            table: &self.revisions,
+            groups: &self.groups,
+            members: &members,
+            selectors: &selectors,
+            in_use: in_use.clone(),
+        };
+        let mut failure: Option<ActError> = None;
+        let mut blocked: BTreeSet<String> = BTreeSet::new();
+        for action in step.actions.iter().chain(&release_actions) {
+            let cluster = cluster_of(action, &cells);
+            if cluster.as_ref().is_some_and(|c| blocked.contains(c)) {
+                continue;
+            }
+            debug!(group = %key.1, ?action, "act");
+            match hands.act(action).await {
+                Ok(()) => self.remember(key, action, &world, &in_use, &desired),
+                Err(error) => {
+                    // Later actions there may rest on this one.
+                    let hub_wide = cluster.is_none();
+                    blocked.extend(cluster);
+                    let worse = failure
+                        .as_ref()
+                        .is_none_or(|f| matches!(f, ActError::Conflict(_)));
+                    if worse {
+                        failure = Some(error);
+                    }
+                    if hub_wide {
+                        break;
+                    }
+                }
+            }
+        }
+        let removed = step.actions.contains(&Action::RemoveFinalizer);
+        if group.status.as_ref() != Some(&step.status)
+            && !removed
+            && failure.is_none() | !matches!(failure, Some(ActError::Conflict(_)))
+        {
+            let fresh = self.groups.get(key).unwrap_or(group.clone());
+            // A write of this very round to `current` stands.
+            let mut status = json!(step.status);
+            if fresh
+                .status
+                .as_ref()
+                .and_then(|s| s.current.as_ref())
+                .is_some()
+                && let Some(fields) = status.as_object_mut()
+            {
+                fields.remove("current");
+                if step.status.target.is_none() {
+                    fields.insert("target".to_owned(), serde_json::Value::Null);
+                }
+                if step.status.message.is_empty() {
+                    fields.insert("message".to_owned(), serde_json::Value::Null);
+                }
+            }
+            let api: Api<Group> = Api::namespaced(self.client.clone(), &key.0);
+            match api
+                .patch_status(&key.1, &params(), &Patch::Merge(&json!({"status": status})))
+                .await
+            {
+                Ok(group) => {
+                    self.groups.put(group);
+                }
+                Err(error) => {
+                    return self.outcome(ActError::Api {
+                        what: "write the group's status".to_owned(),
+                        source: Box::new(error),
+                    });
+                }
+            }
+        }
+        match failure {
+            Some(error) => {
+                let text = (!matches!(error, ActError::Conflict(_))).then(|| error.to_string());
+                self.set_trouble(key, text);
+                self.outcome(error)
+            }
+            None => {
+                self.set_trouble(key, None);
+                Outcome::Done(wake.into_iter().chain(step.wake).min())
+            }
+        }
+    }
+
+    fn outcome(&self, error: ActError) -> Outcome {
+        match error {
+            ActError::Conflict(what) => {
+                debug!(%what, "stale view");
+                Outcome::Conflict
+            }
+            error => Outcome::Failed(error.to_string()),
+        }
+    }
+
+    async fn without_group(&self, releases: &[Arc<Release>], now: Timestamp) -> Outcome {
+        let revisions = Revisions::new();
+        for release in releases
+            .iter()
+            .filter(|r| !r.status.as_ref().is_some_and(|s| s.phase.is_final()))
+        {
+            let world = release::World {
+                release,
+                group: None,
+                app: None,
+                strategy: Ok(StrategySpec::default()),
+                revisions: &revisions,
+                cells: &[],
+            };
+            let step = release::plan(&world, now);
+            if let Err(error) = self.write_release(release, step.status).await {
+                return self.outcome(error);
+            }
+        }
+        Outcome::Done(None)
+    }
+
+    fn strategy(
+        &self,
+        namespace: &str,
+        release: &Release,
+        group: &Group,
+    ) -> Result<StrategySpec, String> {
+        let choices = [release.spec.strategy.as_ref(), group.spec.strategy.as_ref()];
+        let Some(choice): Option<&StrategyChoice> = choices.into_iter().flatten().next() else {
+            return Ok(StrategySpec::default());
+        };
+        if let Some(inline) = &choice.inline {
+            return Ok(inline.clone());
+        }
+        match &choice.name {
+            None => Ok(StrategySpec::default()),
+            Some(name) => {
+                let found = self.strategies.get(&(namespace.to_owned(), name.clone()));
+                found
+                    .map(|s| s.spec.clone())
+                    .ok_or_else(|| format!("strategy {name} does not exist"))
+            }
+        }
+    }
+
+    /// The Group's cells as planners see them, with the member and the node labels of each.
+    #[expect(clippy::type_complexity, reason = "three maps of one walk")]
+    fn cells(
+        &self,
+        group: &Group,
+        key: &Key,
+    ) -> (
+        Vec<CellView>,
+        BTreeMap<String, Arc<Member>>,
+        BTreeMap<String, BTreeMap<String, String>>,
+    ) {
+        let (mut views, mut by_cell, mut selectors) =
+            (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let clusters = self.clusters.all();
+        let members = self.members();
+        let mut add = |name: &str, weight: Option<i32>| {
+            let home = clusters
+                .iter()
+                .find(|c| c.spec.cells.iter().any(|cell| cell.name == name));
+            let mut view = CellView {
+                name: name.to_owned(),
+                weight,
+                ..CellView::default()
+            };
+            if let Some(cluster) = home {
+                view.cluster = cluster.name_any();
+                view.stopped = cluster
+                    .spec
+                    .stop_the_line
+                    .as_ref()
+                    .map(|s| s.reason.clone())
+                    .filter(|r| !r.is_empty());
+                if let Some(cell) = cluster.spec.cells.iter().find(|c| c.name == name) {
+                    view.node_selector = cell.selector();
+                    selectors.insert(name.to_owned(), cell.selector());
+                }
+            }
+            if let Some(member) = members.get(&view.cluster) {
+                let trouble = member.trouble();
+                view.reachable = trouble.is_none();
+                view.unreachable_since = trouble.map(|t| t.0);
+                let set_key = (key.0.clone(), Group::set_name(&key.1, name));
+                view.set = member.sets.get(&set_key).map(|s| s.view());
+                let stem = format!("{}-", set_key.1);
+                for pod in member.pods.of_group(key) {
+                    let of_cell = pod
+                        .metadata
+                        .labels
+                        .as_ref()
+                        .and_then(|l| l.get(labels::CELL))
+                        .is_some_and(|c| c == name);
+                    if let Some(ordinal) = pod
+                        .ordinal()
+                        .filter(|_| of_cell && pod.name_any().starts_with(&stem))
+                    {
+                        view.instances.insert(ordinal, pod.view());
+                    }
+                }
+                by_cell.insert(name.to_owned(), member.clone());
+            }
+            views.push(view);
+        };
+        let mut seen = BTreeSet::new();
+        for share in &group.spec.placement.cells {
+            if seen.insert(share.name.clone()) {
+                add(&share.name, Some(share.weight));
+            }
+        }
+        for member in members.values() {
+            for set in member.sets.of_group(key) {
+                if let Some(cell) = set
+                    .metadata
+                    .labels
+                    .as_ref()
+                    .and_then(|l| l.get(labels::CELL))
+                    && seen.insert(cell.clone())
+                {
+                    add(cell, None);
+                }
+            }
+        }
+        (views, by_cell, selectors)
+    }
+
+    /// Writes a release's status, if it is new, and tells of it by an Event.
+    async fn write_release(
+        &self,
+        release: &Release,
+        status: ReleaseStatus,
+    ) -> Result<(), ActError> {
+        let before = release.status.clone().unwrap_or_default();
+        if release.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let namespace = release.namespace().unwrap_or_default();
+        let api: Api<Release> = Api::namespaced(self.client.clone(), &namespace);
+        // The whole status, at the version that was looked at: a button pressed meanwhile is a conflict.
+        let op = if release.status.is_some() {
+            "replace"
+        } else {
+            "add"
+        };
+        let patch = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": release.metadata.resource_version},
+            {"op": op, "path": "/status", "value": status},
+        ]);
+        let patch: json_patch::Patch = serde_json::from_value(patch)
+            .map_err(|e| ActError::Missing(format!("build a patch: {e}")))?;
+        let written = api
+            .patch_status(&release.name_any(), &params(), &Patch::Json::<()>(patch))
+            .await
+            .map_err(|source| match &source {
+                kube::Error::Api(s) if s.code == 409 => {
+                    ActError::Conflict("write the release's status".to_owned())
+                }
+                _ => ActError::Api {
+                    what: "write the release's status".to_owned(),
+                    source: Box::new(source),
+                },
+            })?;
+        self.releases.put(written);
+        if before.phase != status.phase || before.reason != status.reason {
+            self.tell(release, &status).await;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, release: &Release, status: &ReleaseStatus) {
+        use gantry_api::Phase;
+        let warning = status.halt.is_some()
+            || matches!(
+                status.phase,
+                Phase::Failed | Phase::RollingBack | Phase::RolledBack
+            );
+        let event = Event {
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: status.reason.clone(),
+            note: Some(format!("{}: {}", status.phase.as_str(), status.message)),
+            action: status.phase.as_str().to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self
+            .recorder
+            .publish(&event, &release.object_ref(&()))
+            .await
+        {
+            // The record is the status; an Event is a courtesy.
+            warn!(%error, release = %release.name_any(), "cannot write an event");
+        }
+    }
+}
+
+fn params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(labels::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// The member an action goes to; `None` for the hub.
+fn cluster_of(action: &Action, cells: &[CellView]) -> Option<String> {
+    let of = |cell: &String| {
+        cells
+            .iter()
+            .find(|c| c.name == *cell)
+            .map(|c| c.cluster.clone())
+    };
+    match action {
+        Action::CreateRevision(_)
+        | Action::PruneRevision { .. }
+        | Action::SetGroupRevision { .. }
+        | Action::AddFinalizer
+        | Action::RemoveFinalizer => None,
+        Action::EnsureSupport { cluster, .. } | Action::DeleteSupport { cluster } => {
+            Some(cluster.clone())
+        }
+        Action::CreateSet { cell, .. }
+        | Action::DeleteSet { cell }
+        | Action::Scale { cell, .. }
+        | Action::SetTemplate { cell, .. }
+        | Action::SetPartition { cell, .. }
+        | Action::SetGate { cell, .. }
+        | Action::UpdateInPlace { cell, .. }
+        | Action::DeleteInstance { cell, .. } => of(cell),
+    }
+}
+
+/// How long to wait before the `n`th try after a failure, with jitter.
+pub fn patience(n: u32) -> Duration {
+    let most = Duration::from_millis(250).saturating_mul(1 << n.min(7));
+    most.mul_f64(rand::random_range(0.5..1.0))
+}
