@@ -9,7 +9,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use gantry_machinery::resource::Resource;
 use gantry_store::Store;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -454,23 +453,6 @@ fn push(missing: &mut Vec<Rule>, rule: Rule) {
         last.verbs.extend(rule.verbs);
     } else {
         missing.push(rule);
-    }
-}
-
-/// The resource name as authorization sees it, for `Resource` values.
-pub fn attributes_of<'a>(
-    resource: &'a Resource,
-    verb: &'a str,
-    namespace: &'a str,
-    name: &'a str,
-) -> Attributes<'a> {
-    Attributes {
-        verb,
-        group: &resource.group,
-        resource: &resource.plural,
-        namespace,
-        name,
-        ..Attributes::default()
     }
 }
 

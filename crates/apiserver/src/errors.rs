@@ -142,7 +142,6 @@ pub fn unsupported_media(accepted: &str) -> Failure {
             "the body of the request was in an unknown format - accepted media types include: {accepted}"
         ),
     )
-    .with_details(Details::default())
 }
 
 pub fn too_large(limit: usize) -> Failure {

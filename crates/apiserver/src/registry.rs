@@ -140,15 +140,6 @@ impl Registry {
         self.groups.iter().find(|g| g.name == name)
     }
 
-    /// Any served version of a kind, for owners and scale targets.
-    pub fn by_kind(&self, group: &str, kind: &str) -> Option<&Arc<Entry>> {
-        self.group(group)?
-            .versions
-            .iter()
-            .flat_map(|(_, entries)| entries)
-            .find(|e| e.resource.kind == kind)
-    }
-
     /// The preferred version of a resource.
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Entry>> {
         self.group(group)?

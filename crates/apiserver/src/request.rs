@@ -79,7 +79,7 @@ fn decode(segment: &str) -> String {
 }
 
 fn unescape(text: &str, plus: bool) -> String {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    if !(text.contains('%') || plus && text.contains('+')) {
         return text.to_owned();
     }
     let bytes = text.as_bytes();

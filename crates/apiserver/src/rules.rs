@@ -10,7 +10,7 @@ use gantry_machinery::{
 };
 use serde_json::Value;
 
-use crate::{api::Cx, errors};
+use crate::api::Cx;
 
 pub use gantry_machinery::decode::{Decoded, FieldValidation, Format};
 
@@ -23,25 +23,7 @@ pub fn decode(
     format: Format,
     validation: FieldValidation,
 ) -> Result<Decoded, Failure> {
-    let mut decoded = decode::decode(resource, body, format, validation)?;
-    if resource.custom.is_some() {
-        let unknown = complaints(&crd::prune(resource.schema(), &mut decoded.object));
-        match validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => decoded.warnings.extend(unknown),
-            FieldValidation::Strict if unknown.is_empty() => {}
-            FieldValidation::Strict => {
-                return Err(errors::bad_request(format!(
-                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                    resource.kind,
-                    resource.version,
-                    resource.kind,
-                    unknown.join(", ")
-                )));
-            }
-        }
-    }
-    Ok(decoded)
+    decode::decode(resource, body, format, validation)
 }
 
 fn complaints(unknown: &[String]) -> Vec<String> {
@@ -73,10 +55,7 @@ pub fn normalize(
         let why = why.and_then(|(_, rest)| rest.split_once(": "));
         invalid_patch(sent.as_ref(), why.map_or("", |(_, why)| why))
     })?;
-    let mut complaints = complaints(&unknown);
-    if resource.custom.is_some() {
-        complaints.extend(self::complaints(&crd::prune(resource.schema(), object)));
-    }
+    let complaints = complaints(&unknown);
     match validation {
         FieldValidation::Ignore => Ok(vec![]),
         FieldValidation::Warn => Ok(complaints),
@@ -108,10 +87,6 @@ fn invalid_patch(object: Option<&Value>, why: &str) -> Failure {
 }
 
 pub fn default(resource: &Resource, object: &mut Value, old: Option<&Value>) {
-    if resource.custom.is_some() {
-        crd::default(resource.schema(), object);
-        return;
-    }
     defaults::apply(resource, object, old);
     if is_definition(resource) {
         crd::set_defaults(object);
@@ -143,6 +118,7 @@ fn context<'a>(
 
 pub fn validate_create(cx: &Cx, resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = validation::create(&context(cx, resource, None), object);
+    causes.extend(security_labels(resource, object));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), object, None));
     } else if is_definition(resource) {
@@ -159,12 +135,39 @@ pub fn validate_update(
     old: &Value,
 ) -> Vec<Cause> {
     let mut causes = validation::update(&context(cx, resource, subresource), new, old);
+    causes.extend(security_labels(resource, new));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), new, Some(old)));
     } else if is_definition(resource) && subresource.is_none() {
         causes.extend(crd::validate_definition(new, Some(old)));
     }
     causes
+}
+
+/// PodSecurity refuses namespaces that name a level there is not.
+fn security_labels(resource: &Resource, object: &Value) -> Vec<Cause> {
+    if !resource.group.is_empty() || resource.kind != "Namespace" {
+        return vec![];
+    }
+    ["enforce", "audit", "warn"]
+        .iter()
+        .filter_map(|mode| {
+            let label = format!("pod-security.kubernetes.io/{mode}");
+            let level = object
+                .get("metadata")?
+                .get("labels")?
+                .get(&label)?
+                .as_str()?;
+            let known = matches!(level, "privileged" | "baseline" | "restricted");
+            (!known).then(|| Cause {
+                reason: "FieldValueInvalid".to_owned(),
+                message: format!(
+                    "Invalid value: {level:?}: must be one of privileged, baseline, restricted"
+                ),
+                field: format!("metadata.labels[{label}]"),
+            })
+        })
+        .collect()
 }
 
 pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Failure {

@@ -14,6 +14,10 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);
 
+#[expect(
+    clippy::expect_used,
+    reason = "a test's helper, which clippy does not see as one"
+)]
 async fn start() -> Server {
     let config = Config {
         tokens: vec![StaticToken {
@@ -30,6 +34,10 @@ async fn start() -> Server {
         .expect("the server starts")
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "a test's helper, which clippy does not see as one"
+)]
 fn config_map(name: &str, value: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name}, "data": {"a": value}}))
         .expect("a ConfigMap")

@@ -1,14 +1,12 @@
 //! OpenAPI documents, made when first asked for and kept until the resources change.
 
-mod document;
-
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use gantry_machinery::status::Failure;
+use gantry_machinery::{openapi, resource::Resource, status::Failure};
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -69,7 +67,7 @@ pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<R
     let document = match rest {
         "v2" => api
             .openapi
-            .get(&registry, rest, || Some(document::v2(&registry))),
+            .get(&registry, rest, || Some(openapi::v2(&all(&registry)))),
         "v3" => api
             .openapi
             .get(&registry, rest, || Some(index(api, &registry))),
@@ -112,35 +110,43 @@ fn of(api: &Arc<Api>, registry: &Registry, name: &str) -> Option<Document> {
     api.openapi.get(registry, name, || {
         let parts: Vec<&str> = name.split('/').collect();
         match parts.as_slice() {
-            ["api" | "apis" | "version"] | ["apis", _] => Some(document::empty()),
-            ["api", version] => document::v3(registry, "", version),
-            ["apis", group, version] => document::v3(registry, group, version),
+            ["api" | "apis" | "version"] => Some(openapi::v3_document(&[], "", "")),
+            ["apis", group] if registry.group(group).is_some() => {
+                Some(openapi::v3_document(&[], "", ""))
+            }
+            ["api", version] => group_version(registry, "", version),
+            ["apis", group, version] => group_version(registry, group, version),
             _ => None,
         }
     })
 }
 
+fn all(registry: &Registry) -> Vec<Arc<Resource>> {
+    let versions = registry.groups.iter().flat_map(|g| &g.versions);
+    versions
+        .flat_map(|(_, entries)| entries)
+        .map(|e| e.resource.clone())
+        .collect()
+}
+
+fn group_version(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let versions = &registry.group(group)?.versions;
+    let (_, entries) = versions.iter().find(|(v, _)| v == version)?;
+    let resources: Vec<Arc<Resource>> = entries.iter().map(|e| e.resource.clone()).collect();
+    Some(openapi::v3_document(&resources, group, version))
+}
+
 fn index(api: &Arc<Api>, registry: &Registry) -> Value {
-    let mut names = vec!["api".to_owned(), "apis".to_owned(), "version".to_owned()];
-    for group in &registry.groups {
-        if !group.name.is_empty() {
-            names.push(format!("apis/{}", group.name));
-        }
-        for (version, _) in &group.versions {
-            names.push(if group.name.is_empty() {
-                format!("api/{version}")
-            } else {
-                format!("apis/{}/{version}", group.name)
-            });
-        }
-    }
-    let mut paths = json!({});
-    for name in names {
-        if let Some(document) = of(api, registry, &name) {
-            paths[&name] = json!({
-                "serverRelativeURL": format!("/openapi/v3/{name}?hash={}", document.etag),
-            });
-        }
-    }
-    json!({"paths": paths})
+    let versions = registry.groups.iter().flat_map(|g| {
+        g.versions
+            .iter()
+            .map(|(v, _)| (g.name.as_str(), v.as_str()))
+    });
+    openapi::v3_index(versions, |group, version| {
+        let name = match (group, version) {
+            ("", version) => format!("api/{version}"),
+            (group, version) => format!("apis/{group}/{version}"),
+        };
+        of(api, registry, name.trim_end_matches('/')).map_or_else(String::new, |d| d.etag)
+    })
 }

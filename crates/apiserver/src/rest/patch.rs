@@ -1,7 +1,7 @@
 //! Changing objects by patches: JSON, merge, strategic merge, server-side apply.
 
 use bytes::Bytes;
-use gantry_machinery::status::Failure;
+use gantry_machinery::status::{Details, Failure};
 use serde_json::Value;
 
 use super::{
@@ -37,8 +37,13 @@ pub fn kind(cx: &Cx) -> Result<Kind, Failure> {
         "application/merge-patch+json" => Kind::Merge,
         "application/strategic-merge-patch+json" if !custom => Kind::Strategic,
         "application/apply-patch+yaml" => Kind::Apply,
-        _ if custom => return Err(errors::unsupported_media(ACCEPTED_CUSTOM)),
-        _ => return Err(errors::unsupported_media(ACCEPTED)),
+        "application/strategic-merge-patch+json" => {
+            return Err(errors::unsupported_media(ACCEPTED_CUSTOM));
+        }
+        _ => {
+            let accepted = if custom { ACCEPTED_CUSTOM } else { ACCEPTED };
+            return Err(errors::unsupported_media(accepted).with_details(Details::default()));
+        }
     })
 }
 
