@@ -252,10 +252,21 @@ where
                 format!("{} {} is deprecated", resource.api_version(), resource.kind)
             }));
     }
+    if matches!(verb, "get" | "list" | "watch") {
+        return Ok(carry_out(cx, verb, body).await);
+    }
+    // A task of its own: when the client goes away in the middle of a write, what follows the
+    // commit (the registry, the index of roles, given addresses) must not be left undone.
+    tokio::spawn(carry_out(cx, verb, body))
+        .await
+        .map_err(|e| errors::internal(format_args!("the handler ended: {e}")))
+}
+
+async fn carry_out(mut cx: Cx, verb: &'static str, body: Bytes) -> Reply {
     let reply = rest::dispatch(&mut cx, verb, body).await;
     let mut reply = reply.unwrap_or_else(|failure| respond::failure(&failure));
     respond::warn(&mut reply, &cx.warnings);
-    Ok(reply)
+    reply
 }
 
 /// Reads a whole body within its limits.

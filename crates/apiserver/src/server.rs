@@ -198,16 +198,7 @@ impl Server {
         let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
             request.extensions_mut().insert(user.clone());
             let api = api.clone();
-            async move {
-                // A task of its own: a caller that goes away in the middle of a write must not
-                // leave what follows the commit undone.
-                let handled = tokio::spawn(api::handle(api, request)).await;
-                Ok::<_, Infallible>(handled.unwrap_or_else(|e| {
-                    crate::respond::failure(&crate::errors::internal(format_args!(
-                        "the handler ended: {e}"
-                    )))
-                }))
-            }
+            async move { Ok::<_, Infallible>(api::handle(api, request).await) }
         });
         kube::Client::new(service, "default")
     }
