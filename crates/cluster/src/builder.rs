@@ -1,0 +1,179 @@
+//! How a cluster is set up: what it consists of, where it keeps its data, where it listens.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_hollow::NodeGroup;
+use gantry_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::write_private;
+use crate::supervise::Parts;
+use crate::EmbeddedCluster;
+
+/// Why a cluster did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("could not open the store of cluster {cluster}")]
+    Store { cluster: String, source: gantry_store::OpenError },
+    #[error("could not start the API server of cluster {cluster}")]
+    Server { cluster: String, source: gantry_apiserver::StartError },
+    #[error("could not write {}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("could not read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+}
+
+/// Sets up an [`EmbeddedCluster`].
+#[derive(Debug, Clone)]
+pub struct Builder {
+    name: String,
+    data_dir: Option<PathBuf>,
+    address: SocketAddr,
+    controllers: bool,
+    scheduler: bool,
+    nodes: Vec<NodeGroup>,
+    seed: u64,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            name: "gantry".into(),
+            data_dir: None,
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            controllers: true,
+            scheduler: true,
+            nodes: vec![NodeGroup { count: 1, ..NodeGroup::default() }],
+            seed: 0,
+        }
+    }
+}
+
+impl Builder {
+    /// Name of the cluster in kubeconfigs, logs and errors.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Keeps objects, certificates and token in this folder, which is made where it is missing.
+    pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(folder.into());
+        self
+    }
+
+    /// Where the API server listens; port 0 takes a free one.
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Whether workload controllers run in the cluster.
+    pub fn controllers(mut self, on: bool) -> Self {
+        self.controllers = on;
+        self
+    }
+
+    /// Whether pods are scheduled.
+    pub fn scheduler(mut self, on: bool) -> Self {
+        self.scheduler = on;
+        self
+    }
+
+    /// The simulated nodes; none leaves the cluster without.
+    pub fn nodes(mut self, groups: Vec<NodeGroup>) -> Self {
+        self.nodes = groups;
+        self
+    }
+
+    /// Seed of all that is random about the simulated nodes.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    pub async fn start(self) -> Result<EmbeddedCluster, StartError> {
+        let store = match &self.data_dir {
+            None => Store::in_memory(gantry_store::Options::default()),
+            Some(folder) => {
+                let folder = folder.join("store");
+                let opened =
+                    tokio::task::spawn_blocking(move || Store::open(&folder, gantry_store::Options::default()))
+                        .await
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                opened.map_err(|source| StartError::Store { cluster: self.name.clone(), source })?
+            }
+        };
+        let token = self.token()?;
+        let config = Config {
+            address: self.address,
+            cert_dir: self.data_dir.as_ref().map(|d| d.join("pki")),
+            tokens: vec![StaticToken {
+                token: token.clone(),
+                user: "admin".into(),
+                uid: String::new(),
+                groups: vec!["system:masters".into()],
+            }],
+            ..Config::default()
+        };
+        let server = Server::start(config, store)
+            .await
+            .map_err(|source| StartError::Server { cluster: self.name.clone(), source })?;
+        let stop = CancellationToken::new();
+        let parts = self.parts(&server, &stop);
+        Ok(EmbeddedCluster { name: self.name, server, token, stop, parts })
+    }
+
+    fn parts(&self, server: &Server, stop: &CancellationToken) -> Parts {
+        let mut parts = Parts::default();
+        if self.controllers {
+            let client = server.client();
+            parts.run(&self.name, "controllers", stop.clone(), move |stop| {
+                gantry_controllers::run(client.clone(), gantry_controllers::Options::default(), stop)
+            });
+        }
+        if self.scheduler {
+            let client = server.client();
+            parts.run(&self.name, "scheduler", stop.clone(), move |stop| {
+                gantry_scheduler::run(client.clone(), gantry_scheduler::Options::default(), stop)
+            });
+        }
+        if !self.nodes.is_empty() {
+            let client = server.client();
+            let options =
+                gantry_hollow::Options { groups: self.nodes.clone(), seed: self.seed, ..Default::default() };
+            parts.run(&self.name, "simulated nodes", stop.clone(), move |stop| {
+                gantry_hollow::run(client.clone(), options.clone(), stop)
+            });
+        }
+        parts
+    }
+
+    /// The administrator's token: kept in the data folder, so that a kubeconfig written once stays
+    /// good after a restart.
+    fn token(&self) -> Result<String, StartError> {
+        let Some(folder) = &self.data_dir else { return Ok(new_token()) };
+        let path = folder.join("token");
+        match std::fs::read_to_string(&path) {
+            Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StartError::Read { path, source });
+            }
+            _ => {}
+        }
+        let token = new_token();
+        store_token(&path, &token)?;
+        Ok(token)
+    }
+}
+
+fn store_token(path: &Path, token: &str) -> Result<(), StartError> {
+    write_private(path, token.as_bytes()).map_err(|source| StartError::Write { path: path.to_owned(), source })
+}
+
+/// 128 bits from the operating system, in hexadecimal.
+fn new_token() -> String {
+    uuid::Uuid::new_v4().simple().to_string() + &uuid::Uuid::new_v4().simple().to_string()
+}
