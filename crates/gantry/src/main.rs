@@ -1,1 +1,15 @@
-fn main() {}
+//! The `gantry` binary: reads the command line, runs one command, turns its end into an exit code.
+
+mod cli;
+mod commands;
+mod connect;
+mod failure;
+mod fleet;
+mod output;
+mod view;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,193 @@
+//! The command line: what can be said, and its help.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands;
+use crate::failure::Exit;
+use crate::output::Format;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Start here:
+  gantry demo                      a fleet comes up and two releases roll through it
+  gantry up                        the same fleet, until Ctrl-C
+  gantry import -f shop.yaml       plain manifests become Apps and Groups
+  gantry release start cart-prod --image registry.example.com/shop/cart:1.5.0 --watch
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 the watched release did not succeed   4 it waits for a person
+  10 port busy   11 data folder unwritable   12 in use   13 from a newer gantry   14 damaged
+  130 interrupted";
+
+/// A container cloud over many Kubernetes clusters, as one binary.
+#[derive(Debug, Parser)]
+#[command(name = "gantry", version, styles = STYLES, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Kubeconfig of the hub [default: $KUBECONFIG, the fleet that `gantry up` runs, ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE", env = "GANTRY_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// When to colour the output; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// Log more to standard error (-v: info, -vv: debug); RUST_LOG has the last word
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the main job: a fleet comes up, a shop is brought in, two releases roll through it
+    Demo(commands::demo::Demo),
+    /// Start an embedded fleet and keep it running until Ctrl-C
+    Up(commands::up::Up),
+    /// Turn plain Kubernetes manifests into Apps and Groups
+    Import(commands::import::Import),
+    /// List clusters, apps, groups, releases or instances
+    Get(commands::get::Get),
+    /// Start a release, watch it, press its buttons
+    #[command(subcommand)]
+    Release(commands::release::Release),
+    /// Set the number of a group's instances
+    Scale(commands::scale::Scale),
+    /// Run the fleet-wide controllers alone, against any hub cluster
+    Hub(commands::parts::Hub),
+    /// Run the scheduler alone, against any cluster
+    Scheduler(commands::parts::Scheduler),
+    /// Run simulated nodes alone, against any cluster
+    Hollow(commands::parts::Hollow),
+    /// Run the workload controllers alone, against any cluster that has none
+    Controllers(commands::parts::Controllers),
+    /// Print Gantry's CustomResourceDefinitions as YAML, for `kubectl apply -f -`
+    Crds,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The tenant whose objects a command speaks of.
+#[derive(Debug, Clone, Args)]
+pub struct Tenant {
+    /// The tenant: the namespace of its Apps, Groups and Releases [default: that of the context, else "default"]
+    #[arg(short = 'n', long, visible_alias = "namespace", value_name = "NAMESPACE")]
+    pub tenant: Option<String>,
+}
+
+/// How a read is printed.
+#[derive(Debug, Clone, Args)]
+pub struct Output {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// Parses the command line, runs the command and turns its end into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.global.verbose);
+    crate::output::choose_color(cli.global.color);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start the runtime: {e}");
+            return ExitCode::from(Exit::Failure as u8);
+        }
+    };
+    let end = runtime.block_on(commands::run(cli));
+    // What still runs (a watch, a blocked read of a closed pipe) must not hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match end {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,gantry={level},{}", crates(level))));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// The level for each of the workspace's crates, in the form of `RUST_LOG`.
+fn crates(level: &str) -> String {
+    ["apiserver", "cluster", "controllers", "hollow", "hub", "scheduler", "store"]
+        .map(|part| format!("gantry_{part}={level}"))
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command's help is a snapshot: a change to what a person reads is seen in review.
+    #[test]
+    fn help() {
+        fn all(command: &mut clap::Command, path: &str, out: &mut String) {
+            let name = format!("{path}{}", command.get_name());
+            out.push_str(&format!("\n===== {name} --help\n{}", command.render_long_help()));
+            let subcommands: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            for sub in subcommands {
+                if let Some(sub) = command.find_subcommand_mut(&sub) {
+                    all(sub, &format!("{name} "), out);
+                }
+            }
+        }
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut text = String::new();
+        all(&mut command, "", &mut text);
+        insta::assert_snapshot!(text);
+    }
+}

@@ -1,0 +1,46 @@
+//! The commands, a file each.
+
+pub mod demo;
+pub mod get;
+pub mod import;
+pub mod parts;
+pub mod release;
+pub mod scale;
+pub mod up;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Exit, Result};
+use crate::output::print;
+
+/// Runs the command; its exit code where it did what was asked.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Up(args) => up::run(args).await?,
+        Command::Demo(args) => demo::run(args).await?,
+        Command::Import(args) => import::run(args, global).await?,
+        Command::Get(args) => get::run(args, global).await?,
+        Command::Release(args) => return Ok(exit(release::run(args, global).await?)),
+        Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
+        Command::Hub(args) => parts::hub(args, global).await?,
+        Command::Scheduler(args) => parts::scheduler(args, global).await?,
+        Command::Hollow(args) => parts::hollow(args, global).await?,
+        Command::Controllers(args) => parts::controllers(args, global).await?,
+        Command::Crds => print(&gantry_api::crds_yaml())?,
+        Command::Completions { shell } => {
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The code of an end that is no error of the command itself.
+fn exit(end: Option<Exit>) -> ExitCode {
+    end.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8))
+}

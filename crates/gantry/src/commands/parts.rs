@@ -1,0 +1,124 @@
+//! One part of Gantry alone, against any cluster: what runs inside of `gantry up`, as a process of
+//! its own for real fleets.
+
+use std::future::Future;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::up::ended;
+use crate::cli::Global;
+use crate::connect::{Connection, connect};
+use crate::failure::Result;
+use crate::output::println;
+
+/// Run the fleet-wide controllers alone, against any hub cluster.
+///
+/// Installs Gantry's CRDs, then carries out Apps, Groups and Releases on the members that the
+/// hub's Cluster objects name. Give the hub by --kubeconfig and --context.
+#[derive(Debug, Args)]
+pub struct Hub {
+    /// Leave the CRDs alone: someone else installs them (`gantry crds`)
+    #[arg(long)]
+    pub skip_crds: bool,
+}
+
+/// Run the scheduler alone, against any cluster.
+#[derive(Debug, Args)]
+pub struct Scheduler {
+    /// Place the pods that ask for this scheduler by spec.schedulerName
+    #[arg(long, default_value = "gantry-scheduler", value_name = "NAME")]
+    pub scheduler_name: String,
+}
+
+/// Run simulated nodes alone, against any cluster.
+///
+/// Registers nodes labelled gantry.dev/simulated=true and behaves for them as kubelets do, without
+/// containers. Nodes so labelled that are there already are taken over.
+#[derive(Debug, Args)]
+pub struct Hollow {
+    /// Nodes to register; 0 only keeps those that are there
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub nodes: u32,
+    /// Zone of the nodes, and the first part of their names
+    #[arg(long, default_value = "sim-a", value_name = "NAME")]
+    pub cell: String,
+    /// Region of the nodes
+    #[arg(long, default_value = "sim", value_name = "NAME")]
+    pub region: String,
+    /// Seed of all that is random about them
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}
+
+/// Run the workload controllers alone, against any cluster that has none.
+///
+/// For an API server without a controller manager. Beside a running kube-controller-manager the two
+/// would fight over every object.
+#[derive(Debug, Args)]
+pub struct Controllers {}
+
+pub async fn hub(args: Hub, global: &Global) -> Result<()> {
+    alone("the fleet controllers", global, async |client, stop| {
+        if !args.skip_crds {
+            gantry_hub::install(client.clone()).await?;
+        }
+        gantry_hub::run(client, gantry_hub::Options::default(), stop).await?;
+        Ok(())
+    })
+    .await
+}
+
+pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
+    let options =
+        gantry_scheduler::Options { scheduler_name: args.scheduler_name, ..gantry_scheduler::Options::default() };
+    alone("the scheduler", global, async |client, stop| Ok(gantry_scheduler::run(client, options, stop).await?)).await
+}
+
+pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
+    let groups = match args.nodes {
+        0 => vec![],
+        count => vec![gantry_hollow::NodeGroup {
+            cell: args.cell,
+            region: args.region,
+            count,
+            ..gantry_hollow::NodeGroup::default()
+        }],
+    };
+    let options = gantry_hollow::Options { groups, seed: args.seed, ..gantry_hollow::Options::default() };
+    alone("simulated nodes", global, async |client, stop| Ok(gantry_hollow::run(client, options, stop).await?)).await
+}
+
+pub async fn controllers(_: Controllers, global: &Global) -> Result<()> {
+    let options = gantry_controllers::Options::default();
+    alone("the workload controllers", global, async |client, stop| {
+        Ok(gantry_controllers::run(client, options, stop).await?)
+    })
+    .await
+}
+
+/// Runs a part until it fails or the process is asked to end.
+async fn alone<F>(
+    what: &str,
+    global: &Global,
+    part: impl FnOnce(kube::Client, CancellationToken) -> F,
+) -> Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let Connection { client, .. } = connect(global).await?;
+    let version = client
+        .apiserver_version()
+        .await
+        .map_err(|e| crate::connect::failed("cannot ask the cluster for its version", e))?;
+    println(format!("Running {what} against Kubernetes {}. Ctrl-C stops.", version.git_version))?;
+    let stop = CancellationToken::new();
+    let running = part(client, stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        end = &mut running => return Ok(end?),
+        signal = ended() => signal?,
+    }
+    stop.cancel();
+    Ok(running.await?)
+}

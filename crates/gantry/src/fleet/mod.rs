@@ -1,0 +1,231 @@
+//! An embedded fleet: a hub and its members as clusters in this process, wired as a fleet of real
+//! clusters is, by kubeconfigs in Secrets and Cluster objects in the hub.
+
+mod data_dir;
+mod layout;
+mod register;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+use gantry_cluster::{EmbeddedCluster, NodeGroup, Parts, StartError, merge_contexts, write_private};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
+
+pub use data_dir::DataDir;
+pub use layout::{Layout, Member, Wish};
+
+use crate::failure::{Exit, Failure, Result};
+
+/// Name of the hub's cluster, context and folder.
+pub const HUB: &str = "hub";
+
+/// How long the fleet may take until all nodes are ready, before that is an error.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// What a fleet is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub data_dir: PathBuf,
+    pub wish: Wish,
+    pub address: IpAddr,
+    /// The hub's port, members take the following ones; `None`: those of the last run, else free ones.
+    pub port: Option<u16>,
+}
+
+/// A running fleet.
+pub struct Fleet {
+    data: DataDir,
+    layout: Layout,
+    hub: EmbeddedCluster,
+    members: Vec<EmbeddedCluster>,
+    stop: CancellationToken,
+    controllers: Parts,
+}
+
+impl Fleet {
+    /// Starts hub and members, writes the kubeconfig and tells the hub of its members. `tell` hears
+    /// of each step that is done.
+    pub async fn start(options: Options, tell: &dyn Fn(&str)) -> Result<Fleet> {
+        let data = DataDir::take(&options.data_dir)?;
+        let mut layout = data.layout(options.wish)?;
+        let started = Instant::now();
+        let took = |what: &str| tell(&format!("{what}  {:.1}s", started.elapsed().as_secs_f64()));
+
+        let hub = EmbeddedCluster::builder()
+            .name(HUB)
+            .data_dir(data.cluster(HUB))
+            .scheduler(false)
+            .nodes(vec![]);
+        let hub = listen(hub, &options, &layout, HUB, 0).await?;
+        took(&format!("hub  https://{}", hub.address()));
+
+        let members = try_join_all(layout.members.iter().enumerate().map(|(i, member)| {
+            let builder = EmbeddedCluster::builder()
+                .name(&member.name)
+                .data_dir(data.cluster(&member.name))
+                .seed(layout.seed.wrapping_add(i as u64))
+                .nodes(node_groups(member));
+            let (options, layout) = (&options, &layout);
+            async move { listen(builder, options, layout, &member.name, 1 + i as u16).await }
+        }))
+        .await?;
+        for cluster in std::iter::once(&hub).chain(&members) {
+            layout.ports.insert(cluster.name().to_owned(), cluster.address().port());
+        }
+        data.keep(&layout)?;
+        write_kubeconfig(&data.kubeconfig(), &hub, &members)?;
+
+        let client = hub.client();
+        gantry_hub::install(client.clone())
+            .await
+            .map_err(|e| anyhow::Error::from(e).context("cannot install Gantry's types in the hub"))?;
+        register::members(&client, &layout, &members).await?;
+        let stop = CancellationToken::new();
+        let mut controllers = Parts::default();
+        controllers.run(HUB, "fleet controllers", stop.clone(), move |stop| {
+            gantry_hub::run(client.clone(), gantry_hub::Options::default(), stop)
+        });
+        let fleet = Fleet { data, layout, hub, members, stop, controllers };
+        for (member, cluster) in fleet.layout.members.iter().zip(&fleet.members) {
+            nodes_ready(member, cluster.client()).await?;
+            let cells: Vec<_> = member.cells.iter().map(|c| c.name.as_str()).collect();
+            took(&format!(
+                "{}  https://{}  {}, cells {}, {} simulated nodes ready",
+                member.name,
+                cluster.address(),
+                member.region,
+                cells.join(" "),
+                member.nodes()
+            ));
+        }
+        Ok(fleet)
+    }
+
+    pub fn client(&self) -> Client {
+        self.hub.client()
+    }
+
+    /// Clients of the members, by name.
+    pub fn members(&self) -> impl Iterator<Item = (&Member, Client)> {
+        self.layout.members.iter().zip(self.members.iter().map(EmbeddedCluster::client))
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.kubeconfig()
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Stops everything and waits until all data is closed.
+    pub async fn shutdown(self) {
+        let Fleet { hub, members, stop, mut controllers, .. } = self;
+        stop.cancel();
+        controllers.stopped().await;
+        futures::future::join_all(members.into_iter().map(EmbeddedCluster::shutdown)).await;
+        hub.shutdown().await;
+    }
+}
+
+fn node_groups(member: &Member) -> Vec<NodeGroup> {
+    member
+        .cells
+        .iter()
+        .map(|cell| NodeGroup {
+            cell: cell.name.clone(),
+            region: member.region.clone(),
+            count: cell.nodes,
+            ..NodeGroup::default()
+        })
+        .collect()
+}
+
+/// Starts a cluster on the port that was asked for or remembered. A remembered port that is taken by
+/// now gives way to a free one; one that was asked for is an error.
+async fn listen(
+    builder: gantry_cluster::Builder,
+    options: &Options,
+    layout: &Layout,
+    name: &str,
+    offset: u16,
+) -> Result<EmbeddedCluster> {
+    let asked = options.port.filter(|port| *port != 0);
+    let remembered = layout.ports.get(name).copied().filter(|_| options.port.is_none());
+    let port = match asked {
+        Some(first) => first.checked_add(offset).ok_or_else(|| {
+            Failure::usage(format!("--port {first} leaves no room for the members' ports above it"))
+        })?,
+        None => remembered.unwrap_or(0),
+    };
+    let at = |port| SocketAddr::new(options.address, port);
+    match builder.clone().address(at(port)).start().await {
+        Err(e) if e.address_in_use() && asked.is_none() && port != 0 => {
+            tracing::info!(cluster = name, port, "the last run's port is taken; taking a free one");
+            builder.address(at(0)).start().await.map_err(|e| start_failed(e, at(0)))
+        }
+        other => other.map_err(|e| start_failed(e, at(port))),
+    }
+}
+
+fn start_failed(error: StartError, address: SocketAddr) -> Failure {
+    if error.address_in_use() {
+        return Failure::new(Exit::PortBusy, format!("the address {address} is taken by another program"))
+            .hint("choose another port with --port, or leave it out for free ones");
+    }
+    let exit = error.data_fault().map_or(Exit::Failure, |fault| match fault {
+        gantry_cluster::DataFault::InUse => Exit::DataInUse,
+        gantry_cluster::DataFault::Unwritable => Exit::DataUnwritable,
+        gantry_cluster::DataFault::Newer => Exit::DataNewer,
+        gantry_cluster::DataFault::Damaged => Exit::DataDamaged,
+    });
+    Failure::new(exit, format!("{:#}", anyhow::Error::from(error)))
+}
+
+fn write_kubeconfig(path: &Path, hub: &EmbeddedCluster, members: &[EmbeddedCluster]) -> Result<()> {
+    let contexts: Vec<_> =
+        std::iter::once(hub).chain(members).map(EmbeddedCluster::context).collect();
+    let text = serde_saphyr::to_string(&merge_contexts(&contexts)).map_err(anyhow::Error::from)?;
+    write_private(path, text.as_bytes()).map_err(|e| {
+        Failure::new(Exit::DataUnwritable, format!("cannot write the kubeconfig {}: {e}", path.display()))
+    })
+}
+
+/// Waits until all the member's simulated nodes are ready.
+async fn nodes_ready(member: &Member, client: Client) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client);
+    let deadline = Instant::now() + READY_WITHIN;
+    let wanted = member.nodes() as usize;
+    loop {
+        let list = nodes
+            .list(&ListParams::default().labels("gantry.dev/simulated=true"))
+            .await
+            .map_err(|e| anyhow::Error::from(e).context(format!("cannot list the nodes of {}", member.name)))?;
+        let ready = list.items.iter().filter(|n| is_ready(n)).count();
+        if ready >= wanted {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::new(
+                Exit::Failure,
+                format!(
+                    "only {ready} of {wanted} nodes of {} were ready after {}s",
+                    member.name,
+                    READY_WITHIN.as_secs()
+                ),
+            )
+            .hint("start again with -v to see what the parts of the cluster say"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}

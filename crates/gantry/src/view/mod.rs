@@ -1,0 +1,4 @@
+//! What is drawn on a terminal: pure functions from a model to lines, and the one place that redraws.
+
+pub mod live;
+pub mod tree;
