@@ -5,6 +5,7 @@ mod commands;
 mod connect;
 mod failure;
 mod fleet;
+mod import;
 mod output;
 mod view;
 

@@ -3,6 +3,7 @@
 pub mod demo;
 pub mod get;
 pub mod import;
+pub mod instances;
 pub mod parts;
 pub mod release;
 pub mod scale;
