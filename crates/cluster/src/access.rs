@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use kube::config::{
-    AuthInfo, Cluster, Context as KubeContext, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
+    AuthInfo, Cluster, Context as KubeContext, Kubeconfig, NamedAuthInfo, NamedCluster,
+    NamedContext,
 };
 
 /// One cluster's endpoint and an administrator's credentials for it.
@@ -22,7 +23,10 @@ pub struct Context {
 impl std::fmt::Debug for Context {
     /// Leaves the token out: what is printed may be logged.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("name", &self.name).field("server", &self.server).finish()
+        f.debug_struct("Context")
+            .field("name", &self.name)
+            .field("server", &self.server)
+            .finish()
     }
 }
 
@@ -43,13 +47,18 @@ pub fn merge_contexts(contexts: &[Context]) -> Kubeconfig {
                     certificate_authority_data: Some(engine.encode(&c.ca_pem)),
                     ..Cluster::default()
                 }),
+                other: Default::default(),
             })
             .collect(),
         auth_infos: contexts
             .iter()
             .map(|c| NamedAuthInfo {
                 name: c.name.clone(),
-                auth_info: Some(AuthInfo { token: Some(c.token.clone().into()), ..AuthInfo::default() }),
+                auth_info: Some(AuthInfo {
+                    token: Some(c.token.clone().into()),
+                    ..AuthInfo::default()
+                }),
+                other: Default::default(),
             })
             .collect(),
         contexts: contexts
@@ -61,6 +70,7 @@ pub fn merge_contexts(contexts: &[Context]) -> Kubeconfig {
                     user: Some(c.name.clone()),
                     ..KubeContext::default()
                 }),
+                other: Default::default(),
             })
             .collect(),
         ..Kubeconfig::default()
@@ -76,7 +86,11 @@ pub fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&staged)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&staged, path)
@@ -96,7 +110,10 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         write_private(&path, b"new").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]

@@ -8,21 +8,79 @@ use gantry_hollow::NodeGroup;
 use gantry_store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::EmbeddedCluster;
 use crate::access::write_private;
 use crate::supervise::Parts;
-use crate::EmbeddedCluster;
 
 /// Why a cluster did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("could not open the store of cluster {cluster}")]
-    Store { cluster: String, source: gantry_store::OpenError },
+    Store {
+        cluster: String,
+        source: gantry_store::OpenError,
+    },
     #[error("could not start the API server of cluster {cluster}")]
-    Server { cluster: String, source: gantry_apiserver::StartError },
+    Server {
+        cluster: String,
+        source: gantry_apiserver::StartError,
+    },
     #[error("could not write {}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("could not read {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+/// What is wrong with a data folder, for callers that tell these apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataFault {
+    InUse,
+    Unwritable,
+    /// Written by a newer version.
+    Newer,
+    Damaged,
+}
+
+impl StartError {
+    /// Whether the address to listen on is taken.
+    pub fn address_in_use(&self) -> bool {
+        matches!(
+            self,
+            StartError::Server { source: gantry_apiserver::StartError::Listen { source, .. }, .. }
+                if source.kind() == std::io::ErrorKind::AddrInUse
+        )
+    }
+
+    /// What is wrong with the data folder, where that is the reason.
+    pub fn data_fault(&self) -> Option<DataFault> {
+        use gantry_store::OpenError;
+        match self {
+            StartError::Store {
+                source: OpenError::InUse { .. },
+                ..
+            } => Some(DataFault::InUse),
+            StartError::Store {
+                source: OpenError::Unwritable { .. },
+                ..
+            }
+            | StartError::Write { .. } => Some(DataFault::Unwritable),
+            StartError::Store {
+                source: OpenError::Newer { .. },
+                ..
+            } => Some(DataFault::Newer),
+            StartError::Store {
+                source: OpenError::Corrupt { .. },
+                ..
+            } => Some(DataFault::Damaged),
+            _ => None,
+        }
+    }
 }
 
 /// Sets up an [`EmbeddedCluster`].
@@ -45,7 +103,10 @@ impl Default for Builder {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             controllers: true,
             scheduler: true,
-            nodes: vec![NodeGroup { count: 1, ..NodeGroup::default() }],
+            nodes: vec![NodeGroup {
+                count: 1,
+                ..NodeGroup::default()
+            }],
             seed: 0,
         }
     }
@@ -99,11 +160,15 @@ impl Builder {
             None => Store::in_memory(gantry_store::Options::default()),
             Some(folder) => {
                 let folder = folder.join("store");
-                let opened =
-                    tokio::task::spawn_blocking(move || Store::open(&folder, gantry_store::Options::default()))
-                        .await
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-                opened.map_err(|source| StartError::Store { cluster: self.name.clone(), source })?
+                let opened = tokio::task::spawn_blocking(move || {
+                    Store::open(&folder, gantry_store::Options::default())
+                })
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                opened.map_err(|source| StartError::Store {
+                    cluster: self.name.clone(),
+                    source,
+                })?
             }
         };
         let token = self.token()?;
@@ -120,10 +185,19 @@ impl Builder {
         };
         let server = Server::start(config, store)
             .await
-            .map_err(|source| StartError::Server { cluster: self.name.clone(), source })?;
+            .map_err(|source| StartError::Server {
+                cluster: self.name.clone(),
+                source,
+            })?;
         let stop = CancellationToken::new();
         let parts = self.parts(&server, &stop);
-        Ok(EmbeddedCluster { name: self.name, server, token, stop, parts })
+        Ok(EmbeddedCluster {
+            name: self.name,
+            server,
+            token,
+            stop,
+            parts,
+        })
     }
 
     fn parts(&self, server: &Server, stop: &CancellationToken) -> Parts {
@@ -131,7 +205,11 @@ impl Builder {
         if self.controllers {
             let client = server.client();
             parts.run(&self.name, "controllers", stop.clone(), move |stop| {
-                gantry_controllers::run(client.clone(), gantry_controllers::Options::default(), stop)
+                gantry_controllers::run(
+                    client.clone(),
+                    gantry_controllers::Options::default(),
+                    stop,
+                )
             });
         }
         if self.scheduler {
@@ -142,8 +220,11 @@ impl Builder {
         }
         if !self.nodes.is_empty() {
             let client = server.client();
-            let options =
-                gantry_hollow::Options { groups: self.nodes.clone(), seed: self.seed, ..Default::default() };
+            let options = gantry_hollow::Options {
+                groups: self.nodes.clone(),
+                seed: self.seed,
+                ..Default::default()
+            };
             parts.run(&self.name, "simulated nodes", stop.clone(), move |stop| {
                 gantry_hollow::run(client.clone(), options.clone(), stop)
             });
@@ -154,7 +235,9 @@ impl Builder {
     /// The administrator's token: kept in the data folder, so that a kubeconfig written once stays
     /// good after a restart.
     fn token(&self) -> Result<String, StartError> {
-        let Some(folder) = &self.data_dir else { return Ok(new_token()) };
+        let Some(folder) = &self.data_dir else {
+            return Ok(new_token());
+        };
         let path = folder.join("token");
         match std::fs::read_to_string(&path) {
             Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
@@ -170,7 +253,10 @@ impl Builder {
 }
 
 fn store_token(path: &Path, token: &str) -> Result<(), StartError> {
-    write_private(path, token.as_bytes()).map_err(|source| StartError::Write { path: path.to_owned(), source })
+    write_private(path, token.as_bytes()).map_err(|source| StartError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// 128 bits from the operating system, in hexadecimal.

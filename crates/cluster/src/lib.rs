@@ -26,10 +26,10 @@ use kube::config::Kubeconfig;
 use tokio_util::sync::CancellationToken;
 
 pub use access::{Context, merge_contexts, write_private};
-pub use builder::{Builder, StartError};
+pub use builder::{Builder, DataFault, StartError};
 pub use gantry_hollow::NodeGroup;
 
-use supervise::Parts;
+pub use supervise::Parts;
 
 /// A running cluster. Dropping it stops it without waiting; [`EmbeddedCluster::shutdown`] waits
 /// until every part has stopped and the store is closed.
@@ -83,7 +83,12 @@ impl EmbeddedCluster {
 
     /// Stops all parts, then the API server, then closes the store.
     pub async fn shutdown(self) {
-        let EmbeddedCluster { server, stop, mut parts, .. } = self;
+        let EmbeddedCluster {
+            server,
+            stop,
+            mut parts,
+            ..
+        } = self;
         stop.cancel();
         parts.stopped().await;
         server.shutdown().await;

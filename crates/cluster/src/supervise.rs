@@ -12,14 +12,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The running parts; dropping it aborts them.
 #[derive(Default)]
-pub(crate) struct Parts {
+pub struct Parts {
     tasks: JoinSet<()>,
 }
 
 impl Parts {
     /// Runs `part` until `stop`. The parts keep no state but what the API holds, so one that ends
     /// with an error is simply started anew.
-    pub(crate) fn run<F, E>(
+    pub fn run<F, E>(
         &mut self,
         cluster: &str,
         name: &'static str,
@@ -49,7 +49,7 @@ impl Parts {
     }
 
     /// Waits until every part has stopped.
-    pub(crate) async fn stopped(&mut self) {
+    pub async fn stopped(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -48,7 +48,10 @@ fn svg(title: &str, text: &str) -> String {
             let count = text.chars().count();
             if !text.trim().is_empty() {
                 // Each span is put where it belongs: fonts whose glyphs differ in width stay aligned.
-                let (x, length) = (MARGIN + column as f32 * CHAR_WIDTH, count as f32 * CHAR_WIDTH);
+                let (x, length) = (
+                    MARGIN + column as f32 * CHAR_WIDTH,
+                    count as f32 * CHAR_WIDTH,
+                );
                 let _ = writeln!(
                     out,
                     r#"<text x="{x:.1}" y="{y:.1}" textLength="{length:.1}" class="{class}">{}</text>"#,
@@ -89,5 +92,8 @@ fn spans(line: &str) -> Vec<(String, String)> {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

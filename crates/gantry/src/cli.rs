@@ -102,7 +102,12 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Tenant {
     /// The tenant: the namespace of its Apps, Groups and Releases [default: that of the context, else "default"]
-    #[arg(short = 'n', long, visible_alias = "namespace", value_name = "NAMESPACE")]
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "namespace",
+        value_name = "NAMESPACE"
+    )]
     pub tenant: Option<String>,
 }
 
@@ -119,7 +124,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.global.verbose);
     crate::output::choose_color(cli.global.color);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("error: cannot start the runtime: {e}");
@@ -155,9 +163,17 @@ fn log(verbose: u8) {
 
 /// The level for each of the workspace's crates, in the form of `RUST_LOG`.
 fn crates(level: &str) -> String {
-    ["apiserver", "cluster", "controllers", "hollow", "hub", "scheduler", "store"]
-        .map(|part| format!("gantry_{part}={level}"))
-        .join(",")
+    [
+        "apiserver",
+        "cluster",
+        "controllers",
+        "hollow",
+        "hub",
+        "scheduler",
+        "store",
+    ]
+    .map(|part| format!("gantry_{part}={level}"))
+    .join(",")
 }
 
 #[cfg(test)]
@@ -176,8 +192,14 @@ mod tests {
     fn help() {
         fn all(command: &mut clap::Command, path: &str, out: &mut String) {
             let name = format!("{path}{}", command.get_name());
-            out.push_str(&format!("\n===== {name} --help\n{}", command.render_long_help()));
-            let subcommands: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            out.push_str(&format!(
+                "\n===== {name} --help\n{}",
+                command.render_long_help()
+            ));
+            let subcommands: Vec<_> = command
+                .get_subcommands()
+                .map(|c| c.get_name().to_owned())
+                .collect();
             for sub in subcommands {
                 if let Some(sub) = command.find_subcommand_mut(&sub) {
                     all(sub, &format!("{name} "), out);

@@ -29,14 +29,19 @@ pub async fn connect(global: &Global) -> Result<Connection> {
     let config = config(global).await?;
     let namespace = config.default_namespace.clone();
     let client = Client::try_from(config).map_err(|e| {
-        Failure::new(Exit::Failure, format!("cannot make a client from the kubeconfig: {e}"))
+        Failure::new(
+            Exit::Failure,
+            format!("cannot make a client from the kubeconfig: {e}"),
+        )
     })?;
     Ok(Connection { client, namespace })
 }
 
 async fn config(global: &Global) -> Result<Config> {
-    let options =
-        KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
+    let options = KubeConfigOptions {
+        context: global.context.clone(),
+        ..KubeConfigOptions::default()
+    };
     let file = match &global.kubeconfig {
         Some(file) => Some(file.clone()),
         None if std::env::var_os("KUBECONFIG").is_some_and(|v| !v.is_empty()) => None,
@@ -47,12 +52,16 @@ async fn config(global: &Global) -> Result<Config> {
         None => Kubeconfig::read(),
     };
     let unusable = |e: &dyn std::fmt::Display| {
-        let place = file.as_ref().map_or("the kubeconfig".to_owned(), |f| f.display().to_string());
+        let place = file
+            .as_ref()
+            .map_or("the kubeconfig".to_owned(), |f| f.display().to_string());
         Failure::new(Exit::Failure, format!("cannot use {place}: {e}"))
             .hint("start a fleet with `gantry up`, or name a kubeconfig with --kubeconfig")
     };
     let kubeconfig = kubeconfig.map_err(|e| unusable(&e))?;
-    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| unusable(&e))
+    Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .map_err(|e| unusable(&e))
 }
 
 /// Turns a failed call into what a person can use: what was asked, what the server said.
@@ -68,8 +77,11 @@ pub fn failed(what: &str, error: kube::Error) -> Failure {
                 _ => failure,
             }
         }
-        error => Failure::new(Exit::Failure, format!("{what}: cannot reach the cluster: {}", root(&error)))
-            .hint("is it running? `gantry up` starts an embedded fleet"),
+        error => Failure::new(
+            Exit::Failure,
+            format!("{what}: cannot reach the cluster: {}", root(&error)),
+        )
+        .hint("is it running? `gantry up` starts an embedded fleet"),
     }
 }
 

@@ -40,7 +40,6 @@ pub fn color() -> bool {
 /// What a piece of text means; each meaning has one colour everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    Plain,
     Dim,
     Strong,
     Good,
@@ -50,24 +49,25 @@ pub enum Tone {
 }
 
 impl Tone {
-    fn code(self) -> Option<&'static str> {
+    /// The SGR code of the terminal.
+    fn code(self) -> &'static str {
         match self {
-            Tone::Plain => None,
-            Tone::Dim => Some("2"),
-            Tone::Strong => Some("1"),
-            Tone::Good => Some("32"),
-            Tone::Busy => Some("36"),
-            Tone::Warn => Some("33"),
-            Tone::Bad => Some("31"),
+            Tone::Dim => "2",
+            Tone::Strong => "1",
+            Tone::Good => "32",
+            Tone::Busy => "36",
+            Tone::Warn => "33",
+            Tone::Bad => "31",
         }
     }
 }
 
 /// The text in the tone's colour, where `color` is on.
 pub fn paint(text: impl AsRef<str>, tone: Tone, color: bool) -> String {
-    match tone.code().filter(|_| color) {
-        Some(code) => format!("\x1b[{code}m{}\x1b[0m", text.as_ref()),
-        None => text.as_ref().to_owned(),
+    if color {
+        format!("\x1b[{}m{}\x1b[0m", tone.code(), text.as_ref())
+    } else {
+        text.as_ref().to_owned()
     }
 }
 
@@ -98,7 +98,9 @@ pub fn print_value(value: &impl Serialize, format: Format) -> Result<()> {
 /// A table as kubectl prints it: capitals above, no lines, two spaces between columns.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().copied());
     table.add_rows(rows);
     let last = header.len().saturating_sub(1);
@@ -148,8 +150,17 @@ mod tests {
 
     #[test]
     fn tables_have_no_trailing_space() {
-        let text = table(&["NAME", "READY"], vec![vec!["cart-prod".into(), "3/3".into()], vec!["a".into(), "0/1".into()]]);
-        assert_eq!(text, "NAME        READY\ncart-prod   3/3\na           0/1\n");
+        let text = table(
+            &["NAME", "READY"],
+            vec![
+                vec!["cart-prod".into(), "3/3".into()],
+                vec!["a".into(), "0/1".into()],
+            ],
+        );
+        assert_eq!(
+            text,
+            "NAME        READY\ncart-prod   3/3\na           0/1\n"
+        );
     }
 
     #[test]

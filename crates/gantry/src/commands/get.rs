@@ -64,20 +64,38 @@ impl What {
 
 pub async fn run(args: Get, global: &Global) -> Result<()> {
     let connection = connect(global).await?;
-    let namespace =
-        (!args.all_tenants).then(|| args.tenant.tenant.clone().unwrap_or_else(|| connection.namespace.clone()));
+    let namespace = (!args.all_tenants).then(|| {
+        args.tenant
+            .tenant
+            .clone()
+            .unwrap_or_else(|| connection.namespace.clone())
+    });
     if args.kind == What::Instances {
-        return instances::print_all(&connection.client, namespace.as_deref(), args.name.as_deref(), args.output.output)
-            .await;
+        return instances::print_all(
+            &connection.client,
+            namespace.as_deref(),
+            args.name.as_deref(),
+            args.output.output,
+        )
+        .await;
     }
-    let url = url(args.kind, namespace.as_deref(), args.name.as_deref(), args.selector.as_deref());
+    let url = url(
+        args.kind,
+        namespace.as_deref(),
+        args.name.as_deref(),
+        args.selector.as_deref(),
+    );
     let what = format!("cannot get {}", args.kind.plural());
     if args.output.output != Format::Table {
-        let value: Value = request(&connection.client, &url, "application/json").await.map_err(|e| failed(&what, e))?;
+        let value: Value = request(&connection.client, &url, "application/json")
+            .await
+            .map_err(|e| failed(&what, e))?;
         return print_value(&value, args.output.output);
     }
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let answer: Table = request(&connection.client, &url, accept).await.map_err(|e| failed(&what, e))?;
+    let answer: Table = request(&connection.client, &url, accept)
+        .await
+        .map_err(|e| failed(&what, e))?;
     show(&answer, &args, &connection)
 }
 
@@ -97,9 +115,15 @@ fn url(kind: What, namespace: Option<&str>, name: Option<&str>, selector: Option
     url
 }
 
-async fn request<T: serde::de::DeserializeOwned>(client: &Client, url: &str, accept: &str) -> Result<T, kube::Error> {
-    let request =
-        Request::get(url).header("accept", accept).body(vec![]).map_err(kube::Error::HttpError)?;
+async fn request<T: serde::de::DeserializeOwned>(
+    client: &Client,
+    url: &str,
+    accept: &str,
+) -> Result<T, kube::Error> {
+    let request = Request::get(url)
+        .header("accept", accept)
+        .body(vec![])
+        .map_err(kube::Error::HttpError)?;
     client.request(request).await
 }
 
@@ -131,21 +155,48 @@ fn show(answer: &Table, args: &Get, connection: &Connection) -> Result<()> {
         let place = if args.all_tenants || args.kind == What::Clusters {
             "the fleet".to_owned()
         } else {
-            format!("tenant {}", args.tenant.tenant.as_deref().unwrap_or(&connection.namespace))
+            format!(
+                "tenant {}",
+                args.tenant
+                    .tenant
+                    .as_deref()
+                    .unwrap_or(&connection.namespace)
+            )
         };
         return println(format!("No {} in {place}.", args.kind.plural()));
     }
-    let columns: Vec<usize> =
-        answer.column_definitions.iter().enumerate().filter(|(_, c)| c.priority == 0).map(|(i, _)| i).collect();
+    let columns: Vec<usize> = answer
+        .column_definitions
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.priority == 0)
+        .map(|(i, _)| i)
+        .collect();
     let with_tenant = args.all_tenants && args.kind != What::Clusters;
-    let mut header: Vec<String> = if with_tenant { vec!["TENANT".to_owned()] } else { vec![] };
-    header.extend(columns.iter().map(|i| answer.column_definitions[*i].name.to_uppercase()));
+    let mut header: Vec<String> = if with_tenant {
+        vec!["TENANT".to_owned()]
+    } else {
+        vec![]
+    };
+    header.extend(
+        columns
+            .iter()
+            .map(|i| answer.column_definitions[*i].name.to_uppercase()),
+    );
     let rows = answer
         .rows
         .iter()
         .map(|row| {
-            let tenant = row.object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
-            let mut cells = if with_tenant { vec![tenant.to_owned()] } else { vec![] };
+            let tenant = row
+                .object
+                .pointer("/metadata/namespace")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let mut cells = if with_tenant {
+                vec![tenant.to_owned()]
+            } else {
+                vec![]
+            };
             cells.extend(columns.iter().map(|i| cell(row.cells.get(*i))));
             cells
         })
@@ -169,8 +220,14 @@ mod tests {
     #[test]
     fn urls() {
         let cases = [
-            (url(What::Groups, Some("shop"), None, None), "/apis/gantry.dev/v1alpha1/namespaces/shop/groups"),
-            (url(What::Clusters, Some("shop"), Some("sh"), None), "/apis/gantry.dev/v1alpha1/clusters/sh"),
+            (
+                url(What::Groups, Some("shop"), None, None),
+                "/apis/gantry.dev/v1alpha1/namespaces/shop/groups",
+            ),
+            (
+                url(What::Clusters, Some("shop"), Some("sh"), None),
+                "/apis/gantry.dev/v1alpha1/clusters/sh",
+            ),
             (
                 url(What::Apps, None, None, Some("a=b")),
                 "/apis/gantry.dev/v1alpha1/apps?labelSelector=%61%3D%62",

@@ -50,19 +50,34 @@ pub struct Import {
 }
 
 pub async fn run(args: Import, global: &Global) -> Result<()> {
-    let connection = if args.dry_run && !args.cells.is_empty() { None } else { Some(connect(global).await?) };
+    let connection = if args.dry_run && !args.cells.is_empty() {
+        None
+    } else {
+        Some(connect(global).await?)
+    };
     let tenant = args.tenant.tenant.clone();
-    let tenant = tenant.or_else(|| connection.as_ref().map(|c| c.namespace.clone())).unwrap_or_else(|| "default".into());
+    let tenant = tenant
+        .or_else(|| connection.as_ref().map(|c| c.namespace.clone()))
+        .unwrap_or_else(|| "default".into());
     let cells = match (&args.cells[..], &connection) {
         ([], Some(connection)) => all_cells(&connection.client).await?,
         (named, _) => named.to_vec(),
     };
-    let options = Options { tenant, environment: args.environment, cells, replicas: args.replicas };
+    let options = Options {
+        tenant,
+        environment: args.environment,
+        cells,
+        replicas: args.replicas,
+    };
     let mut manifests = vec![];
     for file in &args.filename {
         manifests.extend(read(&text(file)?).map_err(|e| unreadable(file, &e))?);
     }
-    let files: Vec<_> = args.filename.iter().map(|f| f.display().to_string()).collect();
+    let files: Vec<_> = args
+        .filename
+        .iter()
+        .map(|f| f.display().to_string())
+        .collect();
     let imported = translate(manifests, &options)
         .map_err(|e| Failure::new(Exit::Failure, format!("{}: {e}", files.join(", "))))?;
     if let (Some(connection), false) = (&connection, args.dry_run) {
@@ -82,17 +97,29 @@ fn text(file: &PathBuf) -> Result<String> {
 }
 
 fn unreadable(file: &std::path::Path, e: &str) -> Failure {
-    Failure::new(Exit::Failure, format!("cannot read {}: {e}", file.display()))
+    Failure::new(
+        Exit::Failure,
+        format!("cannot read {}: {e}", file.display()),
+    )
 }
 
 /// The names of all cells of the fleet.
 pub async fn all_cells(client: &Client) -> Result<Vec<String>> {
     let clusters: Api<Cluster> = Api::all(client.clone());
-    let list = clusters.list(&ListParams::default()).await.map_err(|e| failed("cannot list the clusters", e))?;
-    let cells: Vec<_> = list.items.iter().flat_map(|c| &c.spec.cells).map(|c| c.name.clone()).collect();
+    let list = clusters
+        .list(&ListParams::default())
+        .await
+        .map_err(|e| failed("cannot list the clusters", e))?;
+    let cells: Vec<_> = list
+        .items
+        .iter()
+        .flat_map(|c| &c.spec.cells)
+        .map(|c| c.name.clone())
+        .collect();
     if cells.is_empty() {
-        return Err(Failure::new(Exit::Failure, "the fleet has no cells")
-            .hint("make a Cluster object with cells for each member (`kubectl explain cluster.spec`)"));
+        return Err(Failure::new(Exit::Failure, "the fleet has no cells").hint(
+            "make a Cluster object with cells for each member (`kubectl explain cluster.spec`)",
+        ));
     }
     Ok(cells)
 }
@@ -102,7 +129,11 @@ pub async fn apply(client: &Client, tenant: &str, imported: &Imported) -> Result
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tenant}});
     namespaces
-        .patch(tenant, &PatchParams::apply(MANAGER), &Patch::Apply(namespace))
+        .patch(
+            tenant,
+            &PatchParams::apply(MANAGER),
+            &Patch::Apply(namespace),
+        )
         .await
         .map_err(|e| failed(&format!("cannot make the namespace {tenant}"), e))?;
     for app in &imported.apps {
@@ -114,7 +145,12 @@ pub async fn apply(client: &Client, tenant: &str, imported: &Imported) -> Result
     Ok(())
 }
 
-async fn apply_one<K>(client: &Client, tenant: &str, object: &K, name: &Option<String>) -> Result<()>
+async fn apply_one<K>(
+    client: &Client,
+    tenant: &str,
+    object: &K,
+    name: &Option<String>,
+) -> Result<()>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -127,7 +163,12 @@ where
         .patch(name, &PatchParams::apply(MANAGER), &Patch::Apply(object))
         .await
         .map(|_| ())
-        .map_err(|e| failed(&format!("cannot write the {} {tenant}/{name}", K::kind(&())), e))
+        .map_err(|e| {
+            failed(
+                &format!("cannot write the {} {tenant}/{name}", K::kind(&())),
+                e,
+            )
+        })
 }
 
 fn report(imported: &Imported, dry_run: bool, format: Format) -> Result<()> {
@@ -139,7 +180,10 @@ fn report(imported: &Imported, dry_run: bool, format: Format) -> Result<()> {
             .chain(imported.groups.iter().map(serde_json::to_value))
             .collect::<Result<_, _>>()
             .map_err(anyhow::Error::from)?;
-        return print_value(&json!({"objects": objects, "notCarriedOver": imported.left}), format);
+        return print_value(
+            &json!({"objects": objects, "notCarriedOver": imported.left}),
+            format,
+        );
     }
     let verb = if dry_run { "would be made" } else { "made" };
     for group in &imported.groups {
@@ -152,9 +196,17 @@ fn report(imported: &Imported, dry_run: bool, format: Format) -> Result<()> {
             group.spec.placement.cells.len(),
         ))?;
     }
-    println(format!("{} apps and {} groups {verb}", imported.apps.len(), imported.groups.len()))?;
+    println(format!(
+        "{} apps and {} groups {verb}",
+        imported.apps.len(),
+        imported.groups.len()
+    ))?;
     if !imported.left.is_empty() {
-        println(paint(format!("Not carried over ({}):", imported.left.len()), Tone::Warn, color()))?;
+        println(paint(
+            format!("Not carried over ({}):", imported.left.len()),
+            Tone::Warn,
+            color(),
+        ))?;
         for left in &imported.left {
             println(format!("  {left}"))?;
         }

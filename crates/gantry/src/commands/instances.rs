@@ -37,13 +37,25 @@ pub struct Instance {
 }
 
 /// Prints the instances of a group, of a tenant, or of all.
-pub async fn print_all(hub: &Client, tenant: Option<&str>, group: Option<&str>, format: Format) -> Result<()> {
+pub async fn print_all(
+    hub: &Client,
+    tenant: Option<&str>,
+    group: Option<&str>,
+    format: Format,
+) -> Result<()> {
     let (instances, unreachable) = list(hub, tenant, group).await?;
     if format != Format::Table {
         return print_value(&instances, format);
     }
     for (cluster, error) in &unreachable {
-        eprintln!("{}", paint(format!("cannot reach {cluster}: {error}"), Tone::Warn, color()));
+        eprintln!(
+            "{}",
+            paint(
+                format!("cannot reach {cluster}: {error}"),
+                Tone::Warn,
+                color()
+            )
+        );
     }
     if instances.is_empty() {
         return println("No instances.");
@@ -57,7 +69,11 @@ pub async fn print_all(hub: &Client, tenant: Option<&str>, group: Option<&str>, 
                 i.cell.clone(),
                 i.revision.clone(),
                 brief(&i.image).to_owned(),
-                if i.in_service { "yes".into() } else { "no".into() },
+                if i.in_service {
+                    "yes".into()
+                } else {
+                    "no".into()
+                },
                 if i.ready { "yes".into() } else { "no".into() },
                 i.state.clone(),
                 i.restarts.to_string(),
@@ -68,8 +84,18 @@ pub async fn print_all(hub: &Client, tenant: Option<&str>, group: Option<&str>, 
         })
         .collect();
     let header = [
-        "INSTANCE", "CLUSTER", "CELL", "REVISION", "IMAGE", "IN-SERVICE", "READY", "STATE", "RESTARTS", "NODE",
-        "ADDRESS", "AGE",
+        "INSTANCE",
+        "CLUSTER",
+        "CELL",
+        "REVISION",
+        "IMAGE",
+        "IN-SERVICE",
+        "READY",
+        "STATE",
+        "RESTARTS",
+        "NODE",
+        "ADDRESS",
+        "AGE",
     ];
     print(&table(&header, rows))
 }
@@ -81,7 +107,10 @@ pub async fn list(
     group: Option<&str>,
 ) -> Result<(Vec<Instance>, Vec<(String, String)>)> {
     let clusters: Api<Cluster> = Api::all(hub.clone());
-    let clusters = clusters.list(&ListParams::default()).await.map_err(|e| failed("cannot list the clusters", e))?;
+    let clusters = clusters
+        .list(&ListParams::default())
+        .await
+        .map_err(|e| failed("cannot list the clusters", e))?;
     let selector = match group {
         Some(group) => format!("{}={group}", labels::GROUP),
         None => labels::GROUP.to_owned(),
@@ -107,22 +136,35 @@ pub async fn list(
     Ok((instances, unreachable))
 }
 
-async fn pods(hub: &Client, cluster: &Cluster, tenant: Option<&str>, selector: &str) -> anyhow::Result<Vec<Pod>> {
+async fn pods(
+    hub: &Client,
+    cluster: &Cluster,
+    tenant: Option<&str>,
+    selector: &str,
+) -> anyhow::Result<Vec<Pod>> {
     let client = member(hub, cluster).await?;
     let api: Api<Pod> = match tenant {
         Some(tenant) => Api::namespaced(client, tenant),
         None => Api::all(client),
     };
-    let list = api.list(&ListParams::default().labels(selector)).await.context("cannot list its pods")?;
+    let list = api
+        .list(&ListParams::default().labels(selector))
+        .await
+        .context("cannot list its pods")?;
     Ok(list.items)
 }
 
 /// A client of a member, as the hub makes it: from the kubeconfig in the Secret that the Cluster names.
 async fn member(hub: &Client, cluster: &Cluster) -> anyhow::Result<Client> {
-    let Some(reference) = &cluster.spec.access.kubeconfig_secret else { return Ok(hub.clone()) };
+    let Some(reference) = &cluster.spec.access.kubeconfig_secret else {
+        return Ok(hub.clone());
+    };
     let secrets: Api<Secret> = Api::namespaced(hub.clone(), &reference.namespace);
     let place = format!("Secret {}/{}", reference.namespace, reference.name);
-    let secret = secrets.get(&reference.name).await.with_context(|| format!("cannot read the {place}"))?;
+    let secret = secrets
+        .get(&reference.name)
+        .await
+        .with_context(|| format!("cannot read the {place}"))?;
     let bytes = secret.data.as_ref().and_then(|d| d.get(&reference.key));
     let bytes = bytes.with_context(|| format!("the {place} has no key {}", reference.key))?;
     let kubeconfig = Kubeconfig::from_yaml(&String::from_utf8_lossy(&bytes.0))
@@ -132,10 +174,21 @@ async fn member(hub: &Client, cluster: &Cluster) -> anyhow::Result<Client> {
 }
 
 fn instance(pod: &Pod, cluster: &str, now: Timestamp) -> Instance {
-    let label = |key: &str| pod.metadata.labels.as_ref().and_then(|l| l.get(key)).cloned().unwrap_or_default();
+    let label = |key: &str| {
+        pod.metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(key))
+            .cloned()
+            .unwrap_or_default()
+    };
     let status = pod.status.clone().unwrap_or_default();
     let holds = |condition: &str| {
-        status.conditions.iter().flatten().any(|c| c.type_ == condition && c.status == "True")
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|c| c.type_ == condition && c.status == "True")
     };
     let containers = status.container_statuses.as_deref().unwrap_or_default();
     let waiting = containers
@@ -155,13 +208,21 @@ fn instance(pod: &Pod, cluster: &str, now: Timestamp) -> Instance {
         cell: label(labels::CELL),
         name: pod.metadata.name.clone().unwrap_or_default(),
         revision: label(labels::REVISION),
-        image: spec.containers.first().and_then(|c| c.image.clone()).unwrap_or_default(),
+        image: spec
+            .containers
+            .first()
+            .and_then(|c| c.image.clone())
+            .unwrap_or_default(),
         in_service: holds(labels::IN_SERVICE) && holds("Ready"),
         ready: holds("ContainersReady"),
         state,
         restarts: containers.iter().map(|c| c.restart_count).sum(),
         node: spec.node_name.unwrap_or_default(),
         address: status.pod_ip.clone().unwrap_or_default(),
-        age_seconds: pod.metadata.creation_timestamp.as_ref().map_or(0, |t| now.duration_since(t.0).as_secs()),
+        age_seconds: pod
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |t| now.duration_since(t.0).as_secs()),
     }
 }

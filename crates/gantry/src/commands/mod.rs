@@ -31,7 +31,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Scheduler(args) => parts::scheduler(args, global).await?,
         Command::Hollow(args) => parts::hollow(args, global).await?,
         Command::Controllers(args) => parts::controllers(args, global).await?,
-        Command::Crds => print(&gantry_api::crds_yaml())?,
+        Command::Crds => print(&crds()?)?,
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut script);
@@ -39,6 +39,16 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gantry's CustomResourceDefinitions as one YAML text.
+fn crds() -> Result<String> {
+    let mut text = String::new();
+    for crd in gantry_api::crds() {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&crd).map_err(anyhow::Error::from)?);
+    }
+    Ok(text)
 }
 
 /// The code of an end that is no error of the command itself.

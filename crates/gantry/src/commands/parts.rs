@@ -70,9 +70,14 @@ pub async fn hub(args: Hub, global: &Global) -> Result<()> {
 }
 
 pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
-    let options =
-        gantry_scheduler::Options { scheduler_name: args.scheduler_name, ..gantry_scheduler::Options::default() };
-    alone("the scheduler", global, async |client, stop| Ok(gantry_scheduler::run(client, options, stop).await?)).await
+    let options = gantry_scheduler::Options {
+        scheduler_name: args.scheduler_name,
+        ..gantry_scheduler::Options::default()
+    };
+    alone("the scheduler", global, async |client, stop| {
+        Ok(gantry_scheduler::run(client, options, stop).await?)
+    })
+    .await
 }
 
 pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
@@ -85,8 +90,15 @@ pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
             ..gantry_hollow::NodeGroup::default()
         }],
     };
-    let options = gantry_hollow::Options { groups, seed: args.seed, ..gantry_hollow::Options::default() };
-    alone("simulated nodes", global, async |client, stop| Ok(gantry_hollow::run(client, options, stop).await?)).await
+    let options = gantry_hollow::Options {
+        groups,
+        seed: args.seed,
+        ..gantry_hollow::Options::default()
+    };
+    alone("simulated nodes", global, async |client, stop| {
+        Ok(gantry_hollow::run(client, options, stop).await?)
+    })
+    .await
 }
 
 pub async fn controllers(_: Controllers, global: &Global) -> Result<()> {
@@ -111,7 +123,10 @@ where
         .apiserver_version()
         .await
         .map_err(|e| crate::connect::failed("cannot ask the cluster for its version", e))?;
-    println(format!("Running {what} against Kubernetes {}. Ctrl-C stops.", version.git_version))?;
+    println(format!(
+        "Running {what} against Kubernetes {}. Ctrl-C stops.",
+        version.git_version
+    ))?;
     let stop = CancellationToken::new();
     let running = part(client, stop.clone());
     tokio::pin!(running);

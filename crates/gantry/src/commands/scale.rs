@@ -37,26 +37,40 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
     let tenant = args.tenant.tenant.clone().unwrap_or(connection.namespace);
     let groups: Api<Group> = Api::namespaced(connection.client, &tenant);
     let what = format!("cannot scale the group {tenant}/{}", args.group);
-    let old = groups.get_scale(&args.group).await.map_err(|e| failed(&what, e))?;
+    let old = groups
+        .get_scale(&args.group)
+        .await
+        .map_err(|e| failed(&what, e))?;
     let old = old.spec.and_then(|s| s.replicas).unwrap_or(0);
     let patch = json!({"spec": {"replicas": args.replicas}});
     groups
         .patch_scale(&args.group, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map_err(|e| failed(&what, e))?;
-    println(format!("group {tenant}/{} scaled from {old} to {}", args.group, args.replicas))?;
+    println(format!(
+        "group {tenant}/{} scaled from {old} to {}",
+        args.group, args.replicas
+    ))?;
     if !args.watch {
         return Ok(None);
     }
     let mut live = Live::new();
     let deadline = tokio::time::Instant::now() + args.timeout.duration();
     loop {
-        let group = groups.get(&args.group).await.map_err(|e| failed(&what, e))?;
-        let seen = group.status.as_ref().and_then(|s| s.observed_generation) == group.metadata.generation;
+        let group = groups
+            .get(&args.group)
+            .await
+            .map_err(|e| failed(&what, e))?;
+        let seen =
+            group.status.as_ref().and_then(|s| s.observed_generation) == group.metadata.generation;
         let status = group.status.unwrap_or_default();
         let done = seen && status.replicas == args.replicas && status.in_service == args.replicas;
         let tone = if done { Tone::Good } else { Tone::Busy };
-        let mut lines = vec![paint(format!("{}/{} in service", status.in_service, args.replicas), tone, color())];
+        let mut lines = vec![paint(
+            format!("{}/{} in service", status.in_service, args.replicas),
+            tone,
+            color(),
+        )];
         if !status.message.is_empty() {
             lines.push(paint(&status.message, Tone::Dim, color()));
         }

@@ -53,8 +53,16 @@ impl FleetArgs {
     /// The options of the fleet, in the folder `default` below the user's data where none is named.
     pub fn options(&self, default: &str) -> fleet::Options {
         fleet::Options {
-            data_dir: self.data_dir.clone().unwrap_or_else(|| default_data_dir(default)),
-            wish: Wish { clusters: self.clusters, cells: self.cells, nodes: self.nodes, seed: self.seed },
+            data_dir: self
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| default_data_dir(default)),
+            wish: Wish {
+                clusters: self.clusters,
+                cells: self.cells,
+                nodes: self.nodes,
+                seed: self.seed,
+            },
             address: self.address,
             port: self.port,
         }
@@ -64,7 +72,11 @@ impl FleetArgs {
 pub async fn run(up: Up) -> Result<()> {
     let options = up.fleet.options("gantry");
     let started = std::time::Instant::now();
-    println(paint(format!("Starting a fleet in {}", options.data_dir.display()), Tone::Strong, color()))?;
+    println(paint(
+        format!("Starting a fleet in {}", options.data_dir.display()),
+        Tone::Strong,
+        color(),
+    ))?;
     let told = |line: &str| {
         // A closed standard output does not end a fleet.
         let _ = println(format!("  {} {line}", paint("✓", Tone::Good, color())));
@@ -92,8 +104,14 @@ pub fn next_steps(fleet: &Fleet, color: bool) -> String {
     let kubeconfig = fleet.kubeconfig();
     let dim = |text: &str| paint(text, Tone::Dim, color);
     let mut lines = vec![format!("  export KUBECONFIG={}", kubeconfig.display())];
-    lines.push(format!("  gantry get groups -A            {}", dim("# what runs, over all clusters")));
-    lines.push(format!("  kubectl get releases -A         {}", dim("# the hub speaks Kubernetes")));
+    lines.push(format!(
+        "  gantry get groups -A            {}",
+        dim("# what runs, over all clusters")
+    ));
+    lines.push(format!(
+        "  kubectl get releases -A         {}",
+        dim("# the hub speaks Kubernetes")
+    ));
     if let Some((member, _)) = fleet.members().next() {
         lines.push(format!(
             "  kubectl --context {} get nodes   {}",
@@ -107,7 +125,9 @@ pub fn next_steps(fleet: &Fleet, color: bool) -> String {
 /// Ends when the process is asked to: Ctrl-C or SIGTERM, both a wish and no failure.
 pub async fn ended() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let no_signals = |e: std::io::Error| Failure::from(anyhow::Error::from(e).context("cannot listen for signals"));
+    let no_signals = |e: std::io::Error| {
+        Failure::from(anyhow::Error::from(e).context("cannot listen for signals"))
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     tokio::select! {

@@ -23,10 +23,17 @@ impl DataDir {
     /// Makes the folder where it is missing (0700) and takes it.
     pub fn take(path: &Path) -> Result<DataDir> {
         let unwritable = |e: io::Error| {
-            Failure::new(Exit::DataUnwritable, format!("cannot write to the data folder {}: {e}", path.display()))
-                .hint("name a folder of yours with --data-dir")
+            Failure::new(
+                Exit::DataUnwritable,
+                format!("cannot write to the data folder {}: {e}", path.display()),
+            )
+            .hint("name a folder of yours with --data-dir")
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unwritable)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unwritable)?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -35,10 +42,16 @@ impl DataDir {
             .open(path.join("lock"))
             .map_err(unwritable)?;
         match lock.try_lock() {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(DataDir {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
             Err(TryLockError::WouldBlock) => Err(Failure::new(
                 Exit::DataInUse,
-                format!("the data folder {} is in use by another gantry process", path.display()),
+                format!(
+                    "the data folder {} is in use by another gantry process",
+                    path.display()
+                ),
             )
             .hint("stop it, or name another folder with --data-dir")),
             Err(TryLockError::Error(e)) => Err(unwritable(e)),
@@ -72,13 +85,17 @@ impl DataDir {
                 return Ok(layout);
             }
             Err(e) => {
-                return Err(Failure::new(Exit::DataUnwritable, format!("cannot read {}: {e}", path.display())));
+                return Err(Failure::new(
+                    Exit::DataUnwritable,
+                    format!("cannot read {}: {e}", path.display()),
+                ));
             }
         };
         let layout = read(&text, &path)?;
         layout.check(wish).map_err(|difference| {
-            Failure::usage(format!("{}: {difference}", self.path.display()))
-                .hint("leave the flag out to start that fleet, or name another folder with --data-dir")
+            Failure::usage(format!("{}: {difference}", self.path.display())).hint(
+                "leave the flag out to start that fleet, or name another folder with --data-dir",
+            )
         })?;
         Ok(layout)
     }
@@ -88,8 +105,11 @@ impl DataDir {
         let path = self.layout_file();
         let text = serde_json::to_vec_pretty(layout).map_err(anyhow::Error::from)?;
         write_private(&path, &text).map_err(|e| {
-            Failure::new(Exit::DataUnwritable, format!("cannot write {}: {e}", path.display()))
-                .hint("free some room, or name another folder with --data-dir")
+            Failure::new(
+                Exit::DataUnwritable,
+                format!("cannot write {}: {e}", path.display()),
+            )
+            .hint("free some room, or name another folder with --data-dir")
         })
     }
 }
@@ -100,8 +120,11 @@ fn read(text: &str, path: &Path) -> Result<Layout> {
         format: u32,
     }
     let damaged = |e: serde_json::Error| {
-        Failure::new(Exit::DataDamaged, format!("{} is damaged: {e}", path.display()))
-            .hint("restore the folder from a copy, or name another with --data-dir")
+        Failure::new(
+            Exit::DataDamaged,
+            format!("{} is damaged: {e}", path.display()),
+        )
+        .hint("restore the folder from a copy, or name another with --data-dir")
     };
     // The format is read first: a newer file may have a shape that this version cannot read.
     let Format { format } = serde_json::from_str(text).map_err(damaged)?;
@@ -127,7 +150,10 @@ mod tests {
     fn a_folder_is_held_by_one_process_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let held = DataDir::take(folder.path()).unwrap();
-        assert_eq!(DataDir::take(folder.path()).unwrap_err().exit, Exit::DataInUse);
+        assert_eq!(
+            DataDir::take(folder.path()).unwrap_err().exit,
+            Exit::DataInUse
+        );
         drop(held);
         DataDir::take(folder.path()).unwrap();
     }
@@ -146,9 +172,22 @@ mod tests {
     fn the_shape_is_kept_and_checked() {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::take(folder.path()).unwrap();
-        let made = data.layout(Wish { nodes: Some(8), ..Wish::default() }).unwrap();
+        let made = data
+            .layout(Wish {
+                nodes: Some(8),
+                ..Wish::default()
+            })
+            .unwrap();
         assert_eq!(data.layout(Wish::default()).unwrap(), made);
-        assert_eq!(data.layout(Wish { nodes: Some(9), ..Wish::default() }).unwrap_err().exit, Exit::Usage);
+        assert_eq!(
+            data.layout(Wish {
+                nodes: Some(9),
+                ..Wish::default()
+            })
+            .unwrap_err()
+            .exit,
+            Exit::Usage
+        );
     }
 
     #[test]
@@ -161,7 +200,11 @@ mod tests {
             ("{", Exit::DataDamaged),
         ] {
             fs::write(data.layout_file(), text).unwrap();
-            assert_eq!(data.layout(Wish::default()).unwrap_err().exit, exit, "{text}");
+            assert_eq!(
+                data.layout(Wish::default()).unwrap_err().exit,
+                exit,
+                "{text}"
+            );
         }
     }
 }

@@ -89,10 +89,20 @@ impl Layout {
                         nodes: share(nodes, places, m * cells + c),
                     })
                     .collect();
-                Member { name, region, cells }
+                Member {
+                    name,
+                    region,
+                    cells,
+                }
             })
             .collect();
-        Ok(Layout { format: FORMAT, seed: wish.seed.unwrap_or(1), nodes, members, ports: Default::default() })
+        Ok(Layout {
+            format: FORMAT,
+            seed: wish.seed.unwrap_or(1),
+            nodes,
+            members,
+            ports: Default::default(),
+        })
     }
 
     /// Whether the fleet in a folder is the one now asked for; the first difference, named, where it
@@ -100,14 +110,20 @@ impl Layout {
     pub fn check(&self, wish: Wish) -> Result<(), String> {
         let cells = self.members.first().map_or(0, |m| m.cells.len() as u32);
         let differ = |flag: &str, has: u64, wanted: u64| {
-            Err(format!("the folder holds a fleet made with {flag} {has}, not {wanted}"))
+            Err(format!(
+                "the folder holds a fleet made with {flag} {has}, not {wanted}"
+            ))
         };
         match wish {
-            Wish { clusters: Some(n), .. } if n as usize != self.members.len() => {
+            Wish {
+                clusters: Some(n), ..
+            } if n as usize != self.members.len() => {
                 differ("--clusters", self.members.len() as u64, n.into())
             }
             Wish { cells: Some(n), .. } if n != cells => differ("--cells", cells.into(), n.into()),
-            Wish { nodes: Some(n), .. } if n != self.nodes => differ("--nodes", self.nodes.into(), n.into()),
+            Wish { nodes: Some(n), .. } if n != self.nodes => {
+                differ("--nodes", self.nodes.into(), n.into())
+            }
             Wish { seed: Some(n), .. } if n != self.seed => differ("--seed", self.seed, n),
             _ => Ok(()),
         }
@@ -115,7 +131,11 @@ impl Layout {
 }
 
 fn within(flag: &str, n: u32, least: u32, most: u32) -> Result<u32, String> {
-    if (least..=most).contains(&n) { Ok(n) } else { Err(format!("{flag} {n} is not between {least} and {most}")) }
+    if (least..=most).contains(&n) {
+        Ok(n)
+    } else {
+        Err(format!("{flag} {n} is not between {least} and {most}"))
+    }
 }
 
 /// The `i`th of `parts` nearly equal parts of `total`.
@@ -130,17 +150,35 @@ mod tests {
     #[test]
     fn two_members_of_two_cells_by_default() {
         let layout = Layout::new(Wish::default()).unwrap();
-        let names: Vec<_> = layout.members.iter().flat_map(|m| &m.cells).map(|c| (c.name.as_str(), c.nodes)).collect();
-        assert_eq!(names, [("sh-a", 60), ("sh-b", 60), ("bj-a", 60), ("bj-b", 60)]);
+        let names: Vec<_> = layout
+            .members
+            .iter()
+            .flat_map(|m| &m.cells)
+            .map(|c| (c.name.as_str(), c.nodes))
+            .collect();
+        assert_eq!(
+            names,
+            [("sh-a", 60), ("sh-b", 60), ("bj-a", 60), ("bj-b", 60)]
+        );
     }
 
     #[test]
     fn every_node_has_a_cell_and_names_stay_unique() {
         for clusters in 1..=MOST_CLUSTERS {
-            let wish = Wish { clusters: Some(clusters), cells: Some(3), nodes: Some(1001), seed: None };
+            let wish = Wish {
+                clusters: Some(clusters),
+                cells: Some(3),
+                nodes: Some(1001),
+                seed: None,
+            };
             let layout = Layout::new(wish).unwrap();
             assert_eq!(layout.members.iter().map(Member::nodes).sum::<u32>(), 1001);
-            let mut cells: Vec<_> = layout.members.iter().flat_map(|m| &m.cells).map(|c| &c.name).collect();
+            let mut cells: Vec<_> = layout
+                .members
+                .iter()
+                .flat_map(|m| &m.cells)
+                .map(|c| &c.name)
+                .collect();
             cells.sort();
             cells.dedup();
             assert_eq!(cells.len() as u32, clusters * 3);
@@ -150,10 +188,25 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_the_flag_s_name() {
         let cases = [
-            (Wish { clusters: Some(0), ..Wish::default() }, "--clusters 0 is not between 1 and 50"),
-            (Wish { cells: Some(27), ..Wish::default() }, "--cells 27 is not between 1 and 26"),
             (
-                Wish { nodes: Some(3), ..Wish::default() },
+                Wish {
+                    clusters: Some(0),
+                    ..Wish::default()
+                },
+                "--clusters 0 is not between 1 and 50",
+            ),
+            (
+                Wish {
+                    cells: Some(27),
+                    ..Wish::default()
+                },
+                "--cells 27 is not between 1 and 26",
+            ),
+            (
+                Wish {
+                    nodes: Some(3),
+                    ..Wish::default()
+                },
                 "--nodes 3 is too few for 2 clusters of 2 cells: each cell needs at least one node; ask for 4 or more",
             ),
         ];
@@ -166,8 +219,17 @@ mod tests {
     fn a_folder_keeps_its_shape() {
         let layout = Layout::new(Wish::default()).unwrap();
         assert_eq!(layout.check(Wish::default()), Ok(()));
-        assert_eq!(layout.check(Wish { nodes: Some(240), ..Wish::default() }), Ok(()));
-        let other = Wish { clusters: Some(3), ..Wish::default() };
+        assert_eq!(
+            layout.check(Wish {
+                nodes: Some(240),
+                ..Wish::default()
+            }),
+            Ok(())
+        );
+        let other = Wish {
+            clusters: Some(3),
+            ..Wish::default()
+        };
         assert_eq!(
             layout.check(other).unwrap_err(),
             "the folder holds a fleet made with --clusters 2, not 3"

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use gantry_cluster::{EmbeddedCluster, NodeGroup, Parts, StartError, merge_contexts, write_private};
+use gantry_cluster::{
+    EmbeddedCluster, NodeGroup, Parts, StartError, merge_contexts, write_private,
+};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -75,22 +77,31 @@ impl Fleet {
         }))
         .await?;
         for cluster in std::iter::once(&hub).chain(&members) {
-            layout.ports.insert(cluster.name().to_owned(), cluster.address().port());
+            layout
+                .ports
+                .insert(cluster.name().to_owned(), cluster.address().port());
         }
         data.keep(&layout)?;
         write_kubeconfig(&data.kubeconfig(), &hub, &members)?;
 
         let client = hub.client();
-        gantry_hub::install(client.clone())
-            .await
-            .map_err(|e| anyhow::Error::from(e).context("cannot install Gantry's types in the hub"))?;
+        gantry_hub::install(client.clone()).await.map_err(|e| {
+            anyhow::Error::from(e).context("cannot install Gantry's types in the hub")
+        })?;
         register::members(&client, &layout, &members).await?;
         let stop = CancellationToken::new();
         let mut controllers = Parts::default();
         controllers.run(HUB, "fleet controllers", stop.clone(), move |stop| {
             gantry_hub::run(client.clone(), gantry_hub::Options::default(), stop)
         });
-        let fleet = Fleet { data, layout, hub, members, stop, controllers };
+        let fleet = Fleet {
+            data,
+            layout,
+            hub,
+            members,
+            stop,
+            controllers,
+        };
         for (member, cluster) in fleet.layout.members.iter().zip(&fleet.members) {
             nodes_ready(member, cluster.client()).await?;
             let cells: Vec<_> = member.cells.iter().map(|c| c.name.as_str()).collect();
@@ -112,7 +123,10 @@ impl Fleet {
 
     /// Clients of the members, by name.
     pub fn members(&self) -> impl Iterator<Item = (&Member, Client)> {
-        self.layout.members.iter().zip(self.members.iter().map(EmbeddedCluster::client))
+        self.layout
+            .members
+            .iter()
+            .zip(self.members.iter().map(EmbeddedCluster::client))
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -125,7 +139,13 @@ impl Fleet {
 
     /// Stops everything and waits until all data is closed.
     pub async fn shutdown(self) {
-        let Fleet { hub, members, stop, mut controllers, .. } = self;
+        let Fleet {
+            hub,
+            members,
+            stop,
+            mut controllers,
+            ..
+        } = self;
         stop.cancel();
         controllers.stopped().await;
         futures::future::join_all(members.into_iter().map(EmbeddedCluster::shutdown)).await;
@@ -156,18 +176,32 @@ async fn listen(
     offset: u16,
 ) -> Result<EmbeddedCluster> {
     let asked = options.port.filter(|port| *port != 0);
-    let remembered = layout.ports.get(name).copied().filter(|_| options.port.is_none());
+    let remembered = layout
+        .ports
+        .get(name)
+        .copied()
+        .filter(|_| options.port.is_none());
     let port = match asked {
         Some(first) => first.checked_add(offset).ok_or_else(|| {
-            Failure::usage(format!("--port {first} leaves no room for the members' ports above it"))
+            Failure::usage(format!(
+                "--port {first} leaves no room for the members' ports above it"
+            ))
         })?,
         None => remembered.unwrap_or(0),
     };
     let at = |port| SocketAddr::new(options.address, port);
     match builder.clone().address(at(port)).start().await {
         Err(e) if e.address_in_use() && asked.is_none() && port != 0 => {
-            tracing::info!(cluster = name, port, "the last run's port is taken; taking a free one");
-            builder.address(at(0)).start().await.map_err(|e| start_failed(e, at(0)))
+            tracing::info!(
+                cluster = name,
+                port,
+                "the last run's port is taken; taking a free one"
+            );
+            builder
+                .address(at(0))
+                .start()
+                .await
+                .map_err(|e| start_failed(e, at(0)))
         }
         other => other.map_err(|e| start_failed(e, at(port))),
     }
@@ -175,24 +209,34 @@ async fn listen(
 
 fn start_failed(error: StartError, address: SocketAddr) -> Failure {
     if error.address_in_use() {
-        return Failure::new(Exit::PortBusy, format!("the address {address} is taken by another program"))
-            .hint("choose another port with --port, or leave it out for free ones");
+        return Failure::new(
+            Exit::PortBusy,
+            format!("the address {address} is taken by another program"),
+        )
+        .hint("choose another port with --port, or leave it out for free ones");
     }
-    let exit = error.data_fault().map_or(Exit::Failure, |fault| match fault {
-        gantry_cluster::DataFault::InUse => Exit::DataInUse,
-        gantry_cluster::DataFault::Unwritable => Exit::DataUnwritable,
-        gantry_cluster::DataFault::Newer => Exit::DataNewer,
-        gantry_cluster::DataFault::Damaged => Exit::DataDamaged,
-    });
+    let exit = error
+        .data_fault()
+        .map_or(Exit::Failure, |fault| match fault {
+            gantry_cluster::DataFault::InUse => Exit::DataInUse,
+            gantry_cluster::DataFault::Unwritable => Exit::DataUnwritable,
+            gantry_cluster::DataFault::Newer => Exit::DataNewer,
+            gantry_cluster::DataFault::Damaged => Exit::DataDamaged,
+        });
     Failure::new(exit, format!("{:#}", anyhow::Error::from(error)))
 }
 
 fn write_kubeconfig(path: &Path, hub: &EmbeddedCluster, members: &[EmbeddedCluster]) -> Result<()> {
-    let contexts: Vec<_> =
-        std::iter::once(hub).chain(members).map(EmbeddedCluster::context).collect();
+    let contexts: Vec<_> = std::iter::once(hub)
+        .chain(members)
+        .map(EmbeddedCluster::context)
+        .collect();
     let text = serde_saphyr::to_string(&merge_contexts(&contexts)).map_err(anyhow::Error::from)?;
     write_private(path, text.as_bytes()).map_err(|e| {
-        Failure::new(Exit::DataUnwritable, format!("cannot write the kubeconfig {}: {e}", path.display()))
+        Failure::new(
+            Exit::DataUnwritable,
+            format!("cannot write the kubeconfig {}: {e}", path.display()),
+        )
     })
 }
 
@@ -205,7 +249,9 @@ async fn nodes_ready(member: &Member, client: Client) -> Result<()> {
         let list = nodes
             .list(&ListParams::default().labels("gantry.dev/simulated=true"))
             .await
-            .map_err(|e| anyhow::Error::from(e).context(format!("cannot list the nodes of {}", member.name)))?;
+            .map_err(|e| {
+                anyhow::Error::from(e).context(format!("cannot list the nodes of {}", member.name))
+            })?;
         let ready = list.items.iter().filter(|n| is_ready(n)).count();
         if ready >= wanted {
             return Ok(());
@@ -226,6 +272,12 @@ async fn nodes_ready(member: &Member, client: Client) -> Result<()> {
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.as_deref())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
 }

@@ -20,7 +20,8 @@ const NAMESPACE: &str = "gantry-system";
 pub async fn members(hub: &Client, layout: &Layout, members: &[EmbeddedCluster]) -> Result<()> {
     let apply = PatchParams::apply("gantry-up").force();
     let namespaces: Api<Namespace> = Api::all(hub.clone());
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     namespaces
         .patch(NAMESPACE, &apply, &Patch::Apply(namespace))
         .await
@@ -28,7 +29,8 @@ pub async fn members(hub: &Client, layout: &Layout, members: &[EmbeddedCluster])
     let secrets: Api<Secret> = Api::namespaced(hub.clone(), NAMESPACE);
     let clusters: Api<Cluster> = Api::all(hub.clone());
     for (member, cluster) in layout.members.iter().zip(members) {
-        let kubeconfig = serde_saphyr::to_string(&cluster.kubeconfig()).map_err(anyhow::Error::from)?;
+        let kubeconfig =
+            serde_saphyr::to_string(&cluster.kubeconfig()).map_err(anyhow::Error::from)?;
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": member.name, "namespace": NAMESPACE},
@@ -37,7 +39,12 @@ pub async fn members(hub: &Client, layout: &Layout, members: &[EmbeddedCluster])
         secrets
             .patch(&member.name, &apply, &Patch::Apply(secret))
             .await
-            .with_context(|| format!("cannot write the Secret {NAMESPACE}/{} in the hub", member.name))?;
+            .with_context(|| {
+                format!(
+                    "cannot write the Secret {NAMESPACE}/{} in the hub",
+                    member.name
+                )
+            })?;
         let object = Cluster::new(
             &member.name,
             ClusterSpec {
@@ -52,7 +59,10 @@ pub async fn members(hub: &Client, layout: &Layout, members: &[EmbeddedCluster])
                 cells: member
                     .cells
                     .iter()
-                    .map(|cell| Cell { name: cell.name.clone(), ..Cell::default() })
+                    .map(|cell| Cell {
+                        name: cell.name.clone(),
+                        ..Cell::default()
+                    })
                     .collect(),
                 stop_the_line: None,
             },

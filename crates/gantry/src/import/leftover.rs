@@ -17,23 +17,42 @@ impl Manifest {
     /// An object with kind and name; the error says what is missing.
     pub fn new(mut object: Value) -> Result<Manifest, String> {
         let text = |v: Option<Value>| v.and_then(|v| v.as_str().map(str::to_owned));
-        let map = object.as_object_mut().ok_or("a document is not an object")?;
+        let map = object
+            .as_object_mut()
+            .ok_or("a document is not an object")?;
         let kind = text(map.remove("kind")).ok_or("a document has no kind")?;
         map.remove("apiVersion");
-        let name = map.get_mut("metadata").and_then(Value::as_object_mut).and_then(|m| text(m.remove("name")));
+        let name = map
+            .get_mut("metadata")
+            .and_then(Value::as_object_mut)
+            .and_then(|m| text(m.remove("name")));
         let name = name.ok_or_else(|| format!("a {kind} has no metadata.name"))?;
         // What a server wrote is no wish of the author's.
         map.remove("status");
         if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
-            for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"] {
+            for field in [
+                "uid",
+                "resourceVersion",
+                "generation",
+                "creationTimestamp",
+                "managedFields",
+                "selfLink",
+            ] {
                 metadata.remove(field);
             }
-            if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            if let Some(annotations) = metadata
+                .get_mut("annotations")
+                .and_then(Value::as_object_mut)
+            {
                 annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
                 annotations.remove("deployment.kubernetes.io/revision");
             }
         }
-        Ok(Manifest { kind, name, rest: object })
+        Ok(Manifest {
+            kind,
+            name,
+            rest: object,
+        })
     }
 
     pub fn id(&self) -> String {
@@ -48,9 +67,12 @@ impl Manifest {
     /// Takes a field out; `None` where it is not there or null.
     pub fn take(&mut self, path: &str) -> Option<Value> {
         let (parent, key) = match path.rsplit_once('.') {
-            Some((parent, key)) => {
-                (parent.split('.').try_fold(&mut self.rest, |v, key| v.get_mut(key))?, key)
-            }
+            Some((parent, key)) => (
+                parent
+                    .split('.')
+                    .try_fold(&mut self.rest, |v, key| v.get_mut(key))?,
+                key,
+            ),
             None => (&mut self.rest, path),
         };
         parent.as_object_mut()?.remove(key).filter(|v| !v.is_null())
@@ -58,14 +80,22 @@ impl Manifest {
 
     /// Takes a field out as a type; an error that names object and field where it is of another.
     pub fn take_as<T: DeserializeOwned>(&mut self, path: &str) -> Result<Option<T>, String> {
-        let Some(value) = self.take(path) else { return Ok(None) };
-        serde_json::from_value(value).map(Some).map_err(|e| format!("{} {path}: {e}", self.id()))
+        let Some(value) = self.take(path) else {
+            return Ok(None);
+        };
+        serde_json::from_value(value)
+            .map(Some)
+            .map_err(|e| format!("{} {path}: {e}", self.id()))
     }
 
     /// Reports the field, which is taken out, as not carried over.
     pub fn leave(&mut self, path: &str, reason: &str, left: &mut Vec<Left>) {
         if self.take(path).is_some() {
-            left.push(Left { object: self.id(), field: Some(path.to_owned()), reason: reason.to_owned() });
+            left.push(Left {
+                object: self.id(),
+                field: Some(path.to_owned()),
+                reason: reason.to_owned(),
+            });
         }
     }
 
@@ -93,7 +123,11 @@ fn leaves(value: &Value, path: &str, out: &mut Vec<String>) {
 
 fn each(map: &Map<String, Value>, path: &str, out: &mut Vec<String>) {
     for (key, value) in map {
-        let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let below = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         leaves(value, &below, out);
     }
 }
@@ -116,12 +150,21 @@ mod tests {
         let mut left = vec![];
         manifest.finish(&mut left);
         assert_eq!(left.len(), 1);
-        assert_eq!(left[0].to_string(), "Service/a spec.externalIPs: Gantry has no place for it");
+        assert_eq!(
+            left[0].to_string(),
+            "Service/a spec.externalIPs: Gantry has no place for it"
+        );
     }
 
     #[test]
     fn objects_without_a_name_are_refused() {
-        assert_eq!(Manifest::new(json!({"kind": "Service"})).unwrap_err(), "a Service has no metadata.name");
-        assert_eq!(Manifest::new(json!([])).unwrap_err(), "a document is not an object");
+        assert_eq!(
+            Manifest::new(json!({"kind": "Service"})).unwrap_err(),
+            "a Service has no metadata.name"
+        );
+        assert_eq!(
+            Manifest::new(json!([])).unwrap_err(),
+            "a document is not an object"
+        );
     }
 }

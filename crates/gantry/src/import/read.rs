@@ -19,7 +19,10 @@ fn flatten(document: Value, out: &mut Vec<Manifest>) -> Result<(), String> {
     if document.is_null() {
         return Ok(());
     }
-    let is_list = document.get("kind").and_then(Value::as_str).is_some_and(|k| k.ends_with("List"));
+    let is_list = document
+        .get("kind")
+        .and_then(Value::as_str)
+        .is_some_and(|k| k.ends_with("List"));
     match document.get("items") {
         Some(Value::Array(items)) if is_list => {
             for item in items {

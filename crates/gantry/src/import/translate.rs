@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::app::{AppPort, ContainerShape, OverlayMetadata, PodOverlay, Protocol, ServiceAccountSpec};
+use gantry_api::app::{
+    AppPort, ContainerShape, OverlayMetadata, PodOverlay, Protocol, ServiceAccountSpec,
+};
 use gantry_api::group::{Availability, CellShare, GroupService, Placement, ServiceType};
 use gantry_api::strategy::{StrategyChoice, StrategySpec};
 use gantry_api::{App, AppSpec, CountOrPercent, Group, GroupSpec, RevisionSpec, Span};
@@ -38,7 +40,9 @@ pub fn translate(manifests: Vec<Manifest>, options: &Options) -> Result<Imported
         }
     }
     for mut deployment in deployments {
-        let labels: Labels = deployment.take_as("spec.template.metadata.labels")?.unwrap_or_default();
+        let labels: Labels = deployment
+            .take_as("spec.template.metadata.labels")?
+            .unwrap_or_default();
         let mut of_group = vec![];
         for slot in &mut services {
             if slot.as_ref().is_some_and(|s| selects(s, &labels)) {
@@ -51,19 +55,44 @@ pub fn translate(manifests: Vec<Manifest>, options: &Options) -> Result<Imported
             .map(str::to_owned)
             .map(|name| service_account(accounts.remove(&name), name, &mut out.left))
             .transpose()?;
-        let (app, group) = one(deployment, labels, of_group, account, options, &mut out.left)?;
+        let (app, group) = one(
+            deployment,
+            labels,
+            of_group,
+            account,
+            options,
+            &mut out.left,
+        )?;
         out.apps.push(app);
         out.groups.push(group);
     }
-    let nobody = |m: Manifest, reason: &str| Left { object: m.id(), field: None, reason: reason.to_owned() };
-    out.left.extend(services.into_iter().flatten().map(|s| nobody(s, "it selects no Deployment of the manifests")));
-    out.left.extend(accounts.into_values().map(|a| nobody(a, "no Deployment of the manifests uses it")));
+    let nobody = |m: Manifest, reason: &str| Left {
+        object: m.id(),
+        field: None,
+        reason: reason.to_owned(),
+    };
+    out.left.extend(
+        services
+            .into_iter()
+            .flatten()
+            .map(|s| nobody(s, "it selects no Deployment of the manifests")),
+    );
+    out.left.extend(
+        accounts
+            .into_values()
+            .map(|a| nobody(a, "no Deployment of the manifests uses it")),
+    );
     Ok(out)
 }
 
 fn selects(service: &Manifest, labels: &Labels) -> bool {
-    let Some(selector) = service.peek("spec.selector").and_then(Value::as_object) else { return false };
-    !selector.is_empty() && selector.iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
+    let Some(selector) = service.peek("spec.selector").and_then(Value::as_object) else {
+        return false;
+    };
+    !selector.is_empty()
+        && selector
+            .iter()
+            .all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
 }
 
 fn service_account(
@@ -73,14 +102,20 @@ fn service_account(
 ) -> Result<ServiceAccountSpec, String> {
     // An account that the manifests do not bring is somebody else's to make.
     let Some(mut manifest) = manifest else {
-        return Ok(ServiceAccountSpec { name: Some(name), create: false, ..ServiceAccountSpec::default() });
+        return Ok(ServiceAccountSpec {
+            name: Some(name),
+            create: false,
+            ..ServiceAccountSpec::default()
+        });
     };
     namespace(&mut manifest);
     let spec = ServiceAccountSpec {
         name: Some(name),
         create: true,
         labels: manifest.take_as("metadata.labels")?.unwrap_or_default(),
-        annotations: manifest.take_as("metadata.annotations")?.unwrap_or_default(),
+        annotations: manifest
+            .take_as("metadata.annotations")?
+            .unwrap_or_default(),
     };
     manifest.finish(left);
     Ok(spec)
@@ -100,10 +135,18 @@ fn service(mut manifest: Manifest, left: &mut Vec<Left>) -> Result<GroupService,
         manifest.take("spec.clusterIPs");
     }
     for field in ["spec.clusterIP", "spec.clusterIPs"] {
-        manifest.leave(field, "each member gives the Service an address of its own", left);
+        manifest.leave(
+            field,
+            "each member gives the Service an address of its own",
+            left,
+        );
     }
     // A default written out says nothing.
-    if manifest.peek("spec.sessionAffinity").and_then(Value::as_str) == Some("None") {
+    if manifest
+        .peek("spec.sessionAffinity")
+        .and_then(Value::as_str)
+        == Some("None")
+    {
         manifest.take("spec.sessionAffinity");
     }
     let kind: Option<ServiceType> = manifest.take_as("spec.type")?;
@@ -111,9 +154,13 @@ fn service(mut manifest: Manifest, left: &mut Vec<Left>) -> Result<GroupService,
         name: manifest.name.clone(),
         kind: kind.unwrap_or_default(),
         headless,
-        ports: manifest.take_as::<Vec<ServicePort>>("spec.ports")?.unwrap_or_default(),
+        ports: manifest
+            .take_as::<Vec<ServicePort>>("spec.ports")?
+            .unwrap_or_default(),
         labels: manifest.take_as("metadata.labels")?.unwrap_or_default(),
-        annotations: manifest.take_as("metadata.annotations")?.unwrap_or_default(),
+        annotations: manifest
+            .take_as("metadata.annotations")?
+            .unwrap_or_default(),
         session_affinity: manifest.take_as("spec.sessionAffinity")?,
     };
     manifest.finish(left);
@@ -133,7 +180,9 @@ fn one(
     namespace(&mut deployment);
     deployment.take("spec.selector");
     let app_labels: Labels = deployment.take_as("metadata.labels")?.unwrap_or_default();
-    let app_annotations: Labels = deployment.take_as("metadata.annotations")?.unwrap_or_default();
+    let app_annotations: Labels = deployment
+        .take_as("metadata.annotations")?
+        .unwrap_or_default();
     let replicas: Option<i32> = deployment.take_as("spec.replicas")?;
     let history: Option<i32> = deployment.take_as("spec.revisionHistoryLimit")?;
     let (strategy, availability) = strategy(&mut deployment, left)?;
@@ -148,16 +197,30 @@ fn one(
     if pod.get("restartPolicy").and_then(Value::as_str) == Some("Always") {
         pod.remove("restartPolicy");
     }
-    let grace: Option<i64> = part(&mut pod, "terminationGracePeriodSeconds", &id, "spec.template.spec")?;
+    let grace: Option<i64> = part(
+        &mut pod,
+        "terminationGracePeriodSeconds",
+        &id,
+        "spec.template.spec",
+    )?;
     let mut containers: Vec<Map<String, Value>> =
         part(&mut pod, "containers", &id, "spec.template.spec")?.unwrap_or_default();
     if containers.is_empty() {
-        return Err(format!("{id} spec.template.spec.containers: a Deployment needs at least one container"));
+        return Err(format!(
+            "{id} spec.template.spec.containers: a Deployment needs at least one container"
+        ));
     }
     let mut main = containers.remove(0);
-    let container_name = main.get("name").and_then(Value::as_str).unwrap_or(&name).to_owned();
+    let container_name = main
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or(&name)
+        .to_owned();
     let at = "spec.template.spec.containers[0]";
-    let mut container = ContainerShape { name: Some(container_name.clone()), ..ContainerShape::default() };
+    let mut container = ContainerShape {
+        name: Some(container_name.clone()),
+        ..ContainerShape::default()
+    };
     container.probes.ready = part(&mut main, "readinessProbe", &id, at)?;
     container.probes.live = part(&mut main, "livenessProbe", &id, at)?;
     container.probes.startup = part(&mut main, "startupProbe", &id, at)?;
@@ -166,8 +229,9 @@ fn one(
     container.lifecycle.post_start = part(&mut hooks, "postStart", &id, "lifecycle")?;
     container.lifecycle.pre_stop = part(&mut hooks, "preStop", &id, "lifecycle")?;
     let revision = RevisionSpec {
-        image: part(&mut main, "image", &id, at)?
-            .ok_or_else(|| format!("{id} {at}.image: missing; a revision is an image first of all"))?,
+        image: part(&mut main, "image", &id, at)?.ok_or_else(|| {
+            format!("{id} {at}.image: missing; a revision is an image first of all")
+        })?,
         resources: part(&mut main, "resources", &id, at)?,
         env: part(&mut main, "env", &id, at)?.unwrap_or_default(),
         command: part(&mut main, "command", &id, at)?.unwrap_or_default(),
@@ -178,12 +242,17 @@ fn one(
 
     // What is left of the container (security context, mounts …) lies beneath, with the side-cars.
     if main.keys().any(|k| k != "name") || !containers.is_empty() {
-        let all = std::iter::once(main).chain(containers).map(Value::Object).collect();
+        let all = std::iter::once(main)
+            .chain(containers)
+            .map(Value::Object)
+            .collect();
         pod.insert("containers".to_owned(), Value::Array(all));
     }
     let metadata = OverlayMetadata {
         labels,
-        annotations: deployment.take_as("spec.template.metadata.annotations")?.unwrap_or_default(),
+        annotations: deployment
+            .take_as("spec.template.metadata.annotations")?
+            .unwrap_or_default(),
     };
     deployment.finish(left);
 
@@ -193,8 +262,12 @@ fn one(
             ports,
             container,
             service_account,
-            template: (!pod.is_empty() || metadata != OverlayMetadata::default())
-                .then_some(PodOverlay { metadata, spec: pod }),
+            template: (!pod.is_empty() || metadata != OverlayMetadata::default()).then_some(
+                PodOverlay {
+                    metadata,
+                    spec: pod,
+                },
+            ),
             ..AppSpec::default()
         },
     );
@@ -208,7 +281,14 @@ fn one(
             environment: options.environment.clone(),
             replicas: options.replicas.or(replicas).unwrap_or(1),
             placement: Placement {
-                cells: options.cells.iter().map(|c| CellShare { name: c.clone(), weight: 1 }).collect(),
+                cells: options
+                    .cells
+                    .iter()
+                    .map(|c| CellShare {
+                        name: c.clone(),
+                        weight: 1,
+                    })
+                    .collect(),
                 ..Placement::default()
             },
             revision,
@@ -240,16 +320,20 @@ fn strategy(
     let mut availability = Availability::default();
     let at = "spec.strategy.rollingUpdate.maxUnavailable";
     match deployment.take_as::<IntOrString>(at)? {
-        Some(IntOrString::Int(n)) if n > 0 => availability.max_unavailable = CountOrPercent::Count(n as u32),
+        Some(IntOrString::Int(n)) if n > 0 => {
+            availability.max_unavailable = CountOrPercent::Count(n as u32)
+        }
         Some(IntOrString::String(text)) => {
-            availability.max_unavailable =
-                text.parse().map_err(|e| format!("{} {at}: {e}", deployment.id()))?;
+            availability.max_unavailable = text
+                .parse()
+                .map_err(|e| format!("{} {at}: {e}", deployment.id()))?;
         }
         // With 0 a Deployment surges instead; an instance with a name of its own cannot.
         Some(IntOrString::Int(_)) => left.push(Left {
             object: deployment.id(),
             field: Some(at.to_owned()),
-            reason: "instances are updated in place, so at least one is out of service at a time".to_owned(),
+            reason: "instances are updated in place, so at least one is out of service at a time"
+                .to_owned(),
         }),
         None => {}
     }
@@ -258,12 +342,18 @@ fn strategy(
         "instances keep their names and are updated in place: there is no surge",
         left,
     );
-    if deployment.peek("spec.strategy.type").and_then(Value::as_str) == Some("RollingUpdate") {
+    if deployment
+        .peek("spec.strategy.type")
+        .and_then(Value::as_str)
+        == Some("RollingUpdate")
+    {
         deployment.take("spec.strategy.type");
     }
     deployment.leave("spec.strategy.type", "Gantry releases in batches", left);
-    let choice = (inline != StrategySpec::default())
-        .then_some(StrategyChoice { name: None, inline: Some(inline) });
+    let choice = (inline != StrategySpec::default()).then_some(StrategyChoice {
+        name: None,
+        inline: Some(inline),
+    });
     Ok((choice, availability))
 }
 
@@ -272,14 +362,22 @@ fn ports(container: &mut Map<String, Value>, id: &str, at: &str) -> Result<Vec<A
     let declared: Vec<k8s_openapi::api::core::v1::ContainerPort> =
         part(container, "ports", id, at)?.unwrap_or_default();
     // A port of the host is the pod template's business: it stays beneath.
-    if declared.iter().any(|p| p.host_port.is_some() || p.host_ip.is_some()) {
-        container.insert("ports".to_owned(), serde_json::to_value(&declared).map_err(|e| e.to_string())?);
+    if declared
+        .iter()
+        .any(|p| p.host_port.is_some() || p.host_ip.is_some())
+    {
+        container.insert(
+            "ports".to_owned(),
+            serde_json::to_value(&declared).map_err(|e| e.to_string())?,
+        );
         return Ok(vec![]);
     }
     Ok(declared
         .into_iter()
         .map(|port| AppPort {
-            name: port.name.unwrap_or_else(|| format!("port-{}", port.container_port)),
+            name: port
+                .name
+                .unwrap_or_else(|| format!("port-{}", port.container_port)),
             port: port.container_port,
             container_port: None,
             protocol: match port.protocol.as_deref() {
@@ -300,9 +398,9 @@ fn part<T: DeserializeOwned>(
 ) -> Result<Option<T>, String> {
     match map.remove(field) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            serde_json::from_value(value).map(Some).map_err(|e| format!("{id} {at}.{field}: {e}"))
-        }
+        Some(value) => serde_json::from_value(value)
+            .map(Some)
+            .map_err(|e| format!("{id} {at}.{field}: {e}")),
     }
 }
 
@@ -380,9 +478,18 @@ data: {a: b}
     #[test]
     fn faults_name_object_and_field() {
         let cases = [
-            (CART.replace("image: shop/cart:1", ""), "Deployment/cart spec.template.spec.containers[0].image: missing"),
-            (CART.replace("replicas: 6", "replicas: many"), "Deployment/cart spec.replicas: invalid type"),
-            (CART.replace("maxUnavailable: 2", "maxUnavailable: 2x"), "maxUnavailable: \"2x\" is neither"),
+            (
+                CART.replace("image: shop/cart:1", ""),
+                "Deployment/cart spec.template.spec.containers[0].image: missing",
+            ),
+            (
+                CART.replace("replicas: 6", "replicas: many"),
+                "Deployment/cart spec.replicas: invalid type",
+            ),
+            (
+                CART.replace("maxUnavailable: 2", "maxUnavailable: 2x"),
+                "maxUnavailable: \"2x\" is neither",
+            ),
         ];
         for (text, expected) in cases {
             let error = translate(read(&text).unwrap(), &options()).unwrap_err();
@@ -405,7 +512,12 @@ data: {a: b}
         for file in files {
             let text = std::fs::read_to_string(&file).unwrap();
             let imported = translate(read(&text).unwrap(), &options()).unwrap();
-            assert_eq!((imported.apps.len(), imported.groups.len()), (12, 12), "{}", file.display());
+            assert_eq!(
+                (imported.apps.len(), imported.groups.len()),
+                (12, 12),
+                "{}",
+                file.display()
+            );
             assert!(imported.left.is_empty(), "{:#?}", imported.left);
         }
     }

@@ -12,7 +12,11 @@ pub struct Live {
 
 impl Live {
     pub fn new() -> Self {
-        Live { terminal: std::io::stdout().is_terminal(), drawn: 0, last: vec![] }
+        Live {
+            terminal: std::io::stdout().is_terminal(),
+            drawn: 0,
+            last: vec![],
+        }
     }
 
     pub fn is_terminal(&self) -> bool {
@@ -22,7 +26,9 @@ impl Live {
     /// Columns and rows to draw in.
     pub fn size(&self) -> (usize, usize) {
         match crossterm::terminal::size() {
-            Ok((columns, rows)) if self.terminal && columns > 0 => (columns as usize, rows as usize),
+            Ok((columns, rows)) if self.terminal && columns > 0 => {
+                (columns as usize, rows as usize)
+            }
             _ => (120, 50),
         }
     }
@@ -51,11 +57,5 @@ impl Live {
         // A reader that has gone does not end the work that is shown to it.
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
-
-    /// Leaves the last picture standing; what follows is drawn below it.
-    pub fn keep(&mut self) {
-        self.drawn = 0;
-        self.last.clear();
     }
 }

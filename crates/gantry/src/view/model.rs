@@ -26,18 +26,39 @@ pub fn release_view(release: &Release, group: Option<&Group>, now: Timestamp) ->
         release: release.metadata.name.clone().unwrap_or_default(),
         from: from.revision,
         to: target.revision,
-        change: change(&from.image, &target.image, plan.method, status.plan.is_some()),
+        change: change(
+            &from.image,
+            &target.image,
+            plan.method,
+            status.plan.is_some(),
+        ),
         phase: status.phase.as_str().to_owned(),
         tone: Some(tone(status.phase)),
         batches: (
-            batches.clone().filter(|b| matches!(b.state, BatchState::Done | BatchState::Skipped)).count() as u32,
+            batches
+                .clone()
+                .filter(|b| matches!(b.state, BatchState::Done | BatchState::Skipped))
+                .count() as u32,
             plan.batches.iter().filter(|b| b.index > 0).count() as u32,
         ),
-        updated: (status.batches.iter().map(|b| b.updated.max(0)).sum::<i32>() as u32, plan.replicas.max(0) as u32),
-        out: (status.instances.out.max(0) as u32, plan.max_out.max(0) as u32),
+        updated: (
+            status.batches.iter().map(|b| b.updated.max(0)).sum::<i32>() as u32,
+            plan.replicas.max(0) as u32,
+        ),
+        out: (
+            status.instances.out.max(0) as u32,
+            plan.max_out.max(0) as u32,
+        ),
         message: status.message.clone(),
-        seconds: status.started.as_ref().map_or(0, |t| end.duration_since(t.0).as_secs()),
-        clusters: clusters(&instances(&spec.group, &status, now, back), &plan_cells(&plan), group),
+        seconds: status
+            .started
+            .as_ref()
+            .map_or(0, |t| end.duration_since(t.0).as_secs()),
+        clusters: clusters(
+            &instances(&spec.group, &status, now, back),
+            &plan_cells(&plan),
+            group,
+        ),
     }
 }
 
@@ -47,7 +68,11 @@ fn change(from: &str, to: &str, method: Method, planned: bool) -> String {
         (true, Method::InPlace) => "  (updated in place)",
         (true, Method::Recreate) => "  (recreated)",
     };
-    if from == to { format!("{to}{how}") } else { format!("{} → {}{how}", brief(from), brief(to)) }
+    if from == to {
+        format!("{to}{how}")
+    } else {
+        format!("{} → {}{how}", brief(from), brief(to))
+    }
 }
 
 /// An image without its registry and path: `cart:1.5.0`.
@@ -86,14 +111,29 @@ fn instances(
     let Some(plan) = &status.plan else { return out };
     let from = status.from.as_ref().map_or(0, |r| r.revision);
     let to = status.target.as_ref().map_or(0, |r| r.revision);
-    let working: BTreeMap<&str, _> = status.working.iter().map(|w| (w.name.as_str(), w)).collect();
+    let working: BTreeMap<&str, _> = status
+        .working
+        .iter()
+        .map(|w| (w.name.as_str(), w))
+        .collect();
     let ended_back = status.phase == Phase::RolledBack;
     for batch in &plan.batches {
-        let state = status.batches.iter().find(|b| b.index == batch.index).map_or(BatchState::Waiting, |b| b.state);
+        let state = status
+            .batches
+            .iter()
+            .find(|b| b.index == batch.index)
+            .map_or(BatchState::Waiting, |b| b.state);
         // Of a running batch, instances that are neither at work nor waiting are done; the count says how many.
-        let updated = status.batches.iter().find(|b| b.index == batch.index).map_or(0, |b| b.updated);
+        let updated = status
+            .batches
+            .iter()
+            .find(|b| b.index == batch.index)
+            .map_or(0, |b| b.updated);
         let mut still_updated = updated
-            - working.values().filter(|w| w.batch == batch.index && w.revision == Some(to)).count() as i32;
+            - working
+                .values()
+                .filter(|w| w.batch == batch.index && w.revision == Some(to))
+                .count() as i32;
         for slice in &batch.slices {
             for ordinal in (slice.lowest..=slice.highest).rev() {
                 let name = Group::instance_name(group, &slice.cell, ordinal);
@@ -116,7 +156,11 @@ fn instances(
                         InstanceView {
                             batch: Some(batch.index as u32),
                             revision: if done { to } else { from },
-                            step: if done && !back { Step::Done } else { Step::Waiting },
+                            step: if done && !back {
+                                Step::Done
+                            } else {
+                                Step::Waiting
+                            },
                             in_service: true,
                             seconds: None,
                             note: String::new(),
@@ -124,7 +168,9 @@ fn instances(
                         }
                     }
                 };
-                out.entry(slice.cell.clone()).or_default().insert(ordinal, view);
+                out.entry(slice.cell.clone())
+                    .or_default()
+                    .insert(ordinal, view);
             }
         }
     }
@@ -146,15 +192,28 @@ fn clusters(
     order: &[String],
     group: Option<&Group>,
 ) -> Vec<ClusterView> {
-    let statuses = group.and_then(|g| g.status.as_ref()).map_or(&[][..], |s| &s.cells);
+    let statuses = group
+        .and_then(|g| g.status.as_ref())
+        .map_or(&[][..], |s| &s.cells);
     let mut out: Vec<ClusterView> = vec![];
     for cell in order {
-        let Some(instances) = cells.get(cell) else { continue };
-        let cluster = statuses.iter().find(|c| c.name == *cell).map_or("", |c| c.cluster.as_str());
-        let view = CellView { name: cell.clone(), instances: instances.values().cloned().collect() };
+        let Some(instances) = cells.get(cell) else {
+            continue;
+        };
+        let cluster = statuses
+            .iter()
+            .find(|c| c.name == *cell)
+            .map_or("", |c| c.cluster.as_str());
+        let view = CellView {
+            name: cell.clone(),
+            instances: instances.values().cloned().collect(),
+        };
         match out.iter_mut().find(|c| c.name == cluster) {
             Some(known) => known.cells.push(view),
-            None => out.push(ClusterView { name: cluster.to_owned(), cells: vec![view] }),
+            None => out.push(ClusterView {
+                name: cluster.to_owned(),
+                cells: vec![view],
+            }),
         }
     }
     for cluster in &mut out {
@@ -181,9 +240,7 @@ mod tests {
     }
 
     fn group() -> Group {
-        let cell = |name: &str, cluster: &str| {
-            json!({"name": name, "cluster": cluster, "desired": 2, "replicas": 2, "ready": 2, "inService": 2, "updated": 0})
-        };
+        let cell = |name: &str, cluster: &str| json!({"name": name, "cluster": cluster, "desired": 2, "replicas": 2, "ready": 2, "inService": 2, "updated": 0});
         serde_json::from_value(json!({
             "apiVersion": "gantry.dev/v1alpha1", "kind": "Group",
             "metadata": {"name": "cart-prod", "namespace": "shop"},
@@ -211,7 +268,10 @@ mod tests {
         }));
         let now = "2026-11-21T08:00:41Z".parse().unwrap();
         let view = release_view(&release, Some(&group()), now);
-        assert_eq!((view.batches, view.updated, view.out), ((0, 1), (2, 4), (1, 1)));
+        assert_eq!(
+            (view.batches, view.updated, view.out),
+            ((0, 1), (2, 4), (1, 1))
+        );
         insta::assert_snapshot!(render(&view, 40, 120, false).join("\n"));
     }
 

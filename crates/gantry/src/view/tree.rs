@@ -96,25 +96,47 @@ impl Step {
 /// Lines that fit into `height`; instances at rest are counted instead of listed when room is short.
 pub fn render(view: &ReleaseView, height: usize, width: usize, color: bool) -> Vec<String> {
     let full = lines(view, false, color);
-    let lines = if full.len() <= height { full } else { lines(view, true, color) };
-    lines.into_iter().take(height).map(|line| clip(&line, width)).collect()
+    let lines = if full.len() <= height {
+        full
+    } else {
+        lines(view, true, color)
+    };
+    lines
+        .into_iter()
+        .take(height)
+        .map(|line| clip(&line, width))
+        .collect()
 }
 
 fn lines(view: &ReleaseView, brief: bool, color: bool) -> Vec<String> {
     let mut out = heading(view, color);
-    let names = view.clusters.iter().flat_map(|c| &c.cells).flat_map(|c| &c.instances);
+    let names = view
+        .clusters
+        .iter()
+        .flat_map(|c| &c.cells)
+        .flat_map(|c| &c.instances);
     let wide = names.map(|i| i.name.chars().count()).max().unwrap_or(0);
     let clusters = view.clusters.len();
     for (c, cluster) in view.clusters.iter().enumerate() {
         let (fork, rail) = branch(c + 1 == clusters);
-        out.push(format!("{fork}{}", paint(&cluster.name, Tone::Strong, color)));
+        out.push(format!(
+            "{fork}{}",
+            paint(&cluster.name, Tone::Strong, color)
+        ));
         for (k, cell) in cluster.cells.iter().enumerate() {
             let (twig, stem) = branch(k + 1 == cluster.cells.len());
             out.push(format!("{rail}{twig}{}", cell_line(cell, view.to, color)));
-            let shown: Vec<_> = cell.instances.iter().filter(|i| !brief || i.step.moves()).collect();
+            let shown: Vec<_> = cell
+                .instances
+                .iter()
+                .filter(|i| !brief || i.step.moves())
+                .collect();
             for (n, instance) in shown.iter().enumerate() {
                 let (leaf, _) = branch(n + 1 == shown.len());
-                out.push(format!("{rail}{stem}{leaf}{}", instance_line(instance, view, wide, color)));
+                out.push(format!(
+                    "{rail}{stem}{leaf}{}",
+                    instance_line(instance, view, wide, color)
+                ));
             }
         }
     }
@@ -122,7 +144,11 @@ fn lines(view: &ReleaseView, brief: bool, color: bool) -> Vec<String> {
 }
 
 fn branch(last: bool) -> (&'static str, &'static str) {
-    if last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
+    if last {
+        ("└─ ", "   ")
+    } else {
+        ("├─ ", "│  ")
+    }
 }
 
 /// Two lines: what is released, and how far it is.
@@ -150,22 +176,46 @@ pub fn heading(view: &ReleaseView, color: bool) -> Vec<String> {
         ),
     ];
     if !view.message.is_empty() {
-        lines.push(paint(&view.message, if tone == Tone::Bad { Tone::Bad } else { Tone::Dim }, color));
+        lines.push(paint(
+            &view.message,
+            if tone == Tone::Bad {
+                Tone::Bad
+            } else {
+                Tone::Dim
+            },
+            color,
+        ));
     }
     lines
 }
 
 fn bar(done: u32, all: u32, width: u32, color: bool) -> String {
-    let filled = if all == 0 { 0 } else { (done.min(all) * width / all) as usize };
+    let filled = if all == 0 {
+        0
+    } else {
+        (done.min(all) * width / all) as usize
+    };
     let rest = width as usize - filled;
-    format!("{}{}", paint("━".repeat(filled), Tone::Good, color), paint("─".repeat(rest), Tone::Dim, color))
+    format!(
+        "{}{}",
+        paint("━".repeat(filled), Tone::Good, color),
+        paint("─".repeat(rest), Tone::Dim, color)
+    )
 }
 
 fn cell_line(cell: &CellView, to: i64, color: bool) -> String {
     let all = cell.instances.len();
     let updated = cell.instances.iter().filter(|i| i.revision == to).count();
     let serving = cell.instances.iter().filter(|i| i.in_service).count();
-    format!("{}  {}", cell.name, paint(format!("{updated}/{all} on {to}, {serving} in service"), Tone::Dim, color))
+    format!(
+        "{}  {}",
+        cell.name,
+        paint(
+            format!("{updated}/{all} on revision {to}, {serving} in service"),
+            Tone::Dim,
+            color
+        )
+    )
 }
 
 fn instance_line(i: &InstanceView, view: &ReleaseView, wide: usize, color: bool) -> String {
@@ -243,7 +293,11 @@ mod tests {
             step,
             in_service: matches!(step, Step::Done | Step::Waiting),
             seconds: step.moves().then_some(7),
-            note: if step == Step::Failed { "ImagePullBackOff".into() } else { String::new() },
+            note: if step == Step::Failed {
+                "ImagePullBackOff".into()
+            } else {
+                String::new()
+            },
         }
     }
 
@@ -272,7 +326,10 @@ mod tests {
                                 instance("cart-prod-sh-a-1", 0, Step::Held),
                             ],
                         },
-                        CellView { name: "sh-b".into(), instances: vec![instance("cart-prod-sh-b-0", 1, Step::Done)] },
+                        CellView {
+                            name: "sh-b".into(),
+                            instances: vec![instance("cart-prod-sh-b-0", 1, Step::Done)],
+                        },
                     ],
                 },
                 ClusterView {
@@ -299,7 +356,10 @@ mod tests {
         let lines = render(&view(), 12, 120, false);
         assert!(lines.len() <= 12);
         let text = lines.join("\n");
-        assert!(text.contains("cart-prod-bj-a-0") && !text.contains("cart-prod-sh-b-0"), "{text}");
+        assert!(
+            text.contains("cart-prod-bj-a-0") && !text.contains("cart-prod-sh-b-0"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -307,7 +367,10 @@ mod tests {
         assert_eq!(clip("abcdef", 3), "abc");
         assert_eq!(clip("\x1b[31mabcdef\x1b[0m", 3), "\x1b[31mabc\x1b[0m");
         for line in render(&view(), 50, 40, true) {
-            let plain: String = line.split('\x1b').map(|p| p.split_once('m').map_or(p, |(_, t)| t)).collect();
+            let plain: String = line
+                .split('\x1b')
+                .map(|p| p.split_once('m').map_or(p, |(_, t)| t))
+                .collect();
             assert!(plain.chars().count() <= 80, "{plain}");
         }
     }

@@ -13,7 +13,10 @@ const MARK: &str = "made-by-gantry-demo";
 pub fn renew(path: &Path) -> Result<()> {
     let data = DataDir::take(path)?;
     let unwritable = |e: std::io::Error| {
-        Failure::new(Exit::DataUnwritable, format!("cannot empty the demo's folder {}: {e}", path.display()))
+        Failure::new(
+            Exit::DataUnwritable,
+            format!("cannot empty the demo's folder {}: {e}", path.display()),
+        )
     };
     let mut entries = vec![];
     for entry in fs::read_dir(data.path()).map_err(unwritable)? {
@@ -25,7 +28,10 @@ pub fn renew(path: &Path) -> Result<()> {
     if !entries.is_empty() && !path.join(MARK).exists() {
         return Err(Failure::new(
             Exit::Failure,
-            format!("{} is not empty and no demo made it: it is left as it is", path.display()),
+            format!(
+                "{} is not empty and no demo made it: it is left as it is",
+                path.display()
+            ),
         )
         .hint("name an empty folder with --data-dir, or start that fleet with `gantry up`"));
     }

@@ -72,14 +72,21 @@ pub async fn run(args: Demo) -> Result<()> {
     let folder = fleet.data_dir().display().to_string();
     story::title("What to try next")?;
     if args.stay {
-        println(format!("{}\nThe fleet stays until Ctrl-C.", next_steps(&fleet, color())))?;
+        println(format!(
+            "{}\nThe fleet stays until Ctrl-C.",
+            next_steps(&fleet, color())
+        ))?;
         end.await?;
         fleet.shutdown().await;
         return Ok(());
     }
     println(format!(
         "  gantry up --data-dir {folder}    {}\n{}",
-        paint("# this fleet again, as the demo left it, until Ctrl-C", Tone::Dim, color()),
+        paint(
+            "# this fleet again, as the demo left it, until Ctrl-C",
+            Tone::Dim,
+            color()
+        ),
         next_steps(&fleet, color())
     ))?;
     fleet.shutdown().await;
@@ -87,7 +94,10 @@ pub async fn run(args: Demo) -> Result<()> {
 }
 
 fn interrupted() -> Failure {
-    Failure::new(Exit::Interrupted, "interrupted; the demo's folder is made anew by the next run")
+    Failure::new(
+        Exit::Interrupted,
+        "interrupted; the demo's folder is made anew by the next run",
+    )
 }
 
 fn shop(named: Option<&Path>) -> Result<Shop> {
@@ -100,8 +110,16 @@ fn shop(named: Option<&Path>) -> Result<Shop> {
             text: BOOKSHOP.into(),
         });
     };
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| Failure::new(Exit::Failure, format!("cannot read {}: {e}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        Failure::new(
+            Exit::Failure,
+            format!("cannot read {}: {e}", file.display()),
+        )
+    })?;
     let name = if file == boutique { "boutique" } else { "shop" };
-    Ok(Shop { name: name.into(), place: file.display().to_string(), text })
+    Ok(Shop {
+        name: name.into(),
+        place: file.display().to_string(),
+        text,
+    })
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use gantry_api::release::{BatchState, ReleaseSpec};
-use gantry_api::strategy::{Accept, Bastion, Batches, Deadlines, OnFailure, StrategyChoice, StrategySpec};
+use gantry_api::strategy::{
+    Accept, Bastion, Batches, Deadlines, OnFailure, StrategyChoice, StrategySpec,
+};
 use gantry_api::{CountOrPercent, Group, Phase, Release, RevisionChange, Span, labels};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -28,7 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const BROKEN: &str = "broken";
 
 pub fn title(text: &str) -> Result<()> {
-    println(format!("\n{}", paint(format!("● {text}"), Tone::Strong, color())))
+    println(format!(
+        "\n{}",
+        paint(format!("● {text}"), Tone::Strong, color())
+    ))
 }
 
 fn line(text: &str) -> Result<()> {
@@ -60,22 +65,35 @@ fn pick<'a>(groups: &'a [Group], words: &[&str], index: usize) -> &'a Group {
 /// Tells the simulated nodes that images tagged `…broken` never become ready: a wish written where
 /// anyone can read and change it.
 async fn behaviours(fleet: &Fleet) -> Result<()> {
-    let rules = format!("- image: \"*{BROKEN}*\"\n  ready: never\n  reason: \"connection refused\"\n");
+    let rules =
+        format!("- image: \"*{BROKEN}*\"\n  ready: never\n  reason: \"connection refused\"\n");
     for (member, client) in fleet.members() {
         let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
         let map = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hollow-behaviours"},
             "data": {"rules.yaml": rules},
         });
-        maps.patch("hollow-behaviours", &PatchParams::apply("gantry-demo").force(), &Patch::Apply(map))
-            .await
-            .with_context(|| format!("cannot tell the simulated nodes of {} how to behave", member.name))?;
+        maps.patch(
+            "hollow-behaviours",
+            &PatchParams::apply("gantry-demo").force(),
+            &Patch::Apply(map),
+        )
+        .await
+        .with_context(|| {
+            format!(
+                "cannot tell the simulated nodes of {} how to behave",
+                member.name
+            )
+        })?;
     }
     Ok(())
 }
 
 async fn bring_in(fleet: &Fleet, shop: &Shop, replicas: i32) -> Result<Vec<Group>> {
-    title(&format!("A shop is brought in: gantry import -f {}", shop.place))?;
+    title(&format!(
+        "A shop is brought in: gantry import -f {}",
+        shop.place
+    ))?;
     let client = fleet.client();
     let options = Options {
         tenant: shop.name.clone(),
@@ -98,7 +116,11 @@ async fn bring_in(fleet: &Fleet, shop: &Shop, replicas: i32) -> Result<Vec<Group
         options.cells.join(" ")
     ))?;
     for left in &imported.left {
-        line(&paint(format!("not carried over: {left}"), Tone::Warn, color()))?;
+        line(&paint(
+            format!("not carried over: {left}"),
+            Tone::Warn,
+            color(),
+        ))?;
     }
     Ok(imported.groups)
 }
@@ -109,24 +131,46 @@ async fn in_service(fleet: &Fleet, shop: &Shop) -> Result<()> {
     let mut live = Live::new();
     let started = Instant::now();
     loop {
-        let list = groups.list(&ListParams::default()).await.context("cannot list the groups")?;
+        let list = groups
+            .list(&ListParams::default())
+            .await
+            .context("cannot list the groups")?;
         let wanted: i32 = list.items.iter().map(|g| g.spec.replicas).sum();
-        let serving: i32 = list.items.iter().filter_map(|g| g.status.as_ref()).map(|s| s.in_service).sum();
+        let serving: i32 = list
+            .items
+            .iter()
+            .filter_map(|g| g.status.as_ref())
+            .map(|s| s.in_service)
+            .sum();
         let done = serving >= wanted;
-        let mark = if done { paint("✓", Tone::Good, color()) } else { paint("…", Tone::Busy, color()) };
+        let mark = if done {
+            paint("✓", Tone::Good, color())
+        } else {
+            paint("…", Tone::Busy, color())
+        };
         let took = format!("{:.0}s", started.elapsed().as_secs_f64());
         if live.is_terminal() || done {
-            live.draw(&[format!("  {mark} {serving}/{wanted} instances in service  {took}")]);
+            live.draw(&[format!(
+                "  {mark} {serving}/{wanted} instances in service  {took}"
+            )]);
         }
         if done {
             return Ok(());
         }
         if started.elapsed() > PATIENCE {
-            let late = list.items.iter().find(|g| g.status.as_ref().is_none_or(|s| s.in_service < g.spec.replicas));
-            let why = late.and_then(|g| Some(format!("{}: {}", g.name_any(), g.status.as_ref()?.message)));
+            let late = list.items.iter().find(|g| {
+                g.status
+                    .as_ref()
+                    .is_none_or(|s| s.in_service < g.spec.replicas)
+            });
+            let why = late
+                .and_then(|g| Some(format!("{}: {}", g.name_any(), g.status.as_ref()?.message)));
             return Err(Failure::new(
                 Exit::Failure,
-                format!("only {serving} of {wanted} instances came into service; {}", why.unwrap_or_default()),
+                format!(
+                    "only {serving} of {wanted} instances came into service; {}",
+                    why.unwrap_or_default()
+                ),
             ));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -135,54 +179,93 @@ async fn in_service(fleet: &Fleet, shop: &Shop) -> Result<()> {
 
 fn strategy(accept: Accept, on_failure: OnFailure, deadline: Span) -> Option<StrategyChoice> {
     let inline = StrategySpec {
-        bastion: Bastion { instances: 1, accept },
+        bastion: Bastion {
+            instances: 1,
+            accept,
+        },
         batches: Batches {
             count: None,
-            sizes: vec![CountOrPercent::Count(2), CountOrPercent::Percent(50), CountOrPercent::Percent(100)],
+            sizes: vec![
+                CountOrPercent::Count(2),
+                CountOrPercent::Percent(50),
+                CountOrPercent::Percent(100),
+            ],
         },
         max_unavailable: Some(CountOrPercent::Count(3)),
-        deadlines: Deadlines { instance: deadline, ..Deadlines::default() },
+        deadlines: Deadlines {
+            instance: deadline,
+            ..Deadlines::default()
+        },
         on_failure,
         ..StrategySpec::default()
     };
-    Some(StrategyChoice { name: None, inline: Some(inline) })
+    Some(StrategyChoice {
+        name: None,
+        inline: Some(inline),
+    })
 }
 
-async fn begin(fleet: &Fleet, shop: &Shop, group: &Group, image: &str, how: Option<StrategyChoice>) -> Result<Release> {
+async fn begin(
+    fleet: &Fleet,
+    shop: &Shop,
+    group: &Group,
+    image: &str,
+    how: Option<StrategyChoice>,
+) -> Result<Release> {
     let spec = ReleaseSpec {
         group: group.name_any(),
-        revision: RevisionChange { image: Some(image.to_owned()), ..RevisionChange::default() },
+        revision: RevisionChange {
+            image: Some(image.to_owned()),
+            ..RevisionChange::default()
+        },
         strategy: how,
         requested_by: "demo".into(),
         note: "gantry demo".into(),
         ..ReleaseSpec::default()
     };
     let groups: Api<Group> = Api::namespaced(fleet.client(), &shop.name);
-    let group = groups.get(&group.name_any()).await.context("cannot get the group")?;
+    let group = groups
+        .get(&group.name_any())
+        .await
+        .context("cannot get the group")?;
     start::create(&fleet.client(), &shop.name, None, &group, spec).await
 }
 
 /// A good revision: bastion, acceptance, batches over all cells.
 async fn good_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
     let image = next_tag(&group.spec.revision.image);
-    title(&format!("A good revision: gantry release start {} --image {image} --watch", group.name_any()))?;
+    title(&format!(
+        "A good revision: gantry release start {} --image {image} --watch",
+        group.name_any()
+    ))?;
     let how = strategy(Accept::Manual, OnFailure::Pause, Span::minutes(2));
     let release = begin(fleet, shop, group, &image, how).await?;
     let client = fleet.client();
-    let release = watch::draw_until(client.clone(), release, Some(PATIENCE), |r| bastion_ready(r) || ended(r)).await?;
+    let release = watch::draw_until(client.clone(), release, Some(PATIENCE), |r| {
+        bastion_ready(r) || ended(r)
+    })
+    .await?;
     if !bastion_ready(&release) {
         return Err(unexpected(&release, "its bastion to become ready"));
     }
     line("")?;
     line(&out_of_traffic(fleet, shop, &release).await?)?;
-    line(&dim(&format!("a person accepts it: gantry release continue {} -n {}", release.name_any(), shop.name)))?;
+    line(&dim(&format!(
+        "a person accepts it: gantry release continue {} -n {}",
+        release.name_any(),
+        shop.name
+    )))?;
     let release = buttons::press(&client, release, buttons::Button::Continue).await?;
     let release = watch::draw_until(client, release, Some(PATIENCE), ended).await?;
     if phase(&release) != Phase::Succeeded {
         return Err(unexpected(&release, "it to succeed"));
     }
-    let (all, _) = instances::list(&fleet.client(), Some(&shop.name), Some(&group.name_any())).await?;
-    let on_new = all.iter().filter(|i| i.image == image && i.in_service).count();
+    let (all, _) =
+        instances::list(&fleet.client(), Some(&shop.name), Some(&group.name_any())).await?;
+    let on_new = all
+        .iter()
+        .filter(|i| i.image == image && i.in_service)
+        .count();
     line(&format!(
         "{} {on_new} of {} instances run {image} and are in service; none changed its name or address",
         paint("✓", Tone::Good, color()),
@@ -194,15 +277,22 @@ async fn good_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
 async fn bad_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
     let (stem, _) = split_tag(&group.spec.revision.image);
     let image = format!("{stem}:{BROKEN}");
-    title(&format!("A broken revision: gantry release start {} --image {image} --watch", group.name_any()))?;
+    title(&format!(
+        "A broken revision: gantry release start {} --image {image} --watch",
+        group.name_any()
+    ))?;
     let how = strategy(Accept::Auto, OnFailure::Rollback, Span::seconds(20));
     let release = begin(fleet, shop, group, &image, how).await?;
     let release = watch::draw_until(fleet.client(), release, Some(PATIENCE), ended).await?;
     if phase(&release) != Phase::RolledBack {
         return Err(unexpected(&release, "it to be rolled back"));
     }
-    let (all, _) = instances::list(&fleet.client(), Some(&shop.name), Some(&group.name_any())).await?;
-    let old = all.iter().filter(|i| i.image == group.spec.revision.image).count();
+    let (all, _) =
+        instances::list(&fleet.client(), Some(&shop.name), Some(&group.name_any())).await?;
+    let old = all
+        .iter()
+        .filter(|i| i.image == group.spec.revision.image)
+        .count();
     line(&format!(
         "{} stopped at the bastion and taken back: {old} of {} instances run {} again",
         paint("✓", Tone::Good, color()),
@@ -220,7 +310,10 @@ fn ended(release: &Release) -> bool {
 }
 
 fn bastion_ready(release: &Release) -> bool {
-    let bastion = release.status.as_ref().and_then(|s| s.batches.iter().find(|b| b.index == 0));
+    let bastion = release
+        .status
+        .as_ref()
+        .and_then(|s| s.batches.iter().find(|b| b.index == 0));
     bastion.is_some_and(|b| b.state == BatchState::Ready)
 }
 
@@ -228,25 +321,42 @@ fn unexpected(release: &Release, wanted: &str) -> Failure {
     let message = release.status.as_ref().map_or("", |s| s.message.as_str());
     Failure::new(
         Exit::ReleaseNotSucceeded,
-        format!("release {} is {}; the demo expected {wanted}: {message}", release.name_any(), phase(release).as_str()),
+        format!(
+            "release {} is {}; the demo expected {wanted}: {message}",
+            release.name_any(),
+            phase(release).as_str()
+        ),
     )
 }
 
 /// Looks into the member's EndpointSlices: the bastion must not be among the addresses that serve.
 async fn out_of_traffic(fleet: &Fleet, shop: &Shop, release: &Release) -> Result<String> {
     let plan = release.status.as_ref().and_then(|s| s.plan.as_ref());
-    let slice = plan.and_then(|p| p.batches.first()).and_then(|b| b.slices.first());
-    let Some(slice) = slice else { return Err(unexpected(release, "a plan with a bastion")) };
+    let slice = plan
+        .and_then(|p| p.batches.first())
+        .and_then(|b| b.slices.first());
+    let Some(slice) = slice else {
+        return Err(unexpected(release, "a plan with a bastion"));
+    };
     let bastion = Group::instance_name(&release.spec.group, &slice.cell, slice.highest);
-    let owner = fleet.members().find(|(m, _)| m.cells.iter().any(|c| c.name == slice.cell));
-    let Some((member, client)) = owner else { return Err(unexpected(release, "its bastion's cell in the fleet")) };
+    let owner = fleet
+        .members()
+        .find(|(m, _)| m.cells.iter().any(|c| c.name == slice.cell));
+    let Some((member, client)) = owner else {
+        return Err(unexpected(release, "its bastion's cell in the fleet"));
+    };
     let slices: Api<EndpointSlice> = Api::namespaced(client, &shop.name);
-    let list = slices.list(&ListParams::default()).await.context("cannot list the member's EndpointSlices")?;
+    let list = slices
+        .list(&ListParams::default())
+        .await
+        .context("cannot list the member's EndpointSlices")?;
     let of_pod = |pod: &str| {
         let target = pod.to_owned();
-        list.items.iter().flat_map(|s| &s.endpoints).flatten().filter(move |e| {
-            e.target_ref.as_ref().and_then(|r| r.name.as_deref()) == Some(&target)
-        })
+        list.items
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .flatten()
+            .filter(move |e| e.target_ref.as_ref().and_then(|r| r.name.as_deref()) == Some(&target))
     };
     let ready = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
         e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(false)
@@ -256,7 +366,9 @@ async fn out_of_traffic(fleet: &Fleet, shop: &Shop, release: &Release) -> Result
     if total == 0 || serving > 0 {
         return Err(Failure::new(
             Exit::Failure,
-            format!("the bastion {bastion} should be listed and out of traffic, but {serving} of {total} endpoints of it are ready"),
+            format!(
+                "the bastion {bastion} should be listed and out of traffic, but {serving} of {total} endpoints of it are ready"
+            ),
         ));
     }
     Ok(format!(

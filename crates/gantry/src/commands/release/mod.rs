@@ -85,13 +85,20 @@ async fn press(args: Named, global: &Global, button: buttons::Button) -> Result<
     let (client, tenant) = place(&args.tenant, global).await?;
     let release = find(&client, &tenant, &args.name).await?;
     let release = buttons::press(&client, release, button).await?;
-    if args.watching.watch { watch::until_end(client, release, args.watching.timeout).await } else { Ok(None) }
+    if args.watching.watch {
+        watch::until_end(client, release, args.watching.timeout).await
+    } else {
+        Ok(None)
+    }
 }
 
 /// The hub, and the tenant that is spoken of.
 pub async fn place(tenant: &Tenant, global: &Global) -> Result<(Client, String)> {
     let connection = connect(global).await?;
-    Ok((connection.client, tenant.tenant.clone().unwrap_or(connection.namespace)))
+    Ok((
+        connection.client,
+        tenant.tenant.clone().unwrap_or(connection.namespace),
+    ))
 }
 
 /// A release by its name; by a group's name its running release, else its newest.
@@ -103,17 +110,30 @@ pub async fn find(client: &Client, tenant: &str, name: &str) -> Result<Object> {
     }
     let groups: Api<Group> = Api::namespaced(client.clone(), tenant);
     if let Some(group) = groups.get_opt(name).await.map_err(|e| failed(&what, e))? {
-        let all = releases.list(&ListParams::default()).await.map_err(|e| failed(&what, e))?;
+        let all = releases
+            .list(&ListParams::default())
+            .await
+            .map_err(|e| failed(&what, e))?;
         let running = group.status.and_then(|s| s.target).and_then(|t| t.release);
         let of_group = all.items.into_iter().filter(|r| r.spec.group == name);
         let best = of_group.max_by_key(|r| {
-            (Some(r.name_any()) == running, r.metadata.creation_timestamp.as_ref().map(|t| t.0), r.name_any())
+            (
+                Some(r.name_any()) == running,
+                r.metadata.creation_timestamp.as_ref().map(|t| t.0),
+                r.name_any(),
+            )
         });
         return best.ok_or_else(|| {
-            Failure::new(Exit::Failure, format!("the group {tenant}/{name} has had no release"))
-                .hint(format!("gantry release start {name} -n {tenant} --image …"))
+            Failure::new(
+                Exit::Failure,
+                format!("the group {tenant}/{name} has had no release"),
+            )
+            .hint(format!("gantry release start {name} -n {tenant} --image …"))
         });
     }
-    Err(Failure::new(Exit::Failure, format!("there is no release and no group {tenant}/{name}"))
-        .hint("`gantry get releases -A` lists them; -n names the tenant"))
+    Err(Failure::new(
+        Exit::Failure,
+        format!("there is no release and no group {tenant}/{name}"),
+    )
+    .hint("`gantry get releases -A` lists them; -n names the tenant"))
 }

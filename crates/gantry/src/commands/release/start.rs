@@ -1,9 +1,9 @@
 //! `gantry release start`: a new revision of a group.
 
 use clap::{Args, ValueEnum};
+use gantry_api::release::ReleaseSpec;
 use gantry_api::strategy::{Accept, OnFailure, Pause, StrategyChoice, StrategySpec};
 use gantry_api::{CountOrPercent, Group, Release, RevisionChange, Span};
-use gantry_api::release::ReleaseSpec;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::EnvVar;
 use kube::api::{ListParams, PostParams};
@@ -72,7 +72,12 @@ pub struct StrategyArgs {
     #[arg(long, value_enum, conflicts_with = "strategy")]
     pub accept: Option<AcceptBy>,
     /// Sizes of the batches over the whole group; the last repeats: 1,2,25% or 20%
-    #[arg(long, value_delimiter = ',', value_name = "SIZE,…", conflicts_with = "strategy")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "SIZE,…",
+        conflicts_with = "strategy"
+    )]
     pub batches: Vec<CountOrPercent>,
     /// Where to stop until someone continues
     #[arg(long, value_enum, conflicts_with = "strategy")]
@@ -149,7 +154,10 @@ impl StrategyArgs {
     /// The strategy the options spell; `base` is what they leave as it is.
     pub fn choice(&self, base: Option<StrategySpec>) -> Option<StrategyChoice> {
         if let Some(name) = &self.strategy {
-            return Some(StrategyChoice { name: Some(name.clone()), inline: None });
+            return Some(StrategyChoice {
+                name: Some(name.clone()),
+                inline: None,
+            });
         }
         let plain = base.unwrap_or_default();
         let mut spec = plain.clone();
@@ -190,7 +198,10 @@ impl StrategyArgs {
                 WhenFailed::Rollback => OnFailure::Rollback,
             };
         }
-        (spec != plain).then_some(StrategyChoice { name: None, inline: Some(spec) })
+        (spec != plain).then_some(StrategyChoice {
+            name: None,
+            inline: Some(spec),
+        })
     }
 }
 
@@ -203,8 +214,11 @@ pub async fn run(args: Start, global: &Global) -> Result<Option<Exit>> {
         .await
         .map_err(|e| failed(&format!("cannot get the group {tenant}/{}", args.group), e))?
         .ok_or_else(|| {
-            Failure::new(Exit::Failure, format!("there is no group {tenant}/{}", args.group))
-                .hint("`gantry get groups -A` lists them; -n names the tenant")
+            Failure::new(
+                Exit::Failure,
+                format!("there is no group {tenant}/{}", args.group),
+            )
+            .hint("`gantry get groups -A` lists them; -n names the tenant")
         })?;
     let base = group.spec.strategy.as_ref().and_then(|s| s.inline.clone());
     let spec = ReleaseSpec {
@@ -220,7 +234,10 @@ pub async fn run(args: Start, global: &Global) -> Result<Option<Exit>> {
     if args.watching.watch {
         return watch::until_end(client, release, args.watching.timeout).await;
     }
-    println(format!("watch it with: gantry release status {} -n {tenant} --watch", release.name_any()))?;
+    println(format!(
+        "watch it with: gantry release status {} -n {tenant} --watch",
+        release.name_any()
+    ))?;
     Ok(None)
 }
 
@@ -235,11 +252,25 @@ pub async fn create(
     let api: Api<Release> = Api::namespaced(client.clone(), tenant);
     let what = format!("cannot start a release of {tenant}/{}", group.name_any());
     if let Some(name) = name {
-        return api.create(&PostParams::default(), &Release::new(&name, spec)).await.map_err(|e| failed(&what, e));
+        return api
+            .create(&PostParams::default(), &Release::new(&name, spec))
+            .await
+            .map_err(|e| failed(&what, e));
     }
-    let all = api.list(&ListParams::default()).await.map_err(|e| failed(&what, e))?;
-    let current = group.status.as_ref().and_then(|s| s.current.as_ref()).map_or(0, |r| r.revision);
-    let mut number = next_number(&group.name_any(), current, all.items.iter().map(|r| r.name_any()));
+    let all = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|e| failed(&what, e))?;
+    let current = group
+        .status
+        .as_ref()
+        .and_then(|s| s.current.as_ref())
+        .map_or(0, |r| r.revision);
+    let mut number = next_number(
+        &group.name_any(),
+        current,
+        all.items.iter().map(|r| r.name_any()),
+    );
     loop {
         let release = Release::new(&format!("{}-{number}", group.name_any()), spec.clone());
         match api.create(&PostParams::default(), &release).await {
@@ -252,15 +283,25 @@ pub async fn create(
 
 /// One above the group's revision and above the number of every release it has had.
 fn next_number(group: &str, current: i64, names: impl Iterator<Item = String>) -> i64 {
-    let numbers = names.filter_map(|n| n.strip_prefix(group)?.strip_prefix('-')?.parse::<i64>().ok());
+    let numbers = names.filter_map(|n| {
+        n.strip_prefix(group)?
+            .strip_prefix('-')?
+            .parse::<i64>()
+            .ok()
+    });
     numbers.max().unwrap_or(0).max(current) + 1
 }
 
 /// The user as the hub knows them; empty where it does not say.
 async fn who(client: &Client) -> String {
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
-    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await;
-    review.ok().and_then(|r| r.status?.user_info?.username).unwrap_or_default()
+    let review = api
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await;
+    review
+        .ok()
+        .and_then(|r| r.status?.user_info?.username)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -270,15 +311,24 @@ mod tests {
     #[test]
     fn numbers_go_up() {
         let names = ["cart-prod-3", "cart-prod-9", "cart-prod-x", "other-40"];
-        assert_eq!(next_number("cart-prod", 4, names.iter().map(|n| n.to_string())), 10);
-        assert_eq!(next_number("cart-prod", 12, names.iter().map(|n| n.to_string())), 13);
+        assert_eq!(
+            next_number("cart-prod", 4, names.iter().map(|n| n.to_string())),
+            10
+        );
+        assert_eq!(
+            next_number("cart-prod", 12, names.iter().map(|n| n.to_string())),
+            13
+        );
         assert_eq!(next_number("new", 0, std::iter::empty()), 1);
     }
 
     #[test]
     fn options_make_a_strategy_only_where_they_say_something() {
         assert_eq!(StrategyArgs::default().choice(None), None);
-        let args = StrategyArgs { batches: vec![CountOrPercent::Percent(25)], ..StrategyArgs::default() };
+        let args = StrategyArgs {
+            batches: vec![CountOrPercent::Percent(25)],
+            ..StrategyArgs::default()
+        };
         let spec = args.choice(None).unwrap().inline.unwrap();
         assert_eq!(spec.batches.sizes, [CountOrPercent::Percent(25)]);
         assert_eq!(spec.bastion, StrategySpec::default().bastion);

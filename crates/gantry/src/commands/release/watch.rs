@@ -17,7 +17,12 @@ use crate::view::model::release_view;
 use crate::view::tree::{ReleaseView, heading, render};
 
 /// Shows the release once, or until its end.
-pub async fn status(client: Client, release: Release, watching: Watching, format: Format) -> Result<Option<Exit>> {
+pub async fn status(
+    client: Client,
+    release: Release,
+    watching: Watching,
+    format: Format,
+) -> Result<Option<Exit>> {
     if watching.watch {
         return until_end(client, release, watching.timeout).await;
     }
@@ -25,15 +30,24 @@ pub async fn status(client: Client, release: Release, watching: Watching, format
         print_value(&release, format)?;
     } else {
         let group = group_of(&client, &release).await?;
-        let lines = render(&release_view(&release, group.as_ref(), Timestamp::now()), usize::MAX, 200, color());
+        let lines = render(
+            &release_view(&release, group.as_ref(), Timestamp::now()),
+            usize::MAX,
+            200,
+            color(),
+        );
         print(&(lines.join("\n") + "\n"))?;
     }
     Ok(None)
 }
 
 async fn group_of(client: &Client, release: &Release) -> Result<Option<Group>> {
-    let groups: Api<Group> = Api::namespaced(client.clone(), &release.namespace().unwrap_or_default());
-    groups.get_opt(&release.spec.group).await.map_err(|e| failed("cannot get the release's group", e))
+    let groups: Api<Group> =
+        Api::namespaced(client.clone(), &release.namespace().unwrap_or_default());
+    groups
+        .get_opt(&release.spec.group)
+        .await
+        .map_err(|e| failed("cannot get the release's group", e))
 }
 
 /// How a watched release ended.
@@ -46,7 +60,11 @@ pub fn exit(phase: Phase) -> Option<Exit> {
 }
 
 /// Draws the release until it has ended, or until the time is over.
-pub async fn until_end(client: Client, release: Release, timeout: Option<Span>) -> Result<Option<Exit>> {
+pub async fn until_end(
+    client: Client,
+    release: Release,
+    timeout: Option<Span>,
+) -> Result<Option<Exit>> {
     let seen = draw_until(client, release, timeout.map(Span::duration), |r| {
         r.status.as_ref().is_some_and(|s| s.phase.is_final())
     })
@@ -71,7 +89,10 @@ pub async fn draw_until(
     let deadline = timeout.map(|t| tokio::time::Instant::now() + t);
     let mut now = release;
     loop {
-        show(&mut live, &release_view(&now, group.as_ref(), Timestamp::now()));
+        show(
+            &mut live,
+            &release_view(&now, group.as_ref(), Timestamp::now()),
+        );
         if enough(&now) || deadline.is_some_and(|d| tokio::time::Instant::now() > d) {
             return Ok(now);
         }
@@ -101,15 +122,35 @@ fn show(live: &mut Live, view: &ReleaseView) {
     }
     let mut still = view.clone();
     still.seconds = 0;
-    let instances = still.clusters.iter_mut().flat_map(|c| &mut c.cells).flat_map(|c| &mut c.instances);
+    let instances = still
+        .clusters
+        .iter_mut()
+        .flat_map(|c| &mut c.cells)
+        .flat_map(|c| &mut c.instances);
     let mut lines: Vec<String> = vec![];
     let mut moving = vec![];
     for i in instances {
-        let service = if i.in_service { "in service" } else { "out of service" };
-        let note = if i.note.is_empty() { String::new() } else { format!(": {}", i.note) };
-        moving.push(format!("  {}  revision {}  {service}  {:?}{note}", i.name, i.revision, i.step));
+        let service = if i.in_service {
+            "in service"
+        } else {
+            "out of service"
+        };
+        let note = if i.note.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", i.note)
+        };
+        moving.push(format!(
+            "  {}  revision {}  {service}  {:?}{note}",
+            i.name, i.revision, i.step
+        ));
     }
-    lines.extend(heading(&still, false).into_iter().skip(2).map(|m| format!("{} {m}", view.phase)));
+    lines.extend(
+        heading(&still, false)
+            .into_iter()
+            .skip(2)
+            .map(|m| format!("{} {m}", view.phase)),
+    );
     lines.extend(moving);
     live.draw(&lines);
 }
