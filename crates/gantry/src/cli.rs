@@ -46,7 +46,7 @@ pub struct Cli {
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Kubeconfig of the hub [default: $KUBECONFIG, the fleet that `gantry up` runs, ~/.kube/config]
-    #[arg(long, global = true, value_name = "FILE", env = "GANTRY_KUBECONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "GANTRY_KUBECONFIG", hide_env_values = true)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig to use
     #[arg(long, global = true, value_name = "NAME")]
@@ -68,26 +68,18 @@ pub enum ColorChoice {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the main job: a fleet comes up, a shop is brought in, two releases roll through it
+    // The help of a command is the doc comment of its arguments.
     Demo(commands::demo::Demo),
-    /// Start an embedded fleet and keep it running until Ctrl-C
     Up(commands::up::Up),
-    /// Turn plain Kubernetes manifests into Apps and Groups
     Import(commands::import::Import),
-    /// List clusters, apps, groups, releases or instances
     Get(commands::get::Get),
     /// Start a release, watch it, press its buttons
     #[command(subcommand)]
     Release(commands::release::Release),
-    /// Set the number of a group's instances
     Scale(commands::scale::Scale),
-    /// Run the fleet-wide controllers alone, against any hub cluster
     Hub(commands::parts::Hub),
-    /// Run the scheduler alone, against any cluster
     Scheduler(commands::parts::Scheduler),
-    /// Run simulated nodes alone, against any cluster
     Hollow(commands::parts::Hollow),
-    /// Run the workload controllers alone, against any cluster that has none
     Controllers(commands::parts::Controllers),
     /// Print Gantry's CustomResourceDefinitions as YAML, for `kubectl apply -f -`
     Crds,

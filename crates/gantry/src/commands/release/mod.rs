@@ -15,9 +15,7 @@ use crate::failure::{Exit, Failure, Result};
 
 #[derive(Debug, Subcommand)]
 pub enum Release {
-    /// Release a new revision of a group
     Start(start::Start),
-    /// Show a release as a tree of its instances
     Status(Status),
     /// Stand still: what is under way is finished, nothing else is touched
     Pause(Named),
@@ -42,6 +40,7 @@ pub struct Named {
     pub watching: Watching,
 }
 
+/// Show a release as a tree of its instances.
 #[derive(Debug, Args)]
 pub struct Status {
     /// Name of the release, or of the group for its running (else its last) release
