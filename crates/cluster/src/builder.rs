@@ -183,7 +183,7 @@ impl Builder {
             }],
             ..Config::default()
         };
-        let server = Server::start(config, store)
+        let server = Server::start(config, store.clone())
             .await
             .map_err(|source| StartError::Server {
                 cluster: self.name.clone(),

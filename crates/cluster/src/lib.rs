@@ -21,6 +21,7 @@ mod supervise;
 use std::net::SocketAddr;
 
 use gantry_apiserver::Server;
+use gantry_store::Store;
 use kube::Client;
 use kube::config::Kubeconfig;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ pub use supervise::Parts;
 pub struct EmbeddedCluster {
     name: String,
     server: Server,
+    store: Store,
     token: String,
     stop: CancellationToken,
     parts: Parts,
@@ -92,5 +94,7 @@ impl EmbeddedCluster {
         stop.cancel();
         parts.stopped().await;
         server.shutdown().await;
+        // The folder is free again when this returns.
+        store.close().await;
     }
 }

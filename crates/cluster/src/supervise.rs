@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_failed_part_is_started_again_until_stopped() {
         let starts = Arc::new(AtomicU32::new(0));
         let stop = CancellationToken::new();
