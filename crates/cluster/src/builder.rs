@@ -194,6 +194,7 @@ impl Builder {
         Ok(EmbeddedCluster {
             name: self.name,
             server,
+            store,
             token,
             stop,
             parts,

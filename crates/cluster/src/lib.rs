@@ -87,6 +87,7 @@ impl EmbeddedCluster {
     pub async fn shutdown(self) {
         let EmbeddedCluster {
             server,
+            store,
             stop,
             mut parts,
             ..
