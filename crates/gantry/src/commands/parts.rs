@@ -61,7 +61,7 @@ pub struct Controllers {}
 pub async fn hub(args: Hub, global: &Global) -> Result<()> {
     alone("the fleet controllers", global, async |client, stop| {
         if !args.skip_crds {
-            gantry_hub::install(client.clone()).await?;
+            gantry_hub::install(&client).await?;
         }
         gantry_hub::run(client, gantry_hub::Options::default(), stop).await?;
         Ok(())

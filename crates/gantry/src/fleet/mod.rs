@@ -85,7 +85,7 @@ impl Fleet {
         write_kubeconfig(&data.kubeconfig(), &hub, &members)?;
 
         let client = hub.client();
-        gantry_hub::install(client.clone()).await.map_err(|e| {
+        gantry_hub::install(&client).await.map_err(|e| {
             anyhow::Error::from(e).context("cannot install Gantry's types in the hub")
         })?;
         register::members(&client, &layout, &members).await?;
