@@ -46,7 +46,13 @@ pub struct Cli {
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Kubeconfig of the hub [default: $KUBECONFIG, the fleet that `gantry up` runs, ~/.kube/config]
-    #[arg(long, global = true, value_name = "FILE", env = "GANTRY_KUBECONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "GANTRY_KUBECONFIG",
+        hide_env_values = true
+    )]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig to use
     #[arg(long, global = true, value_name = "NAME")]
@@ -144,8 +150,12 @@ fn log(verbose: u8) {
         1 => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,gantry={level},{}", crates(level))));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!(
+            "warn,kube_client=off,gantry={level},{}",
+            crates(level)
+        ))
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

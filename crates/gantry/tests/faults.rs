@@ -10,7 +10,10 @@ use support::{Up, gantry};
 fn fails(args: &[&str]) -> (Option<i32>, String) {
     let output = gantry().args(args).output().unwrap();
     assert!(!output.status.success(), "{args:?}: {output:#?}");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
@@ -18,9 +21,18 @@ fn a_port_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let (code, said) = fails(&["up", "--data-dir", folder.path().to_str().unwrap(), "--port", &port]);
+    let (code, said) = fails(&[
+        "up",
+        "--data-dir",
+        folder.path().to_str().unwrap(),
+        "--port",
+        &port,
+    ]);
     assert_eq!(code, Some(10), "{said}");
-    assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains("--port"), "{said}");
+    assert!(
+        said.contains(&format!("127.0.0.1:{port}")) && said.contains("--port"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -37,7 +49,10 @@ fn a_folder_that_cannot_be_written() {
 fn a_folder_in_use_and_flags_that_do_not_fit_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap().to_owned();
-    let up = Up::start(folder.path(), &["--clusters", "1", "--cells", "1", "--nodes", "1"]);
+    let up = Up::start(
+        folder.path(),
+        &["--clusters", "1", "--cells", "1", "--nodes", "1"],
+    );
     let (code, said) = fails(&["up", "--data-dir", &path]);
     assert_eq!(code, Some(12), "{said}");
     assert_eq!(up.interrupt(), Some(0));
@@ -64,10 +79,21 @@ fn nothing_that_answers() {
          contexts: [{name: a, context: {cluster: a, user: a}}]\nusers: [{name: a, user: {token: secret}}]\n",
     )
     .unwrap();
-    let (code, said) = fails(&["--kubeconfig", kubeconfig.to_str().unwrap(), "get", "groups"]);
+    let (code, said) = fails(&[
+        "--kubeconfig",
+        kubeconfig.to_str().unwrap(),
+        "get",
+        "groups",
+    ]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("cannot reach the cluster") && !said.contains("secret"), "{said}");
+    assert!(
+        said.contains("cannot reach the cluster") && !said.contains("secret"),
+        "{said}"
+    );
     let (code, said) = fails(&["--kubeconfig", "/nowhere/kubeconfig", "get", "groups"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("/nowhere/kubeconfig") && said.contains("gantry up"), "{said}");
+    assert!(
+        said.contains("/nowhere/kubeconfig") && said.contains("gantry up"),
+        "{said}"
+    );
 }

@@ -11,7 +11,10 @@ use support::{Up, wait};
 const TENANT: [&str; 2] = ["-n", "bookshop"];
 
 fn shop() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bookshop.yaml").display().to_string()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples/bookshop.yaml")
+        .display()
+        .to_string()
 }
 
 /// A field of a group's status.
@@ -23,16 +26,24 @@ fn group(up: &Up, name: &str, pointer: &str) -> Value {
 /// Waits until a group has so many instances in service.
 fn serving(up: &Up, name: &str, n: i64) {
     wait(&format!("{n} instances of {name} in service"), || {
-        (group(up, name, "/status/inService") == json!(n) && group(up, name, "/status/replicas") == json!(n)).then_some(())
+        (group(up, name, "/status/inService") == json!(n)
+            && group(up, name, "/status/replicas") == json!(n))
+        .then_some(())
     });
 }
 
 fn instances(up: &Up, name: &str) -> Vec<Value> {
-    up.json(&["get", "instances", name, "-n", "bookshop", "-o", "json"]).as_array().cloned().unwrap_or_default()
+    up.json(&["get", "instances", name, "-n", "bookshop", "-o", "json"])
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn names_and_addresses(up: &Up, name: &str) -> Vec<(Value, Value)> {
-    instances(up, name).into_iter().map(|i| (i["name"].clone(), i["address"].clone())).collect()
+    instances(up, name)
+        .into_iter()
+        .map(|i| (i["name"].clone(), i["address"].clone()))
+        .collect()
 }
 
 /// Tells the simulated nodes of both members that images tagged `broken` never become ready.
@@ -41,15 +52,23 @@ fn break_tag(up: &Up) {
     runtime.block_on(async {
         for context in ["sh", "bj"] {
             let kubeconfig = kube::config::Kubeconfig::read_from(up.kubeconfig()).unwrap();
-            let options = kube::config::KubeConfigOptions { context: Some(context.into()), ..Default::default() };
-            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+            let options = kube::config::KubeConfigOptions {
+                context: Some(context.into()),
+                ..Default::default()
+            };
+            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .unwrap();
             let client = kube::Client::try_from(config).unwrap();
-            let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(client, "kube-system");
+            let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> =
+                kube::Api::namespaced(client, "kube-system");
             let map = serde_json::from_value(json!({
                 "metadata": {"name": "hollow-behaviours"},
                 "data": {"rules.yaml": "- image: \"*:broken\"\n  ready: never\n"},
             }));
-            maps.create(&Default::default(), &map.unwrap()).await.unwrap();
+            maps.create(&Default::default(), &map.unwrap())
+                .await
+                .unwrap();
         }
     });
 }
@@ -60,49 +79,145 @@ fn a_shop_is_imported_released_broken_scaled_and_survives_a_crash() {
     let up = Up::start(folder.path(), &["--nodes", "8"]);
 
     // Import: every service becomes a group, and instances come into service in all four cells.
-    let said = up.ok(&["import", "-f", &shop(), "--tenant", "bookshop", "--replicas", "4"]);
+    let said = up.ok(&[
+        "import",
+        "-f",
+        &shop(),
+        "--tenant",
+        "bookshop",
+        "--replicas",
+        "4",
+    ]);
     assert!(said.contains("12 apps and 12 groups made"), "{said}");
     for name in ["cart-prod", "checkout-prod"] {
         serving(&up, name, 4);
     }
-    let mut cells: Vec<_> = instances(&up, "cart-prod").iter().map(|i| i["cell"].clone()).collect();
+    let mut cells: Vec<_> = instances(&up, "cart-prod")
+        .iter()
+        .map(|i| i["cell"].clone())
+        .collect();
     cells.dedup();
     assert_eq!(cells.len(), 4, "one instance a cell: {cells:?}");
     let before = names_and_addresses(&up, "cart-prod");
 
     // A good release: everything on the new image, names and addresses as before.
     let image = "registry.example.com/bookshop/cart:1.1.0";
-    let args = ["release", "start", "cart-prod", "--image", image, "--accept", "auto", "--batches", "50%"];
+    let args = [
+        "release",
+        "start",
+        "cart-prod",
+        "--image",
+        image,
+        "--accept",
+        "auto",
+        "--batches",
+        "50%",
+    ];
     let output = up.run(&[&args[..], &TENANT, &["--watch", "--timeout", "3m"]].concat());
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
-    assert_eq!(group(&up, "cart-prod", "/status/current/image"), json!(image));
+    assert_eq!(
+        group(&up, "cart-prod", "/status/current/image"),
+        json!(image)
+    );
     serving(&up, "cart-prod", 4);
-    assert!(instances(&up, "cart-prod").iter().all(|i| i["image"] == image), "{:#?}", instances(&up, "cart-prod"));
+    assert!(
+        instances(&up, "cart-prod")
+            .iter()
+            .all(|i| i["image"] == image),
+        "{:#?}",
+        instances(&up, "cart-prod")
+    );
     assert_eq!(names_and_addresses(&up, "cart-prod"), before);
 
     // A broken one: stopped at the bastion, said why, taken back; the exit code tells.
     break_tag(&up);
-    let args = ["release", "start", "checkout-prod", "--image", "registry.example.com/bookshop/checkout:broken"];
-    let how = ["--accept", "auto", "--instance-deadline", "5s", "--on-failure", "rollback", "--watch", "--timeout", "3m"];
+    let args = [
+        "release",
+        "start",
+        "checkout-prod",
+        "--image",
+        "registry.example.com/bookshop/checkout:broken",
+    ];
+    let how = [
+        "--accept",
+        "auto",
+        "--instance-deadline",
+        "5s",
+        "--on-failure",
+        "rollback",
+        "--watch",
+        "--timeout",
+        "3m",
+    ];
     let output = up.run(&[&args[..], &TENANT, &how].concat());
     assert_eq!(output.status.code(), Some(3), "{output:#?}");
-    let release = up.json(&["release", "status", "checkout-prod", "-n", "bookshop", "-o", "json"]);
+    let release = up.json(&[
+        "release",
+        "status",
+        "checkout-prod",
+        "-n",
+        "bookshop",
+        "-o",
+        "json",
+    ]);
     assert_eq!(release["status"]["phase"], "RolledBack", "{release:#}");
-    let updated = release["status"]["batches"].as_array().unwrap().iter().filter(|b| b["index"] != 0);
-    assert!(updated.clone().all(|b| b["updated"] == 0 || b["updated"].is_null()), "no batch was touched: {release:#}");
+    let updated = release["status"]["batches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|b| b["index"] != 0);
+    assert!(
+        updated
+            .clone()
+            .all(|b| b["updated"] == 0 || b["updated"].is_null()),
+        "no batch was touched: {release:#}"
+    );
     serving(&up, "checkout-prod", 4);
-    assert!(instances(&up, "checkout-prod").iter().all(|i| i["revision"] == "1"));
+    assert!(
+        instances(&up, "checkout-prod")
+            .iter()
+            .all(|i| i["revision"] == "1")
+    );
 
     // Scale, by the scale subresource.
-    up.ok(&[&["scale", "cart-prod", "--replicas", "6"], &TENANT[..], &["--watch", "--timeout", "2m"]].concat());
+    up.ok(&[
+        &["scale", "cart-prod", "--replicas", "6"],
+        &TENANT[..],
+        &["--watch", "--timeout", "2m"],
+    ]
+    .concat());
     assert_eq!(instances(&up, "cart-prod").len(), 6);
-    assert!(instances(&up, "cart-prod").iter().all(|i| i["image"] == image));
+    assert!(
+        instances(&up, "cart-prod")
+            .iter()
+            .all(|i| i["image"] == image)
+    );
 
     // A release waits for a person; the process dies; another goes on from where it was.
     let image = "registry.example.com/bookshop/cart:1.2.0";
-    up.ok(&[&["release", "start", "cart-prod", "--image", image, "--batches", "1"], &TENANT[..]].concat());
+    up.ok(&[
+        &[
+            "release",
+            "start",
+            "cart-prod",
+            "--image",
+            image,
+            "--batches",
+            "1",
+        ],
+        &TENANT[..],
+    ]
+    .concat());
     wait("the bastion to be ready", || {
-        let release = up.json(&["release", "status", "cart-prod", "-n", "bookshop", "-o", "json"]);
+        let release = up.json(&[
+            "release",
+            "status",
+            "cart-prod",
+            "-n",
+            "bookshop",
+            "-o",
+            "json",
+        ]);
         (release["status"]["batches"][0]["state"] == "Ready").then_some(())
     });
     up.ok(&[&["release", "continue", "cart-prod"], &TENANT[..]].concat());
@@ -112,7 +227,11 @@ fn a_shop_is_imported_released_broken_scaled_and_survives_a_crash() {
     let output = up.run(&[&["release", "status", "cart-prod"], &TENANT[..], &watch].concat());
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
     serving(&up, "cart-prod", 6);
-    assert!(instances(&up, "cart-prod").iter().all(|i| i["image"] == image));
+    assert!(
+        instances(&up, "cart-prod")
+            .iter()
+            .all(|i| i["image"] == image)
+    );
 
     // Started again after a clean stop, everything is as it was.
     let before = names_and_addresses(&up, "cart-prod");

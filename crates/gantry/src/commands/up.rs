@@ -38,7 +38,12 @@ pub struct FleetArgs {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Where the fleet lives between runs [default: ~/.local/share/gantry; of a demo, …/gantry-demo]
-    #[arg(long, value_name = "FOLDER", env = "GANTRY_DATA_DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "GANTRY_DATA_DIR",
+        hide_env_values = true
+    )]
     pub data_dir: Option<PathBuf>,
     /// The hub's HTTPS port; members take the ports after it; 0 for free ones
     /// [default: the last run's, else free ones]

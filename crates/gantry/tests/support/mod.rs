@@ -12,7 +12,12 @@ pub const DEADLINE: Duration = Duration::from_secs(180);
 /// The binary, away from the configuration of whoever runs the tests.
 pub fn gantry() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gantry"));
-    for variable in ["KUBECONFIG", "GANTRY_KUBECONFIG", "GANTRY_DATA_DIR", "RUST_LOG"] {
+    for variable in [
+        "KUBECONFIG",
+        "GANTRY_KUBECONFIG",
+        "GANTRY_DATA_DIR",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     command.env("NO_COLOR", "1").stdin(Stdio::null());
@@ -52,11 +57,17 @@ impl Up {
                 Ok(line) => seen.push(line),
                 Err(e) => {
                     let _ = child.kill();
-                    panic!("the fleet did not come up ({e}); it said:\n{}", seen.join("\n"));
+                    panic!(
+                        "the fleet did not come up ({e}); it said:\n{}",
+                        seen.join("\n")
+                    );
                 }
             }
         }
-        Up { child, kubeconfig: folder.join("kubeconfig") }
+        Up {
+            child,
+            kubeconfig: folder.join("kubeconfig"),
+        }
     }
 
     pub fn kubeconfig(&self) -> &Path {
@@ -95,7 +106,13 @@ impl Up {
     /// Ends it as Ctrl-C does; its exit code.
     pub fn interrupt(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         wait("the fleet to stop", || self.child.try_wait().unwrap()).code()
     }
 }
