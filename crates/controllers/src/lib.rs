@@ -15,9 +15,14 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub mod account;
 pub mod deployment;
+pub mod disruption;
+pub mod endpointslice;
+pub mod gc;
 pub mod hash;
 pub mod model;
+pub mod namespace;
 pub mod ownership;
 pub mod replicaset;
 pub mod runtime;
@@ -59,6 +64,11 @@ controllers! {
     Deployment = "deployment-controller", deployment::start;
     ReplicaSet = "replicaset-controller", replicaset::start_replica_sets;
     ReplicationController = "replicationcontroller-controller", replicaset::start_replication_controllers;
+    EndpointSlice = "endpointslice-controller", endpointslice::start;
+    Disruption = "disruption-controller", disruption::start;
+    GarbageCollector = "garbage-collector-controller", gc::start;
+    Namespace = "namespace-controller", namespace::start;
+    ServiceAccount = "serviceaccount-controller", account::start_accounts;
 }
 
 /// What to run.
@@ -67,6 +77,9 @@ pub struct Options {
     pub controllers: BTreeSet<Name>,
     /// Objects of one kind that are worked on side by side.
     pub workers: usize,
+    /// The certificate (PEM) by which pods know the API server. Where it is given, each namespace
+    /// has it in the ConfigMap `kube-root-ca.crt`.
+    pub root_ca: Option<String>,
 }
 
 impl Default for Options {
@@ -74,6 +87,7 @@ impl Default for Options {
         Options {
             controllers: Name::ALL.iter().copied().collect(),
             workers: 8,
+            root_ca: None,
         }
     }
 }
@@ -107,6 +121,13 @@ pub async fn run(
     let mut starts = Vec::new();
     for name in &options.controllers {
         start(*name, &context, &options, &mut starts);
+    }
+    if let Some(pem) = options.root_ca.clone() {
+        starts.push(Box::new(account::start_certificates(
+            &context,
+            options.workers,
+            pem,
+        )));
     }
     let mut tasks = JoinSet::new();
     tasks.spawn(write_events);

@@ -11,7 +11,7 @@ use super::workload::Condition;
 use super::{JOBS, Kind, Meta, Watched};
 use crate::selector::Selector;
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Job {
     pub metadata: Meta,
     #[serde(default)]
@@ -20,7 +20,7 @@ pub struct Job {
     pub status: JobStatus,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JobSpec {
     pub parallelism: Option<i32>,

@@ -274,7 +274,7 @@ where
 }
 
 /// An object of which only metadata is read.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct MetaOnly {
     #[serde(default)]
     pub metadata: Meta,

@@ -17,14 +17,14 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of an EndpointSlice that names the controller in charge of it.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Service {
     pub metadata: Meta,
     #[serde(default)]
     pub spec: ServiceSpec,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceSpec {
     #[serde(rename = "type", deserialize_with = "nullable")]
@@ -43,7 +43,7 @@ pub struct ServiceSpec {
     pub traffic_distribution: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServicePort {
     #[serde(deserialize_with = "nullable")]
@@ -63,7 +63,7 @@ impl Watched for Service {
     fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     pub metadata: Meta,
@@ -151,7 +151,7 @@ pub fn service_index(namespace: &str, service: &str) -> Arc<str> {
     format!("{namespace}/{service}").into()
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Budget {
     pub metadata: Meta,
     #[serde(default)]
@@ -160,7 +160,7 @@ pub struct Budget {
     pub status: BudgetStatus,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BudgetSpec {
     pub min_available: Option<IntOrString>,

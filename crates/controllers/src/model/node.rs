@@ -11,7 +11,7 @@ use super::{
     CLAIMS, CONFIG_MAPS, Kind, LEASES, Meta, NAMESPACES, NODES, SERVICE_ACCOUNTS, Watched,
 };
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Node {
     pub metadata: Meta,
     #[serde(default)]
@@ -20,7 +20,7 @@ pub struct Node {
     pub status: NodeStatus,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeSpec {
     #[serde(deserialize_with = "nullable")]
@@ -43,7 +43,7 @@ pub struct Taint {
     pub time_added: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
     #[serde(deserialize_with = "nullable")]
@@ -76,14 +76,14 @@ impl Watched for Node {
     fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Lease {
     pub metadata: Meta,
     #[serde(default)]
     pub spec: LeaseSpec,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LeaseSpec {
     pub renew_time: Option<Timestamp>,
@@ -97,7 +97,7 @@ impl Watched for Lease {
     fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Namespace {
     pub metadata: Meta,
     #[serde(default)]
@@ -106,14 +106,14 @@ pub struct Namespace {
     pub status: NamespaceStatus,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct NamespaceSpec {
     #[serde(deserialize_with = "nullable")]
     pub finalizers: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct NamespaceStatus {
     #[serde(deserialize_with = "nullable")]
@@ -130,7 +130,7 @@ impl Watched for Namespace {
     fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct ServiceAccount {
     pub metadata: Meta,
 }
@@ -143,7 +143,7 @@ impl Watched for ServiceAccount {
     fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct ConfigMap {
     pub metadata: Meta,
     #[serde(default, deserialize_with = "nullable")]
@@ -158,7 +158,7 @@ impl Watched for ConfigMap {
     fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Claim {
     pub metadata: Meta,
 }

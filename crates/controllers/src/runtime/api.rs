@@ -255,6 +255,44 @@ impl Api {
         self.client.request(request).await.map_err(fail)
     }
 
+    /// Writes a whole subresource, for those that take nothing else.
+    pub async fn replace_sub(
+        &self,
+        kind: &Kind,
+        key: &Key,
+        sub: &str,
+        object: &Value,
+    ) -> Result<(), ApiError> {
+        let path = kind.path(&key.namespace);
+        let fail = failed("replace", &path);
+        let params = PostParams {
+            field_manager: Some(MANAGER.into()),
+            ..PostParams::default()
+        };
+        let body = serde_json::to_vec(object).map_err(|e| fail(kube::Error::SerdeError(e)))?;
+        let request = Request::new(&*path)
+            .replace_subresource(sub, &key.name, &params, body)
+            .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
+        self.client
+            .request::<serde::de::IgnoredAny>(request)
+            .await
+            .map(|_| ())
+            .map_err(fail)
+    }
+
+    /// All that the server serves, one entry a resource, in the version that it prefers.
+    pub async fn discover(&self) -> Result<Vec<super::discovery::Served>, ApiError> {
+        let fail = failed("discover", "/api, /apis");
+        let core = self.client.list_core_api_versions_aggregated().await;
+        let groups = self.client.list_api_groups_aggregated().await;
+        Ok(super::discovery::served(
+            core.map_err(&fail)?
+                .items
+                .into_iter()
+                .chain(groups.map_err(&fail)?.items),
+        ))
+    }
+
     /// Deletes an object; one that is not there (any more) counts as deleted: `Ok(false)`.
     pub async fn delete(
         &self,
@@ -299,7 +337,7 @@ impl Api {
         }
     }
 
-    /// Deletes all objects of the collection `path`.
+    /// Deletes all objects of the collection `path`, and what they own in the background.
     pub async fn delete_collection(&self, path: &str) -> Result<(), ApiError> {
         let fail = failed("delete collection", path);
         let request = Request::new(path)

@@ -1,22 +1,16 @@
-//! One shared watch a kind: a list, then a watch from the list's version, kept in an indexed cache.
-//!
-//! `kube::runtime::watcher` is not used because it decodes into `kube::Resource` types, whose full
-//! `ObjectMeta` (with `managedFields`) would be held or at least built for every pod.
+//! One shared watch a kind, kept in an indexed cache.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use futures::StreamExt;
-use kube::api::{ListParams, VersionMatch, WatchParams};
-use kube::core::watch::WatchEvent;
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Api, ApiError};
+use super::api::Api;
+use super::reflector::{self, Sink, Source};
 use crate::model::batch::Job;
 use crate::model::network::{Budget, EndpointSlice, Service};
 use crate::model::node::{Claim, ConfigMap, Lease, Namespace, Node, ServiceAccount};
@@ -24,13 +18,6 @@ use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
 use crate::model::{Key, Pod, Watched};
-
-/// Objects a list request asks for at a time.
-const PAGE: u32 = 5000;
-/// Seconds after which the server ends a watch; between 5 and 10 minutes, as client-go asks.
-const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
-/// Shortest and longest wait before a failed list or watch is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
 /// Called in event order with what was there before and what is there now.
 pub type Handler<T> = Box<dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync>;
@@ -231,17 +218,6 @@ impl<T: Watched> Informer<T> {
         }
     }
 
-    /// Takes the deletion of an object, unless the cache has a newer one of that name.
-    fn removed(&self, last: &T) {
-        let key = last.meta().key();
-        if self
-            .get(&key)
-            .is_some_and(|held| held.meta().version <= last.meta().version)
-        {
-            self.remove(&key);
-        }
-    }
-
     pub fn remove(&self, key: &Key) {
         let old = self.objects.write().remove(key);
         if let Some(old) = old {
@@ -265,70 +241,30 @@ impl<T: Watched> Informer<T> {
 
     /// Lists and watches until stopped. An API server that is away is asked again and again.
     pub async fn run(&self, api: Api, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.keep(&api) => {}
-        }
-    }
-
-    async fn keep(&self, api: &Api) {
-        let path = T::KIND.path(self.namespace);
-        let mut version: Option<String> = None;
-        let mut wait = RETRY.0;
-        loop {
-            let result = match version.take() {
-                None => self.list(api, &path).await.map(Some),
-                Some(from) => self.follow(api, &path, from).await,
-            };
-            match result {
-                Ok(next) => {
-                    version = next;
-                    wait = RETRY.0;
-                    self.synced.send_replace(true);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        kind = T::KIND.kind,
-                        error = &error as &dyn std::error::Error,
-                        "list or watch failed; trying again"
-                    );
-                    tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
-                    wait = (wait * 2).min(RETRY.1);
-                }
-            }
-        }
-    }
-
-    /// Replaces the cache by what the server has; the version to watch from.
-    async fn list(&self, api: &Api, path: &str) -> Result<String, ApiError> {
-        let mut params = ListParams {
-            limit: Some(PAGE),
-            field_selector: self.field_selector.map(str::to_owned),
-            ..ListParams::default()
+        let source = Source {
+            path: T::KIND.path(self.namespace),
+            field_selector: self.field_selector,
+            metadata_only: false,
         };
-        // A cache of the server that is a little behind will do for the first page; the rest
-        // follows its version.
-        params.version_match = None::<VersionMatch>;
+        reflector::run(&api, &source, self, &stop).await;
+    }
+}
+
+impl<T: Watched> Sink<T> for Informer<T> {
+    fn replace(&self, objects: Vec<T>, version: u64) {
         let mut seen = FxHashSet::default();
-        let mut pages = Vec::new();
-        let version = loop {
-            let page = api.list::<T>(path, &params, false).await?;
-            pages.push(page.items);
-            if page.metadata.continue_token.is_empty() {
-                break page.metadata.resource_version;
-            }
-            params.continue_token = Some(page.metadata.continue_token);
-        };
-        for object in pages.into_iter().flatten() {
+        for object in objects {
             seen.insert(object.meta().key());
             self.apply(object);
         }
+        // What was written later than the list and taken in by `apply` is not gone.
         let gone: Vec<Key> = {
             let objects = self.objects.read();
             objects
                 .by_name
                 .values()
                 .flat_map(|names| names.values())
+                .filter(|o| o.meta().version <= version)
                 .map(|o| o.meta().key())
                 .filter(|key| !seen.contains(key))
                 .collect()
@@ -336,47 +272,26 @@ impl<T: Watched> Informer<T> {
         for key in gone {
             self.remove(&key);
         }
-        Ok(version)
+        self.synced.send_replace(true);
     }
 
-    /// Follows the watch until it ends; the version to go on from, or `None` to list again.
-    async fn follow(
-        &self,
-        api: &Api,
-        path: &str,
-        mut version: String,
-    ) -> Result<Option<String>, ApiError> {
-        let params = WatchParams {
-            bookmarks: true,
-            timeout: Some(rand::random_range(WATCH_SECONDS)),
-            field_selector: self.field_selector.map(str::to_owned),
-            ..WatchParams::default()
-        };
-        let stream = match api.watch::<T>(path, &params, &version, false).await {
-            Ok(stream) => stream,
-            Err(error) if error.expired() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut stream = std::pin::pin!(stream);
-        while let Some(event) = stream.next().await {
-            match event? {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    version = object.meta().version.to_string();
-                    self.apply(object);
-                }
-                WatchEvent::Deleted(object) => {
-                    version = object.meta().version.to_string();
-                    self.removed(&object);
-                }
-                WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
-                WatchEvent::Error(status) if status.code == 410 => return Ok(None),
-                WatchEvent::Error(status) => {
-                    tracing::warn!(kind = T::KIND.kind, %status, "watch ended with an error");
-                    return Ok(None);
-                }
-            }
+    fn changed(&self, object: T) -> u64 {
+        let version = object.meta().version;
+        self.apply(object);
+        version
+    }
+
+    /// Takes the deletion of an object, unless the cache has a newer one of that name.
+    fn removed(&self, last: T) -> u64 {
+        let key = last.meta().key();
+        let version = last.meta().version;
+        if self
+            .get(&key)
+            .is_some_and(|held| held.meta().version <= version)
+        {
+            self.remove(&key);
         }
-        Ok(Some(version))
+        version
     }
 }
 

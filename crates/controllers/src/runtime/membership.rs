@@ -28,11 +28,11 @@ struct State {
 impl Membership {
     /// Sets what `owner` selects; `pods` gives the pods of its namespace, and is only asked when
     /// the selector has changed. Whether it has.
-    pub fn select<'a, I: Iterator<Item = &'a Arc<Pod>>>(
+    pub fn select(
         &self,
         owner: &Key,
         selector: &Selector,
-        pods: impl FnOnce() -> I,
+        pods: impl FnOnce() -> Vec<Arc<Pod>>,
     ) -> bool {
         let mut state = self.state.write();
         if state
@@ -55,6 +55,7 @@ impl Membership {
             .or_default()
             .insert(owner.clone());
         let members = pods()
+            .iter()
             .filter(|p| selector.matches(&p.meta.labels))
             .map(|p| p.meta.key())
             .collect();
@@ -198,7 +199,7 @@ mod tests {
                     Some(l) => {
                         let map: std::collections::BTreeMap<_, _> = l.into_iter().collect();
                         let selector = Selector::of_labels(map.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());
-                        membership.select(&owner, &selector, || pods.values());
+                        membership.select(&owner, &selector, || pods.values().cloned().collect());
                         selectors.insert(s, (owner, selector));
                     }
                     None => {

@@ -3,11 +3,13 @@
 
 pub mod api;
 pub mod controller;
+pub mod discovery;
 pub mod events;
 pub mod expectations;
 pub mod informer;
 pub mod membership;
 pub mod queue;
+pub mod reflector;
 
 pub use api::{Api, ApiError};
 pub use controller::{Context, Controller, Outcome};

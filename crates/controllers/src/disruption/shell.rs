@@ -1,0 +1,209 @@
+//! The shell of the disruption controller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::Patch;
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
+
+use super::plan::{self, World};
+use crate::model::network::{Budget, BudgetStatus};
+use crate::model::{DISRUPTION_BUDGETS, Key, Pod};
+use crate::runtime::membership::Membership;
+use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
+
+/// Pod changes that come within this time are reckoned together.
+const BATCH: Duration = Duration::from_millis(20);
+
+struct Budgets {
+    context: Context,
+    membership: Arc<Membership>,
+}
+
+/// Registers the controller's handlers; its workers start with the returned function.
+pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>) + use<> {
+    let queue = Arc::new(Queue::default());
+    let membership = Arc::new(Membership::default());
+    let informers = &context.informers;
+    informers.stateful_sets.want();
+    informers.replica_sets.want();
+    informers.deployments.want();
+    informers.replication_controllers.want();
+    {
+        let queue = queue.clone();
+        informers.budgets.on_change(move |old, new| {
+            if let Some(budget) = new.or(old) {
+                queue.add(budget.metadata.key());
+            }
+        });
+    }
+    {
+        let (queue, membership) = (queue.clone(), membership.clone());
+        informers.pods.on_change(move |old, new| {
+            let same = matches!((old, new), (Some(o), Some(n)) if o.ready == n.ready
+                && o.terminating() == n.terminating()
+                && o.meta.labels == n.meta.labels
+                && o.meta.owners == n.meta.owners);
+            if !same {
+                membership.pod_changed(old, new, |budget| queue.add_after(budget.clone(), BATCH));
+            }
+        });
+    }
+    let controller = Arc::new(Budgets {
+        context: context.clone(),
+        membership,
+    });
+    let stop = context.stop.clone();
+    move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
+}
+
+impl Controller for Budgets {
+    fn name(&self) -> &'static str {
+        "disruption-controller"
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
+        let informers = &self.context.informers;
+        let Some(budget) = informers.budgets.get(key) else {
+            self.membership.forget(key);
+            return Ok(Outcome::Done);
+        };
+        let pods: Vec<Arc<Pod>> = match &budget.spec.selector {
+            // No selector selects nothing; an empty one everything.
+            None => {
+                self.membership.forget(key);
+                Vec::new()
+            }
+            Some(selector) => {
+                self.membership.select(key, selector, || {
+                    informers.pods.in_namespace(&key.namespace)
+                });
+                let members = self.membership.members(key);
+                members
+                    .iter()
+                    .filter_map(|p| informers.pods.get(p))
+                    .collect()
+            }
+        };
+        let (status, after) = plan::plan(&World {
+            budget: &budget,
+            pods: &pods,
+            wanted: self.wanted(&pods),
+            now: Timestamp::now(),
+        });
+        self.write_status(&budget, status).await?;
+        Ok(after.map_or(Outcome::Done, Outcome::After))
+    }
+}
+
+impl Budgets {
+    /// The pods that the owners of these pods want: the scale of each owner, once.
+    fn wanted(&self, pods: &[Arc<Pod>]) -> i32 {
+        let informers = &self.context.informers;
+        let mut scales: FxHashMap<Arc<str>, i32> = FxHashMap::default();
+        for pod in pods {
+            let Some(owner) = pod.meta.controller() else {
+                continue;
+            };
+            if scales.contains_key(&owner.uid) {
+                continue;
+            }
+            let key = Key {
+                namespace: pod.meta.namespace.clone(),
+                name: owner.name.clone(),
+            };
+            let scale = match &*owner.kind {
+                "StatefulSet" => informers
+                    .stateful_sets
+                    .get(&key)
+                    .map(|s| s.spec.replicas.unwrap_or(1)),
+                "ReplicationController" => informers
+                    .replication_controllers
+                    .get(&key)
+                    .map(|s| s.spec.replicas.unwrap_or(1)),
+                "ReplicaSet" => informers.replica_sets.get(&key).map(|set| {
+                    let deployment = set.metadata.controller().and_then(|owner| {
+                        let key = Key {
+                            namespace: key.namespace.clone(),
+                            name: owner.name.clone(),
+                        };
+                        let deployment = informers.deployments.get(&key)?;
+                        Some((owner.uid.clone(), deployment.spec.replicas.unwrap_or(1)))
+                    });
+                    match deployment {
+                        // Counted once under the Deployment, whose ReplicaSets share its scale.
+                        Some((uid, replicas)) => {
+                            scales.insert(uid, replicas);
+                            0
+                        }
+                        None => set.spec.replicas.unwrap_or(1),
+                    }
+                }),
+                _ => {
+                    let own = pods
+                        .iter()
+                        .filter(|p| p.meta.controlled_by(&owner.uid))
+                        .count();
+                    Some(i32::try_from(own).unwrap_or(i32::MAX))
+                }
+            };
+            scales.insert(owner.uid.clone(), scale.unwrap_or(0));
+        }
+        scales.values().sum()
+    }
+
+    async fn write_status(&self, budget: &Budget, status: BudgetStatus) -> Result<(), ApiError> {
+        if status == budget.status {
+            return Ok(());
+        }
+        let mut disrupted: Map<String, Value> = status
+            .disrupted_pods
+            .iter()
+            .map(|(name, at)| (name.clone(), json!(at)))
+            .collect();
+        for name in budget.status.disrupted_pods.keys() {
+            disrupted.entry(name.clone()).or_insert(Value::Null);
+        }
+        let mut fields = json!({
+            "observedGeneration": status.observed_generation,
+            "disruptionsAllowed": status.disruptions_allowed,
+            "currentHealthy": status.current_healthy,
+            "desiredHealthy": status.desired_healthy,
+            "expectedPods": status.expected_pods,
+            "conditions": status.conditions,
+        });
+        if !disrupted.is_empty() {
+            fields["disruptedPods"] = Value::Object(disrupted);
+        }
+        // The API server counts down on each eviction it grants: what was reckoned from an older
+        // state must not undo that.
+        let patch = Patch::Merge(json!({
+            "metadata": {
+                "uid": &*budget.metadata.uid,
+                "resourceVersion": budget.metadata.version.to_string(),
+            },
+            "status": fields,
+        }));
+        match self
+            .context
+            .api
+            .patch::<Budget>(
+                &DISRUPTION_BUDGETS,
+                &budget.metadata.key(),
+                Some("status"),
+                &patch,
+            )
+            .await
+        {
+            Ok(written) => {
+                self.context.informers.budgets.apply(written);
+                Ok(())
+            }
+            Err(error) if error.not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

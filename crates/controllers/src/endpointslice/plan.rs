@@ -1,0 +1,330 @@
+//! The planner of EndpointSlices: endpoints out of a Service and its pods, laid into slices with as
+//! few writes as possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+
+use crate::model::network::{
+    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, ForZone, Hints, MANAGED_BY,
+    SERVICE_NAME, Service, ServicePort, TargetRef,
+};
+use crate::model::{Labels, Owner, Pod, SERVICES};
+
+/// Value of [`MANAGED_BY`] on slices of this controller.
+pub const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Endpoints a slice holds at most.
+pub const PER_SLICE: usize = 100;
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+pub struct World<'a> {
+    pub service: &'a Service,
+    /// The pods that its selector selects.
+    pub pods: &'a [Arc<Pod>],
+    /// The slices of this Service that this controller manages.
+    pub slices: &'a [Arc<EndpointSlice>],
+    pub zone_of: &'a dyn Fn(&str) -> Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Whole objects.
+    pub create: Vec<Value>,
+    /// A slice, and the fields to merge into it.
+    pub update: Vec<(Arc<EndpointSlice>, Value)>,
+    pub delete: Vec<Arc<EndpointSlice>>,
+}
+
+type Ports = Vec<EndpointPort>;
+
+pub fn plan(world: &World<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let families = families(world.service);
+    for slice in world.slices {
+        if !families.contains(&slice.address_type.as_str()) {
+            plan.delete.push(slice.clone());
+        }
+    }
+    for family in families {
+        plan_family(world, family, &mut plan);
+    }
+    plan
+}
+
+fn families(service: &Service) -> Vec<&'static str> {
+    let mut families: Vec<&'static str> = service
+        .spec
+        .ip_families
+        .iter()
+        .map(|f| if f == "IPv6" { "IPv6" } else { "IPv4" })
+        .collect();
+    if families.is_empty() {
+        families.push(if service.spec.cluster_ip.contains(':') {
+            "IPv6"
+        } else {
+            "IPv4"
+        });
+    }
+    families
+}
+
+fn plan_family(world: &World<'_>, family: &'static str, plan: &mut Plan) {
+    // Endpoints by the ports they serve: a named target port may differ from pod to pod.
+    let mut desired: BTreeMap<Ports, BTreeMap<String, Endpoint>> = BTreeMap::new();
+    for pod in world.pods {
+        if let Some(endpoint) = endpoint(world, pod, family) {
+            let key = format!("{}/{}", pod.meta.namespace, pod.meta.uid);
+            desired
+                .entry(ports(world.service, pod))
+                .or_default()
+                .insert(key, endpoint);
+        }
+    }
+    let mut existing: BTreeMap<Ports, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
+    for slice in world.slices {
+        if slice.address_type == family && slice.metadata.deleted.is_none() {
+            let mut ports = slice.ports.clone();
+            ports.sort();
+            existing.entry(ports).or_default().push(slice);
+        }
+    }
+    if desired.is_empty() {
+        // A Service nobody serves still has one slice, which says so.
+        desired.insert(Vec::new(), BTreeMap::new());
+    }
+    let labels = labels(world.service);
+    for (ports, slices) in &existing {
+        if !desired.contains_key(ports) {
+            plan.delete.extend(slices.iter().map(|s| (*s).clone()));
+        }
+    }
+    for (ports, endpoints) in desired {
+        let slices = existing.remove(&ports).unwrap_or_default();
+        lay(world, family, &labels, ports, endpoints, slices, plan);
+    }
+}
+
+/// Lays endpoints of equal ports into slices: changed ones stay where they are, new ones fill the
+/// slices that are written anyway, then those with room, then new slices.
+fn lay(
+    world: &World<'_>,
+    family: &str,
+    labels: &Labels,
+    ports: Ports,
+    mut endpoints: BTreeMap<String, Endpoint>,
+    mut slices: Vec<&Arc<EndpointSlice>>,
+    plan: &mut Plan,
+) {
+    slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    let empty = endpoints.is_empty();
+    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>, bool)> = Vec::new();
+    for slice in slices {
+        let mut stay = Vec::with_capacity(slice.endpoints.len());
+        let mut changed = slice.metadata.labels != *labels;
+        for old in &slice.endpoints {
+            let key = old
+                .target_ref
+                .as_ref()
+                .map(|t| format!("{}/{}", t.namespace, t.uid));
+            match key.and_then(|k| endpoints.remove(&k)) {
+                Some(new) => {
+                    changed |= new != *old;
+                    stay.push(new);
+                }
+                None => changed = true,
+            }
+        }
+        kept.push((slice, stay, changed));
+    }
+    let mut waiting = endpoints.into_values();
+    kept.sort_by_key(|(_, stay, changed)| (!changed, std::cmp::Reverse(stay.len())));
+    for (_, stay, changed) in &mut kept {
+        // Filling all slices up for a few endpoints would be many writes; one write each is enough.
+        if waiting.len() == 0 {
+            break;
+        }
+        let room = PER_SLICE.saturating_sub(stay.len());
+        if room > 0 {
+            stay.extend(waiting.by_ref().take(room));
+            *changed = true;
+        }
+    }
+    let mut left = kept.len();
+    for (slice, stay, changed) in kept {
+        if stay.is_empty() && (left > 1 || !empty) {
+            left -= 1;
+            plan.delete.push(slice.clone());
+        } else if changed {
+            let mut merged = labels.to_json();
+            for (key, _) in slice.metadata.labels.iter() {
+                if labels.get(key).is_none() {
+                    merged[key] = Value::Null;
+                }
+            }
+            let fields = json!({
+                "metadata": {"uid": &*slice.metadata.uid, "labels": merged},
+                "endpoints": stay,
+            });
+            plan.update.push((slice.clone(), fields));
+        }
+    }
+    let rest: Vec<Endpoint> = waiting.collect();
+    let placeholder = empty && left == 0;
+    for chunk in rest
+        .chunks(PER_SLICE)
+        .chain(placeholder.then_some([].as_slice()))
+    {
+        plan.create
+            .push(object(world.service, family, labels, &ports, chunk));
+    }
+}
+
+fn object(
+    service: &Service,
+    family: &str,
+    labels: &Labels,
+    ports: &Ports,
+    endpoints: &[Endpoint],
+) -> Value {
+    let ports: Vec<Value> = ports.iter().map(|p| json!(p)).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "generateName": format!("{}-", service.metadata.name),
+            "namespace": &*service.metadata.namespace,
+            "labels": labels.to_json(),
+            "ownerReferences": [Owner::controller_json(&SERVICES, &service.metadata)],
+        },
+        "addressType": family,
+        "endpoints": endpoints,
+        "ports": ports,
+    })
+}
+
+/// The Service's labels, and those that say whose slice it is.
+fn labels(service: &Service) -> Labels {
+    let reserved = [SERVICE_NAME, MANAGED_BY, HEADLESS];
+    let own: Labels = service
+        .metadata
+        .labels
+        .iter()
+        .filter(|(k, _)| !reserved.contains(k))
+        .collect();
+    let labels = own
+        .with(SERVICE_NAME, &service.metadata.name)
+        .with(MANAGED_BY, MANAGER);
+    if service.spec.cluster_ip == "None" {
+        labels.with(HEADLESS, "")
+    } else {
+        labels
+    }
+}
+
+fn endpoint(world: &World<'_>, pod: &Pod, family: &str) -> Option<Endpoint> {
+    let service = world.service;
+    if pod.finished() {
+        return None;
+    }
+    let addresses: Vec<String> = pod
+        .ips
+        .iter()
+        .filter(|ip| matches!(ip, IpAddr::V6(_)) == (family == "IPv6"))
+        .map(IpAddr::to_string)
+        .collect();
+    if addresses.is_empty() {
+        return None;
+    }
+    let terminating = pod.terminating();
+    let ready = service.spec.publish_not_ready_addresses || (pod.ready && !terminating);
+    let zone = pod.node.as_deref().and_then(world.zone_of);
+    let same_zone = matches!(
+        service.spec.traffic_distribution.as_str(),
+        "PreferClose" | "PreferSameZone"
+    );
+    let hints = zone
+        .as_ref()
+        .filter(|_| same_zone && ready)
+        .map(|zone| Hints {
+            for_zones: vec![ForZone { name: zone.clone() }],
+        });
+    Some(Endpoint {
+        addresses,
+        conditions: EndpointConditions {
+            ready: Some(ready),
+            serving: Some(pod.ready),
+            terminating: Some(terminating),
+        },
+        hostname: (!pod.hostname.is_empty() && *pod.subdomain == *service.metadata.name)
+            .then(|| pod.hostname.to_string()),
+        target_ref: Some(TargetRef {
+            kind: "Pod".into(),
+            namespace: pod.meta.namespace.to_string(),
+            name: pod.meta.name.to_string(),
+            uid: pod.meta.uid.to_string(),
+        }),
+        node_name: pod.node.as_deref().map(str::to_owned),
+        zone,
+        hints,
+    })
+}
+
+/// The ports that a pod serves for a Service. A named target port that the pod does not have is
+/// left out.
+fn ports(service: &Service, pod: &Pod) -> Ports {
+    let ports: BTreeSet<EndpointPort> = service
+        .spec
+        .ports
+        .iter()
+        .filter_map(|port| {
+            Some(EndpointPort {
+                name: port.name.clone(),
+                port: Some(target(port, pod)?),
+                protocol: protocol(port).to_owned(),
+                app_protocol: port.app_protocol.clone(),
+            })
+        })
+        .collect();
+    ports.into_iter().collect()
+}
+
+fn protocol(port: &ServicePort) -> &str {
+    if port.protocol.is_empty() {
+        "TCP"
+    } else {
+        &port.protocol
+    }
+}
+
+fn target(port: &ServicePort, pod: &Pod) -> Option<i32> {
+    match &port.target_port {
+        None => Some(port.port),
+        Some(IntOrString::Int(0)) => Some(port.port),
+        Some(IntOrString::Int(n)) => Some(*n),
+        Some(IntOrString::String(name)) => pod
+            .named_ports
+            .iter()
+            .find(|p| *p.name == **name && *p.protocol == *protocol(port))
+            .map(|p| p.container_port),
+    }
+}
+
+/// Whether a change of a pod can change its endpoint.
+pub fn matters(old: &Pod, new: &Pod) -> bool {
+    old.ready != new.ready
+        || old.ips != new.ips
+        || old.node != new.node
+        || old.meta.deleted.is_some() != new.meta.deleted.is_some()
+        || old.finished() != new.finished()
+        || old.meta.labels != new.meta.labels
+        || old.hostname != new.hostname
+        || old.subdomain != new.subdomain
+        || old.named_ports != new.named_ports
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

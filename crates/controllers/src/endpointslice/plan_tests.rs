@@ -1,0 +1,152 @@
+//! Tables of cases, and endpoints that come and go at random.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn service(spec: Value) -> Service {
+    serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "n", "uid": "s", "labels": {"team": "x"}}, "spec": spec}))
+    .unwrap()
+}
+
+fn plain() -> Service {
+    service(
+        json!({"clusterIP": "10.0.0.1", "selector": {"a": "1"}, "ports": [{"port": 80, "targetPort": 8080}]}),
+    )
+}
+
+fn pod(n: usize, ready: bool) -> Pod {
+    let status = if ready { "True" } else { "False" };
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("web-{n}"), "namespace": "n", "uid": n.to_string()},
+        "spec": {"nodeName": "node-1", "hostname": format!("web-{n}"), "subdomain": "web", "containers": [
+            {"ports": [{"name": "http", "containerPort": 8000 + (n % 2)}]}]},
+        "status": {"phase": "Running", "podIP": format!("10.1.{}.{}", n / 250, n % 250),
+            "conditions": [{"type": "Ready", "status": status}]},
+    }))
+    .unwrap()
+}
+
+fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Plan {
+    plan(&World {
+        service,
+        pods,
+        slices,
+        zone_of: &|_| Some("sh-a".into()),
+    })
+}
+
+#[test]
+fn a_service_nobody_serves_has_one_empty_slice() {
+    let plan = run(&plain(), &[], &[]);
+    assert_eq!(plan.create.len(), 1);
+    assert_eq!(plan.create[0]["endpoints"], json!([]));
+    assert_eq!(plan.create[0]["ports"], json!([]));
+}
+
+#[test]
+fn an_endpoint_says_where_who_and_how() {
+    let mut leaving = pod(2, true);
+    leaving.meta.deleted = Some(jiff::Timestamp::UNIX_EPOCH);
+    let mut done = pod(3, true);
+    done.phase = crate::model::pod::Phase::Succeeded;
+    let pods = [pod(0, true), pod(1, false), leaving, done].map(Arc::new);
+    let plan = run(&plain(), &pods, &[]);
+    let slice = &plan.create[0];
+    assert_eq!(
+        slice["endpoints"][0],
+        json!({"addresses": ["10.1.0.0"], "conditions": {"ready": true, "serving": true, "terminating": false},
+            "hostname": "web-0", "nodeName": "node-1", "zone": "sh-a",
+            "targetRef": {"kind": "Pod", "namespace": "n", "name": "web-0", "uid": "0"}})
+    );
+    assert_eq!(
+        slice["endpoints"][1]["conditions"],
+        json!({"ready": false, "serving": false, "terminating": false})
+    );
+    assert_eq!(
+        slice["endpoints"][2]["conditions"],
+        json!({"ready": false, "serving": true, "terminating": true})
+    );
+    assert_eq!(slice["endpoints"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        slice["ports"],
+        json!([{"name": "", "port": 8080, "protocol": "TCP"}])
+    );
+    assert_eq!(
+        slice["metadata"]["labels"],
+        json!({"team": "x", "kubernetes.io/service-name": "web",
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"})
+    );
+    assert_eq!(slice["metadata"]["ownerReferences"][0]["kind"], "Service");
+}
+
+#[test]
+fn named_ports_group_pods_and_headless_services_are_marked() {
+    let service = service(
+        json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}),
+    );
+    let pods = [pod(0, true), pod(1, true)].map(Arc::new);
+    let plan = run(&service, &pods, &[]);
+    let ports: Vec<_> = plan
+        .create
+        .iter()
+        .map(|s| s["ports"][0]["port"].clone())
+        .collect();
+    assert_eq!(ports, [json!(8000), json!(8001)]);
+    assert_eq!(plan.create[0]["metadata"]["labels"][HEADLESS], "");
+}
+
+#[test]
+fn unready_addresses_are_published_where_asked_for() {
+    let service = service(json!({"clusterIP": "None", "publishNotReadyAddresses": true}));
+    let plan = run(&service, &[Arc::new(pod(0, false))], &[]);
+    assert_eq!(
+        plan.create[0]["endpoints"][0]["conditions"],
+        json!({"ready": true, "serving": false, "terminating": false})
+    );
+}
+
+/// Slices in the API server.
+fn carry_out(plan: Plan, slices: &mut Vec<Arc<EndpointSlice>>, born: &mut usize) {
+    let doomed: Vec<_> = plan.delete.iter().map(|s| s.metadata.uid.clone()).collect();
+    slices.retain(|s| !doomed.contains(&s.metadata.uid));
+    for (slice, fields) in plan.update {
+        let at = slices
+            .iter()
+            .position(|s| s.metadata.uid == slice.metadata.uid)
+            .unwrap();
+        let slice = Arc::make_mut(&mut slices[at]);
+        slice.endpoints = serde_json::from_value(fields["endpoints"].clone()).unwrap();
+    }
+    for mut object in plan.create {
+        *born += 1;
+        object["metadata"]["name"] = format!("web-{born}").into();
+        object["metadata"]["uid"] = format!("{born}").into();
+        slices.push(Arc::new(serde_json::from_value(object).unwrap()));
+    }
+}
+
+proptest! {
+    /// The slices hold each endpoint once, never more than 100, and a second look changes nothing.
+    #[test]
+    fn slices_follow_the_pods(steps in prop::collection::vec(prop::collection::vec((0usize..400, any::<bool>()), 0..300), 1..6)) {
+        let service = plain();
+        let mut slices = Vec::new();
+        let mut born = 0;
+        for step in steps {
+            let pods: BTreeMap<usize, bool> = step.into_iter().collect();
+            let pods: Vec<Arc<Pod>> = pods.into_iter().map(|(n, ready)| Arc::new(pod(n, ready))).collect();
+            carry_out(run(&service, &pods, &slices), &mut slices, &mut born);
+            let mut found: Vec<(String, bool)> = slices.iter().flat_map(|s| &s.endpoints)
+                .map(|e| (e.target_ref.as_ref().unwrap().uid.clone(), e.conditions.ready.unwrap())).collect();
+            found.sort();
+            let mut wanted: Vec<(String, bool)> = pods.iter().map(|p| (p.meta.uid.to_string(), p.ready)).collect();
+            wanted.sort();
+            prop_assert_eq!(found, wanted);
+            prop_assert!(slices.iter().all(|s| s.endpoints.len() <= PER_SLICE));
+            prop_assert!(!slices.is_empty());
+            prop_assert_eq!(run(&service, &pods, &slices), Plan::default());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The shell of the EndpointSlice controller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::Patch;
+use tokio::task::JoinSet;
+
+use super::plan::{self, MANAGER, World};
+use crate::model::network::{EndpointSlice, MANAGED_BY, SERVICE_NAME, service_index};
+use crate::model::{ENDPOINT_SLICES, Key};
+use crate::runtime::api::Deletion;
+use crate::runtime::controller;
+use crate::runtime::membership::Membership;
+use crate::runtime::{ApiError, Context, Controller, Outcome, Queue};
+use crate::selector::Selector;
+
+/// Pod changes that come within this time are written together.
+const BATCH: Duration = Duration::from_millis(20);
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+struct Slices {
+    context: Context,
+    membership: Arc<Membership>,
+}
+
+/// Registers the controller's handlers; its workers start with the returned function.
+pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>) + use<> {
+    let queue = Arc::new(Queue::default());
+    let membership = Arc::new(Membership::default());
+    let informers = &context.informers;
+    {
+        let queue = queue.clone();
+        informers.services.on_change(move |old, new| {
+            if let Some(service) = new.or(old) {
+                queue.add(service.metadata.key());
+            }
+        });
+    }
+    {
+        let (queue, membership) = (queue.clone(), membership.clone());
+        informers.pods.on_change(move |old, new| {
+            let same = matches!((old, new), (Some(o), Some(n)) if !plan::matters(o, n));
+            if !same {
+                membership.pod_changed(old, new, |service| queue.add_after(service.clone(), BATCH));
+            }
+        });
+    }
+    {
+        let queue = queue.clone();
+        informers.slices.on_change(move |old, new| {
+            for slice in [old, new].into_iter().flatten() {
+                let labels = &slice.metadata.labels;
+                if labels.get(MANAGED_BY) == Some(MANAGER)
+                    && let Some(service) = labels.get(SERVICE_NAME)
+                {
+                    queue.add_after(Key::new(&slice.metadata.namespace, service), BATCH);
+                }
+            }
+        });
+    }
+    {
+        // A zone that is told late, or changes, is rare: all Services look again.
+        let (queue, services) = (queue.clone(), informers.services.clone());
+        informers.nodes.on_change(move |old, new| {
+            let zone = |node: Option<&Arc<crate::model::node::Node>>| {
+                node.and_then(|n| n.metadata.labels.get(ZONE))
+                    .map(str::to_owned)
+            };
+            if new.is_some() && old.is_some() && zone(old) != zone(new) {
+                for service in services.all() {
+                    queue.add_after(service.metadata.key(), Duration::from_secs(1));
+                }
+            }
+        });
+    }
+    let controller = Arc::new(Slices {
+        context: context.clone(),
+        membership,
+    });
+    let stop = context.stop.clone();
+    move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
+}
+
+impl Controller for Slices {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
+        let informers = &self.context.informers;
+        let service = informers.services.get(key);
+        let selector = service
+            .as_ref()
+            .filter(|s| s.spec.kind != "ExternalName" && s.metadata.deleted.is_none())
+            .and_then(|s| s.spec.selector.clone())
+            .filter(|labels| !labels.is_empty());
+        let (Some(service), Some(selector)) = (service, selector) else {
+            // The slices of a Service that is gone are the garbage collector's.
+            self.membership.forget(key);
+            return Ok(Outcome::Done);
+        };
+        self.membership
+            .select(key, &Selector::of_labels(selector), || {
+                informers.pods.in_namespace(&key.namespace)
+            });
+        let pods: Vec<_> = self
+            .membership
+            .members(key)
+            .iter()
+            .filter_map(|pod| informers.pods.get(pod))
+            .collect();
+        let slices: Vec<Arc<EndpointSlice>> = informers
+            .slices
+            .indexed(&service_index(&key.namespace, &key.name))
+            .into_iter()
+            .filter(|s| s.metadata.labels.get(MANAGED_BY) == Some(MANAGER))
+            .collect();
+        let nodes = informers.nodes.clone();
+        let zone_of = move |node: &str| {
+            let node = nodes.get(&Key::new("", node))?;
+            node.metadata.labels.get(ZONE).map(str::to_owned)
+        };
+        let plan = plan::plan(&World {
+            service: &service,
+            pods: &pods,
+            slices: &slices,
+            zone_of: &zone_of,
+        });
+        self.carry_out(&key.namespace, plan).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Slices {
+    async fn carry_out(&self, namespace: &str, plan: plan::Plan) -> Result<(), ApiError> {
+        let api = &self.context.api;
+        // What is written goes into the cache at once, so that the next sync builds on it.
+        let cache = &self.context.informers.slices;
+        for object in plan.create {
+            let created = api.create(&ENDPOINT_SLICES, namespace, &object).await?;
+            cache.apply(created);
+        }
+        for (slice, fields) in plan.update {
+            let key = slice.metadata.key();
+            match api
+                .patch(&ENDPOINT_SLICES, &key, None, &Patch::Merge(fields))
+                .await
+            {
+                Ok(updated) => cache.apply(updated),
+                Err(error) if error.not_found() => cache.remove(&key),
+                Err(error) => return Err(error),
+            }
+        }
+        for slice in plan.delete {
+            let key = slice.metadata.key();
+            api.delete(&ENDPOINT_SLICES, &key, Deletion::of(&slice.metadata.uid))
+                .await?;
+            cache.remove(&key);
+        }
+        Ok(())
+    }
+}

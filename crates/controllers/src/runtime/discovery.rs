@@ -1,0 +1,105 @@
+//! What an API server serves, by aggregated discovery.
+
+use std::sync::Arc;
+
+use kube::core::discovery::v2::APIGroupDiscovery;
+
+use crate::model::collection_path;
+
+/// One resource in the version that the server prefers for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    pub group: Arc<str>,
+    pub version: Arc<str>,
+    pub plural: Arc<str>,
+    pub kind: Arc<str>,
+    pub namespaced: bool,
+    pub verbs: Vec<String>,
+}
+
+impl Served {
+    pub fn allows(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
+
+    /// Its objects can be found and deleted.
+    pub fn deletable(&self) -> bool {
+        ["list", "watch", "delete"].iter().all(|v| self.allows(v))
+    }
+
+    pub fn is_event(&self) -> bool {
+        &*self.plural == "events" && matches!(&*self.group, "" | "events.k8s.io")
+    }
+
+    pub fn path(&self, namespace: &str) -> String {
+        collection_path(
+            &self.group,
+            &self.version,
+            &self.plural,
+            self.namespaced,
+            namespace,
+        )
+    }
+}
+
+/// Flattens discovery: the first version of a group that has a resource is the preferred one.
+pub fn served(groups: impl IntoIterator<Item = APIGroupDiscovery>) -> Vec<Served> {
+    let mut found: Vec<Served> = Vec::new();
+    for group in groups {
+        let name: Arc<str> = group
+            .metadata
+            .and_then(|m| m.name)
+            .unwrap_or_default()
+            .into();
+        let start = found.len();
+        for version in group.versions {
+            let number: Arc<str> = version.version.unwrap_or_default().into();
+            for resource in version.resources {
+                let plural = resource.resource.unwrap_or_default();
+                if found[start..].iter().any(|f| *f.plural == *plural) {
+                    continue;
+                }
+                let kind = resource.response_kind.and_then(|k| k.kind);
+                found.push(Served {
+                    group: name.clone(),
+                    version: number.clone(),
+                    plural: plural.into(),
+                    kind: kind.unwrap_or_default().into(),
+                    namespaced: resource.scope.as_deref() == Some("Namespaced"),
+                    verbs: resource.verbs,
+                });
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_first_version_with_a_resource_is_taken() {
+        let resource = |name: &str| {
+            json!({"resource": name, "scope": "Namespaced", "responseKind": {"kind": "X"},
+                "verbs": ["list", "watch", "delete"]})
+        };
+        let groups: Vec<APIGroupDiscovery> = serde_json::from_value(json!([
+            {"metadata": {"name": "autoscaling"}, "versions": [
+                {"version": "v2", "resources": [resource("a")]},
+                {"version": "v1", "resources": [resource("a"), resource("b")]}]},
+        ]))
+        .unwrap();
+        let found = served(groups);
+        let paths: Vec<_> = found.iter().map(|s| s.path("n")).collect();
+        assert_eq!(
+            paths,
+            [
+                "/apis/autoscaling/v2/namespaces/n/a",
+                "/apis/autoscaling/v1/namespaces/n/b"
+            ]
+        );
+        assert!(found[0].deletable());
+    }
+}
