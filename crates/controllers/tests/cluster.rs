@@ -535,32 +535,16 @@ async fn endpoints_and_budgets_follow_readiness() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_is_collected_also_of_custom_kinds_and_orphans_stay() {
+async fn garbage_is_collected_in_three_ways() {
     let rig = Rig::new().await;
-    let definitions = rig.api(
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-        "",
-    );
-    create(&definitions, json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
-        "names": {"plural": "things", "singular": "thing", "kind": "Thing"},
-        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}))
-    .await;
-    let things = rig.api("example.com", "v1", "Thing", "things", "default");
-    rig.until(
-        "served",
-        async || things.list(&ListParams::default()).await.err().map(|e| e.to_string()),
-        Option::is_none,
-    )
-    .await;
-    let thing = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}});
+    // Secrets stand for owners that only the collector watches.
+    let things = rig.api("", "v1", "Secret", "secrets", "default");
+    let thing =
+        |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
     let maps = rig.api("", "v1", "ConfigMap", "configmaps", "default");
     let owned = |name: &str, uid: &str, owner: &str| {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "ownerReferences": [
-        {"apiVersion": "example.com/v1", "kind": "Thing", "name": owner, "uid": uid, "blockOwnerDeletion": true}]}})
+        {"apiVersion": "v1", "kind": "Secret", "name": owner, "uid": uid, "blockOwnerDeletion": true}]}})
     };
     let a = create(&things, thing("a")).await.metadata.uid.unwrap();
     create(&maps, owned("of-a", &a, "a")).await;
