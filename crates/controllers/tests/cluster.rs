@@ -55,7 +55,11 @@ fn api(
 /// Runs pods: each becomes ready, unless its image is `broken`, and goes when told to.
 async fn kubelet(client: Client) {
     let all = api(&client, "", "v1", "Pod", "pods", "");
-    let mut events = std::pin::pin!(watcher(all, watcher::Config::default()).applied_objects());
+    let mut events = std::pin::pin!(
+        watcher(all, watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
+    );
     while let Some(event) = events.next().await {
         let Ok(pod) = event else { continue };
         let (name, namespace) = (pod.metadata.name.unwrap(), pod.metadata.namespace.unwrap());
@@ -284,13 +288,16 @@ async fn a_stateful_set_is_created_released_in_place_and_by_partition_and_scaled
         .await;
     let second = status["updateRevision"].as_str().unwrap().to_owned();
     let uid = rig.pods().get("web-2").await.unwrap().metadata.uid;
-    merge(
-        &rig.pods(),
-        "web-2",
-        json!({"metadata": {"labels": {"controller-revision-hash": second}},
-        "spec": {"containers": [{"name": "c", "image": "two"}]}}),
-    )
-    .await;
+    rig.pods()
+        .patch(
+            "web-2",
+            &PatchParams::default(),
+            &Patch::Strategic(json!({
+            "metadata": {"labels": {"controller-revision-hash": second}},
+            "spec": {"containers": [{"name": "c", "image": "two"}]}})),
+        )
+        .await
+        .unwrap();
     merge(
         &sets,
         "web",
