@@ -23,7 +23,7 @@ fn seeds() -> (u64, u64, bool) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     match number("GANTRY_SIM_SEED") {
         Some(seed) => (seed, 1, true),
-        None => (0, number("GANTRY_SIM_RUNS").unwrap_or(400), false),
+        None => (0, number("GANTRY_SIM_RUNS").unwrap_or(300), false),
     }
 }
 

@@ -530,10 +530,20 @@ fn remove(world: &World<'_>, step: &mut Step, problems: &mut Vec<String>) {
         let mut empty = true;
         for cell in cells {
             empty &= cell.set.is_none() && cell.instances.is_empty();
-            if cell.set.as_ref().is_some_and(|s| !s.terminating) {
-                step.actions.push(Action::DeleteSet {
+            // Down to nothing first, then gone: instances end as they do in any scaling down, and none
+            // is left to the garbage collector.
+            match &cell.set {
+                Some(set) if set.terminating => {}
+                Some(set) if set.replicas > 0 => step.actions.push(Action::Scale {
                     cell: cell.name.clone(),
-                });
+                    version: set.version.clone(),
+                    replicas: 0,
+                    partition: set.partition,
+                }),
+                Some(_) if cell.instances.is_empty() => step.actions.push(Action::DeleteSet {
+                    cell: cell.name.clone(),
+                }),
+                _ => {}
             }
         }
         if !world.members.get(cluster).is_some_and(|m| m.cleaned) {

@@ -1,1 +1,259 @@
+//! Cases of the group planner that the simulation does not single out.
 
+use gantry_api::{AppSpec, GroupSpec, RevisionSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rstest::rstest;
+
+use super::*;
+use crate::world::SetView;
+
+struct Case {
+    app: App,
+    group: Group,
+    revisions: Revisions,
+    cells: Vec<CellView>,
+    release: ReleaseView,
+}
+
+fn instance(name: &str, gate: Gate) -> Instance {
+    Instance {
+        name: name.into(),
+        uid: "u".into(),
+        version: "1".into(),
+        revision: Some(1),
+        hash: "h".into(),
+        terminating: false,
+        observed: true,
+        ready_since: Some(Timestamp::UNIX_EPOCH),
+        gate,
+        mark: None,
+        containers: BTreeMap::new(),
+        trouble: String::new(),
+    }
+}
+
+fn cell(name: &str, weight: i32, instances: i32) -> CellView {
+    CellView {
+        name: name.into(),
+        cluster: "sh".into(),
+        weight: Some(weight),
+        reachable: true,
+        set: Some(SetView {
+            replicas: instances,
+            revision: Some(1),
+            observed: true,
+            update_hash: "h".into(),
+            ..SetView::default()
+        }),
+        instances: (0..instances)
+            .map(|n| (n, instance(&format!("cart-{name}-{n}"), Gate::In)))
+            .collect(),
+        ..CellView::default()
+    }
+}
+
+fn case(replicas: i32, cells: Vec<CellView>) -> Case {
+    let app = App::new("cart", AppSpec::default());
+    let mut group = Group::new(
+        "cart",
+        GroupSpec {
+            app: "cart".into(),
+            replicas,
+            revision: RevisionSpec {
+                image: "cart:1".into(),
+                ..RevisionSpec::default()
+            },
+            ..GroupSpec::default()
+        },
+    );
+    group.metadata.finalizers = Some(vec![labels::FINALIZER.into()]);
+    let one = render::revision(Source::new(&app, &group), &group.spec.revision, 1);
+    group.status = Some(GroupStatus {
+        current: Some(RevisionRef {
+            revision: 1,
+            ..RevisionRef::default()
+        }),
+        ..GroupStatus::default()
+    });
+    Case {
+        app,
+        group,
+        revisions: Revisions::from([(1, one)]),
+        cells,
+        release: ReleaseView::default(),
+    }
+}
+
+impl Case {
+    fn plan(&self) -> Step {
+        let members = BTreeMap::from([(
+            "sh".to_owned(),
+            MemberView {
+                reachable: true,
+                ..MemberView::default()
+            },
+        )]);
+        let world = World {
+            group: &self.group,
+            app: Some(&self.app),
+            revisions: &self.revisions,
+            cells: &self.cells,
+            members: &members,
+            release: self.release.clone(),
+            trouble: None,
+        };
+        plan(&world, Timestamp::UNIX_EPOCH)
+    }
+
+    fn scales(&self) -> Vec<(String, i32, i32)> {
+        let scale = |a: Action| match a {
+            Action::Scale {
+                cell,
+                replicas,
+                partition,
+                ..
+            } => Some((cell, replicas, partition)),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(scale).collect()
+    }
+}
+
+#[test]
+fn a_share_moves_only_as_others_come_into_service() {
+    // From 8 and 2 to 5 and 5, one may be missing: the new ones are asked for at once, one old one goes.
+    let moving = case(10, vec![cell("a", 1, 8), cell("b", 1, 2)]);
+    assert_eq!(moving.scales(), [("a".into(), 7, 0), ("b".into(), 5, 0)]);
+    // A wish for fewer goes through at once.
+    assert_eq!(
+        case(4, vec![cell("a", 1, 8), cell("b", 1, 2)]).scales(),
+        [("a".into(), 2, 0)]
+    );
+}
+
+#[rstest]
+#[case::untouched(2, 3, 5)]
+#[case::reached(2, 1, 1)]
+#[case::no_release(1, 3, 3)]
+fn new_instances_stay_below_the_partition_where_a_release_has_not_come(
+    #[case] template: i64,
+    #[case] partition: i32,
+    #[case] want: i32,
+) {
+    let mut it = case(5, vec![cell("a", 1, 3)]);
+    if let Some(set) = &mut it.cells[0].set {
+        (set.revision, set.partition) = (Some(template), partition);
+    }
+    it.release.target = Some(RevisionRef {
+        revision: 2,
+        ..RevisionRef::default()
+    });
+    assert_eq!(it.scales(), [("a".into(), 5, want)]);
+}
+
+#[test]
+fn a_frozen_cell_does_not_grow_and_says_so() {
+    let mut it = case(5, vec![cell("a", 1, 3)]);
+    it.release.frozen.insert("a".into());
+    assert!(it.scales().is_empty());
+    assert_eq!(
+        it.plan().status.message,
+        "scaling up in a waits for the bastion there to be accepted"
+    );
+}
+
+#[rstest]
+#[case::fresh(Gate::Unset, None, Some(None))]
+#[case::serving(Gate::In, None, None)]
+#[case::to_go(Gate::In, Some(Hold::Update), Some(Some(Hold::Update)))]
+#[case::gone(Gate::Out { reason: "Updating".into(), since: Timestamp::UNIX_EPOCH }, Some(Hold::Update), None)]
+#[case::back(Gate::Out { reason: "Updating".into(), since: Timestamp::UNIX_EPOCH }, None, Some(None))]
+#[case::bastion(Gate::Out { reason: "Updating".into(), since: Timestamp::UNIX_EPOCH }, Some(Hold::Bastion), Some(Some(Hold::Bastion)))]
+fn gates(#[case] gate: Gate, #[case] hold: Option<Hold>, #[case] want: Option<Option<Hold>>) {
+    let mut it = case(1, vec![cell("a", 1, 1)]);
+    it.cells[0].instances = BTreeMap::from([(0, instance("cart-a-0", gate))]);
+    it.release
+        .holds
+        .extend(hold.map(|h| ("cart-a-0".to_owned(), h)));
+    let turned = it.plan().actions.into_iter().find_map(|a| match a {
+        Action::SetGate { hold, .. } => Some(hold),
+        _ => None,
+    });
+    assert_eq!(turned, want);
+}
+
+#[test]
+fn a_bastion_that_nobody_accepted_outlives_its_release() {
+    let mut it = case(1, vec![cell("a", 1, 1)]);
+    let mut bastion = instance(
+        "cart-a-0",
+        Gate::Out {
+            reason: Hold::Bastion.reason().into(),
+            since: Timestamp::UNIX_EPOCH,
+        },
+    );
+    bastion.revision = Some(2);
+    it.cells[0].instances = BTreeMap::from([(0, bastion)]);
+    let turned = |it: &Case| {
+        it.plan()
+            .actions
+            .iter()
+            .any(|a| matches!(a, Action::SetGate { .. }))
+    };
+    assert!(!turned(&it));
+    it.release.accepted = Some(2);
+    assert!(turned(&it));
+}
+
+#[test]
+fn a_group_goes_when_its_members_are_clean() {
+    let mut it = case(2, vec![cell("a", 1, 2)]);
+    it.group.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    assert_eq!(it.scales(), [("a".into(), 0, 0)]);
+    it.cells[0] = cell("a", 1, 0);
+    assert_eq!(it.plan().actions, [Action::DeleteSet { cell: "a".into() }]);
+    it.cells[0].set = None;
+    assert_eq!(
+        it.plan().actions,
+        [Action::DeleteSupport {
+            cluster: "sh".into()
+        }]
+    );
+    it.cells[0].reachable = false;
+    assert!(it.plan().actions.is_empty());
+    assert_eq!(
+        it.plan().status.message,
+        "waits to be removed from cluster sh, which cannot be reached"
+    );
+}
+
+#[test]
+fn old_revisions_are_forgotten_when_nothing_refers_to_them() {
+    let mut it = case(0, vec![cell("a", 1, 0)]);
+    it.group.spec.revision_history_limit = 1;
+    for n in 2..6 {
+        let made = render::revision(
+            Source::new(&it.app, &it.group),
+            &RevisionSpec {
+                image: format!("cart:{n}"),
+                ..RevisionSpec::default()
+            },
+            n,
+        );
+        it.revisions.insert(n, made);
+    }
+    it.release.referred = BTreeSet::from([3]);
+    let pruned: Vec<i64> = it
+        .plan()
+        .actions
+        .into_iter()
+        .filter_map(|a| {
+            if let Action::PruneRevision { number } = a {
+                Some(number)
+            } else {
+                None
+            }
+        })
+        .collect();
+    assert_eq!(pruned, [2, 4], "1 is current, 3 is referred to, 5 is kept");
+}
