@@ -57,6 +57,8 @@ pub struct ReleaseView {
     pub target: Option<RevisionRef>,
     /// Instances that have to be out of service.
     pub holds: BTreeMap<String, Hold>,
+    /// Instances that were marked to be replaced, cannot be yet, and serve until then.
+    pub spared: BTreeSet<String>,
     /// Revisions let into traffic beside the current one.
     pub accepted: Option<i64>,
     /// Cells in which no instance may be added for now.
@@ -426,6 +428,7 @@ fn wished(
         .is_some_and(|template| !cell.at(instance, template));
     if instance.doomed()
         && old
+        && !world.release.spared.contains(&instance.name)
         && (world.release.target.is_some()
             || cell.set.as_ref().is_some_and(|s| ordinal >= s.partition))
     {

@@ -61,6 +61,8 @@ pub(super) struct Moved {
     pub actions: Vec<Action>,
     /// Who has to be out of service.
     pub holds: BTreeMap<String, Hold>,
+    /// Who was marked to be replaced and cannot be yet.
+    pub spared: BTreeSet<String>,
     /// Who is under way.
     pub working: Vec<WorkingInstance>,
     /// Who has just run out of time: instance, cell, what is wrong.
@@ -160,6 +162,9 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
             });
             if gap && images.is_none() && ordinal < set.partition && !cell.all_come_new() {
                 // Taken out now, it would only wait, and use up what the one above needs.
+                if instance.doomed() {
+                    moved.spared.insert(instance.name.clone());
+                }
                 moved.untouched += 1;
                 unbroken = false;
                 continue;

@@ -420,6 +420,7 @@ impl Turnout<'_> {
         step.holds
             .extend(moved.holds.iter().map(|(k, v)| (k.clone(), *v)));
         step.wake = tell::earlier(step.wake, moved.wake);
+        step.spared.extend(moved.spared.iter().cloned());
         if bastion {
             step.frozen
                 .extend(self.plan.batches[0].slices.iter().map(|s| s.cell.clone()));
@@ -522,6 +523,7 @@ impl Turnout<'_> {
         step.holds
             .extend(moved.holds.iter().map(|(k, v)| (k.clone(), *v)));
         step.wake = tell::earlier(step.wake, moved.wake);
+        step.spared.extend(moved.spared.iter().cloned());
         self.status.working = moved.working;
     }
 
@@ -725,6 +727,7 @@ impl Turnout<'_> {
         step.holds
             .extend(moved.holds.iter().map(|(k, v)| (k.clone(), *v)));
         step.wake = tell::earlier(step.wake, moved.wake);
+        step.spared.extend(moved.spared.iter().cloned());
         self.record(self.status.batches.len().saturating_sub(1), &moved);
         if self.halted(&mut step, &Moved::default()) {
             if self.status.rollback.is_some() {
@@ -850,6 +853,7 @@ impl Turnout<'_> {
         step.holds
             .extend(moved.holds.iter().map(|(k, v)| (k.clone(), *v)));
         step.wake = tell::earlier(step.wake, moved.wake);
+        step.spared.extend(moved.spared.iter().cloned());
         self.status.working.clone_from(&moved.working);
 
         let returned = moved.behind == 0 && moved.followed && waiting.is_none();

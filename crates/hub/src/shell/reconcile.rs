@@ -96,6 +96,7 @@ impl Hub {
             wake = step.wake;
             release_actions = step.actions;
             view.holds = step.holds;
+            view.spared = step.spared;
             view.accepted = step.accepted;
             view.frozen = step.frozen;
             view.aborted = step.status.phase == gantry_api::Phase::Aborted;

@@ -200,6 +200,7 @@ impl Hub<'_> {
             wake = wake.into_iter().chain(step.wake).min();
             actions = step.actions;
             view.holds = step.holds;
+            view.spared = step.spared;
             view.accepted = step.accepted;
             view.frozen = step.frozen;
             view.aborted = step.status.phase == gantry_api::Phase::Aborted;
