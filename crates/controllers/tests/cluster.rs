@@ -1,5 +1,11 @@
 //! The controllers against an API server, through a client, with a kubelet of the test's own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests, which clippy.toml does not count as tests"
+)]
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -196,20 +202,18 @@ impl Rig {
     }
 
     async fn until_status(&self, api: &Api<DynamicObject>, name: &str, wanted: Value) -> Value {
-        let seen = self
-            .until(
-                "status",
-                async || api.get(name).await.unwrap().data["status"].clone(),
-                |status| {
-                    wanted
-                        .as_object()
-                        .unwrap()
-                        .iter()
-                        .all(|(k, v)| status[k] == *v)
-                },
-            )
-            .await;
-        seen
+        self.until(
+            "status",
+            async || api.get(name).await.unwrap().data["status"].clone(),
+            |status| {
+                wanted
+                    .as_object()
+                    .unwrap()
+                    .iter()
+                    .all(|(k, v)| status[k] == *v)
+            },
+        )
+        .await
     }
 }
 

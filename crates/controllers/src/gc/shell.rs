@@ -28,12 +28,15 @@ const DISCOVERY: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(250);
 const DEFINITIONS: &str = "customresourcedefinitions";
 
+/// Resources by group and kind.
+type Kinds = FxHashMap<(Arc<str>, Arc<str>), Arc<Resource>>;
+
 struct Collector {
     context: Context,
     feed: Arc<Feed>,
     shared: Vec<Kind>,
-    /// Resources by group and kind, to find an owner by its reference.
-    kinds: RwLock<FxHashMap<(Arc<str>, Arc<str>), Arc<Resource>>>,
+    /// To find an owner by its reference.
+    kinds: RwLock<Kinds>,
 }
 
 /// Registers the collector's handlers; its workers start with the returned function.
