@@ -93,6 +93,7 @@ pub struct Builder {
     scheduler: bool,
     nodes: Vec<NodeGroup>,
     seed: u64,
+    ranges: Option<(String, String)>,
 }
 
 impl Default for Builder {
@@ -108,6 +109,7 @@ impl Default for Builder {
                 ..NodeGroup::default()
             }],
             seed: 0,
+            ranges: None,
         }
     }
 }
@@ -152,6 +154,12 @@ impl Builder {
     /// Seed of all that is random about the simulated nodes.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Address ranges of the simulated pods and nodes, as CIDRs.
+    pub fn ranges(mut self, (pods, nodes): (String, String)) -> Self {
+        self.ranges = Some((pods, nodes));
         self
     }
 
@@ -221,11 +229,15 @@ impl Builder {
         }
         if !self.nodes.is_empty() {
             let client = server.client();
-            let options = gantry_hollow::Options {
+            let mut options = gantry_hollow::Options {
                 groups: self.nodes.clone(),
                 seed: self.seed,
                 ..Default::default()
             };
+            if let Some((pods, nodes)) = &self.ranges {
+                options.pod_cidr.clone_from(pods);
+                options.node_cidr.clone_from(nodes);
+            }
             parts.run(&self.name, "simulated nodes", stop.clone(), move |stop| {
                 gantry_hollow::run(client.clone(), options.clone(), stop)
             });

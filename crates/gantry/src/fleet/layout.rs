@@ -105,6 +105,17 @@ impl Layout {
         })
     }
 
+    /// Address ranges of a member's pods and nodes: equal parts of 10.128.0.0/9 and 172.16.0.0/12, so
+    /// that no two instances of the fleet share an address.
+    pub fn ranges(&self, member: usize) -> (String, String) {
+        let bits = (self.members.len() as u32).next_power_of_two().ilog2();
+        let part = |base: u32, prefix: u32| {
+            let start = base + ((member as u32) << (32 - prefix - bits));
+            format!("{}/{}", std::net::Ipv4Addr::from(start), prefix + bits)
+        };
+        (part(0x0a80_0000, 9), part(0xac10_0000, 12))
+    }
+
     /// Whether the fleet in a folder is the one now asked for; the first difference, named, where it
     /// is not. What was not asked for fits anything.
     pub fn check(&self, wish: Wish) -> Result<(), String> {
@@ -183,6 +194,28 @@ mod tests {
             cells.dedup();
             assert_eq!(cells.len() as u32, clusters * 3);
         }
+    }
+
+    #[test]
+    fn members_share_no_address() {
+        let ranges = |clusters| {
+            let layout = Layout::new(Wish {
+                clusters: Some(clusters),
+                ..Wish::default()
+            })
+            .unwrap();
+            (0..clusters as usize)
+                .map(|m| layout.ranges(m))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ranges(1),
+            [("10.128.0.0/9".to_owned(), "172.16.0.0/12".to_owned())]
+        );
+        let three = ranges(3);
+        let pods: Vec<_> = three.iter().map(|(pods, _)| pods.as_str()).collect();
+        assert_eq!(pods, ["10.128.0.0/11", "10.160.0.0/11", "10.192.0.0/11"]);
+        assert_eq!(three[2].1, "172.24.0.0/14");
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Fleet {
                 .name(&member.name)
                 .data_dir(data.cluster(&member.name))
                 .seed(layout.seed.wrapping_add(i as u64))
+                .ranges(layout.ranges(i))
                 .nodes(node_groups(member));
             let (options, layout) = (&options, &layout);
             async move { listen(builder, options, layout, &member.name, 1 + i as u16).await }
