@@ -213,12 +213,12 @@ impl Builder {
         let mut parts = Parts::default();
         if self.controllers {
             let client = server.client();
+            let options = gantry_controllers::Options {
+                root_ca: Some(server.ca_pem().to_owned()),
+                ..Default::default()
+            };
             parts.run(&self.name, "controllers", stop.clone(), move |stop| {
-                gantry_controllers::run(
-                    client.clone(),
-                    gantry_controllers::Options::default(),
-                    stop,
-                )
+                gantry_controllers::run(client.clone(), options.clone(), stop)
             });
         }
         if self.scheduler {

@@ -8,7 +8,7 @@ use gantry_api::strategy::{
     Accept, Bastion, Batches, Deadlines, OnFailure, StrategyChoice, StrategySpec,
 };
 use gantry_api::{CountOrPercent, Group, Phase, Release, RevisionChange, Span, labels};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The tag of images that never become ready on the demo's simulated nodes.
 const BROKEN: &str = "broken";
+
+/// On an EndpointSlice: the Service it belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 pub fn title(text: &str) -> Result<()> {
     println(format!(
@@ -345,17 +348,32 @@ async fn out_of_traffic(fleet: &Fleet, shop: &Shop, release: &Release) -> Result
     let Some((member, client)) = owner else {
         return Err(unexpected(release, "its bastion's cell in the fleet"));
     };
+    // Services that publish addresses which are not ready say nothing of traffic.
+    let services: Api<Service> = Api::namespaced(client.clone(), &shop.name);
+    let services = services
+        .list(&ListParams::default())
+        .await
+        .context("cannot list the member's Services")?;
+    let serves = |name: &str| {
+        let named = services.items.iter().find(|s| s.name_any() == name);
+        let spec = named.and_then(|s| s.spec.as_ref());
+        spec.is_some_and(|s| s.publish_not_ready_addresses != Some(true))
+    };
     let slices: Api<EndpointSlice> = Api::namespaced(client, &shop.name);
     let list = slices
         .list(&ListParams::default())
         .await
         .context("cannot list the member's EndpointSlices")?;
+    let of_traffic = list.items.iter().filter(|s| {
+        s.labels()
+            .get(SERVICE_NAME)
+            .is_some_and(|name| serves(name))
+    });
+    let endpoints: Vec<_> = of_traffic.flat_map(|s| &s.endpoints).flatten().collect();
     let of_pod = |pod: &str| {
         let target = pod.to_owned();
-        list.items
+        endpoints
             .iter()
-            .flat_map(|s| &s.endpoints)
-            .flatten()
             .filter(move |e| e.target_ref.as_ref().and_then(|r| r.name.as_deref()) == Some(&target))
     };
     let ready = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
