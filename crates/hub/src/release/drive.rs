@@ -100,9 +100,10 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
     let left = order.max_out - order.cells.iter().map(CellView::out).sum::<i32>();
     // Instances chosen before that the view still shows serving may be out in truth: for others there is
     // only what they leave, or a stale view would let another go out beside them.
+    // Those in a cell that cannot be reached will not be seen to go: they count against all others.
     let mut budget = Budget {
-        chosen: left,
-        fresh: left - chosen(order),
+        chosen: left - chosen(order, |cell| !cell.reachable),
+        fresh: left - chosen(order, |_| true),
     };
     let mut starved = false;
     // Templates are compared once for each revision met, not for each instance.
@@ -245,6 +246,10 @@ fn note(
     });
 }
 
+/// An instance that is not ready for this long after its update is on its way; after that it is worth a
+/// word why.
+const ORDINARY: SignedDuration = SignedDuration::from_secs(10);
+
 /// An instance that is on its way to being ready: is it late?
 fn clock(
     order: &Order<'_>,
@@ -280,6 +285,13 @@ fn clock(
     } else {
         moved.due(limit);
     }
+    let telling = since.saturating_add(ORDINARY).unwrap_or(Timestamp::MAX);
+    let message = if now >= telling {
+        trouble.to_owned()
+    } else {
+        moved.due(telling);
+        String::new()
+    };
     note(
         order,
         moved,
@@ -288,7 +300,7 @@ fn clock(
         revision,
         Doing::Updating,
         since,
-        trouble.to_owned(),
+        message,
     );
 }
 
@@ -601,13 +613,15 @@ fn was_chosen(order: &Order<'_>, name: &str) -> bool {
     order.before.iter().any(|w| w.name == name)
 }
 
-fn chosen(order: &Order<'_>) -> i32 {
+/// Instances of the cells that `counts` says, chosen before, that the view still shows serving.
+fn chosen(order: &Order<'_>, counts: impl Fn(&CellView) -> bool) -> i32 {
     let serving = |cell: &CellView, instance: &Instance| {
         instance.in_service() && !cell.at(instance, order.goal) && was_chosen(order, &instance.name)
     };
     order
         .cells
         .iter()
+        .filter(|cell| counts(cell))
         .filter_map(|cell| order.floors.get(&cell.name).map(|floor| (cell, *floor)))
         .map(|(cell, floor)| {
             cell.instances

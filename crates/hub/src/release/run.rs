@@ -450,7 +450,7 @@ impl Turnout<'_> {
                     format!("bastion {names} is ready and out of traffic: accept it to go on");
                 tell::phase(&mut self.status, Phase::Gate, "AcceptBastion", message);
             } else {
-                let message = tell::moving(&moved, "bastion");
+                let message = tell::moving(&moved, "bastion", 0);
                 tell::phase(&mut self.status, Phase::Bastion, "Updating", message);
             }
             return Flow::Stay;
@@ -504,7 +504,7 @@ impl Turnout<'_> {
         } else {
             "Updating"
         };
-        let message = tell::moving(&moved, &what);
+        let message = tell::moving(&moved, &what, self.earlier(index));
         tell::phase(&mut self.status, phase, reason, message);
         Flow::Stay
     }
@@ -527,6 +527,11 @@ impl Turnout<'_> {
         self.status.working = moved.working;
     }
 
+    /// Instances of the batches before this one: what is driven always includes them.
+    fn earlier(&self, index: usize) -> i32 {
+        self.plan.batches.iter().take(index).map(|b| b.size).sum()
+    }
+
     /// Writes down what came of driving a batch.
     fn record(&mut self, index: usize, moved: &Moved) {
         self.status.working.clone_from(&moved.working);
@@ -542,10 +547,11 @@ impl Turnout<'_> {
                 retry,
             });
         }
+        let earlier = self.earlier(index);
         let Some(batch) = self.status.batches.get_mut(index) else {
             return;
         };
-        batch.updated = moved.size - moved.behind;
+        batch.updated = (moved.size - moved.behind - earlier).max(0);
         batch.failed = self
             .status
             .failures
@@ -737,7 +743,7 @@ impl Turnout<'_> {
             return step;
         }
         if moved.behind > 0 || !moved.followed {
-            let message = tell::moving(&moved, "what is left");
+            let message = tell::moving(&moved, "what is left", 0);
             tell::phase(&mut self.status, Phase::Batch, "Finishing", message);
             step.status = self.status;
             return step;

@@ -48,11 +48,13 @@ pub(super) fn list(mut names: Vec<String>) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-/// How far a batch is, in one line.
-pub(super) fn moving(moved: &Moved, what: &str) -> String {
+/// How far a batch is, in one line. `earlier` instances belong to the batches before it.
+pub(super) fn moving(moved: &Moved, what: &str, earlier: i32) -> String {
+    let of_it = |n: i32| (n - earlier).max(0);
     let mut text = format!(
         "{what}: {} of {} instances done",
-        moved.finished, moved.size
+        of_it(moved.finished),
+        of_it(moved.size)
     );
     let under_way = moved
         .working

@@ -69,7 +69,7 @@ fn pick<'a>(groups: &'a [Group], words: &[&str], index: usize) -> &'a Group {
 /// anyone can read and change it.
 async fn behaviours(fleet: &Fleet) -> Result<()> {
     let rules =
-        format!("- image: \"*{BROKEN}*\"\n  ready: never\n  reason: \"connection refused\"\n");
+        format!("- image: \"*{BROKEN}*\"\n  ready: never\n  message: connection refused\n");
     for (member, client) in fleet.members() {
         let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
         let map = json!({
