@@ -116,58 +116,45 @@ fn instances(
         .iter()
         .map(|w| (w.name.as_str(), w))
         .collect();
-    let ended_back = status.phase == Phase::RolledBack;
     for batch in &plan.batches {
-        let state = status
-            .batches
-            .iter()
-            .find(|b| b.index == batch.index)
-            .map_or(BatchState::Waiting, |b| b.state);
-        // Of a running batch, instances that are neither at work nor waiting are done; the count says how many.
-        let updated = status
-            .batches
-            .iter()
-            .find(|b| b.index == batch.index)
-            .map_or(0, |b| b.updated);
-        let mut still_updated = updated
-            - working
-                .values()
-                .filter(|w| w.batch == batch.index && w.revision == Some(to))
-                .count() as i32;
+        let known = status.batches.iter().find(|b| b.index == batch.index);
+        let state = known.map_or(BatchState::Waiting, |b| b.state);
+        // The record counts the batch's updated instances; those at work are named, the rest are done.
+        let at_work = working
+            .values()
+            .filter(|w| w.batch == batch.index && w.revision == Some(to));
+        let mut updated = known.map_or(0, |b| b.updated) - at_work.count() as i32;
         for slice in &batch.slices {
             for ordinal in (slice.lowest..=slice.highest).rev() {
                 let name = Group::instance_name(group, &slice.cell, ordinal);
-                let view = match working.get(name.as_str()) {
-                    Some(w) => InstanceView {
-                        batch: Some(batch.index as u32),
-                        revision: w.revision.unwrap_or(from),
-                        step: step(w.doing),
-                        in_service: false,
-                        seconds: w.since.as_ref().map(|t| now.duration_since(t.0).as_secs()),
-                        note: w.message.clone(),
-                        name,
-                    },
-                    None => {
-                        let done = match state {
-                            BatchState::Done | BatchState::Ready => !ended_back,
-                            _ => still_updated > 0 && !ended_back,
-                        };
-                        still_updated -= i32::from(done);
-                        InstanceView {
-                            batch: Some(batch.index as u32),
-                            revision: if done { to } else { from },
-                            step: if done && !back {
-                                Step::Done
-                            } else {
-                                Step::Waiting
-                            },
-                            in_service: true,
-                            seconds: None,
-                            note: String::new(),
-                            name,
-                        }
-                    }
+                let mut view = InstanceView {
+                    batch: Some(batch.index as u32),
+                    revision: from,
+                    step: Step::Waiting,
+                    in_service: !given_up(status, &name),
+                    seconds: None,
+                    note: String::new(),
+                    name,
                 };
+                if let Some(w) = working.get(view.name.as_str()) {
+                    view.revision = w.revision.unwrap_or(from);
+                    view.step = step(w.doing);
+                    view.in_service = false;
+                    view.seconds = w.since.as_ref().map(|t| now.duration_since(t.0).as_secs());
+                    view.note.clone_from(&w.message);
+                } else if status.phase == Phase::RolledBack {
+                    view.step = if state == BatchState::Waiting {
+                        Step::Untouched
+                    } else {
+                        Step::TakenBack
+                    };
+                } else if matches!(state, BatchState::Done | BatchState::Ready) || updated > 0 {
+                    updated -= 1;
+                    view.revision = to;
+                    view.step = if back { Step::Waiting } else { Step::Done };
+                } else if status.phase.is_final() {
+                    view.step = Step::Untouched;
+                }
                 out.entry(slice.cell.clone())
                     .or_default()
                     .insert(ordinal, view);
@@ -175,6 +162,11 @@ fn instances(
         }
     }
     out
+}
+
+/// Whether the instance failed and nothing has been done about it yet.
+fn given_up(status: &gantry_api::ReleaseStatus, name: &str) -> bool {
+    !status.phase.is_final() && status.failures.iter().any(|f| f.instance == name)
 }
 
 fn step(doing: Doing) -> Step {

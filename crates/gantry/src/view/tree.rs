@@ -62,10 +62,14 @@ pub enum Step {
     Held,
     Done,
     Failed,
+    /// On the old revision when the release ended, and never touched.
+    Untouched,
+    /// On the old revision again.
+    TakenBack,
 }
 
 impl Step {
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Step::Waiting => "waiting",
             Step::Draining => "draining",
@@ -74,14 +78,16 @@ impl Step {
             Step::Held => "held back",
             Step::Done => "updated",
             Step::Failed => "failed",
+            Step::Untouched => "untouched",
+            Step::TakenBack => "taken back",
         }
     }
 
     fn tone(self) -> Tone {
         match self {
-            Step::Waiting => Tone::Dim,
+            Step::Waiting | Step::Untouched => Tone::Dim,
             Step::Draining | Step::Updating | Step::Checking => Tone::Busy,
-            Step::Held => Tone::Warn,
+            Step::Held | Step::TakenBack => Tone::Warn,
             Step::Done => Tone::Good,
             Step::Failed => Tone::Bad,
         }
@@ -89,7 +95,10 @@ impl Step {
 
     /// Moves on the screen, so a person wants to see it.
     fn moves(self) -> bool {
-        !matches!(self, Step::Waiting | Step::Done)
+        !matches!(
+            self,
+            Step::Waiting | Step::Done | Step::Untouched | Step::TakenBack
+        )
     }
 }
 
@@ -241,7 +250,7 @@ fn instance_line(i: &InstanceView, view: &ReleaseView, wide: usize, color: bool)
         i.name,
         batch,
         revision,
-        paint(format!("{:<9}", i.step.word()), i.step.tone(), color),
+        paint(format!("{:<10}", i.step.word()), i.step.tone(), color),
         paint(&i.note, Tone::Bad, color),
     );
     line.trim_end().to_owned()

@@ -68,8 +68,7 @@ fn pick<'a>(groups: &'a [Group], words: &[&str], index: usize) -> &'a Group {
 /// Tells the simulated nodes that images tagged `…broken` never become ready: a wish written where
 /// anyone can read and change it.
 async fn behaviours(fleet: &Fleet) -> Result<()> {
-    let rules =
-        format!("- image: \"*{BROKEN}*\"\n  ready: never\n  message: connection refused\n");
+    let rules = format!("- image: \"*{BROKEN}*\"\n  ready: never\n  message: connection refused\n");
     for (member, client) in fleet.members() {
         let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
         let map = json!({

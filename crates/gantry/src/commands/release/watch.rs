@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::output::{Format, color, print, print_value};
 use crate::view::live::Live;
 use crate::view::model::release_view;
-use crate::view::tree::{ReleaseView, heading, render};
+use crate::view::tree::{ReleaseView, Step, heading, render};
 
 /// Shows the release once, or until its end.
 pub async fn status(
@@ -122,14 +122,13 @@ fn show(live: &mut Live, view: &ReleaseView) {
     }
     let mut still = view.clone();
     still.seconds = 0;
-    let instances = still
-        .clusters
-        .iter_mut()
-        .flat_map(|c| &mut c.cells)
-        .flat_map(|c| &mut c.instances);
-    let mut lines: Vec<String> = vec![];
-    let mut moving = vec![];
-    for i in instances {
+    let message = heading(&still, false).into_iter().skip(2);
+    let mut lines: Vec<String> = message.map(|m| format!("  {} {m}", view.phase)).collect();
+    let cells = view.clusters.iter().flat_map(|c| &c.cells);
+    for i in cells
+        .flat_map(|c| &c.instances)
+        .filter(|i| i.step != Step::Waiting)
+    {
         let service = if i.in_service {
             "in service"
         } else {
@@ -140,17 +139,12 @@ fn show(live: &mut Live, view: &ReleaseView) {
         } else {
             format!(": {}", i.note)
         };
-        moving.push(format!(
-            "  {}  revision {}  {service}  {:?}{note}",
-            i.name, i.revision, i.step
+        lines.push(format!(
+            "    {}  revision {}  {service}  {}{note}",
+            i.name,
+            i.revision,
+            i.step.word()
         ));
     }
-    lines.extend(
-        heading(&still, false)
-            .into_iter()
-            .skip(2)
-            .map(|m| format!("{} {m}", view.phase)),
-    );
-    lines.extend(moving);
     live.draw(&lines);
 }
