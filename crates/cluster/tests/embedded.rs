@@ -1,5 +1,11 @@
 //! A whole embedded cluster: from nothing to running pods, over a restart, and under the real kubectl.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where its helpers do"
+)]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

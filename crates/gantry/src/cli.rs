@@ -81,7 +81,7 @@ pub enum Command {
     Get(commands::get::Get),
     /// Start a release, watch it, press its buttons
     #[command(subcommand)]
-    Release(commands::release::Release),
+    Release(Box<commands::release::Release>),
     Scale(commands::scale::Scale),
     Hub(commands::parts::Hub),
     Scheduler(commands::parts::Scheduler),

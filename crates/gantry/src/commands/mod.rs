@@ -25,7 +25,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await?,
         Command::Import(args) => import::run(args, global).await?,
         Command::Get(args) => get::run(args, global).await?,
-        Command::Release(args) => return Ok(exit(release::run(args, global).await?)),
+        Command::Release(args) => return Ok(exit(release::run(*args, global).await?)),
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
         Command::Hub(args) => parts::hub(args, global).await?,
         Command::Scheduler(args) => parts::scheduler(args, global).await?,

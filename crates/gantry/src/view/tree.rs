@@ -199,11 +199,7 @@ pub fn heading(view: &ReleaseView, color: bool) -> Vec<String> {
 }
 
 fn bar(done: u32, all: u32, width: u32, color: bool) -> String {
-    let filled = if all == 0 {
-        0
-    } else {
-        (done.min(all) * width / all) as usize
-    };
+    let filled = (done.min(all) * width).checked_div(all).unwrap_or(0) as usize;
     let rest = width as usize - filled;
     format!(
         "{}{}",

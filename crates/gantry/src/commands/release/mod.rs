@@ -15,7 +15,7 @@ use crate::failure::{Exit, Failure, Result};
 
 #[derive(Debug, Subcommand)]
 pub enum Release {
-    Start(start::Start),
+    Start(Box<start::Start>),
     Status(Status),
     /// Stand still: what is under way is finished, nothing else is touched
     Pause(Named),
@@ -66,7 +66,7 @@ pub struct Watching {
 
 pub async fn run(args: Release, global: &Global) -> Result<Option<Exit>> {
     match args {
-        Release::Start(args) => start::run(args, global).await,
+        Release::Start(args) => start::run(*args, global).await,
         Release::Status(args) => {
             let (client, tenant) = place(&args.tenant, global).await?;
             let release = find(&client, &tenant, &args.name).await?;

@@ -1,12 +1,10 @@
 //! Whole flows with the real binary on an embedded fleet: import, release, failure, rollback, scale,
 //! a crash in the middle of a release, a restart.
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::{Up, wait};
 use serde_json::{Value, json};
-use support::{Up, wait};
 
 const TENANT: [&str; 2] = ["-n", "bookshop"];
 

@@ -1,10 +1,8 @@
 //! What a user can get wrong: each has a line that says what to do, and an exit code of its own.
 
-mod support;
-
 use std::net::TcpListener;
 
-use support::{Up, gantry};
+use crate::support::{Up, gantry};
 
 /// Runs a command that must fail; its exit code and what it said on standard error.
 fn fails(args: &[&str]) -> (Option<i32>, String) {

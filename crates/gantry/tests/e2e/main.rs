@@ -1,0 +1,10 @@
+//! The binary as its users run it: whole flows on an embedded fleet, and what they can get wrong.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where its helpers do"
+)]
+
+mod faults;
+mod fleet;
+mod support;
