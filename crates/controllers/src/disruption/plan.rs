@@ -8,36 +8,57 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::Pod;
-use crate::model::network::{Budget, BudgetStatus};
-use crate::model::workload::{Condition, scaled};
+use crate::model::network::{Budget, BudgetCondition, BudgetSpec, BudgetStatus};
+use crate::model::workload::scaled;
 
 /// Seconds after which a granted eviction that did not happen is forgotten.
 const DISRUPTION_SECONDS: i64 = 120;
+
+/// How often a budget whose pods' owners cannot be reckoned with is looked at again.
+pub const RETRY: Duration = Duration::from_secs(5);
 
 pub struct World<'a> {
     pub budget: &'a Budget,
     /// The pods that it selects.
     pub pods: &'a [Arc<Pod>],
-    /// The number of pods that their owners want, by the owner's scale.
-    pub wanted: i32,
+    /// The number of pods that their owners want, by the owners' scales; why not, where that cannot
+    /// be told. Read only where [`needs_scale`].
+    pub wanted: Result<i32, String>,
     pub now: Timestamp,
 }
 
+/// What to write, and when to look again.
+#[derive(Debug)]
+pub struct Plan {
+    pub status: BudgetStatus,
+    pub after: Option<Duration>,
+    /// Why nothing may be disrupted, where that is because the reckoning failed.
+    pub failure: Option<String>,
+}
+
+/// Whether a budget is reckoned by what the owners want, rather than by the pods that are there.
+pub fn needs_scale(spec: &BudgetSpec) -> bool {
+    spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_)))
+}
+
 /// The status, and when to look again because a grant runs out.
-pub fn plan(world: &World<'_>) -> (BudgetStatus, Option<Duration>) {
+pub fn plan(world: &World<'_>) -> Plan {
     let World {
-        budget,
-        pods,
-        wanted,
-        now,
+        budget, pods, now, ..
     } = *world;
     let spec = &budget.spec;
+    let wanted = match &world.wanted {
+        Ok(wanted) => *wanted,
+        Err(why) if needs_scale(spec) => return fail_safe(budget, why, now),
+        Err(_) => 0,
+    };
     let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
     let (expected, desired) = match (&spec.max_unavailable, &spec.min_available) {
         (Some(max), _) => (wanted, (wanted - scaled(Some(max), wanted, true)).max(0)),
         (None, Some(IntOrString::Int(n))) => (count, *n),
         (None, Some(percent)) => (wanted, scaled(Some(percent), wanted, true)),
-        (None, None) => (count, 0),
+        // Nothing is asked for, and so nothing is granted.
+        (None, None) => (0, 0),
     };
 
     let mut disrupted = BTreeMap::new();
@@ -75,36 +96,50 @@ pub fn plan(world: &World<'_>) -> (BudgetStatus, Option<Duration>) {
     } else {
         ("False", "InsufficientPods")
     };
-    note(&mut status.conditions, value, reason, budget, now);
+    note(&mut status, value, reason, "", now);
     let after = soonest.and_then(|s| u64::try_from(s).ok());
-    (status, after.map(Duration::from_secs))
+    Plan {
+        status,
+        after: after.map(Duration::from_secs),
+        failure: None,
+    }
 }
 
-fn note(
-    conditions: &mut Vec<Condition>,
-    value: &str,
-    reason: &str,
-    budget: &Budget,
-    now: Timestamp,
-) {
-    let same = conditions
-        .iter()
-        .any(|c| c.kind == "DisruptionAllowed" && c.status == value && c.reason == reason);
-    if same && budget.status.observed_generation == budget.metadata.generation {
-        return;
+/// Where the reckoning fails nothing may be disrupted; the rest of the status stays as it was.
+fn fail_safe(budget: &Budget, why: &str, now: Timestamp) -> Plan {
+    let mut status = budget.status.clone();
+    status.disruptions_allowed = 0;
+    note(&mut status, "False", "SyncFailed", why, now);
+    Plan {
+        status,
+        after: Some(RETRY),
+        failure: Some(why.to_owned()),
     }
-    let since = conditions
+}
+
+/// Sets the condition. Its time changes only with its value.
+fn note(status: &mut BudgetStatus, value: &str, reason: &str, message: &str, now: Timestamp) {
+    let generation = Some(status.observed_generation).filter(|g| *g != 0);
+    let at = status
+        .conditions
         .iter()
-        .find(|c| c.kind == "DisruptionAllowed" && c.status == value)
+        .position(|c| c.kind == "DisruptionAllowed");
+    let since = at
+        .and_then(|at| status.conditions.get(at))
+        .filter(|c| c.status == value)
         .and_then(|c| c.last_transition_time);
-    conditions.retain(|c| c.kind != "DisruptionAllowed");
-    conditions.push(Condition {
+    let condition = BudgetCondition {
         kind: "DisruptionAllowed".into(),
         status: value.into(),
-        reason: reason.into(),
+        observed_generation: generation,
         last_transition_time: since.or_else(|| Timestamp::from_second(now.as_second()).ok()),
-        ..Condition::default()
-    });
+        reason: reason.into(),
+        message: message.into(),
+    };
+    match at.and_then(|at| status.conditions.get_mut(at)) {
+        Some(there) => *there = condition,
+        None => status.conditions.push(condition),
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +149,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn run(spec: Value, status: Value, ready: &[bool], wanted: i32) -> BudgetStatus {
+        plan_of(spec, status, ready, Ok(wanted)).status
+    }
+
+    fn plan_of(spec: Value, status: Value, ready: &[bool], wanted: Result<i32, String>) -> Plan {
         let budget: Budget = serde_json::from_value(
             json!({"metadata": {"name": "b", "generation": 1}, "spec": spec, "status": status}),
         )
@@ -136,7 +175,7 @@ mod tests {
             wanted,
             now: "2026-01-01T00:01:00Z".parse().unwrap(),
         };
-        plan(&world).0
+        plan(&world)
     }
 
     #[rstest]
@@ -147,6 +186,7 @@ mod tests {
     #[case(json!({"minAvailable": "50%"}), &[true, true, true], 3, 1, 2)]
     #[case(json!({"minAvailable": 0}), &[], 0, 0, 0)]
     #[case(json!({"maxUnavailable": 1}), &[true, true], 3, 0, 2)]
+    #[case(json!({}), &[true, true, true], 3, 0, 0)]
     fn allows(
         #[case] spec: Value,
         #[case] ready: &[bool],
@@ -174,5 +214,44 @@ mod tests {
         assert_eq!(status.current_healthy, 2);
         assert_eq!(status.disruptions_allowed, 0);
         assert_eq!(status.disrupted_pods.len(), 1);
+    }
+
+    #[rstest]
+    #[case(json!({"maxUnavailable": 1}), true)]
+    #[case(json!({"minAvailable": "50%"}), true)]
+    #[case(json!({"minAvailable": 1}), false)]
+    #[case(json!({}), false)]
+    fn an_unknown_scale_fails_safe_where_it_matters(#[case] spec: Value, #[case] fails: bool) {
+        let before = json!({"observedGeneration": 1, "disruptionsAllowed": 2, "currentHealthy": 3,
+            "desiredHealthy": 1, "expectedPods": 3, "conditions": [
+            {"type": "Other", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            {"type": "DisruptionAllowed", "status": "True", "reason": "SufficientPods", "message": "",
+                "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        let told = plan_of(spec, before, &[true, true], Err("lost".into()));
+        assert_eq!(told.failure.is_some(), fails);
+        assert_eq!(told.after.is_some(), fails);
+        let status = told.status;
+        assert_eq!(status.conditions[0].kind, "Other", "others are kept");
+        if fails {
+            let written = serde_json::to_value(&status.conditions[1]).unwrap();
+            assert_eq!(
+                written,
+                json!({"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "lost",
+                    "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:01:00Z"})
+            );
+            assert_eq!((status.disruptions_allowed, status.current_healthy), (0, 3));
+        } else {
+            assert_ne!(status.conditions[1].reason, "SyncFailed");
+        }
+    }
+
+    #[test]
+    fn the_condition_names_the_generation_and_has_a_message() {
+        let status = run(json!({"maxUnavailable": 1}), json!({}), &[true], 1);
+        assert_eq!(
+            serde_json::to_value(&status.conditions).unwrap(),
+            json!([{"type": "DisruptionAllowed", "status": "True", "reason": "SufficientPods", "message": "",
+                "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:01:00Z"}])
+        );
     }
 }

@@ -5,22 +5,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::Patch;
-use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use super::plan::{self, World};
+use super::scale::Scales;
 use crate::model::network::{Budget, BudgetStatus};
 use crate::model::{DISRUPTION_BUDGETS, Key, Pod};
 use crate::runtime::membership::Membership;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
 
+const NAME: &str = "disruption-controller";
 /// Pod changes that come within this time are reckoned together.
 const BATCH: Duration = Duration::from_millis(20);
 
 struct Budgets {
     context: Context,
     membership: Arc<Membership>,
+    scales: Scales,
 }
 
 /// Registers the controller's handlers; its workers start with the returned function.
@@ -55,6 +57,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     let controller = Arc::new(Budgets {
         context: context.clone(),
         membership,
+        scales: Scales::default(),
     });
     let stop = context.stop.clone();
     move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
@@ -62,7 +65,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
 
 impl Controller for Budgets {
     fn name(&self) -> &'static str {
-        "disruption-controller"
+        NAME
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
@@ -88,73 +91,37 @@ impl Controller for Budgets {
                     .collect()
             }
         };
-        let (status, after) = plan::plan(&World {
+        let about = &budget.metadata;
+        let recorder = &self.context.recorder;
+        if pods.is_empty() {
+            let message = "No matching pods found".to_owned();
+            recorder.normal(NAME, &DISRUPTION_BUDGETS, about, "NoPods", message);
+        }
+        let wanted = if plan::needs_scale(&budget.spec) {
+            self.scales
+                .wanted(&self.context, &pods)
+                .await
+                .map_err(|error| error.to_string())
+        } else {
+            Ok(0)
+        };
+        let plan = plan::plan(&World {
             budget: &budget,
             pods: &pods,
-            wanted: self.wanted(&pods),
+            wanted,
             now: Timestamp::now(),
         });
-        self.write_status(&budget, status).await?;
-        Ok(after.map_or(Outcome::Done, Outcome::After))
+        if let Some(why) = &plan.failure {
+            let message = format!("Failed to calculate the number of expected pods: {why}");
+            let reason = "CalculateExpectedPodCountFailed";
+            recorder.warning(NAME, &DISRUPTION_BUDGETS, about, reason, message);
+        }
+        self.write_status(&budget, plan.status).await?;
+        Ok(plan.after.map_or(Outcome::Done, Outcome::After))
     }
 }
 
 impl Budgets {
-    /// The pods that the owners of these pods want: the scale of each owner, once.
-    fn wanted(&self, pods: &[Arc<Pod>]) -> i32 {
-        let informers = &self.context.informers;
-        let mut scales: FxHashMap<Arc<str>, i32> = FxHashMap::default();
-        for pod in pods {
-            let Some(owner) = pod.meta.controller() else {
-                continue;
-            };
-            if scales.contains_key(&owner.uid) {
-                continue;
-            }
-            let key = Key {
-                namespace: pod.meta.namespace.clone(),
-                name: owner.name.clone(),
-            };
-            let scale = match &*owner.kind {
-                "StatefulSet" => informers
-                    .stateful_sets
-                    .get(&key)
-                    .map(|s| s.spec.replicas.unwrap_or(1)),
-                "ReplicationController" => informers
-                    .replication_controllers
-                    .get(&key)
-                    .map(|s| s.spec.replicas.unwrap_or(1)),
-                "ReplicaSet" => informers.replica_sets.get(&key).map(|set| {
-                    let deployment = set.metadata.controller().and_then(|owner| {
-                        let key = Key {
-                            namespace: key.namespace.clone(),
-                            name: owner.name.clone(),
-                        };
-                        let deployment = informers.deployments.get(&key)?;
-                        Some((owner.uid.clone(), deployment.spec.replicas.unwrap_or(1)))
-                    });
-                    match deployment {
-                        // Counted once under the Deployment, whose ReplicaSets share its scale.
-                        Some((uid, replicas)) => {
-                            scales.insert(uid, replicas);
-                            0
-                        }
-                        None => set.spec.replicas.unwrap_or(1),
-                    }
-                }),
-                _ => {
-                    let own = pods
-                        .iter()
-                        .filter(|p| p.meta.controlled_by(&owner.uid))
-                        .count();
-                    Some(i32::try_from(own).unwrap_or(i32::MAX))
-                }
-            };
-            scales.insert(owner.uid.clone(), scale.unwrap_or(0));
-        }
-        scales.values().sum()
-    }
-
     async fn write_status(&self, budget: &Budget, status: BudgetStatus) -> Result<(), ApiError> {
         if status == budget.status {
             return Ok(());

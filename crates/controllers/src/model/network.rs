@@ -8,7 +8,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use super::meta::nullable;
-use super::workload::Condition;
 use super::{DISRUPTION_BUDGETS, ENDPOINT_SLICES, Kind, Labels, Meta, SERVICES, Watched};
 use crate::selector::Selector;
 
@@ -180,7 +179,22 @@ pub struct BudgetStatus {
     pub desired_healthy: i32,
     pub expected_pods: i32,
     #[serde(deserialize_with = "nullable")]
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<BudgetCondition>,
+}
+
+/// A condition of meta/v1: its message is required, even if there is nothing to say.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    /// The generation of the spec that it speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    pub last_transition_time: Option<Timestamp>,
+    pub reason: String,
+    pub message: String,
 }
 
 impl Watched for Budget {

@@ -12,10 +12,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::discovery::{Discovery, Served, served, stale};
 use crate::model::{Key, Kind};
 
 /// Field manager of all that these controllers write.
 pub const MANAGER: &str = "gantry-controllers";
+
+type Groups = Result<Vec<kube::core::discovery::v2::APIGroupDiscovery>, ApiError>;
 
 /// A request that failed, with what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +206,24 @@ impl Api {
         }
     }
 
+    /// Reads the subresource `sub` of an object; `None` if there is no such object or subresource.
+    pub async fn get_sub_at<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        name: &str,
+        sub: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let fail = failed("get subresource", path);
+        let request = Request::new(path)
+            .get_subresource(sub, name)
+            .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
+        match self.client.request(request).await.map_err(fail) {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub async fn create<T: DeserializeOwned>(
         &self,
         kind: &Kind,
@@ -281,16 +302,39 @@ impl Api {
     }
 
     /// All that the server serves, one entry a resource, in the version that it prefers.
-    pub async fn discover(&self) -> Result<Vec<super::discovery::Served>, ApiError> {
-        let fail = failed("discover", "/api, /apis");
+    ///
+    /// # Errors
+    /// Where any part of it could not be asked for.
+    pub async fn discover(&self) -> Result<Vec<Served>, ApiError> {
+        let (core, groups) = self.ask_what_is_served().await;
+        Ok(served(core?.into_iter().chain(groups?)))
+    }
+
+    /// What could be discovered, and what could not.
+    pub async fn discover_what_is_there(&self) -> Discovery {
+        let mut found = Vec::new();
+        let mut failures = Vec::new();
+        let (core, groups) = self.ask_what_is_served().await;
+        for (part, answer) in [("v1", core), ("apis", groups)] {
+            match answer {
+                Ok(groups) => found.extend(groups),
+                Err(error) => failures.push((part.to_owned(), error.message())),
+            }
+        }
+        failures.extend(stale(&found));
+        Discovery {
+            served: served(found),
+            failures,
+        }
+    }
+
+    async fn ask_what_is_served(&self) -> (Groups, Groups) {
         let core = self.client.list_core_api_versions_aggregated().await;
         let groups = self.client.list_api_groups_aggregated().await;
-        Ok(super::discovery::served(
-            core.map_err(&fail)?
-                .items
-                .into_iter()
-                .chain(groups.map_err(&fail)?.items),
-        ))
+        (
+            core.map(|l| l.items).map_err(failed("discover", "/api")),
+            groups.map(|l| l.items).map_err(failed("discover", "/apis")),
+        )
     }
 
     /// Deletes an object; one that is not there (any more) counts as deleted: `Ok(false)`.

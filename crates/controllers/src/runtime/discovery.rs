@@ -15,6 +15,16 @@ pub struct Served {
     pub kind: Arc<str>,
     pub namespaced: bool,
     pub verbs: Vec<String>,
+    /// It has the subresource `scale`.
+    pub scalable: bool,
+}
+
+/// What a server serves as far as it could be found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Discovery {
+    pub served: Vec<Served>,
+    /// What could not be discovered (`group/version`), and why.
+    pub failures: Vec<(String, String)>,
 }
 
 impl Served {
@@ -67,11 +77,36 @@ pub fn served(groups: impl IntoIterator<Item = APIGroupDiscovery>) -> Vec<Served
                     kind: kind.unwrap_or_default().into(),
                     namespaced: resource.scope.as_deref() == Some("Namespaced"),
                     verbs: resource.verbs,
+                    scalable: resource
+                        .subresources
+                        .iter()
+                        .any(|s| s.subresource.as_deref() == Some("scale")),
                 });
             }
         }
     }
     found
+}
+
+/// The group versions that the server vouches no longer for: an extension API server that does not
+/// answer leaves what it last said, marked stale.
+pub fn stale(groups: &[APIGroupDiscovery]) -> Vec<(String, String)> {
+    let mut failures = Vec::new();
+    for group in groups {
+        let name = group.metadata.as_ref().and_then(|m| m.name.as_deref());
+        for version in &group.versions {
+            if version.freshness.as_deref() == Some("Stale") {
+                let number = version.version.as_deref().unwrap_or_default();
+                let both = match name.filter(|n| !n.is_empty()) {
+                    Some(name) => format!("{name}/{number}"),
+                    None => number.to_owned(),
+                };
+                let why = format!("stale GroupVersion discovery: {both}");
+                failures.push((both, why));
+            }
+        }
+    }
+    failures
 }
 
 #[cfg(test)]
@@ -101,5 +136,20 @@ mod tests {
             ]
         );
         assert!(found[0].deletable());
+    }
+
+    #[test]
+    fn what_an_absent_extension_server_last_said_is_stale() {
+        let groups: Vec<APIGroupDiscovery> = serde_json::from_value(json!([
+            {"metadata": {"name": "metrics.k8s.io"}, "versions": [
+                {"version": "v1beta1", "resources": [], "freshness": "Stale"},
+                {"version": "v1", "resources": [], "freshness": "Current"}]},
+        ]))
+        .unwrap();
+        let why = "stale GroupVersion discovery: metrics.k8s.io/v1beta1";
+        assert_eq!(
+            stale(&groups),
+            [("metrics.k8s.io/v1beta1".to_owned(), why.to_owned())]
+        );
     }
 }
