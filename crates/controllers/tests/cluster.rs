@@ -546,6 +546,45 @@ async fn endpoints_and_budgets_follow_readiness() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_whose_owners_are_unknown_allows_nothing() {
+    let rig = Rig::new().await;
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"app": "x"},
+        "ownerReferences": [{"apiVersion": "example.com/v1", "kind": "Crew", "name": "c", "uid": "u", "controller": true}]}});
+    pod["spec"] = template("one")["spec"].clone();
+    create(&rig.pods(), pod).await;
+    let budgets = rig.api(
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        "default",
+    );
+    create(&budgets, json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "x"}, "spec": {
+        "maxUnavailable": 1, "selector": {"matchLabels": {"app": "x"}}}}))
+    .await;
+    let status = rig
+        .until(
+            "condition",
+            async || budgets.get("x").await.unwrap().data["status"].clone(),
+            |s| s["conditions"][0]["reason"] == "SyncFailed",
+        )
+        .await;
+    assert_eq!(status["disruptionsAllowed"], 0);
+    assert_eq!(status["conditions"][0]["status"], "False");
+    let events = rig.api("", "v1", "Event", "events", "default");
+    rig.until(
+        "event",
+        async || events.list(&ListParams::default()).await.unwrap().items,
+        |all| {
+            all.iter()
+                .any(|e| e.data["reason"] == "CalculateExpectedPodCountFailed")
+        },
+    )
+    .await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_is_collected_in_three_ways() {
     let rig = Rig::new().await;
     // Secrets stand for owners that only the collector watches.
@@ -623,7 +662,7 @@ async fn a_namespace_gets_its_account_and_certificate_and_is_emptied_when_delete
     let namespaces = rig.api("", "v1", "Namespace", "namespaces", "");
     create(
         &namespaces,
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}, "spec": {"finalizers": ["example.com/other"]}}),
     )
     .await;
     let maps = rig.api("", "v1", "ConfigMap", "configmaps", "shop");
@@ -674,7 +713,42 @@ async fn a_namespace_gets_its_account_and_certificate_and_is_emptied_when_delete
         |c| c.contains("example.com/hold in 1 resource instances"),
     )
     .await;
+    // What others say about the namespace stays.
+    let foreign =
+        json!({"status": {"conditions": [{"type": "example.com/Audited", "status": "True"}]}});
+    namespaces
+        .patch_status("shop", &PatchParams::default(), &Patch::Strategic(foreign))
+        .await
+        .unwrap();
     merge(&maps, "held", json!({"metadata": {"finalizers": null}})).await;
+    // Another's finalizer keeps the namespace; what it last told does not.
+    let emptied = rig
+        .until(
+            "emptied",
+            async || namespaces.get("shop").await.unwrap().data,
+            |data| data["spec"]["finalizers"] == json!(["example.com/other"]),
+        )
+        .await;
+    let value = |kind: &str| {
+        let conditions = emptied["status"]["conditions"].as_array().unwrap();
+        let one = conditions.iter().find(|c| c["type"] == kind).unwrap();
+        one["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(value("NamespaceContentRemaining"), "False");
+    assert_eq!(value("NamespaceFinalizersRemaining"), "False");
+    assert_eq!(value("example.com/Audited"), "True");
+    let mut last = serde_json::to_value(namespaces.get("shop").await.unwrap()).unwrap();
+    last["spec"]["finalizers"] = json!([]);
+    namespaces
+        .replace_subresource(
+            "finalize",
+            "shop",
+            &PostParams::default(),
+            &last,
+        )
+        .await
+        .map(|_: DynamicObject| ())
+        .unwrap();
     rig.until(
         "gone",
         async || namespaces.get_opt("shop").await.unwrap(),
