@@ -25,7 +25,7 @@ pub struct Services {
     taken: Mutex<Taken>,
 }
 
-/// What one request has taken, given back when it fails.
+/// Addresses and ports that one request has taken, given back when it fails.
 #[derive(Default)]
 pub struct Held {
     addresses: Vec<u32>,
@@ -78,7 +78,7 @@ impl Services {
         }
     }
 
-    /// Gives back what a failed request had taken.
+    /// Frees these; what a failed request had taken, for one.
     pub fn undo(&self, held: Held) {
         if held.addresses.is_empty() && held.ports.is_empty() {
             return;
@@ -183,24 +183,36 @@ pub fn on_create(cx: &Cx, service: &mut Value) -> Result<Held, Failure> {
     fill(cx, service, None)
 }
 
-pub fn on_update(cx: &Cx, service: &mut Value, old: &Value) -> Result<Held, Failure> {
+/// What an update has taken, and what is free once its outcome is known.
+#[derive(Default)]
+pub struct Swap {
+    taken: Held,
+    left: Held,
+}
+
+impl Services {
+    /// Frees what the update left when it was stored, what it had taken when it was not.
+    pub fn settle(&self, swap: Swap, stored: bool) {
+        self.undo(if stored { swap.left } else { swap.taken });
+    }
+}
+
+pub fn on_update(cx: &Cx, service: &mut Value, old: &Value) -> Result<Swap, Failure> {
     if !is_service(cx) {
-        return Ok(Held::default());
+        return Ok(Swap::default());
     }
-    let held = fill(cx, service, Some(old))?;
-    // What the new form no longer uses is free once it is stored; a failed write keeps it taken
-    // until the next start, which is safe.
-    if !cx.dry_run() {
-        let (now_a, now_p) = (addresses(service), node_ports(service));
-        let mut taken = cx.api.services.taken.lock();
-        for a in addresses(old).iter().filter(|a| !now_a.contains(a)) {
-            taken.addresses.remove(a);
-        }
-        for p in node_ports(old).iter().filter(|p| !now_p.contains(p)) {
-            taken.ports.remove(p);
-        }
-    }
-    Ok(held)
+    let taken = fill(cx, service, Some(old))?;
+    let (mut left_addresses, mut left_ports) = (addresses(old), node_ports(old));
+    let (now_addresses, now_ports) = (addresses(service), node_ports(service));
+    left_addresses.retain(|a| !now_addresses.contains(a));
+    left_ports.retain(|p| !now_ports.contains(p));
+    Ok(Swap {
+        taken,
+        left: Held {
+            addresses: left_addresses,
+            ports: left_ports,
+        },
+    })
 }
 
 /// Gives a Service the addresses and ports that its type needs.

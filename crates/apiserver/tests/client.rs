@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use gantry_apiserver::{Config, Server, StaticToken};
 use gantry_store::{Options, Store};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Service};
 use kube::{
     Api, Error, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
@@ -81,6 +81,58 @@ async fn objects_are_created_read_changed_and_deleted() {
         .await
         .expect("deleted");
     assert!(maps.get_opt("x").await.expect("answered").is_none());
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_update_that_is_refused_keeps_its_services_ports_taken() {
+    let server = start().await;
+    let client = server.client();
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let quotas: Api<ResourceQuota> = Api::namespaced(client, "default");
+    let service = |name: &str, kind: &str, port: u16| -> Service {
+        let spec = json!({"type": kind, "ports": [{"port": 80, "nodePort": port}]});
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))
+            .expect("a Service")
+    };
+    let quota =
+        json!({"metadata": {"name": "none"}, "spec": {"hard": {"services.loadbalancers": "0"}}});
+    let quota: ResourceQuota = serde_json::from_value(quota).expect("a quota");
+    let post = PostParams::default();
+    quotas.create(&post, &quota).await.expect("created");
+    let counted = json!({"status": {
+        "hard": {"services.loadbalancers": "0"}, "used": {"services.loadbalancers": "0"},
+    }});
+    quotas
+        .patch_status("none", &PatchParams::default(), &Patch::Merge(&counted))
+        .await
+        .expect("counted");
+    let first = service("first", "NodePort", 30_100);
+    services.create(&post, &first).await.expect("created");
+    let patch = PatchParams::default();
+    let change = |kind: &str, port: u16| json!({"spec": {"type": kind, "ports": [{"port": 80, "nodePort": port}]}});
+    let refused = services
+        .patch(
+            "first",
+            &patch,
+            &Patch::Merge(&change("LoadBalancer", 30_101)),
+        )
+        .await
+        .expect_err("over the quota");
+    assert_eq!(code(&refused), 403, "{refused}");
+    let taken = services
+        .create(&post, &service("second", "NodePort", 30_100))
+        .await
+        .expect_err("the port is the first one's still");
+    assert_eq!(code(&taken), 422, "{taken}");
+    services
+        .patch("first", &patch, &Patch::Merge(&change("NodePort", 30_101)))
+        .await
+        .expect("what the refused update had taken is free");
+    services
+        .create(&post, &service("second", "NodePort", 30_100))
+        .await
+        .expect("free since the first one moved");
     server.shutdown().await;
 }
 

@@ -257,11 +257,11 @@ async fn once(
     if !causes.is_empty() {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
-    let held = crate::allocate::on_update(cx, &mut new, old)?;
+    let swap = crate::allocate::on_update(cx, &mut new, old)?;
     let result = store(cx, key, revision, old, &mut new).await;
-    if result.is_err() || cx.dry_run() {
-        cx.api.services.undo(held);
-    }
+    // An update that removes the object has freed with it all that the old form used.
+    let stored = result.is_ok() && !cx.dry_run() && !delete::complete(cx, &new);
+    cx.api.services.settle(swap, stored);
     result
 }
 
