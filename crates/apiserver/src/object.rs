@@ -5,7 +5,10 @@
 //! that the store can insert the revision at a known place, a list can leave out kind and
 //! apiVersion by cutting a prefix, and nothing is serialised twice.
 
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    sync::{Arc, LazyLock, OnceLock},
+};
 
 use bytes::{Bytes, BytesMut};
 use gantry_machinery::{resource::Resource, status::Failure};
@@ -81,6 +84,13 @@ pub fn strings(value: Option<&Value>) -> Vec<String> {
 /// `metadata.time` in Kubernetes' second-exact form.
 pub fn time(now: jiff::Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A new object's uid: a random UUID, from the generator of the thread instead of the kernel.
+pub fn uid() -> String {
+    uuid::Builder::from_random_bytes(rand::random())
+        .into_uuid()
+        .to_string()
 }
 
 /// The name in the store: `ns/name`, or `name` for cluster-wide objects.
@@ -194,37 +204,53 @@ pub fn parse(value: &[u8]) -> Result<Value, Failure> {
 }
 
 /// What selectors and admission ask of a stored object, parsed once and kept with it.
+///
+/// There is one for every stored object, so its texts share one allocation.
 #[derive(Debug, Default)]
 pub struct View {
-    pub labels: Vec<(Box<str>, Box<str>)>,
-    /// Selectable fields by path, of the kinds that have any beside name and namespace.
-    pub fields: Vec<(Box<str>, Box<str>)>,
+    /// Keys and values of labels, then paths and values of selectable fields (of the kinds that
+    /// have any beside name and namespace).
+    texts: Box<str>,
+    /// Where each text ends.
+    ends: Box<[u32]>,
+    /// How many of the pairs are labels.
+    labels: u32,
     pub deleting: bool,
+    /// The whole object, of the few kinds that admission reads.
+    whole: OnceLock<Value>,
 }
 
 impl View {
     pub fn of(entry: &Entry, object: &Value) -> View {
-        let labels = meta(object)
-            .and_then(|m| m.get("labels"))
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into()))
-            .collect();
+        let (mut texts, mut ends) = (String::new(), Vec::new());
+        let mut labels = 0;
+        let mut put = |text: &str| {
+            texts.push_str(text);
+            // An object is at most a few MiB.
+            ends.push(u32::try_from(texts.len()).unwrap_or(u32::MAX));
+        };
+        let all = meta(object).and_then(|m| m.get("labels"));
+        for (key, value) in all.and_then(Value::as_object).into_iter().flatten() {
+            put(key);
+            put(value.as_str().unwrap_or_default());
+            labels += 1;
+        }
+        for (path, value) in crate::rules::selectable(&entry.storage, object) {
+            put(path);
+            put(&value);
+        }
         View {
+            texts: texts.into(),
+            ends: ends.into(),
             labels,
-            fields: crate::rules::selectable(&entry.storage, object),
             deleting: deleting(object),
+            whole: OnceLock::new(),
         }
     }
 
     /// The view of a stored object, from its cache or parsed now.
     pub fn get<'a>(entry: &Entry, stored: &'a Stored) -> &'a View {
-        static EMPTY: View = View {
-            labels: Vec::new(),
-            fields: Vec::new(),
-            deleting: false,
-        };
+        static EMPTY: LazyLock<View> = LazyLock::new(View::default);
         stored
             .ext
             .get_or_init(|| {
@@ -235,15 +261,66 @@ impl View {
             .unwrap_or(&EMPTY)
     }
 
+    /// The whole object, parsed once and kept as long as its version: for the small objects that
+    /// admission reads for every request.
+    pub fn whole<'a>(entry: &Entry, stored: &'a Stored) -> &'a Value {
+        View::get(entry, stored)
+            .whole
+            .get_or_init(|| serde_json::from_slice(&stored.value).unwrap_or_default())
+    }
+
+    fn text(&self, at: usize) -> &str {
+        let start = match at.checked_sub(1) {
+            Some(before) => self.ends.get(before).copied().unwrap_or(u32::MAX),
+            None => 0,
+        };
+        let end = self.ends.get(at).copied().unwrap_or(u32::MAX);
+        self.texts
+            .get(start as usize..end as usize)
+            .unwrap_or_default()
+    }
+
+    fn find(&self, mut pairs: Range<usize>, name: &str) -> Option<&str> {
+        pairs
+            .find(|pair| self.text(2 * pair) == name)
+            .map(|pair| self.text(2 * pair + 1))
+    }
+
     pub fn label(&self, name: &str) -> Option<&str> {
-        find(&self.labels, name)
+        self.find(0..self.labels as usize, name)
     }
 
     pub fn field(&self, path: &str) -> Option<&str> {
-        find(&self.fields, path)
+        self.find(self.labels as usize..self.ends.len() / 2, path)
     }
 }
 
-fn find<'a>(pairs: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(k, _)| &**k == name).map(|(_, v)| &**v)
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry::Registry;
+
+    #[test]
+    fn a_view_finds_labels_and_fields_each_among_its_own() {
+        let registry = Registry::new(vec![], 0);
+        let entry = registry.lookup("", "v1", "pods").expect("served");
+        let pod = json!({
+            "metadata": {"labels": {"a": "1", "b": "", "spec.nodeName": "label"}},
+            "spec": {"nodeName": "n"}, "status": {"phase": "Running"},
+        });
+        let view = View::of(entry, &pod);
+        for (name, label, field) in [
+            ("a", Some("1"), None),
+            ("b", Some(""), None),
+            ("spec.nodeName", Some("label"), Some("n")),
+            ("status.phase", None, Some("Running")),
+            ("1", None, None),
+        ] {
+            assert_eq!(view.label(name), label, "{name}");
+            assert_eq!(view.field(name), field, "{name}");
+        }
+        assert!(!view.deleting);
+    }
 }

@@ -40,6 +40,8 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Registry {
     by_path: FxHashMap<String, Arc<Entry>>,
+    /// Of each bucket, the entry in whose version its objects are stored.
+    by_bucket: FxHashMap<Arc<str>, Arc<Entry>>,
     /// In discovery's order: built-in groups, then custom ones by name.
     pub groups: Vec<Group>,
     /// Tells registries apart; part of the ETag of discovery and OpenAPI.
@@ -91,6 +93,10 @@ impl Registry {
                 storage,
                 resource: resource.clone(),
             });
+            if entry.native() {
+                let bucket = entry.bucket.clone();
+                registry.by_bucket.insert(bucket, entry.clone());
+            }
             registry.by_path.insert(
                 path(&resource.group, &resource.version, &resource.plural),
                 entry.clone(),
@@ -134,6 +140,11 @@ impl Registry {
 
     pub fn lookup(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Entry>> {
         self.by_path.get(&path(group, version, plural))
+    }
+
+    /// The entry in whose version the objects of a bucket are stored.
+    pub fn stored_in(&self, bucket: &str) -> Option<&Arc<Entry>> {
+        self.by_bucket.get(bucket)
     }
 
     pub fn group(&self, name: &str) -> Option<&Group> {

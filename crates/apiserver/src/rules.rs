@@ -1,5 +1,7 @@
 //! Where the server calls Kubernetes' rules: one thin layer over `gantry-machinery`.
 
+use std::borrow::Cow;
+
 use gantry_machinery::{
     apply::{self, Manager, Operation},
     crd, decode, defaults, patch,
@@ -244,10 +246,11 @@ pub fn table(resource: &Resource, items: &[&Value], now: jiff::Timestamp) -> (Va
 }
 
 /// The selectable fields of a stored object, for its cached view.
-pub fn selectable(storage: &Resource, object: &Value) -> Vec<(Box<str>, Box<str>)> {
+pub fn selectable<'a>(
+    storage: &'a Resource,
+    object: &'a Value,
+) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
     selector::selectable(storage, object)
-        .map(|(path, value)| (path.into(), value.into()))
-        .collect()
 }
 
 /// A label selector.

@@ -9,11 +9,14 @@ mod pods;
 mod quota;
 mod security;
 
+use std::{ops::Deref, sync::Arc};
+
 use gantry_machinery::status::Failure;
+use gantry_store::{Key, Stored};
 pub use quota::Charges;
 use serde_json::Value;
 
-use crate::{api::Cx, rest::write::Refused};
+use crate::{api::Cx, object::View, registry::Entry, rest::write::Refused};
 
 /// Whether a step is to be taken.
 fn enabled(cx: &Cx, plugin: &str) -> bool {
@@ -95,22 +98,50 @@ pub fn deletion(cx: &Cx, object: &Value) -> Result<(), Failure> {
     namespace::protect(cx, object)
 }
 
+/// A stored object that a step reads. It is parsed once for all requests.
+struct Seen {
+    entry: Arc<Entry>,
+    stored: Arc<Stored>,
+}
+
+impl Deref for Seen {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        View::whole(&self.entry, &self.stored)
+    }
+}
+
 /// A stored object of another kind, by its store name; `None` when there is none.
-fn stored(cx: &Cx, bucket: &str, name: &str) -> Option<Value> {
-    let stored = cx.store().get(&gantry_store::Key::new(bucket, name))?;
-    serde_json::from_slice(&stored.value).ok()
+fn stored(cx: &Cx, bucket: &str, name: &str) -> Option<Seen> {
+    let entry = cx.api.registry.read().stored_in(bucket)?.clone();
+    let key = Key {
+        bucket: entry.bucket.clone(),
+        name: name.into(),
+    };
+    let stored = cx.store().get(&key)?;
+    Some(Seen { entry, stored })
 }
 
 /// All stored objects of a kind, of one namespace or cluster-wide.
-fn all(cx: &Cx, bucket: &str, namespace: &str) -> Vec<Value> {
+fn all(cx: &Cx, bucket: &str, namespace: &str) -> Vec<Seen> {
+    let snapshot = cx.store().snapshot(bucket);
+    if snapshot.is_empty() {
+        return vec![];
+    }
+    let Some(entry) = cx.api.registry.read().stored_in(bucket).cloned() else {
+        return vec![];
+    };
     let prefix = if namespace.is_empty() {
         String::new()
     } else {
         format!("{namespace}/")
     };
-    let snapshot = cx.store().snapshot(bucket);
     snapshot
         .range(&prefix, None)
-        .filter_map(|s| serde_json::from_slice(&s.value).ok())
+        .map(|stored| Seen {
+            entry: entry.clone(),
+            stored: stored.clone(),
+        })
         .collect()
 }

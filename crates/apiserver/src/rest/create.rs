@@ -123,7 +123,7 @@ async fn once(cx: &mut Cx, mut object: Value) -> Result<Bytes, Refused> {
     let resource = cx.resource().clone();
     let now = object::time(cx.now);
     admission::mutate(cx, &mut object, None)?;
-    object::set_meta(&mut object, "uid", uuid::Uuid::new_v4().to_string());
+    object::set_meta(&mut object, "uid", object::uid());
     object::set_meta(&mut object, "creationTimestamp", now.clone());
     if cx.entry.traits.generation {
         object::set_meta(&mut object, "generation", 1);
