@@ -5,6 +5,16 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
+//! Of kube-controller-manager's controllers these are not there: DaemonSet, Job, CronJob and the
+//! time-to-live of finished Jobs; HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
+//! Endpoints into EndpointSlices; ResourceQuota (the usage of quotas is not reckoned);
+//! volumes (binding, attaching, expansion, protection finalizers, clones of ephemeral ones);
+//! certificates (signing, approval, cleaning) and bootstrap tokens; aggregation of ClusterRoles;
+//! legacy tokens of service accounts; node addresses (IPAM), routes and load balancers of a cloud;
+//! node lifecycle (leases, taints, eviction by taints) and pod garbage collection; device and
+//! resource claims; storage versions.
+//! What lacks its controller can be created and read, and nothing follows from it.
+//!
 //! Work is in proportion to change: one shared watch a kind feeds an indexed cache
 //! ([`runtime::informer`]), an event costs a look-up or two, and keyed queues ([`runtime::queue`])
 //! fold events that come together into one sync.

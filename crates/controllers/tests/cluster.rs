@@ -740,12 +740,7 @@ async fn a_namespace_gets_its_account_and_certificate_and_is_emptied_when_delete
     let mut last = serde_json::to_value(namespaces.get("shop").await.unwrap()).unwrap();
     last["spec"]["finalizers"] = json!([]);
     namespaces
-        .replace_subresource(
-            "finalize",
-            "shop",
-            &PostParams::default(),
-            &last,
-        )
+        .replace_subresource("finalize", "shop", &PostParams::default(), &last)
         .await
         .map(|_: DynamicObject| ())
         .unwrap();
@@ -779,5 +774,131 @@ async fn a_large_set_comes_up_with_few_events() {
         .items
         .len();
     assert!((1..=25).contains(&told), "{told} events");
+    rig.end().await;
+}
+
+/// Defines `kind` of example.com, and waits until it is served.
+async fn define(rig: &Rig, kind: &str, plural: &str) -> Api<DynamicObject> {
+    let definitions = rig.api(
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "",
+    );
+    let name = format!("{plural}.example.com");
+    create(&definitions, json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": name}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+                "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}}}}]}}))
+    .await;
+    rig.until(
+        "definition",
+        async || {
+            definitions.get(&name).await.unwrap().data["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+        },
+        |conditions| {
+            conditions
+                .iter()
+                .any(|c| c["type"] == "Established" && c["status"] == "True")
+        },
+    )
+    .await;
+    rig.api("example.com", "v1", kind, plural, "default")
+}
+
+fn custom(kind: &str, name: &str, owner: Option<(&str, &str, &str)>) -> Value {
+    let owners = owner.map(|(kind, name, uid)| {
+        json!([{"apiVersion": "example.com/v1", "kind": kind, "name": name, "uid": uid,
+            "controller": true, "blockOwnerDeletion": true}])
+    });
+    json!({"apiVersion": "example.com/v1", "kind": kind,
+        "metadata": {"name": name, "ownerReferences": owners.unwrap_or_else(|| json!([]))},
+        "spec": {"replicas": 3}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources_are_collected_counted_and_emptied_like_any() {
+    let rig = Rig::new().await;
+    let ships = define(&rig, "Ship", "ships").await;
+    let crews = define(&rig, "Crew", "crews").await;
+
+    // Owner, dependent and the dependent's dependent are all of kinds defined just now.
+    let ship = create(&ships, custom("Ship", "s", None))
+        .await
+        .metadata
+        .uid
+        .unwrap();
+    let crew = create(&crews, custom("Crew", "c", Some(("Ship", "s", &ship)))).await;
+    let crew = crew.metadata.uid.unwrap();
+    create(&crews, custom("Crew", "mates", Some(("Crew", "c", &crew)))).await;
+    create(
+        &crews,
+        custom(
+            "Crew",
+            "of-nobody",
+            Some(("Ship", "none", "00000000-0000-0000-0000-000000000000")),
+        ),
+    )
+    .await;
+    let name = |o: &DynamicObject| o.metadata.name.clone().unwrap();
+    rig.until_list(&crews, "", name, &["c", "mates"]).await;
+
+    // A budget over pods of a custom workload is reckoned by its scale.
+    for n in 0..3 {
+        let mut pod = custom("Pod", &format!("p{n}"), Some(("Crew", "c", &crew)));
+        pod["apiVersion"] = "v1".into();
+        pod["metadata"]["labels"] = json!({"app": "crew"});
+        pod["spec"] = template("one")["spec"].clone();
+        create(&rig.pods(), pod).await;
+    }
+    let budgets = rig.api(
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        "default",
+    );
+    create(&budgets, json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "crew"}, "spec": {
+        "maxUnavailable": 1, "selector": {"matchLabels": {"app": "crew"}}}}))
+    .await;
+    let counted = json!({"disruptionsAllowed": 1, "expectedPods": 3, "desiredHealthy": 2});
+    rig.until_status(&budgets, "crew", counted).await;
+
+    ships
+        .delete("s", &DeleteParams::background())
+        .await
+        .unwrap();
+    rig.until_list(&crews, "", name, &[]).await;
+    rig.until_list(&rig.pods(), "app=crew", name, &[]).await;
+
+    // A namespace is emptied of them too.
+    let namespaces = rig.api("", "v1", "Namespace", "namespaces", "");
+    create(
+        &namespaces,
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fleet"}}),
+    )
+    .await;
+    let there = rig.api("example.com", "v1", "Ship", "ships", "fleet");
+    create(&there, custom("Ship", "one", None)).await;
+    create(&there, custom("Ship", "two", None)).await;
+    namespaces
+        .delete("fleet", &DeleteParams::default())
+        .await
+        .unwrap();
+    rig.until(
+        "gone",
+        async || namespaces.get_opt("fleet").await.unwrap(),
+        Option::is_none,
+    )
+    .await;
+    rig.until_list(&there, "", name, &[]).await;
     rig.end().await;
 }
