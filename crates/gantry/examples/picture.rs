@@ -1,7 +1,8 @@
 //! Turns what a command printed on a terminal into an SVG, for the README:
 //!
 //! ```sh
-//! gantry --color always demo | cargo run -p gantry --example picture -- 'gantry demo' > docs/demo.svg
+//! tmux new-session -d -s demo -x 108 -y 62 'gantry demo'       # … and when the screen is worth it:
+//! tmux capture-pane -t demo -p -e | cargo run -p gantry --example picture -- 'gantry demo' > docs/demo.svg
 //! ```
 //!
 //! It knows the colour codes that Gantry prints, nothing else; the text is copied as it is.
@@ -71,15 +72,17 @@ fn spans(line: &str) -> Vec<(String, String)> {
     for (i, piece) in line.split("\x1b[").enumerate() {
         let text = match piece.split_once('m') {
             Some((code, text)) if i > 0 => {
-                class = match code {
-                    "1" => "b",
-                    "2" => "d",
-                    "31" => "r",
-                    "32" => "g",
-                    "33" => "y",
-                    "36" => "c",
-                    _ => "",
-                };
+                for code in code.split(';') {
+                    class = match code {
+                        "1" => "b",
+                        "2" => "d",
+                        "31" => "r",
+                        "32" => "g",
+                        "33" => "y",
+                        "36" => "c",
+                        _ => "",
+                    };
+                }
                 text
             }
             _ => piece,

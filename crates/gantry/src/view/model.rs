@@ -41,10 +41,7 @@ pub fn release_view(release: &Release, group: Option<&Group>, now: Timestamp) ->
                 .count() as u32,
             plan.batches.iter().filter(|b| b.index > 0).count() as u32,
         ),
-        updated: (
-            status.batches.iter().map(|b| b.updated.max(0)).sum::<i32>() as u32,
-            plan.replicas.max(0) as u32,
-        ),
+        updated: progress(&status.progress.updated).unwrap_or((0, plan.replicas.max(0) as u32)),
         out: (
             status.instances.out.max(0) as u32,
             plan.max_out.max(0) as u32,
@@ -60,6 +57,12 @@ pub fn release_view(release: &Release, group: Option<&Group>, now: Timestamp) ->
             group,
         ),
     }
+}
+
+/// `3/12` as numbers.
+fn progress(text: &str) -> Option<(u32, u32)> {
+    let (done, all) = text.split_once('/')?;
+    Some((done.parse().ok()?, all.parse().ok()?))
 }
 
 fn change(from: &str, to: &str, method: Method, planned: bool) -> String {
@@ -254,6 +257,7 @@ mod tests {
                     {"cell": "sh-a", "highest": 0, "lowest": 0}, {"cell": "bj-a", "highest": 1, "lowest": 0}]}
             ], "replicas": 4, "maxOut": 1, "tolerance": 0, "method": "InPlace", "strategy": {}},
             "batches": [{"index": 0, "state": "Done", "updated": 1}, {"index": 1, "state": "Running", "updated": 1}],
+            "progress": {"batch": "0/1", "updated": "2/4"},
             "instances": {"waiting": 1, "out": 1, "updating": 1, "done": 2, "failed": 0},
             "working": [{"name": "cart-prod-bj-a-1", "cell": "bj-a", "batch": 1, "state": "Updating", "revision": 1,
                 "since": "2026-11-21T08:00:35Z"}],

@@ -104,6 +104,11 @@ impl Step {
 
 /// Lines that fit into `height`; instances at rest are counted instead of listed when room is short.
 pub fn render(view: &ReleaseView, height: usize, width: usize, color: bool) -> Vec<String> {
+    // What the release says of itself is never cut.
+    let view = &ReleaseView {
+        message: wrap(&view.message, width),
+        ..view.clone()
+    };
     let full = lines(view, false, color);
     let lines = if full.len() <= height {
         full
@@ -184,17 +189,12 @@ pub fn heading(view: &ReleaseView, color: bool) -> Vec<String> {
             clock(view.seconds),
         ),
     ];
-    if !view.message.is_empty() {
-        lines.push(paint(
-            &view.message,
-            if tone == Tone::Bad {
-                Tone::Bad
-            } else {
-                Tone::Dim
-            },
-            color,
-        ));
-    }
+    let message = if tone == Tone::Bad {
+        Tone::Bad
+    } else {
+        Tone::Dim
+    };
+    lines.extend(view.message.lines().map(|line| paint(line, message, color)));
     lines
 }
 
@@ -241,15 +241,36 @@ fn instance_line(i: &InstanceView, view: &ReleaseView, wide: usize, color: bool)
         paint("○ out        ", Tone::Warn, color)
     };
     let time = i.seconds.map(age).unwrap_or_default();
-    let line = format!(
-        "{:<wide$}  {:<8}  {:<9}  {service}  {}  {time:>4}  {}",
-        i.name,
-        batch,
-        revision,
-        paint(format!("{:<10}", i.step.word()), i.step.tone(), color),
-        paint(&i.note, Tone::Bad, color),
-    );
-    line.trim_end().to_owned()
+    let word = paint(format!("{:<10}", i.step.word()), i.step.tone(), color);
+    let end = match (time.as_str(), i.note.as_str()) {
+        // Nothing follows: no blanks at the end of a line.
+        ("", "") => paint(i.step.word(), i.step.tone(), color),
+        (time, "") => format!("{word}  {time:>4}"),
+        (time, note) => format!("{word}  {time:>4}  {}", paint(note, Tone::Bad, color)),
+    };
+    format!(
+        "{:<wide$}  {:<8}  {:<9}  {service}  {end}",
+        i.name, batch, revision
+    )
+}
+
+/// Breaks a text between words into lines of a width.
+fn wrap(text: &str, width: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in text.split(' ') {
+        let wide = word.chars().count();
+        if column > 0 && column + 1 + wide > width {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += wide;
+    }
+    out
 }
 
 /// `0:07`, `12:30`, `1:02:03`
@@ -378,6 +399,13 @@ mod tests {
                 .collect();
             assert!(plain.chars().count() <= 80, "{plain}");
         }
+    }
+
+    #[test]
+    fn messages_are_broken_between_words() {
+        assert_eq!(wrap("one two three", 7), "one two\nthree");
+        assert_eq!(wrap("unbreakable", 4), "unbreakable");
+        assert_eq!(wrap("", 4), "");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use gantry_api::release::{BatchState, ReleaseSpec};
 use gantry_api::strategy::{
     Accept, Bastion, Batches, Deadlines, OnFailure, StrategyChoice, StrategySpec,
 };
-use gantry_api::{CountOrPercent, Group, Phase, Release, RevisionChange, Span, labels};
+use gantry_api::{CountOrPercent, Group, Phase, Release, RevisionChange, Span};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -15,6 +15,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::Shop;
+use crate::commands::instances::Instance;
 use crate::commands::release::{buttons, start, watch};
 use crate::commands::{import as importing, instances};
 use crate::failure::{Exit, Failure, Result};
@@ -22,6 +23,7 @@ use crate::fleet::Fleet;
 use crate::import::{Options, read, translate};
 use crate::output::{Tone, color, paint, println};
 use crate::view::live::Live;
+use crate::view::model::brief;
 
 /// How long the shop may take until every instance is in service, and how long a release may.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -237,9 +239,11 @@ async fn begin(
 async fn good_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
     let image = next_tag(&group.spec.revision.image);
     title(&format!(
-        "A good revision: gantry release start {} --image {image} --watch",
-        group.name_any()
+        "A good revision: gantry release start {} --image {} --watch",
+        group.name_any(),
+        short(&image)
     ))?;
+    let before = names_and_addresses(&instances_of(fleet, shop, group).await?);
     let how = strategy(Accept::Manual, OnFailure::Pause, Span::minutes(2));
     let release = begin(fleet, shop, group, &image, how).await?;
     let client = fleet.client();
@@ -262,16 +266,22 @@ async fn good_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
     if phase(&release) != Phase::Succeeded {
         return Err(unexpected(&release, "it to succeed"));
     }
-    let (all, _) =
-        instances::list(&fleet.client(), Some(&shop.name), Some(&group.name_any())).await?;
+    let all = instances_of(fleet, shop, group).await?;
+    if names_and_addresses(&all) != before {
+        return Err(Failure::new(
+            Exit::Failure,
+            "an instance changed its name or address in an update in place",
+        ));
+    }
     let on_new = all
         .iter()
         .filter(|i| i.image == image && i.in_service)
         .count();
     line(&format!(
-        "{} {on_new} of {} instances run {image} and are in service; none changed its name or address",
+        "{} {on_new} of {} instances run {} and are in service; none changed its name or address",
         paint("✓", Tone::Good, color()),
-        all.len()
+        all.len(),
+        short(&image)
     ))
 }
 
@@ -280,8 +290,9 @@ async fn bad_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
     let (stem, _) = split_tag(&group.spec.revision.image);
     let image = format!("{stem}:{BROKEN}");
     title(&format!(
-        "A broken revision: gantry release start {} --image {image} --watch",
-        group.name_any()
+        "A broken revision: gantry release start {} --image {} --watch",
+        group.name_any(),
+        short(&image)
     ))?;
     let how = strategy(Accept::Auto, OnFailure::Rollback, Span::seconds(20));
     let release = begin(fleet, shop, group, &image, how).await?;
@@ -289,8 +300,7 @@ async fn bad_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
     if phase(&release) != Phase::RolledBack {
         return Err(unexpected(&release, "it to be rolled back"));
     }
-    let (all, _) =
-        instances::list(&fleet.client(), Some(&shop.name), Some(&group.name_any())).await?;
+    let all = instances_of(fleet, shop, group).await?;
     let old = all
         .iter()
         .filter(|i| i.image == group.spec.revision.image)
@@ -299,8 +309,37 @@ async fn bad_release(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<()> {
         "{} stopped at the bastion and taken back: {old} of {} instances run {} again",
         paint("✓", Tone::Good, color()),
         all.len(),
-        group.spec.revision.image
+        short(&group.spec.revision.image)
     ))
+}
+
+async fn instances_of(fleet: &Fleet, shop: &Shop, group: &Group) -> Result<Vec<Instance>> {
+    let name = group.name_any();
+    let (all, unreachable) =
+        instances::list(&fleet.client(), Some(&shop.name), Some(&name)).await?;
+    match unreachable.first() {
+        Some((cluster, why)) => Err(Failure::new(
+            Exit::Failure,
+            format!("cannot list the instances on {cluster}: {why}"),
+        )),
+        None => Ok(all),
+    }
+}
+
+fn names_and_addresses(instances: &[Instance]) -> Vec<(String, String)> {
+    instances
+        .iter()
+        .map(|i| (i.name.clone(), i.address.clone()))
+        .collect()
+}
+
+/// An image as a line has room for it: `…/cart:1.5.0`.
+fn short(image: &str) -> String {
+    if image.matches('/').count() < 2 {
+        image.to_owned()
+    } else {
+        format!("…/{}", brief(image))
+    }
 }
 
 fn phase(release: &Release) -> Phase {
@@ -389,10 +428,9 @@ async fn out_of_traffic(fleet: &Fleet, shop: &Shop, release: &Release) -> Result
         ));
     }
     Ok(format!(
-        "{} the bastion {bastion} is updated, ready and out of traffic: {} lists its endpoint as not ready ({})",
+        "{} the bastion is ready and out of traffic: {} lists the endpoint of {bastion} as not ready",
         paint("✓", Tone::Good, color()),
         member.name,
-        dim(&format!("condition {}", labels::IN_SERVICE)),
     ))
 }
 
