@@ -30,18 +30,26 @@ fn seeds() -> (u64, u64, bool) {
 fn simulate(profile: Profile) {
     let (first, count, log) = seeds();
     let mut ends = std::collections::BTreeMap::<String, u32>::new();
+    let mut broken = Vec::new();
     for seed in first..first + count {
         match Run::new(seed, profile, log).into_end() {
             Ok(end) => *ends.entry(end).or_default() += 1,
-            Err(broken) => {
-                if !log {
-                    let _ = Run::new(seed, profile, true).into_end();
-                }
-                panic!(
-                    "{profile:?}: {broken}\nreplay with GANTRY_SIM_SEED={seed} cargo test -p gantry-hub --test simulation -- --nocapture"
-                )
-            }
+            Err(why) => broken.push((seed, why)),
         }
+    }
+    if let Some((seed, _)) = broken.first() {
+        if !log {
+            let _ = Run::new(*seed, profile, true).into_end();
+        }
+        let list: Vec<String> = broken
+            .iter()
+            .map(|(s, why)| format!("{s}: {why}"))
+            .collect();
+        panic!(
+            "{profile:?}: {} of {count} seeds\n{}\nreplay with GANTRY_SIM_SEED={seed} cargo test -p gantry-hub --test simulation -- --nocapture",
+            list.len(),
+            list.join("\n")
+        );
     }
     println!("{profile:?}: {ends:?}");
     // A simulation in which nothing ever succeeds, or nothing ever fails, proves nothing.

@@ -57,7 +57,7 @@ pub struct ReleaseView {
     pub target: Option<RevisionRef>,
     /// Instances that have to be out of service.
     pub holds: BTreeMap<String, Hold>,
-    /// Instances that were marked to be replaced, cannot be yet, and serve until then.
+    /// Instances that were taken out to be replaced, cannot be yet, and serve until then.
     pub spared: BTreeSet<String>,
     /// Revisions let into traffic beside the current one.
     pub accepted: Option<i64>,
@@ -437,7 +437,8 @@ fn wished(
     if let Gate::Out { reason, .. } = &instance.gate {
         let let_in = instance.revision.is_some()
             && (instance.revision == current || instance.revision == world.release.accepted);
-        if reason == Hold::Bastion.reason() && !let_in {
+        let spared = world.release.spared.contains(&instance.name);
+        if reason == Hold::Bastion.reason() && !let_in && !spared {
             return None;
         }
     }

@@ -83,6 +83,8 @@ pub(super) struct Moved {
     pub wake: Option<Timestamp>,
     /// What keeps it from moving, in words.
     pub blocked: Option<String>,
+    /// Whether that is the limit, and nothing under way will ever free any of it.
+    pub exhausted: bool,
 }
 
 impl Moved {
@@ -102,8 +104,8 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
     // only what they leave, or a stale view would let another go out beside them.
     // Those in a cell that cannot be reached will not be seen to go: they count against all others.
     let mut budget = Budget {
-        chosen: left - chosen(order, |cell| !cell.reachable),
-        fresh: left - chosen(order, |_| true),
+        chosen: left - chosen(order, false),
+        fresh: left - chosen(order, true),
     };
     let mut starved = false;
     // Templates are compared once for each revision met, not for each instance.
@@ -163,7 +165,7 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
             });
             if gap && images.is_none() && ordinal < set.partition && !cell.all_come_new() {
                 // Taken out now, it would only wait, and use up what the one above needs.
-                if instance.doomed() {
+                if instance.doomed() || let_in_elsewhere(order, instance) {
                     moved.spared.insert(instance.name.clone());
                 }
                 moved.untouched += 1;
@@ -204,6 +206,7 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
             moved.followed = false;
         }
     }
+    remember(order, &mut moved);
     let hopeless = |w: &WorkingInstance| match w.doing {
         Doing::Failed => true,
         Doing::Draining => !moved.holds.contains_key(&w.name),
@@ -212,6 +215,7 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
     };
     if starved && moved.blocked.is_none() && moved.working.iter().all(hopeless) {
         moved.blocked = Some(starvation(order));
+        moved.exhausted = true;
     }
     moved
 }
@@ -609,27 +613,68 @@ struct Budget {
     fresh: i32,
 }
 
+/// Whether `instance` is kept out as a bastion though others of its revision serve: what it is kept from
+/// has happened, and as long as it is out those above it, which have to go first, may not be.
+fn let_in_elsewhere(order: &Order<'_>, instance: &Instance) -> bool {
+    let held =
+        matches!(&instance.gate, Gate::Out { reason, .. } if reason == Hold::Bastion.reason());
+    held && order
+        .cells
+        .iter()
+        .flat_map(|c| c.instances.values())
+        .any(|i| i.revision == instance.revision && i.in_service())
+}
+
 fn was_chosen(order: &Order<'_>, name: &str) -> bool {
     order.before.iter().any(|w| w.name == name)
 }
 
-/// Instances of the cells that `counts` says, chosen before, that the view still shows serving.
-fn chosen(order: &Order<'_>, counts: impl Fn(&CellView) -> bool) -> i32 {
-    let serving = |cell: &CellView, instance: &Instance| {
-        instance.in_service() && !cell.at(instance, order.goal) && was_chosen(order, &instance.name)
+/// Instances chosen before that the view still shows serving: all of those in cells that cannot be
+/// reached, whatever the goal was then and is now, and (with `reachable`) those elsewhere on their way.
+fn chosen(order: &Order<'_>, reachable: bool) -> i32 {
+    let counts = |cell: &CellView, ordinal: i32, instance: &Instance| {
+        let under_way = || {
+            reachable
+                && order.floors.get(&cell.name).is_some_and(|f| ordinal >= *f)
+                && !cell.at(instance, order.goal)
+        };
+        instance.in_service()
+            && ordinal < cell.replicas()
+            && (!cell.reachable || under_way())
+            && was_chosen(order, &instance.name)
     };
     order
         .cells
         .iter()
-        .filter(|cell| counts(cell))
-        .filter_map(|cell| order.floors.get(&cell.name).map(|floor| (cell, *floor)))
-        .map(|(cell, floor)| {
+        .map(|cell| {
             cell.instances
-                .range(floor..cell.replicas().max(floor))
-                .filter(|(_, i)| serving(cell, i))
+                .iter()
+                .filter(|(ordinal, i)| counts(cell, **ordinal, i))
                 .count() as i32
         })
         .sum()
+}
+
+/// What was under way in a cell that cannot be reached stays written down, whatever the walk made of it:
+/// what the last view shows serving may be out, and nobody can look.
+fn remember(order: &Order<'_>, moved: &mut Moved) {
+    let away: BTreeSet<&str> = order
+        .cells
+        .iter()
+        .filter(|c| !c.reachable)
+        .map(|c| c.name.as_str())
+        .collect();
+    if away.is_empty() {
+        return;
+    }
+    let told: BTreeSet<&str> = moved.working.iter().map(|w| w.name.as_str()).collect();
+    let forgotten: Vec<WorkingInstance> = order
+        .before
+        .iter()
+        .filter(|w| away.contains(w.cell.as_str()) && !told.contains(w.name.as_str()))
+        .cloned()
+        .collect();
+    moved.working.extend(forgotten);
 }
 
 /// The container runs that setting `changed` will end. A run that an earlier update was to end, and

@@ -73,7 +73,7 @@ pub struct Step {
     pub actions: Vec<Action>,
     /// Instances that have to be out of service, and why. The group planner turns the gates.
     pub holds: BTreeMap<String, Hold>,
-    /// Instances that were marked to be replaced, cannot be yet, and serve until then.
+    /// Instances that were taken out to be replaced, cannot be yet, and serve until then.
     pub spared: BTreeSet<String>,
     /// The revision that has been let into traffic beside the Group's current one.
     pub accepted: Option<i64>,

@@ -16,7 +16,10 @@ use super::{
     drive::{Moved, Order, drive},
     tell,
 };
-use crate::{action::Action, world::Hold};
+use crate::{
+    action::Action,
+    world::{Gate, Hold},
+};
 
 /// What the release is about to do, once buttons and deadlines have been looked at.
 struct Turnout<'a> {
@@ -844,6 +847,8 @@ impl Turnout<'_> {
             );
             step.actions.extend(moved.actions);
             step.holds.extend(moved.holds);
+            step.spared.extend(moved.spared);
+            self.keep_out(&mut step);
             self.status.working = moved.working;
             tell::phase(&mut self.status, Phase::RollingBack, reason, why);
             step.status = self.status;
@@ -860,6 +865,7 @@ impl Turnout<'_> {
             .extend(moved.holds.iter().map(|(k, v)| (k.clone(), *v)));
         step.wake = tell::earlier(step.wake, moved.wake);
         step.spared.extend(moved.spared.iter().cloned());
+        self.keep_out(&mut step);
         self.status.working.clone_from(&moved.working);
 
         let returned = moved.behind == 0 && moved.followed && waiting.is_none();
@@ -882,6 +888,16 @@ impl Turnout<'_> {
                     format!("the group changes back to revision {}: {why}", self.from),
                 );
             }
+        } else if moved.exhausted && given_up > 0 && waiting.is_none() {
+            // The old revision fails as well. Nothing would ever free what those that failed use up of
+            // the limit, and the release that mends it would wait behind this one.
+            let blocked = moved.blocked.unwrap_or_default();
+            let failed = tell::list(moved.late.iter().map(|(name, ..)| name.clone()).collect());
+            let message = format!(
+                "{why}; {failed} did not become ready on revision {} either; {blocked}: {} of {} instances are left on other revisions",
+                self.from, moved.behind, moved.size
+            );
+            self.end(Phase::Failed, "RollbackFailed", message);
         } else {
             let state = match (&moved.blocked, waiting) {
                 (Some(blocked), _) => blocked.clone(),
@@ -904,7 +920,31 @@ impl Turnout<'_> {
         step
     }
 
-    /// Ended by the button. A bastion that nobody accepted stays out of service.
+    /// On the way back too, what nobody has accepted takes no traffic: not while the template is on its
+    /// way, nor while the line is stopped.
+    fn keep_out(&self, step: &mut Step) {
+        if self.from == self.target
+            || !self.has_bastion()
+            || super::accepted(self.world.release, &self.status)
+        {
+            return;
+        }
+        for cell in self.world.cells {
+            for instance in cell.instances.values() {
+                if instance.revision == Some(self.target)
+                    && instance.gate != Gate::In
+                    && !step.spared.contains(&instance.name)
+                {
+                    step.holds
+                        .entry(instance.name.clone())
+                        .or_insert(Hold::Bastion);
+                }
+            }
+        }
+    }
+
+    /// Ended by the button. A bastion that nobody accepted stays out of service; what serves goes on
+    /// serving: with the release ended nothing counts how many are out.
     fn aborted(mut self) -> Step {
         let mut step = Step::default();
         let unaccepted = self
@@ -920,7 +960,7 @@ impl Turnout<'_> {
                     continue;
                 };
                 for instance in cell.instances.range(floor..).map(|(_, i)| i) {
-                    if cell.at(instance, self.target) {
+                    if cell.at(instance, self.target) && instance.gate != Gate::In {
                         step.holds.insert(instance.name.clone(), Hold::Bastion);
                         held.push(instance.name.clone());
                     }
