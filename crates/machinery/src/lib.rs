@@ -11,6 +11,7 @@ pub mod defaults;
 pub mod openapi;
 pub mod patch;
 pub mod path;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use gantry_machinery::{
+    protobuf,
     resource::Resource,
     status::{Cause, Details, Failure},
 };
@@ -29,6 +30,7 @@ pub fn format(cx: &Cx) -> Result<Format, Failure> {
     match media_type(cx) {
         "" | "application/json" | "*/*" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
+        protobuf::MEDIA_TYPE if cx.resource().custom.is_none() => Ok(Format::Protobuf),
         _ => Err(errors::unsupported_media(OFFERED)),
     }
 }
@@ -56,6 +58,7 @@ pub fn plain(cx: &Cx, body: &Bytes) -> Result<Value, Failure> {
         Format::Yaml => {
             serde_saphyr::from_slice(body).map_err(|e| errors::bad_request(format!("yaml: {e}")))
         }
+        Format::Protobuf => rules::parse(body, Format::Protobuf),
     }
 }
 

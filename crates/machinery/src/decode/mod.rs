@@ -5,7 +5,7 @@ mod parse;
 mod time;
 mod typed;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use parse::{Format, Parsed};
 pub use time::{micro_time, time};
@@ -13,6 +13,7 @@ pub use time::{micro_time, time};
 use crate::{
     crd,
     path::Path,
+    protobuf,
     resource::{Resource, builtin_resources},
     shape,
     status::Failure,
@@ -36,16 +37,65 @@ pub struct Decoded {
 /// Parses a body of which nothing is known yet.
 ///
 /// # Errors
-/// 400 when the bytes are no JSON or YAML.
+/// 400 when the bytes are no JSON, YAML or protobuf.
 pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, Failure> {
-    parse::parse_bytes(bytes, format).map_err(bad_request)
+    let mut parsed = parse::parse_bytes(bytes, format).map_err(bad_request)?;
+    if format == Format::Protobuf {
+        like_json(&mut parsed.value).map_err(bad_request)?;
+    }
+    Ok(parsed)
 }
 
-fn parse_as(kind: &str, bytes: &[u8], format: Format) -> Result<Parsed, Failure> {
-    parse::parse_bytes(bytes, format).map_err(|e| match format {
-        Format::Json => unrecognized(kind, &format!("json parse error: {e}"), bytes),
-        Format::Yaml => unrecognized_as(kind, &e, bytes),
+fn parse_as(resource: &Resource, bytes: &[u8], format: Format) -> Result<Parsed, Failure> {
+    let kind = &resource.kind;
+    match format {
+        Format::Json => parse::parse_bytes(bytes, format)
+            .map_err(|e| unrecognized(kind, &format!("json parse error: {e}"), bytes)),
+        Format::Yaml => {
+            parse::parse_bytes(bytes, format).map_err(|e| unrecognized_as(kind, &e, bytes))
+        }
+        Format::Protobuf => parse_protobuf(resource, bytes),
+    }
+}
+
+/// An object of the endpoint's kind; of any other just its version and kind, for
+/// [`check_kind`] to refuse.
+fn parse_protobuf(resource: &Resource, bytes: &[u8]) -> Result<Parsed, Failure> {
+    let mut envelope = protobuf::envelope(bytes)
+        .map_err(|e| unrecognized_as(&resource.kind, &e.to_string(), bytes))?;
+    if envelope.api_version.is_empty() {
+        envelope.api_version = resource.api_version();
+    }
+    if envelope.kind.is_empty() {
+        envelope.kind.clone_from(&resource.kind);
+    }
+    let value = if envelope.kind == resource.kind && envelope.api_version == resource.api_version()
+    {
+        envelope.object().map_err(|e| {
+            cannot_handle(resource, &resource.version, &resource.kind, &e.to_string())
+        })?
+    } else {
+        json!({"apiVersion": envelope.api_version, "kind": envelope.kind})
+    };
+    Ok(Parsed {
+        value,
+        duplicates: Vec::new(),
     })
+}
+
+/// Takes an object from protobuf, where Go writes empty values out, to what it writes as JSON.
+fn like_json(object: &mut Value) -> Result<(), String> {
+    let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or("");
+    let name = protobuf::type_name(text("apiVersion"), text("kind"));
+    let Some(shape) = name.and_then(|name| shape::by_name(&name)) else {
+        return Ok(());
+    };
+    let Value::Object(map) = object else {
+        return Ok(());
+    };
+    let mut findings = typed::Findings::default();
+    typed::object(shape.get(), map, &Path::ROOT, &mut findings).map_err(|abort| abort.0)?;
+    findings.mismatch.map_or(Ok(()), Err)
 }
 
 fn unrecognized(kind: &str, error: &str, bytes: &[u8]) -> Failure {
@@ -82,7 +132,7 @@ fn summary(bytes: &[u8]) -> String {
 /// The whole way from a body to an object that went through its type.
 ///
 /// # Errors
-/// 400 with Kubernetes' message: no JSON or YAML, wrong version or kind, a value of the wrong
+/// 400 with Kubernetes' message: no JSON, YAML or protobuf, wrong version or kind, a value of the wrong
 /// type, and under [`FieldValidation::Strict`] unknown and duplicate fields.
 pub fn decode(
     resource: &Resource,
@@ -90,7 +140,7 @@ pub fn decode(
     format: Format,
     validation: FieldValidation,
 ) -> Result<Decoded, Failure> {
-    let parsed = parse_as(&resource.kind, bytes, format)?;
+    let parsed = parse_as(resource, bytes, format)?;
     let mut object = parsed.value;
     if object.is_null() {
         object = Value::Object(Map::new());

@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::path::Path;
+use crate::{path::Path, protobuf};
 
 /// The encodings of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Format {
     Json,
     /// YAML 1.1, as Kubernetes reads it: an unquoted `y` is a boolean.
     Yaml,
+    /// Kubernetes' protocol buffers: built-in kinds only.
+    Protobuf,
 }
 
 /// A tree as it was sent.
@@ -50,6 +52,9 @@ pub fn parse_bytes(bytes: &[u8], format: Format) -> Result<Parsed, String> {
             })
             .map_err(|e| yaml_error(&e))?
         }
+        Format::Protobuf => protobuf::envelope(bytes)
+            .and_then(|envelope| envelope.object())
+            .map_err(|e| e.to_string())?,
     };
     Ok(Parsed {
         value,
