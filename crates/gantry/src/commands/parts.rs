@@ -17,11 +17,7 @@ use crate::output::println;
 /// Installs Gantry's CRDs, then carries out Apps, Groups and Releases on the members that the
 /// hub's Cluster objects name. Give the hub by --kubeconfig and --context.
 #[derive(Debug, Args)]
-pub struct Hub {
-    /// Leave the CRDs alone: someone else installs them (`gantry crds`)
-    #[arg(long)]
-    pub skip_crds: bool,
-}
+pub struct Hub {}
 
 /// Run the scheduler alone, against any cluster.
 #[derive(Debug, Args)]
@@ -58,13 +54,10 @@ pub struct Hollow {
 #[derive(Debug, Args)]
 pub struct Controllers {}
 
-pub async fn hub(args: Hub, global: &Global) -> Result<()> {
+pub async fn hub(_: Hub, global: &Global) -> Result<()> {
+    let options = gantry_hub::Options::default();
     alone("the fleet controllers", global, async |client, stop| {
-        if !args.skip_crds {
-            gantry_hub::install(&client).await?;
-        }
-        gantry_hub::run(client, gantry_hub::Options::default(), stop).await?;
-        Ok(())
+        Ok(gantry_hub::run(client, options, stop).await?)
     })
     .await
 }
