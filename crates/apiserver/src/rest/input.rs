@@ -31,7 +31,11 @@ pub fn format(cx: &Cx) -> Result<Format, Failure> {
         "" | "application/json" | "*/*" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         protobuf::MEDIA_TYPE if cx.resource().custom.is_none() => Ok(Format::Protobuf),
-        _ => Err(errors::unsupported_media(OFFERED)),
+        _ if cx.resource().custom.is_some() => Err(errors::unsupported_media(OFFERED)),
+        _ => Err(errors::unsupported_media(&format!(
+            "{OFFERED}, {}",
+            protobuf::MEDIA_TYPE
+        ))),
     }
 }
 

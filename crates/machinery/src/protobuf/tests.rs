@@ -186,6 +186,38 @@ fn options_belong_to_every_group() {
     );
 }
 
+/// Bodies of subresources, of which the endpoint's kind says nothing: they go through their type.
+#[test]
+fn subresources_bodies_lose_what_go_wrote_empty() {
+    let parse = |api_version: &str, kind: &str, message: &[u8]| {
+        crate::decode::parse(&body(api_version, kind, message), Format::Protobuf)
+            .map(|parsed| parsed.value)
+    };
+    let empty = [bytes(1, b"p"), bytes(2, b""), varint(7, 0), bytes(8, b"")].concat();
+    let meta = bytes(1, &empty);
+    let target = bytes(
+        2,
+        &[bytes(1, b"Node"), bytes(2, b""), bytes(3, b"n1")].concat(),
+    );
+    let binding = parse("v1", "Binding", &[meta.clone(), target].concat()).expect("decoded");
+    assert_eq!(
+        binding,
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"},
+            "target": {"kind": "Node", "name": "n1"}})
+    );
+    let options = bytes(2, &[varint(1, 0), bytes(2, &bytes(1, b"u"))].concat());
+    let eviction = parse("policy/v1", "Eviction", &[meta.clone(), options].concat());
+    assert_eq!(
+        eviction.expect("decoded")["deleteOptions"],
+        json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}})
+    );
+    let counts = [bytes(2, &varint(1, 3)), bytes(3, &varint(1, 0))].concat();
+    let scale = parse("autoscaling/v1", "Scale", &[meta, counts].concat()).expect("decoded");
+    assert_eq!(scale["spec"], json!({"replicas": 3}));
+    let refused = parse("v1", "Car", b"").expect_err("no such kind");
+    assert_eq!(refused.code, 400);
+}
+
 #[test]
 fn what_is_no_object_is_refused() {
     assert_eq!(envelope(b"{}"), Err(Fault::Prefix));
