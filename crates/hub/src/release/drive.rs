@@ -279,6 +279,19 @@ fn clock(
         );
         return;
     }
+    if !cell.reachable {
+        // Nobody can tell: it may be ready by now. Its clock starts anew when the member is back.
+        moved.working.push(WorkingInstance {
+            name: name.to_owned(),
+            cell: cell.name.clone(),
+            batch: order.batch,
+            doing: Doing::Updating,
+            revision,
+            since: None,
+            message: "out of sight".to_owned(),
+        });
+        return;
+    }
     let limit = since
         .saturating_add(order.deadline)
         .unwrap_or(Timestamp::MAX);

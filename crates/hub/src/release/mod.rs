@@ -191,4 +191,6 @@ pub fn governing<'a>(releases: &[&'a Release]) -> Option<&'a Release> {
 }
 
 #[cfg(test)]
+mod found;
+#[cfg(test)]
 mod tests;

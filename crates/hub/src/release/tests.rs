@@ -12,16 +12,16 @@ use crate::{
     world::{CellView, Revisions, SetView},
 };
 
-struct Case {
-    app: App,
-    group: Group,
-    release: Release,
-    revisions: Revisions,
-    cells: Vec<CellView>,
-    strategy: StrategySpec,
+pub(super) struct Case {
+    pub app: App,
+    pub group: Group,
+    pub release: Release,
+    pub revisions: Revisions,
+    pub cells: Vec<CellView>,
+    pub strategy: StrategySpec,
 }
 
-fn case(change: RevisionChange) -> Case {
+pub(super) fn case(change: RevisionChange) -> Case {
     let app = App::new("cart", AppSpec::default());
     let spec = RevisionSpec {
         image: "cart:1".into(),
@@ -79,7 +79,11 @@ fn case(change: RevisionChange) -> Case {
 }
 
 impl Case {
-    fn plan(&self) -> Step {
+    pub(super) fn plan(&self) -> Step {
+        self.plan_at(Timestamp::UNIX_EPOCH)
+    }
+
+    pub(super) fn plan_at(&self, now: Timestamp) -> Step {
         let world = World {
             release: &self.release,
             group: Some(&self.group),
@@ -88,7 +92,7 @@ impl Case {
             revisions: &self.revisions,
             cells: &self.cells,
         };
-        plan(&world, Timestamp::UNIX_EPOCH)
+        plan(&world, now)
     }
 
     fn told(&self) -> (Phase, String) {
