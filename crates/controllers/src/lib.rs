@@ -11,8 +11,7 @@
 //! volumes (binding, attaching, expansion, protection finalizers, clones of ephemeral ones);
 //! certificates (signing, approval, cleaning) and bootstrap tokens; aggregation of ClusterRoles;
 //! legacy tokens of service accounts; node addresses (IPAM), routes and load balancers of a cloud;
-//! node lifecycle (leases, taints, eviction by taints) and pod garbage collection; device and
-//! resource claims; storage versions.
+//! device and resource claims; storage versions.
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
 //! Work is in proportion to change: one shared watch a kind feeds an indexed cache
@@ -33,7 +32,9 @@ pub mod gc;
 pub mod hash;
 pub mod model;
 pub mod namespace;
+pub mod nodelifecycle;
 pub mod ownership;
+pub mod podgc;
 pub mod replicaset;
 pub mod runtime;
 pub mod selector;
@@ -78,6 +79,8 @@ controllers! {
     Disruption = "disruption-controller", disruption::start;
     GarbageCollector = "garbage-collector-controller", gc::start;
     Namespace = "namespace-controller", namespace::start;
+    NodeLifecycle = "node-lifecycle-controller", nodelifecycle::start;
+    PodGarbageCollector = "pod-garbage-collector-controller", podgc::start;
     ServiceAccount = "serviceaccount-controller", account::start_accounts;
 }
 
@@ -90,6 +93,8 @@ pub struct Options {
     /// The certificate (PEM) by which pods know the API server. Where it is given, each namespace
     /// has it in the ConfigMap `kube-root-ca.crt`.
     pub root_ca: Option<String>,
+    /// How soon a node that is silent counts as lost.
+    pub node_timing: nodelifecycle::Timing,
 }
 
 impl Default for Options {
@@ -98,6 +103,7 @@ impl Default for Options {
             controllers: Name::ALL.iter().copied().collect(),
             workers: 8,
             root_ca: None,
+            node_timing: nodelifecycle::Timing::default(),
         }
     }
 }
@@ -127,6 +133,7 @@ pub async fn run(
         informers: informers.clone(),
         recorder,
         stop: stop.clone(),
+        node_timing: options.node_timing,
     };
     let mut starts = Vec::new();
     for name in &options.controllers {

@@ -66,6 +66,13 @@ impl Node {
     pub fn condition(&self, kind: &str) -> Option<&NodeCondition> {
         self.status.conditions.iter().find(|c| c.kind == kind)
     }
+
+    /// It is not ready, and somebody has declared that it will not come back as it was.
+    pub fn out_of_service(&self) -> bool {
+        let ready = self.condition("Ready").is_some_and(|c| c.status == "True");
+        let declared = |t: &Taint| t.key == "node.kubernetes.io/out-of-service";
+        !ready && self.spec.taints.iter().any(declared)
+    }
 }
 
 impl Watched for Node {

@@ -22,6 +22,7 @@ pub struct Context {
     pub informers: Arc<Informers>,
     pub recorder: Recorder,
     pub stop: CancellationToken,
+    pub node_timing: crate::nodelifecycle::Timing,
 }
 
 /// What is left to do for a key after it was worked on.
