@@ -226,13 +226,19 @@ impl Committer {
             at: self.clock.now(),
         };
         let mut next = self.shared.newest() + 1;
-        for Request { writes, answer, .. } in requests {
+        for request in requests {
+            let Request {
+                writes,
+                mut ext,
+                answer,
+                ..
+            } = request;
             let outcome = match self.check(&mut batch, &writes) {
                 Err(current) => Err(CommitError::Conflict { current }),
                 Ok(()) => Ok(writes
                     .into_iter()
                     .map(|write| {
-                        let event = self.apply(&mut batch, write, next);
+                        let event = self.apply(&mut batch, write, next, std::mem::take(&mut ext));
                         next += 1;
                         event.object.clone()
                     })
@@ -274,7 +280,13 @@ impl Committer {
         Ok(())
     }
 
-    fn apply(&self, batch: &mut Prepared, write: Write, revision: Revision) -> Arc<Event> {
+    fn apply(
+        &self,
+        batch: &mut Prepared,
+        write: Write,
+        revision: Revision,
+        ext: Extension,
+    ) -> Arc<Event> {
         let working = self.working(batch, &write.key.bucket);
         let kind = write.op.kind();
         let previous = match kind {
@@ -296,7 +308,7 @@ impl Committer {
                 .as_ref()
                 .map_or(revision, |previous| previous.created),
             value: write.op.stamped(revision),
-            ext: Extension::new(),
+            ext,
         });
         if kind == EventKind::Put {
             working.objects.insert(name, object.clone());

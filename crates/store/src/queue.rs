@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::object::Extension;
 use crate::{CommitError, Stored, Write};
 
 /// What one unit of the queue's room stands for.
@@ -18,6 +19,8 @@ pub(crate) type Answer = Result<Vec<Arc<Stored>>, CommitError>;
 /// Writes that are carried out together or not at all.
 pub(crate) struct Request {
     pub(crate) writes: Vec<Write>,
+    /// Goes with the version that the first write makes.
+    pub(crate) ext: Extension,
     pub(crate) answer: oneshot::Sender<Answer>,
     /// Given back when the request is taken off the queue.
     _room: OwnedSemaphorePermit,
@@ -63,6 +66,7 @@ impl Queue {
     pub(crate) async fn push(
         &self,
         writes: Vec<Write>,
+        ext: Extension,
     ) -> Result<oneshot::Receiver<Answer>, CommitError> {
         let size: usize = writes
             .iter()
@@ -80,6 +84,7 @@ impl Queue {
         }
         waiting.requests.push_back(Request {
             writes,
+            ext,
             answer,
             _room: room,
         });

@@ -14,7 +14,9 @@ use crate::medium::Medium;
 use crate::snapshot::Snapshot;
 use crate::state::{Objects, Shared};
 use crate::watch::Watch;
-use crate::{CommitError, Key, OpenError, Options, ReadError, Revision, Stats, Stored, Write};
+use crate::{
+    CommitError, Extension, Key, OpenError, Options, ReadError, Revision, Stats, Stored, Write,
+};
 
 /// The most bytes of a bucket's or an object's name.
 const NAME_LIMIT: usize = 4096;
@@ -112,7 +114,20 @@ impl Store {
     /// # Errors
     /// See [`CommitError`]. On all but `Unknown`, nothing was written.
     pub async fn commit(&self, write: Write) -> Result<Arc<Stored>, CommitError> {
-        let mut written = self.commit_all(vec![write]).await?;
+        self.commit_with(write, Extension::new()).await
+    }
+
+    /// [`Store::commit`] of an object whose parsed view the caller has at hand: it is there
+    /// ([`Stored::ext`]) before any reader or watcher sees the object.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn commit_with(
+        &self,
+        write: Write,
+        ext: Extension,
+    ) -> Result<Arc<Stored>, CommitError> {
+        let mut written = self.carry_out(vec![write], ext).await?;
         written.pop().ok_or(CommitError::Closed)
     }
 
@@ -123,6 +138,14 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub async fn commit_all(&self, writes: Vec<Write>) -> Result<Vec<Arc<Stored>>, CommitError> {
+        self.carry_out(writes, Extension::new()).await
+    }
+
+    async fn carry_out(
+        &self,
+        writes: Vec<Write>,
+        ext: Extension,
+    ) -> Result<Vec<Arc<Stored>>, CommitError> {
         for write in &writes {
             if let Some(reason) = malformed(write) {
                 return Err(CommitError::Invalid {
@@ -134,7 +157,7 @@ impl Store {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let answer = self.shared().queue.push(writes).await?;
+        let answer = self.shared().queue.push(writes, ext).await?;
         answer
             .await
             .unwrap_or_else(|gone| Err(CommitError::Unknown(Arc::new(gone))))

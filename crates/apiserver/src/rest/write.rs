@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_machinery::status::Failure;
-use gantry_store::{CommitError, Expect, Key, Op, Stored, Write};
+use gantry_store::{CommitError, Expect, Extension, Key, Op, Stored, Write};
 use serde_json::Value;
 
 use crate::{
@@ -44,11 +44,13 @@ pub async fn put(
 ) -> Result<Arc<Stored>, Refused> {
     let value = encode(&cx.entry, object, "")?;
     let stamp = Some(object::stamp(&cx.entry.head));
-    let view = View::of(&cx.entry, object);
-    let stored = commit(cx, key, expect, Op::Put { value, stamp }).await?;
-    // Already parsed: watchers with selectors need not do it again.
-    let _ = stored.ext.set(Box::new(view));
-    Ok(stored)
+    let ext = Extension::new();
+    if cx.entry.native() {
+        // Already parsed: watchers with selectors need not do it again. (An object in another
+        // version than it is stored in has its fields elsewhere.)
+        let _ = ext.set(Box::new(View::of(&cx.entry, object)));
+    }
+    commit(cx, key, expect, Op::Put { value, stamp }, ext).await
 }
 
 /// Removes an object, with the state that watchers see last.
@@ -60,7 +62,8 @@ pub async fn remove(
 ) -> Result<Arc<Stored>, Refused> {
     let last = encode(&cx.entry, last, "")?;
     let stamp = Some(object::stamp(&cx.entry.head));
-    commit(cx, key, expect, Op::Delete { last, stamp }).await
+    let op = Op::Delete { last, stamp };
+    commit(cx, key, expect, op, Extension::new()).await
 }
 
 /// Writes an object's last state and removes it, in one transaction.
@@ -108,10 +111,16 @@ fn refusal(e: CommitError) -> Refused {
     }
 }
 
-async fn commit(cx: &Cx, key: Key, expect: Expect, op: Op) -> Result<Arc<Stored>, Refused> {
+async fn commit(
+    cx: &Cx,
+    key: Key,
+    expect: Expect,
+    op: Op,
+    ext: Extension,
+) -> Result<Arc<Stored>, Refused> {
     let deletes = matches!(op, Op::Delete { .. });
     let write = Write { key, expect, op };
-    let stored = cx.store().commit(write).await.map_err(refusal)?;
+    let stored = cx.store().commit_with(write, ext).await.map_err(refusal)?;
     after(&cx.api, &cx.entry, &stored, deletes);
     Ok(stored)
 }
