@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use gantry_apiserver::{Config, Server, StaticToken};
 use gantry_store::{Options, Store};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use kube::{
     Api, Error, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
@@ -133,6 +135,29 @@ async fn an_update_that_is_refused_keeps_its_services_ports_taken() {
         .create(&post, &service("second", "NodePort", 30_100))
         .await
         .expect("free since the first one moved");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_pod_in_a_new_namespace_waits_for_its_account() {
+    let config = Config::default();
+    let store = Store::in_memory(Options::default());
+    let server = Server::start(config, store).await.expect("it starts");
+    let pods: Api<Pod> = Api::namespaced(server.client(), "default");
+    let accounts: Api<ServiceAccount> = Api::namespaced(server.client(), "default");
+    let containers = json!([{"name": "a", "image": "b"}]);
+    let pod = json!({"metadata": {"name": "x"}, "spec": {"containers": containers}});
+    let pod: Pod = serde_json::from_value(pod).expect("a Pod");
+    let refused = pods.create(&PostParams::default(), &pod).await;
+    assert_eq!(code(&refused.expect_err("nobody makes the account")), 403);
+    let account = json!({"metadata": {"name": "default"}});
+    let account: ServiceAccount = serde_json::from_value(account).expect("an account");
+    let post = PostParams::default();
+    // Polled in this order: the pod's creation waits before the account is made.
+    let (made, account) = tokio::join!(pods.create(&post, &pod), accounts.create(&post, &account));
+    account.expect("created");
+    let spec = made.expect("the account came").spec.expect("a spec");
+    assert_eq!(spec.service_account_name.as_deref(), Some("default"));
     server.shutdown().await;
 }
 

@@ -27,6 +27,13 @@ fn enabled(cx: &Cx, plugin: &str) -> bool {
         .any(|d| d.eq_ignore_ascii_case(plugin))
 }
 
+/// Waits for what other steps need and what is about to come.
+pub async fn prepare(cx: &Cx, object: &Value) {
+    if cx.entry.is("", "pods") && enabled(cx, "ServiceAccount") {
+        pods::default_account(cx, object).await;
+    }
+}
+
 /// Fills in and refuses, before validation.
 pub fn mutate(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
     namespace::check(cx, object, old)?;

@@ -1,6 +1,8 @@
 //! What pods get on their way in: a ServiceAccount, a priority, a runtime class's needs,
 //! tolerations.
 
+use std::time::Duration;
+
 use gantry_machinery::status::Failure;
 use rand::Rng;
 use serde_json::{Map, Value, json};
@@ -17,6 +19,28 @@ fn refuse(cx: &Cx, pod: &Value, why: &str) -> Failure {
 }
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How long a pod's creation waits for the account that every namespace gets.
+const ACCOUNT_TIME: Duration = Duration::from_secs(1);
+
+/// Waits for the `default` ServiceAccount of a new namespace, which a controller makes a moment
+/// after the namespace, as kube-apiserver does.
+pub async fn default_account(cx: &Cx, pod: &Value) {
+    const BUCKET: &str = "/serviceaccounts";
+    let name = object::text(pod, "/spec/serviceAccountName");
+    let namespace = &cx.target.namespace;
+    let there = || stored(cx, BUCKET, &format!("{namespace}/default")).is_some();
+    if !matches!(name, "" | "default") || there() || stored(cx, "/namespaces", namespace).is_none()
+    {
+        return;
+    }
+    let Ok(mut accounts) = cx.store().watch(BUCKET, cx.store().revision()) else {
+        return;
+    };
+    let made = async { while !there() && accounts.next().await.is_ok() {} };
+    // When it does not come in time, the step after this says so.
+    let _ = tokio::time::timeout(ACCOUNT_TIME, made).await;
+}
 
 /// ServiceAccount: every pod runs as one, and finds its token in its containers.
 pub fn service_account(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {

@@ -122,6 +122,7 @@ fn generate(prefix: &str) -> String {
 async fn once(cx: &mut Cx, mut object: Value) -> Result<Bytes, Refused> {
     let resource = cx.resource().clone();
     let now = object::time(cx.now);
+    admission::prepare(cx, &object).await;
     admission::mutate(cx, &mut object, None)?;
     object::set_meta(&mut object, "uid", object::uid());
     object::set_meta(&mut object, "creationTimestamp", now.clone());
