@@ -52,8 +52,8 @@ fn columns() -> &'static FxHashMap<String, Vec<Column>> {
 /// Makes a kind's cells of an object.
 type Row = fn(&Value, Timestamp) -> Vec<Value>;
 
-/// The `columnDefinitions` of a resource and the cells of each item. Built-in columns carry no
-/// descriptions: the facts table has none.
+/// The `columnDefinitions` of a resource and the cells of each item. A built-in column that no
+/// recorded answer describes carries an empty description.
 pub fn table(resource: &Resource, items: &[&Value], now: Timestamp) -> (Value, Vec<Value>) {
     if let Some(custom) = &resource.custom
         && !custom.columns.is_empty()
