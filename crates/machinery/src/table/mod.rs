@@ -55,9 +55,7 @@ type Row = fn(&Value, Timestamp) -> Vec<Value>;
 /// The `columnDefinitions` of a resource and the cells of each item. A built-in column that no
 /// recorded answer describes carries an empty description.
 pub fn table(resource: &Resource, items: &[&Value], now: Timestamp) -> (Value, Vec<Value>) {
-    if let Some(custom) = &resource.custom
-        && !custom.columns.is_empty()
-    {
+    if let Some(custom) = &resource.custom {
         return custom_table(custom, items, now);
     }
     // Keys of the core group start with the slash that stands for its empty name.
@@ -90,6 +88,13 @@ pub fn table(resource: &Resource, items: &[&Value], now: Timestamp) -> (Value, V
 fn definition(name: &str, kind: &str, format: &str, description: &str, priority: i32) -> Value {
     json!({"name": name, "type": kind, "format": format, "description": description,
            "priority": priority})
+}
+
+/// The description of a column that every kind has.
+fn common(name: &str) -> &'static str {
+    let any = columns().get("/v1/configmaps");
+    let column = any.and_then(|all| all.iter().find(|c| c.name == name));
+    column.map_or("", |c| &c.description)
 }
 
 fn definitions(columns: &[Column]) -> Value {
@@ -159,13 +164,29 @@ fn custom_table(
     items: &[&Value],
     now: Timestamp,
 ) -> (Value, Vec<Value>) {
-    let mut head = vec![definition("Name", "string", "name", "", 0)];
-    head.extend(
-        custom
-            .columns
-            .iter()
-            .map(|c| definition(&c.name, &c.kind, &c.format, &c.description, c.priority)),
-    );
+    let mut head = vec![definition("Name", "string", "name", common("Name"), 0)];
+    if custom.columns.is_empty() {
+        head.push(definition("Age", "date", "", common("Age"), 0));
+        let rows = items.iter().map(|item| {
+            let created = item.pointer("/metadata/creationTimestamp");
+            let age = custom_cell("date", &Vec::from_iter(created), now);
+            json!([cells::name(item), age])
+        });
+        return (Value::Array(head), rows.collect());
+    }
+    head.extend(custom.columns.iter().map(|c| {
+        let path;
+        let description = if c.description.is_empty() {
+            path = format!(
+                "Custom resource definition column (in JSONPath format): {}",
+                c.json_path
+            );
+            &path
+        } else {
+            &c.description
+        };
+        definition(&c.name, &c.kind, &c.format, description, c.priority)
+    }));
     let paths: Vec<_> = custom
         .columns
         .iter()
