@@ -4,12 +4,14 @@
 use std::future::Future;
 
 use clap::Args;
+use gantry_hollow::NodeGroup;
 use tokio_util::sync::CancellationToken;
 
 use super::up::ended;
 use crate::cli::Global;
 use crate::connect::{Connection, connect};
 use crate::failure::Result;
+use crate::fleet::layout::share;
 use crate::output::println;
 
 /// Run the fleet-wide controllers alone, against any hub cluster.
@@ -33,12 +35,12 @@ pub struct Scheduler {
 /// containers. Nodes so labelled that are there already are taken over.
 #[derive(Debug, Args)]
 pub struct Hollow {
-    /// Nodes to register; 0 only keeps those that are there
+    /// Nodes to register, shared out over the cells; 0 only keeps those that are there
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub nodes: u32,
-    /// Zone of the nodes, and the first part of their names
+    /// Zone of nodes, and the first part of their names; may be given several times
     #[arg(long, default_value = "sim-a", value_name = "NAME")]
-    pub cell: String,
+    pub cell: Vec<String>,
     /// Region of the nodes
     #[arg(long, default_value = "sim", value_name = "NAME")]
     pub region: String,
@@ -74,15 +76,12 @@ pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
 }
 
 pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
-    let groups = match args.nodes {
-        0 => vec![],
-        count => vec![gantry_hollow::NodeGroup {
-            cell: args.cell,
-            region: args.region,
-            count,
-            ..gantry_hollow::NodeGroup::default()
-        }],
-    };
+    let cells = args.cell.len() as u32;
+    let groups = (0u32..)
+        .zip(args.cell)
+        .map(|(i, cell)| NodeGroup::new(&args.region, cell, share(args.nodes, cells, i)))
+        .filter(|group| group.count > 0)
+        .collect();
     let options = gantry_hollow::Options {
         groups,
         seed: args.seed,

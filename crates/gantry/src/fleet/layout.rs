@@ -150,7 +150,7 @@ fn within(flag: &str, n: u32, least: u32, most: u32) -> Result<u32, String> {
 }
 
 /// The `i`th of `parts` nearly equal parts of `total`.
-fn share(total: u32, parts: u32, i: u32) -> u32 {
+pub fn share(total: u32, parts: u32, i: u32) -> u32 {
     total / parts + u32::from(i < total % parts)
 }
 

@@ -2,7 +2,7 @@
 //! clusters is, by kubeconfigs in Secrets and Cluster objects in the hub.
 
 mod data_dir;
-mod layout;
+pub mod layout;
 mod register;
 
 use std::net::{IpAddr, SocketAddr};

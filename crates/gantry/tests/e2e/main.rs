@@ -5,6 +5,7 @@
     reason = "a test fails where its helpers do"
 )]
 
+mod alone;
 mod faults;
 mod fleet;
 mod support;
