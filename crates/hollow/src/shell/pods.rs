@@ -16,6 +16,9 @@ use kube::{ResourceExt as _, runtime::watcher::Event};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
+/// How long the API may call a ready pod not ready before it is told again.
+const REPAIR: Duration = Duration::from_secs(2);
+
 /// A pod and the state of its writes.
 pub(super) struct PodEntry {
     pub pod: Pod,
@@ -25,6 +28,9 @@ pub(super) struct PodEntry {
     counted: bool,
     pub(super) wake: Option<Millis>,
     dirty: bool,
+    /// The API's last word: not ready, though it is. Somebody else wrote it (the node controller does when
+    /// a node's leases come late), or the watch is behind our own report.
+    belied: bool,
     delete: bool,
     deleted: bool,
     /// In the queue, in flight, or waiting for another try.
@@ -112,6 +118,10 @@ impl World {
                 .unwrap_or(30);
             pod::scaled(Duration::from_secs(seconds), self.options.time_scale)
         });
+        let called_unready = status
+            .conditions
+            .iter()
+            .any(|it| it.type_ == "Ready" && it.status != "True");
         let seen = Observed {
             gates: pod::gates(&spec, &status.conditions),
             spec,
@@ -126,6 +136,7 @@ impl World {
                 entry.epoch = self.pod_epoch;
             }
             self.step(id, Input::Observed(seen), now);
+            self.belie(id, called_unready, now);
             return;
         }
 
@@ -182,6 +193,7 @@ impl World {
             counted,
             wake: None,
             dirty: false,
+            belied: false,
             delete: false,
             deleted: false,
             busy: false,
@@ -220,6 +232,42 @@ impl World {
             }
         }
         self.step(id, Input::Observed(seen), now);
+        self.belie(id, called_unready, now);
+    }
+
+    /// A kubelet reports again what others have overwritten. Not at once: most of what differs is the watch
+    /// showing states from before our own last report.
+    fn belie(&mut self, id: Id, called_unready: bool, now: Millis) {
+        let Some(entry) = self.pods.get_mut(id) else {
+            return;
+        };
+        let ready = entry.pod.conditions.ready.as_ref();
+        let belied = called_unready && ready.is_some_and(|it| it.holds);
+        if belied && !entry.belied {
+            self.timers.at(now.plus(REPAIR), Timer::PodRepair(id));
+        }
+        entry.belied = belied;
+    }
+
+    pub(super) fn repair_due(&mut self, id: Id) {
+        let Some(entry) = self.pods.get_mut(id).filter(|entry| entry.belied) else {
+            return;
+        };
+        entry.belied = false;
+        if entry.busy
+            || !entry
+                .pod
+                .conditions
+                .ready
+                .as_ref()
+                .is_some_and(|it| it.holds)
+        {
+            // A report is on its way, or there is nothing to set right any more.
+            return;
+        }
+        entry.dirty = true;
+        entry.busy = true;
+        self.queue.push_back(Due::Pod(id));
     }
 
     /// One copy of equal specs, and what they ask for.

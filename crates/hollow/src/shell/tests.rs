@@ -116,6 +116,41 @@ fn one_write_in_flight_and_the_latest_state_in_the_next() {
 }
 
 #[test]
+fn a_ready_pod_that_somebody_calls_not_ready_is_reported_again() {
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    world.pod_seen(Event::Apply(pod("a", "n")), T0);
+    let reports = settle(&mut world, T0);
+    let ready = statuses(&reports).last().unwrap().1["status"].clone();
+    let mut object = pod_value("a", "n");
+    object["status"] = ready;
+    let show = |world: &mut World, status: &str, now| {
+        let mut object = object.clone();
+        for condition in object["status"]["conditions"].as_array_mut().unwrap() {
+            if condition["type"] == "Ready" {
+                condition["status"] = status.into();
+            }
+        }
+        world.pod_seen(Event::Apply(serde_json::from_value(object).unwrap()), now);
+    };
+    // The watch is behind for a moment: nothing to do.
+    show(&mut world, "False", T0);
+    show(&mut world, "True", T0);
+    let later = T0.plus(Duration::from_secs(5));
+    assert_eq!(statuses(&settle(&mut world, later)), []);
+    // The node controller's false alarm.
+    show(&mut world, "False", later);
+    assert_eq!(statuses(&settle(&mut world, later)), []);
+    let repaired = settle(&mut world, later.plus(Duration::from_secs(2)));
+    let conditions = statuses(&repaired)[0].1["status"]["conditions"].clone();
+    let is_ready = |it: &Value| it["type"] == "Ready" && it["status"] == "True";
+    assert!(
+        conditions.as_array().unwrap().iter().any(is_ready),
+        "{conditions}"
+    );
+    assert_eq!(repaired.len(), 1);
+}
+
+#[test]
 fn a_failed_write_is_tried_again_later_and_a_missing_pod_is_not() {
     let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
     settle(&mut world, T0);

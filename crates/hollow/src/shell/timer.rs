@@ -13,6 +13,8 @@ pub enum Timer {
     Pod(Id),
     /// Another try at a pod's write.
     PodWrite(Id),
+    /// A look whether the API still calls a ready pod not ready.
+    PodRepair(Id),
     /// A lease's renewal.
     Lease(Id),
     /// A node's report.

@@ -196,6 +196,7 @@ impl World {
                         self.queue.push_back(Due::Pod(id));
                     }
                 }
+                Timer::PodRepair(id) => self.repair_due(id),
                 Timer::Lease(id) => self.lease_due(id, now),
                 Timer::Report(id) => self.report_due(id, now),
                 Timer::NodeWrite(id) => self.urgent.push_back(Due::Node(id)),
