@@ -104,7 +104,7 @@ fn autoscaler_down(object: &mut Value) {
             }
         }
         if let Some(behavior) = spec.remove("behavior") {
-            notes.push((BEHAVIOR, go_names(&behavior)));
+            notes.push((BEHAVIOR, behavior_down(&behavior)));
         }
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
@@ -128,9 +128,109 @@ fn autoscaler_down(object: &mut Value) {
         let all = meta.entry("annotations").or_insert_with(|| json!({}));
         if let Some(all) = all.as_object_mut() {
             for (name, value) in notes {
-                all.insert(name.to_owned(), value.to_string().into());
+                all.insert(name.to_owned(), in_go_order(&value).into());
             }
         }
+    }
+}
+
+/// Go writes a struct's fields in the order of their declaration, and clients see the text: this
+/// order serves all the types that end up in the annotations.
+const GO_ORDER: [&str; 34] = [
+    "type",
+    "status",
+    "lastTransitionTime",
+    "reason",
+    "message",
+    "object",
+    "pods",
+    "resource",
+    "containerResource",
+    "external",
+    "target",
+    "kind",
+    "name",
+    "apiVersion",
+    "metricName",
+    "metricSelector",
+    "targetValue",
+    "targetAverageUtilization",
+    "targetAverageValue",
+    "currentValue",
+    "currentAverageUtilization",
+    "currentAverageValue",
+    "selector",
+    "averageValue",
+    "container",
+    "ScaleUp",
+    "ScaleDown",
+    "StabilizationWindowSeconds",
+    "SelectPolicy",
+    "Policies",
+    "Type",
+    "Value",
+    "PeriodSeconds",
+    "Tolerance",
+];
+
+/// JSON with the fields of objects in [`GO_ORDER`], others after them by name.
+fn in_go_order(value: &Value) -> String {
+    let place = |name: &str| {
+        GO_ORDER
+            .iter()
+            .position(|n| *n == name)
+            .unwrap_or(GO_ORDER.len())
+    };
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.iter().collect();
+            fields.sort_by_key(|(name, _)| (place(name), *name));
+            let fields: Vec<_> = fields
+                .into_iter()
+                .map(|(name, value)| {
+                    format!("{}:{}", Value::from(name.as_str()), in_go_order(value))
+                })
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        Value::Array(list) => {
+            let items: Vec<_> = list.iter().map(in_go_order).collect();
+            format!("[{}]", items.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A behavior as Go writes the internal type, whose fields have no tags and are never left out.
+fn behavior_down(behavior: &Value) -> Value {
+    let mut all = go_names(behavior);
+    for rules in ["ScaleUp", "ScaleDown"] {
+        if let Some(rules) = all.get_mut(rules).and_then(Value::as_object_mut) {
+            for field in [
+                "StabilizationWindowSeconds",
+                "SelectPolicy",
+                "Policies",
+                "Tolerance",
+            ] {
+                rules.entry(field).or_insert(Value::Null);
+            }
+        } else if let Some(all) = all.as_object_mut() {
+            all.insert(rules.to_owned(), Value::Null);
+        }
+    }
+    all
+}
+
+/// What [`behavior_down`] wrote, without what was not there.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .into_iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| (k, without_nulls(v)))
+            .collect::<Map<_, _>>()
+            .into(),
+        other => other,
     }
 }
 
@@ -149,12 +249,24 @@ fn metric_down(metric: &Value) -> Value {
     if let Some(name) = source.get("name") {
         out.insert("name".to_owned(), name.clone());
     }
-    if let Some(name) = source.pointer("/metric/name") {
-        out.insert("metricName".to_owned(), name.clone());
+    let selector = match kind.as_str() {
+        "External" => "metricSelector",
+        _ => "selector",
+    };
+    for (from, to) in [
+        ("/metric/name", "metricName"),
+        ("/metric/selector", selector),
+        ("/describedObject", "target"),
+        ("/container", "container"),
+    ] {
+        if let Some(value) = source.pointer(from) {
+            out.insert(to.to_owned(), value.clone());
+        }
     }
+    let average = average_of(&kind);
     for (from, to) in [
         ("averageUtilization", "targetAverageUtilization"),
-        ("averageValue", "targetAverageValue"),
+        ("averageValue", average),
         ("value", "targetValue"),
     ] {
         if let Some(value) = source.pointer(&format!("/target/{from}")) {
@@ -162,6 +274,14 @@ fn metric_down(metric: &Value) -> Value {
         }
     }
     json!({"type": kind, field: out})
+}
+
+/// What the average wished for is called in a source of this kind.
+fn average_of(kind: &str) -> &'static str {
+    match kind {
+        "Object" => "averageValue",
+        _ => "targetAverageValue",
+    }
 }
 
 /// Field names as Go's encoder writes a struct without tags: upper case first.
@@ -208,8 +328,8 @@ fn json_names(value: &Value) -> Value {
 }
 
 fn metric_up(metric: &Value) -> Value {
-    let kind = object::text(metric, "/type").to_owned();
-    let field = match kind.as_str() {
+    let kind_of_metric = object::text(metric, "/type").to_owned();
+    let field = match kind_of_metric.as_str() {
         "Resource" => "resource",
         "Pods" => "pods",
         "Object" => "object",
@@ -222,7 +342,16 @@ fn metric_up(metric: &Value) -> Value {
         out.insert("name".to_owned(), name.clone());
     }
     if let Some(name) = source.get("metricName") {
-        out.insert("metric".to_owned(), json!({"name": name}));
+        let mut metric = json!({"name": name});
+        if let Some(selector) = source.get("selector").or(source.get("metricSelector")) {
+            metric["selector"] = selector.clone();
+        }
+        out.insert("metric".to_owned(), metric);
+    }
+    for (from, to) in [("target", "describedObject"), ("container", "container")] {
+        if let Some(value) = source.get(from) {
+            out.insert(to.to_owned(), value.clone());
+        }
     }
     let mut target = Map::new();
     for (from, to, kind) in [
@@ -231,7 +360,7 @@ fn metric_up(metric: &Value) -> Value {
             "averageUtilization",
             "Utilization",
         ),
-        ("targetAverageValue", "averageValue", "AverageValue"),
+        (average_of(&kind_of_metric), "averageValue", "AverageValue"),
         ("targetValue", "value", "Value"),
     ] {
         if let Some(value) = source.get(from) {
@@ -240,7 +369,7 @@ fn metric_up(metric: &Value) -> Value {
         }
     }
     out.insert("target".to_owned(), target.into());
-    json!({"type": kind, field: out})
+    json!({"type": kind_of_metric, field: out})
 }
 
 fn autoscaler_up(object: &mut Value) {
@@ -270,7 +399,7 @@ fn autoscaler_up(object: &mut Value) {
             spec.insert("metrics".to_owned(), metrics.into());
         }
         if let Some(behavior) = behavior {
-            spec.insert("behavior".to_owned(), json_names(&behavior));
+            spec.insert("behavior".to_owned(), without_nulls(json_names(&behavior)));
         }
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
@@ -332,6 +461,27 @@ mod tests {
         let down = convert(object.clone(), v2, v1);
         assert_eq!(down["spec"]["targetCPUUtilizationPercentage"], 80);
         assert_eq!(down["apiVersion"], "autoscaling/v1");
+        assert_eq!(convert(down, v1, v2)["spec"], object["spec"]);
+
+        let selector = json!({"matchLabels": {"a": "b"}});
+        let average = json!({"type": "AverageValue", "averageValue": "5"});
+        let object = json!({
+            "kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v2", "metadata": {},
+            "spec": {"maxReplicas": 3,
+                "behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 9}]}},
+                "metrics": [
+                    {"type": "Object", "object": {"metric": {"name": "m", "selector": selector},
+                     "describedObject": {"kind": "Service", "name": "s"}, "target": average}},
+                    {"type": "External", "external": {"metric": {"name": "m", "selector": selector},
+                     "target": {"type": "Value", "value": "1"}}},
+                    {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c",
+                     "target": {"type": "Utilization", "averageUtilization": 50}}}]},
+        });
+        let down = convert(object.clone(), v2, v1);
+        assert_eq!(
+            down["metadata"]["annotations"][BEHAVIOR],
+            "{\"ScaleUp\":{\"StabilizationWindowSeconds\":null,\"SelectPolicy\":null,\"Policies\":[{\"Type\":\"Pods\",\"Value\":1,\"PeriodSeconds\":9}],\"Tolerance\":null},\"ScaleDown\":null}"
+        );
         assert_eq!(convert(down, v1, v2)["spec"], object["spec"]);
     }
 

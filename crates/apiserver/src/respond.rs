@@ -290,6 +290,22 @@ pub fn partial(cx: &Cx, whole: &[u8]) -> Result<Bytes, Failure> {
     Ok(out.into())
 }
 
+/// Metadata without what only the whole object's conversion to its version writes.
+fn bare_metadata(entry: &Entry, item: &Value) -> Value {
+    let mut meta = item.get("metadata").cloned().unwrap_or_default();
+    if entry.is("apps", "daemonsets")
+        && let Some(notes) = meta.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        notes.remove("deprecated.daemonset.template.generation");
+        if notes.is_empty()
+            && let Some(meta) = meta.as_object_mut()
+        {
+            meta.remove("annotations");
+        }
+    }
+    meta
+}
+
 /// A Table of objects in the version of the request.
 pub fn table(
     output: Output,
@@ -311,7 +327,7 @@ pub fn table(
                 Include::Metadata => json!({
                     "kind": "PartialObjectMetadata",
                     "apiVersion": output.meta_version,
-                    "metadata": item.get("metadata"),
+                    "metadata": bare_metadata(entry, item),
                 }),
             };
             json!({"cells": cells, "object": object})

@@ -6,6 +6,7 @@ use gantry_machinery::{
     apply::{self, Manager, Operation},
     crd, decode, defaults, patch,
     resource::Resource,
+    schema::{self, Schema},
     selector::{self, FieldOperator, LabelLookup},
     status::{Cause, Details, Failure},
     table, validation,
@@ -50,13 +51,11 @@ pub fn normalize(
         FieldValidation::Ignore => None,
         _ => Some(object.clone()),
     };
-    let unknown = decode::normalize_reporting(resource, object).map_err(|failure| {
-        let why = failure.message;
-        // The words after "cannot be handled as a Kind: " are the decoder's own.
-        let why = why.split_once(" cannot be handled as a ");
-        let why = why.and_then(|(_, rest)| rest.split_once(": "));
-        invalid_patch(sent.as_ref(), why.map_or("", |(_, why)| why))
-    })?;
+    if let Some(why) = another_kind(resource, object) {
+        return Err(invalid_patch(sent.as_ref(), &why));
+    }
+    let unknown = decode::normalize_reporting(resource, object)
+        .map_err(|failure| invalid_patch(sent.as_ref(), decoders_own(&failure)))?;
     let complaints = complaints(&unknown);
     match validation {
         FieldValidation::Ignore => Ok(vec![]),
@@ -67,6 +66,35 @@ pub fn normalize(
             &format!("strict decoding error: {}", complaints.join(", ")),
         )),
     }
+}
+
+/// The words after "cannot be handled as a Kind: ".
+fn decoders_own(failure: &Failure) -> &str {
+    let why = failure.message.split_once(" cannot be handled as a ");
+    let why = why.and_then(|(_, rest)| rest.split_once(": "));
+    why.map_or("", |(_, why)| why)
+}
+
+/// What is wrong with a patched built-in object that says it is of another built-in kind: it is
+/// read as that, and is then not what it was.
+fn another_kind(resource: &Resource, object: &Value) -> Option<String> {
+    let kind = object.get("kind")?.as_str()?;
+    let version = object.get("apiVersion")?.as_str()?;
+    if resource.custom.is_some() || kind == resource.kind && version == resource.api_version() {
+        return None;
+    }
+    let mut known = gantry_machinery::resource::builtin_resources().iter();
+    let other = known.find(|r| r.kind == kind && r.api_version() == version)?;
+    if other.kind == resource.kind && other.group == resource.group {
+        return None;
+    }
+    Some(match decode::normalize(other, &mut object.clone()) {
+        Err(failure) => decoders_own(&failure).to_owned(),
+        Ok(()) => format!(
+            "unable to decode {}/{}, Kind={kind} into *core.{}",
+            other.group, other.version, resource.kind
+        ),
+    })
 }
 
 /// 422 about the result of a patch.
@@ -221,6 +249,64 @@ pub fn apply(
     let reset = apply::reset_fields(resource, subresource);
     let manager = manager(cx, name, Operation::Apply, &version, subresource);
     apply::apply(resource.schema(), &reset, live, config, manager, force)
+}
+
+const SCALE_VERSION: &str = "autoscaling/v1";
+
+fn scale_schema() -> Result<&'static Schema, Failure> {
+    schema::builtin_by_gvk("autoscaling", "v1", "Scale")
+        .map(schema::builtin)
+        .ok_or_else(|| crate::errors::internal("the type of Scale is not known"))
+}
+
+/// Gives the Scale of an object the owners of the object's wished replicas.
+pub fn scale_ownership(cx: &Cx, object: &Value, scale: &mut Value) {
+    let Some(path) = apply::replicas_path(cx.resource()) else {
+        return;
+    };
+    let entries = object.pointer("/metadata/managedFields");
+    if let Some(entries) = apply::to_scale(&path, entries) {
+        crate::object::set_meta(scale, "managedFields", entries);
+    }
+}
+
+/// Records what an update changed of a Scale as the manager's.
+pub fn track_scale(cx: &Cx, old: &Value, new: &mut Value, name: &str) -> Result<(), Failure> {
+    let manager = manager(cx, name, Operation::Update, SCALE_VERSION, Some("scale"));
+    let none = apply::ResetFields::none();
+    apply::track_update(scale_schema()?, &none, Some(old), new, manager)
+}
+
+/// Server-side apply of a Scale.
+pub fn apply_scale(
+    cx: &Cx,
+    old: &Value,
+    config: Value,
+    name: &str,
+    force: bool,
+) -> Result<Value, Failure> {
+    let manager = manager(cx, name, Operation::Apply, SCALE_VERSION, Some("scale"));
+    let none = apply::ResetFields::none();
+    apply::apply(scale_schema()?, &none, Some(old), config, manager, force)
+}
+
+/// Carries the ownership of a written Scale over to its object.
+pub fn take_over_scale(cx: &Cx, scale: &Value, object: &mut Value) {
+    let Some(path) = apply::replicas_path(cx.resource()) else {
+        return;
+    };
+    let entries = apply::from_scale(
+        &path,
+        object.pointer("/metadata/managedFields"),
+        scale.pointer("/metadata/managedFields"),
+        &cx.resource().api_version(),
+    );
+    match entries {
+        Some(entries) => crate::object::set_meta(object, "managedFields", entries),
+        None => {
+            crate::object::remove_meta(object, "managedFields");
+        }
+    }
 }
 
 /// A write that changes nothing but the times of ownership is no write.

@@ -1,7 +1,7 @@
 //! What Kubernetes does differently for some kinds (its `Strategy` objects): which keep a
 //! generation, may be created by PUT, answer a deletion with the object, and so on.
 
-use gantry_machinery::resource::Resource;
+use gantry_machinery::{qos::qos_class, resource::Resource};
 use serde_json::{Value, json};
 
 use crate::object;
@@ -171,38 +171,6 @@ pub fn initial_status(resource: &Resource, object: &mut Value, now: &str) {
     }
 }
 
-/// A Pod's quality-of-service class (`k8s.io/component-helpers/…/qos`): Guaranteed when every
-/// container has equal limits and requests of CPU and memory, BestEffort when none has any.
-pub fn qos_class(pod: &Value) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    let containers = ["/spec/containers", "/spec/initContainers"]
-        .iter()
-        .filter_map(|p| pod.pointer(p).and_then(Value::as_array))
-        .flatten();
-    let positive = |v: Option<&Value>| {
-        v.and_then(Value::as_str)
-            .is_some_and(|q| !q.is_empty() && q != "0")
-    };
-    for container in containers {
-        for resource in ["cpu", "memory"] {
-            let get = |kind: &str| {
-                container
-                    .get("resources")
-                    .and_then(|r| r.get(kind))
-                    .and_then(|r| r.get(resource))
-            };
-            let (request, limit) = (get("requests"), get("limits"));
-            any |= positive(request) || positive(limit);
-            guaranteed &= positive(limit) && (request.is_none() || request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
-}
-
 /// What grows `metadata.generation` when it changes: everything but metadata and status; for
 /// some kinds (ConfigMap-like ones with generation) that is more than the spec.
 pub fn desired_state_changed(old: &Value, new: &Value) -> bool {
@@ -336,18 +304,6 @@ fn add_finalizer(object: &mut Value, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quality_of_service_follows_requests_and_limits() {
-        let pod = |resources: Value| json!({"spec": {"containers": [{"resources": resources}]}});
-        let full = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(qos_class(&pod(json!({}))), "BestEffort");
-        assert_eq!(
-            qos_class(&pod(json!({"limits": full, "requests": full}))),
-            "Guaranteed"
-        );
-        assert_eq!(qos_class(&pod(json!({"requests": full}))), "Burstable");
-    }
 
     #[test]
     fn status_and_metadata_do_not_count_for_the_generation() {

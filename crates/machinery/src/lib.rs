@@ -12,6 +12,7 @@ pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod protobuf;
+pub mod qos;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

@@ -85,6 +85,9 @@ pub async fn validate(
     object: &Value,
     old: Option<&Value>,
 ) -> Result<Charges, Refused> {
+    if cx.target.subresource == "resize" {
+        pods::node_of_resize(cx, object, old)?;
+    }
     if !cx.target.subresource.is_empty() {
         return Ok(Charges::default());
     }

@@ -42,6 +42,16 @@ pub async fn default_account(cx: &Cx, pod: &Value) {
     let _ = tokio::time::timeout(ACCOUNT_TIME, made).await;
 }
 
+/// A resize is a question to the pod's node: it has to be there.
+pub fn node_of_resize(cx: &Cx, pod: &Value, old: Option<&Value>) -> Result<(), Failure> {
+    let node = object::text(pod, "/spec/nodeName");
+    let changed = old.is_some_and(|old| old.get("spec") != pod.get("spec"));
+    if changed && !node.is_empty() && stored(cx, "/nodes", node).is_none() {
+        return Err(refuse(cx, pod, &format!("node {node:?} not found")));
+    }
+    Ok(())
+}
+
 /// ServiceAccount: every pod runs as one, and finds its token in its containers.
 pub fn service_account(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
     let mirror = object::meta(pod)

@@ -11,7 +11,6 @@ use crate::{
     api::Cx,
     errors, object,
     rest::update::{self, Change, Track},
-    strategy,
 };
 
 type Amounts = BTreeMap<String, Quantity>;
@@ -206,7 +205,7 @@ fn in_scope(cx: &Cx, quota: &Value, object: &Value) -> bool {
     if !cx.entry.is("", "pods") {
         return false;
     }
-    let best_effort = strategy::qos_class(object) == "BestEffort";
+    let best_effort = gantry_machinery::qos::qos_class(object) == "BestEffort";
     let terminating = object
         .pointer("/spec/activeDeadlineSeconds")
         .and_then(Value::as_i64)

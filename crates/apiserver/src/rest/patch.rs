@@ -145,7 +145,8 @@ fn malformed(kind: Kind, e: &serde_json::Error, body: &[u8]) -> Failure {
     errors::bad_request(format!("error decoding patch: {what}"))
 }
 
-fn options(cx: &Cx, kind: Kind) -> Result<(), Failure> {
+/// What may be said in the query of a patch of this kind.
+pub fn options(cx: &Cx, kind: Kind) -> Result<(), Failure> {
     let mut causes = vec![];
     let mut add = |reason: &str, field: &str, message: &str| {
         causes.push(gantry_machinery::status::Cause {

@@ -96,43 +96,60 @@ pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             cx.target.name
         )));
     }
-    apply(cx, |_, _| Ok(scale.clone())).await
+    change(cx, Wish::Replace(scale)).await
 }
 
 pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let kind = patches::kind(cx)?;
     input::options(cx, "PatchOptions")?;
-    if kind == patches::Kind::Apply {
-        let config: Value = serde_saphyr::from_slice(&body)
-            .map_err(|e| errors::bad_request(format!("error decoding YAML: {e}")))?;
-        return apply(cx, move |_, current| {
-            Ok(rules::patch_merge(current.clone(), config.clone()))
-        })
-        .await;
-    }
-    let patch = match kind {
-        patches::Kind::Json => Value::Null,
-        _ => serde_json::from_slice(&body).map_err(input::malformed)?,
+    patches::options(cx, kind)?;
+    let wish = match kind {
+        patches::Kind::Apply => Wish::Apply(rules::parse(&body, rules::Format::Yaml)?),
+        patches::Kind::Json => Wish::Json(body),
+        _ => Wish::Merge(serde_json::from_slice(&body).map_err(input::malformed)?),
     };
-    apply(cx, move |_, current| match kind {
-        patches::Kind::Json => rules::patch_json(current, &body),
-        _ => Ok(rules::patch_merge(current.clone(), patch.clone())),
-    })
-    .await
+    change(cx, wish).await
 }
 
-async fn apply(
-    cx: &mut Cx,
-    mut make: impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
-) -> Result<Reply, Failure> {
+/// What a request makes of a Scale.
+enum Wish {
+    Replace(Value),
+    Json(Bytes),
+    /// A merge patch; strategic ones are the same on a Scale, which has no lists.
+    Merge(Value),
+    Apply(Value),
+}
+
+impl Wish {
+    /// The new Scale, with the ownership of its field.
+    fn scale(&self, cx: &Cx, old: &Value) -> Result<Value, Failure> {
+        let name = cx.manager();
+        let mut new = match self {
+            Wish::Apply(config) => {
+                let force = cx.query.flag("force");
+                return rules::apply_scale(cx, old, config.clone(), &name, force);
+            }
+            Wish::Replace(scale) => scale.clone(),
+            Wish::Json(patch) => rules::patch_json(old, patch)?,
+            Wish::Merge(patch) => rules::patch_merge(old.clone(), patch.clone()),
+        };
+        rules::track_scale(cx, old, &mut new, &name)?;
+        Ok(new)
+    }
+}
+
+async fn change(cx: &mut Cx, wish: Wish) -> Result<Reply, Failure> {
     let change = Change {
         subresource: "scale".to_owned(),
-        track: Track::Update,
+        // Through the Scale: what is owned there is carried over to the object.
+        track: Track::Applied,
         given: None,
         retries: 16,
     };
     let whole = update::modify(cx, change, |cx, old| {
-        let scale = make(cx, &of(cx, old))?;
+        let mut before = of(cx, old);
+        rules::scale_ownership(cx, old, &mut before);
+        let scale = wish.scale(cx, &before)?;
         let wanted = object::meta_text(&scale, "resourceVersion");
         if !wanted.is_empty() && wanted != object::meta_text(old, "resourceVersion") {
             return Err(errors::conflict(
@@ -154,6 +171,7 @@ async fn apply(
         }
         let mut new = old.clone();
         set(&mut new, &paths(cx).spec, replicas.into());
+        rules::take_over_scale(cx, &scale, &mut new);
         Ok(new)
     })
     .await?;

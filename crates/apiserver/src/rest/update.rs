@@ -218,7 +218,11 @@ async fn once(
     let resource = cx.resource().clone();
     let name = cx.target.name.clone();
     let sub = (!change.subresource.is_empty()).then_some(change.subresource.as_str());
-    keep(cx, &change.subresource, old, &mut new);
+    // Here Kubernetes looks who set what before it drops what the subresource does not change.
+    let late = matches!(sub, Some("resize" | "ephemeralcontainers"));
+    if !late {
+        keep(cx, &change.subresource, old, &mut new);
+    }
     rules::default(&resource, &mut new, Some(old));
     strategy::default_metadata(&resource, &mut new, Some(old));
     match change.track {
@@ -236,6 +240,13 @@ async fn once(
                 object::remove_meta(&mut new, "managedFields");
             }
         },
+    }
+    if late {
+        let owners = object::meta_mut(&mut new).and_then(|m| m.remove("managedFields"));
+        keep(cx, &change.subresource, old, &mut new);
+        if let Some(owners) = owners {
+            object::set_meta(&mut new, "managedFields", owners);
+        }
     }
     input::unique_owners(cx, &mut new);
     if change.subresource.is_empty() {

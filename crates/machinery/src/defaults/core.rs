@@ -24,8 +24,14 @@ pub const COMPUTED: &[(&str, Compute)] = &[
 
 type Object = Map<String, Value>;
 
-/// Of pods alone, not of templates: requests follow limits, service links are on.
+/// Of pods alone, not of templates: requests follow limits, service links are on; the one address
+/// of old kubelets is the first of the list.
 fn pod(pod: &mut Object) {
+    if let Some(Value::Object(status)) = pod.get_mut("status") {
+        for (one, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+            first_of_all(status, one, all);
+        }
+    }
     let Some(Value::Object(spec)) = pod.get_mut("spec") else {
         return;
     };
@@ -40,6 +46,24 @@ fn pod(pod: &mut Object) {
     }
     if let Some(Value::Object(resources)) = spec.get_mut("resources") {
         requests_from_limits(resources);
+    }
+}
+
+/// Where both are given and differ, the single one is right (`Convert_v1_PodStatus_To_core_PodStatus`).
+fn first_of_all(status: &mut Object, one: &str, all: &str) {
+    let Some(ip) = status
+        .get(one)
+        .and_then(Value::as_str)
+        .filter(|ip| !ip.is_empty())
+    else {
+        return;
+    };
+    let first = status
+        .get(all)
+        .and_then(|list| list.get(0)?.get("ip")?.as_str());
+    if first != Some(ip) && (one == "podIP" || first.is_some()) {
+        let list = json!([{"ip": ip}]);
+        status.insert(all.to_owned(), list);
     }
 }
 

@@ -20,6 +20,7 @@ mod pod;
 mod pod_parts;
 mod policy;
 mod rbac;
+mod resize;
 mod resources;
 mod scheduling;
 mod selectors;
@@ -77,6 +78,14 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
             }
         }
         Some("status") => update::status(cx, new, old, &mut errors),
+        Some("resize") => {
+            spec(cx, new, Some(old), &mut errors);
+            resize::resize(new, old, &mut errors);
+        }
+        Some("ephemeralcontainers") => {
+            spec(cx, new, Some(old), &mut errors);
+            resize::ephemeral(new, old, &mut errors);
+        }
         // Other subresources have rules of their own, or change what the whole object's rules hold.
         Some(_) => spec(cx, new, Some(old), &mut errors),
     }

@@ -8,10 +8,12 @@ use super::{
     names,
     pod::id,
     resources,
-    value::{at, flag, has, int, list, text},
+    value::{at, blank, flag, has, int, list, text},
     volumes::{Volumes, relative_path},
 };
 use crate::path::Path;
+
+const EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 
 /// Containers, init containers and ephemeral containers of a pod spec.
 pub fn all_containers(
@@ -89,10 +91,13 @@ pub fn all_containers(
             "lifecycle",
         ] {
             if has(container, field) {
-                e.forbidden(
-                    &path.child(field),
-                    "cannot be set for an Ephemeral Container",
-                );
+                e.forbidden(&path.child(field), EPHEMERAL);
+            }
+        }
+        // Go cannot tell an empty one from none.
+        for field in ["resources", "resizePolicy"] {
+            if !blank(at(container, field)) {
+                e.forbidden(&path.child(field), EPHEMERAL);
             }
         }
         let target = text(container, "targetContainerName");
