@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, allocate,
-    authn::{self, Authenticator, ISSUER, UserInfo},
+    authn::{self, Authenticator, UserInfo},
     authz::{self, Attributes, Rbac},
     discovery, errors, health,
     registry::{Entry, Registry},
@@ -303,7 +303,7 @@ fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure> {
         None | Some("") => Ok(Arc::new(UserInfo::anonymous())),
         Some(token) => api
             .authenticator
-            .authenticate(&api.store, token, ISSUER)
+            .authenticate(&api.store, token, &api.authenticator.issuer)
             .map(Arc::new)
             .ok_or_else(errors::unauthorized),
     }

@@ -12,6 +12,7 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use gantry_store::{Key, Store};
 use rustc_hash::FxHashMap;
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -30,7 +31,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const MASTERS: &str = "system:masters";
-/// Issuer and audience of ServiceAccount tokens.
+/// Issuer and audience of ServiceAccount tokens where nothing else is configured.
 pub const ISSUER: &str = "https://kubernetes.default.svc";
 
 impl UserInfo {
@@ -107,7 +108,18 @@ pub struct Bound {
     pub uid: String,
 }
 
+/// Why the key of ServiceAccount tokens cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("not a private key in PEM form")]
+    Pem,
+    #[error("the key is refused")]
+    Rejected(#[from] aws_lc_rs::error::KeyRejected),
+}
+
 pub struct Authenticator {
+    /// Issuer of ServiceAccount tokens, and the audience that this API is.
+    pub issuer: String,
     /// By SHA-256 of the token: looking up a digest tells nothing about how much of a guess was
     /// right, which is what comparing in constant time is for.
     tokens: FxHashMap<[u8; 32], UserInfo>,
@@ -116,12 +128,11 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// `key` is the PKCS#8 form of the ECDSA P-256 key that signs ServiceAccount tokens.
-    pub fn new(
-        tokens: &[StaticToken],
-        key: &[u8],
-    ) -> Result<Authenticator, aws_lc_rs::error::KeyRejected> {
-        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key)?;
+    /// `key` is the ECDSA P-256 key that signs ServiceAccount tokens, PKCS#8 in PEM.
+    pub fn new(tokens: &[StaticToken], issuer: &str, key: &str) -> Result<Authenticator, KeyError> {
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(|_| KeyError::Pem)?;
+        let signer =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der())?;
         let key_id = URL_SAFE_NO_PAD.encode(&Sha256::digest(signer.public_key().as_ref())[..16]);
         let tokens = tokens
             .iter()
@@ -139,6 +150,7 @@ impl Authenticator {
             })
             .collect();
         Ok(Authenticator {
+            issuer: issuer.to_owned(),
             tokens,
             signer,
             key_id,
@@ -149,7 +161,7 @@ impl Authenticator {
     pub fn authenticate(&self, store: &Store, token: &str, audience: &str) -> Option<UserInfo> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(user) = self.tokens.get(&digest) {
-            return (audience == ISSUER).then(|| user.clone());
+            return (audience == self.issuer).then(|| user.clone());
         }
         self.verify(store, token, audience)
     }
@@ -188,7 +200,7 @@ impl Authenticator {
             kubernetes[bound.kind.to_lowercase()] = json!({"name": bound.name, "uid": bound.uid});
         }
         let claims = json!({
-            "aud": audiences, "exp": expires, "iat": issued, "nbf": issued, "iss": ISSUER,
+            "aud": audiences, "exp": expires, "iat": issued, "nbf": issued, "iss": self.issuer,
             "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": kubernetes,
             "sub": format!("system:serviceaccount:{namespace}:{name}"),
         });
@@ -220,7 +232,7 @@ impl Authenticator {
         let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
         let now = jiff::Timestamp::now().as_second();
         let at = |name: &str| claims.get(name).and_then(Value::as_i64);
-        let valid = object::text(&claims, "/iss") == ISSUER
+        let valid = object::text(&claims, "/iss") == self.issuer
             && at("exp")? > now
             && at("nbf")? <= now + 5
             && object::strings(claims.get("aud"))

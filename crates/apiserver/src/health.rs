@@ -6,7 +6,6 @@ use serde_json::json;
 
 use crate::{
     api::Api,
-    authn::ISSUER,
     request::Query,
     respond::{self, Reply},
 };
@@ -36,8 +35,8 @@ pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
         ".well-known" if parts.next() == Some("openid-configuration") => Some(respond::json(
             200,
             &json!({
-                "issuer": ISSUER,
-                "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+                "issuer": api.authenticator.issuer,
+                "jwks_uri": format!("{}/openid/v1/jwks", api.authenticator.issuer),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"],

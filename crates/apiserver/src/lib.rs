@@ -34,7 +34,8 @@ mod server;
 mod strategy;
 mod tls;
 
-pub use authn::{StaticToken, UserInfo};
+pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};
+pub use authn::{KeyError, StaticToken, UserInfo};
 pub use authz::Authorization;
 pub use server::{Config, Server, StartError, Version};
 pub use tls::TlsError;

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     allocate,
     api::{self, Api},
-    authn::{Authenticator, MASTERS, StaticToken, UserInfo},
+    authn::{self, Authenticator, ISSUER, MASTERS, StaticToken, UserInfo},
     authz::{Authorization, Rbac},
     bootstrap, crd,
     registry::Registry,
@@ -58,9 +58,15 @@ impl Default for Version {
 pub struct Config {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
+    /// The address that clients of the cluster reach the server at, where that is not `address`.
+    pub advertise: Option<IpAddr>,
     /// Folder of the certificate authority, the serving certificate and the key of ServiceAccount
     /// tokens, made when absent; `None` keeps them in memory for this run.
     pub cert_dir: Option<PathBuf>,
+    /// Serving certificate and private key to use instead of making one, PEM files.
+    pub serving_certificate: Option<(PathBuf, PathBuf)>,
+    /// Who signs ServiceAccount tokens: their `iss`, and the audience of this API.
+    pub issuer: String,
     pub tokens: Vec<StaticToken>,
     pub authorization: Authorization,
     /// IPv4 range of Service addresses, `10.0.0.0/16`.
@@ -79,7 +85,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
+            advertise: None,
             cert_dir: None,
+            serving_certificate: None,
+            issuer: ISSUER.to_owned(),
             tokens: vec![],
             authorization: Authorization::Rbac,
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 12),
@@ -103,8 +112,8 @@ pub enum StartError {
     },
     #[error("preparing certificates")]
     Tls(#[from] tls::TlsError),
-    #[error("loading the key of ServiceAccount tokens: {0}")]
-    AccountKey(String),
+    #[error("loading the key of ServiceAccount tokens")]
+    AccountKey(#[from] authn::KeyError),
     #[error("writing the first objects: {0}")]
     Bootstrap(gantry_machinery::status::Failure),
 }
@@ -135,13 +144,15 @@ impl Server {
             source,
         })?;
         let service = allocate::first_address(config.service_cidr);
-        let identity = tls::identity(
-            config.cert_dir.as_deref(),
-            address.ip(),
-            Some(IpAddr::V4(service)),
-        )?;
-        let authenticator = Authenticator::new(&config.tokens, &identity.account_key)
-            .map_err(|e| StartError::AccountKey(e.to_string()))?;
+        let files = tls::Files {
+            dir: config.cert_dir.clone(),
+            serving: config.serving_certificate.clone(),
+        };
+        let mut addresses = vec![IpAddr::V4(service), address.ip()];
+        addresses.extend(config.advertise);
+        let identity = tls::identity(&files, &addresses)?;
+        let authenticator =
+            Authenticator::new(&config.tokens, &config.issuer, &identity.account_key)?;
         let api = Arc::new(Api {
             rbac: Rbac::new(config.authorization),
             services: allocate::Services::load(&config, &store),

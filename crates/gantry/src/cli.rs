@@ -87,6 +87,7 @@ pub enum Command {
     Scheduler(commands::parts::Scheduler),
     Hollow(commands::parts::Hollow),
     Controllers(commands::parts::Controllers),
+    Apiserver(Box<commands::apiserver::ApiServer>),
     /// Print Gantry's CustomResourceDefinitions as YAML, for `kubectl apply -f -`
     Crds,
     /// Print a completion script for a shell
@@ -119,7 +120,7 @@ pub struct Output {
 
 /// Parses the command line, runs the command and turns its end into an exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(commands::apiserver::as_kube_apiserver(std::env::args_os()));
     log(cli.global.verbose);
     crate::output::choose_color(cli.global.color);
     let runtime = match tokio::runtime::Builder::new_multi_thread()

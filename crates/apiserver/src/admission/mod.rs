@@ -5,6 +5,7 @@ mod defaults;
 mod escalation;
 mod limits;
 mod namespace;
+mod plugins;
 mod pods;
 mod quota;
 mod security;
@@ -13,6 +14,7 @@ use std::{ops::Deref, sync::Arc};
 
 use gantry_machinery::status::Failure;
 use gantry_store::{Key, Stored};
+pub use plugins::{Offer, plugin};
 pub use quota::Charges;
 use serde_json::Value;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::input;
 use crate::{
     api::Cx,
-    authn::{ISSUER, UserInfo},
+    authn::UserInfo,
     authz::{Attributes, Rule},
     errors, object,
     respond::{self, Reply},
@@ -52,7 +52,7 @@ fn token(cx: &Cx, review: &Value) -> Value {
     let mut audiences = object::strings(review.pointer("/spec/audiences"));
     let asked = !audiences.is_empty();
     if !asked {
-        audiences.push(ISSUER.to_owned());
+        audiences.push(cx.api.authenticator.issuer.clone());
     }
     for audience in &audiences {
         let user = cx

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{input, pods};
 use crate::{
     api::Cx,
-    authn::{Bound, ISSUER},
+    authn::Bound,
     errors, object,
     respond::{self, Reply},
 };
@@ -55,7 +55,7 @@ pub fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     };
     let mut audiences = object::strings(request.pointer("/spec/audiences"));
     if audiences.is_empty() {
-        audiences.push(ISSUER.to_owned());
+        audiences.push(cx.api.authenticator.issuer.clone());
     }
     let now = cx.now.as_second();
     let token = cx

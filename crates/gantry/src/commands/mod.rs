@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub mod apiserver;
 pub mod demo;
 pub mod get;
 pub mod import;
@@ -22,6 +23,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
         Command::Up(args) => up::run(args).await?,
+        Command::Apiserver(args) => apiserver::run(*args).await?,
         Command::Demo(args) => demo::run(args).await?,
         Command::Import(args) => import::run(args, global).await?,
         Command::Get(args) => get::run(args, global).await?,

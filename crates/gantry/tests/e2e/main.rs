@@ -6,6 +6,7 @@
 )]
 
 mod alone;
+mod apiserver;
 mod faults;
 mod fleet;
 mod support;

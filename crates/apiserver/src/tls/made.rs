@@ -1,0 +1,96 @@
+//! Certificates that are made here: an authority, serving and client certificates that it signs.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long a serving certificate is good for.
+pub const SERVING_LIFE: Duration = Duration::from_secs(825 * 86_400);
+
+/// A certificate and its private key, PEM.
+#[derive(Clone)]
+pub struct Pair {
+    pub cert: String,
+    pub key: String,
+}
+
+fn authority_params() -> CertificateParams {
+    let now = SystemTime::now();
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "gantry-ca");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + 3650 * DAY).into();
+    params
+}
+
+/// A new authority.
+pub fn authority() -> Result<Pair, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let cert = authority_params().self_signed(&key)?;
+    Ok(Pair {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+/// An authority of [`authority`] as the issuer of other certificates. Its name is always the same,
+/// and the key identifies it, so its own certificate is not needed.
+fn issuer(key: &str) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+    Ok(Issuer::new(authority_params(), KeyPair::from_pem(key)?))
+}
+
+/// A serving certificate for this machine, the names of the Service `kubernetes`, and `addresses`.
+pub fn serving(authority_key: &str, addresses: &[IpAddr]) -> Result<Pair, rcgen::Error> {
+    let now = SystemTime::now();
+    let mut params = CertificateParams::new(
+        [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ]
+        .map(str::to_owned),
+    )?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "gantry-apiserver");
+    let mut all = vec![
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    all.extend(addresses.iter().filter(|a| !a.is_unspecified()));
+    all.sort();
+    all.dedup();
+    params
+        .subject_alt_names
+        .extend(all.into_iter().map(SanType::IpAddress));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + SERVING_LIFE).into();
+    signed(params, authority_key)
+}
+
+fn signed(params: CertificateParams, authority_key: &str) -> Result<Pair, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let cert = params.signed_by(&key, &issuer(authority_key)?)?;
+    Ok(Pair {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+    })
+}

@@ -1,0 +1,90 @@
+//! The flags that are used, under kube-apiserver's names.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use super::unused::Unused;
+use super::values::{self, ServiceRange};
+
+/// Run a Kubernetes API server alone: no controllers, no scheduler, no nodes.
+///
+/// It takes kube-apiserver's flags and can stand where kube-apiserver stands, as in test set-ups: a
+/// link to this binary under the name kube-apiserver runs this command. Its store is its own: flags
+/// about etcd are accepted and said to be unused on standard error, as are flags about what is not
+/// offered. A flag that kube-apiserver does not have is refused.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub struct ApiServer {
+    /// Where objects are kept between runs; in memory where it is not given. Gantry's own flag
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "GANTRY_DATA_DIR",
+        hide_env_values = true
+    )]
+    pub data_dir: Option<PathBuf>,
+
+    /// The port to serve HTTPS on; 0 takes a free one, which standard output tells
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 6443,
+        help_heading = "Serving"
+    )]
+    pub secure_port: u16,
+    /// The address to listen on; 0.0.0.0 and :: are all interfaces
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), help_heading = "Serving")]
+    pub bind_address: IpAddr,
+    /// The address that members of the cluster reach the server at
+    #[arg(long, value_name = "IP", help_heading = "Serving")]
+    pub advertise_address: Option<IpAddr>,
+    /// Folder of apiserver.crt and apiserver.key, made there with an authority where they are
+    /// missing [default: pki in --data-dir, else in memory]
+    #[arg(long, value_name = "FOLDER", help_heading = "Serving")]
+    pub cert_dir: Option<PathBuf>,
+    /// Serving certificate with its chain, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key of the serving certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    pub tls_private_key_file: Option<PathBuf>,
+
+    /// Bearer tokens that are valid as long as the server runs: lines of token,user,uid,"group,group"
+    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
+    pub token_auth_file: Option<PathBuf>,
+    /// Issuer of ServiceAccount tokens [default: https://kubernetes.default.svc]
+    #[arg(long, value_name = "URL", action = ArgAction::Append, help_heading = "Authentication")]
+    pub service_account_issuer: Vec<String>,
+
+    /// How requests are authorized: RBAC or AlwaysAllow [default: RBAC]
+    #[arg(long, value_name = "MODES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
+    pub authorization_mode: Vec<String>,
+    /// Admission plugins to use beside those that work by default
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins to leave out
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
+    pub disable_admission_plugins: Vec<String>,
+    /// Let containers be privileged
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = values::boolean, help_heading = "Authorization and admission")]
+    pub allow_privileged: bool,
+
+    /// The range that Services get their addresses from
+    #[arg(long, value_name = "CIDR", default_value = "10.0.0.0/24", value_parser = values::service_range, help_heading = "Cluster")]
+    pub service_cluster_ip_range: ServiceRange,
+    /// The range of node ports, both ends included
+    #[arg(long, value_name = "A-B", default_value = "30000-32767", value_parser = values::port_range, help_heading = "Cluster")]
+    pub service_node_port_range: (u16, u16),
+    /// How long events are kept
+    #[arg(long, value_name = "DURATION", default_value = "1h0m0s", value_parser = values::duration, help_heading = "Cluster")]
+    pub event_ttl: Duration,
+    /// Features to switch; accepted and logged, none can be switched
+    #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', action = ArgAction::Append, help_heading = "Cluster")]
+    pub feature_gates: Vec<String>,
+
+    #[command(flatten)]
+    pub unused: Unused,
+}

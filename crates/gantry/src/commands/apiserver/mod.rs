@@ -1,0 +1,254 @@
+//! `gantry apiserver`: the API server alone, under kube-apiserver's flags.
+
+mod flags;
+mod tokens;
+mod unused;
+mod values;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use gantry_apiserver::{Authorization, Config, Server, StartError};
+use gantry_store::{OpenError, Store};
+
+pub use flags::ApiServer;
+
+use super::up::ended;
+use crate::failure::{Exit, Failure, Result};
+use crate::output::println;
+
+/// The arguments with the subcommand in its place where the binary is called `kube-apiserver`,
+/// as by test set-ups that look for one of that name. There, and after `gantry apiserver`, klog's
+/// `-v=2` is read as `--v=2`.
+pub fn as_kube_apiserver(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let called = args
+        .first()
+        .and_then(|a| Path::new(a).file_name())
+        .is_some_and(|name| name == "kube-apiserver");
+    if called {
+        args.insert(1, "apiserver".into());
+    }
+    if args.get(1).is_some_and(|a| a == "apiserver") {
+        for arg in &mut args[2..] {
+            if let Some(level) = arg.to_str().and_then(|a| a.strip_prefix("-v=")) {
+                *arg = format!("--v={level}").into();
+            }
+        }
+    }
+    args
+}
+
+pub async fn run(args: ApiServer) -> Result<()> {
+    for line in args.unused.notes() {
+        eprintln!("{line}");
+    }
+    for line in args.notes() {
+        eprintln!("{line}");
+    }
+    let config = args.config()?;
+    let address = config.address;
+    let store = match &args.data_dir {
+        None => Store::in_memory(gantry_store::Options::default()),
+        Some(folder) => {
+            let folder = folder.join("store");
+            tokio::task::spawn_blocking(move || {
+                Store::open(&folder, gantry_store::Options::default())
+            })
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            .map_err(not_opened)?
+        }
+    };
+    let end = ended();
+    tokio::pin!(end);
+    let server = tokio::select! {
+        started = Server::start(config, store.clone()) => started.map_err(|e| not_started(e, address))?,
+        signal = &mut end => return signal,
+    };
+    println(format!(
+        "Serving on https://{}",
+        reachable(server.address())
+    ))?;
+    let signal = end.await;
+    server.shutdown().await;
+    store.close().await;
+    signal
+}
+
+/// Where to reach a server that listens on this address from this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+        }
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port())
+        }
+        _ => address,
+    }
+}
+
+fn not_opened(error: OpenError) -> Failure {
+    let exit = match &error {
+        OpenError::InUse { .. } => Exit::DataInUse,
+        OpenError::Unwritable { .. } => Exit::DataUnwritable,
+        OpenError::Newer { .. } => Exit::DataNewer,
+        OpenError::Corrupt { .. } => Exit::DataDamaged,
+        _ => Exit::Failure,
+    };
+    let error = anyhow::Error::from(error).context("could not open the store of --data-dir");
+    Failure::new(exit, format!("{error:#}"))
+}
+
+fn not_started(error: StartError, address: SocketAddr) -> Failure {
+    if let StartError::Listen { source, .. } = &error
+        && source.kind() == std::io::ErrorKind::AddrInUse
+    {
+        return Failure::new(
+            Exit::PortBusy,
+            format!("the address {address} is taken by another program"),
+        )
+        .hint("choose another port with --secure-port; 0 takes a free one");
+    }
+    let error = anyhow::Error::from(error).context("could not start the API server");
+    Failure::new(Exit::Failure, format!("{error:#}"))
+}
+
+impl ApiServer {
+    /// What the flags say of the server; what they ask for in vain is an error that names the flag.
+    fn config(&self) -> Result<Config> {
+        let authorization = self.authorization()?;
+        let serving_certificate = match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                return Err(Failure::usage(
+                    "--tls-cert-file and --tls-private-key-file go together",
+                ));
+            }
+        };
+        let tokens = match &self.token_auth_file {
+            Some(file) => tokens::read(file)?,
+            None => vec![],
+        };
+        Ok(Config {
+            address: SocketAddr::new(self.bind_address, self.secure_port),
+            advertise: self.advertise_address,
+            cert_dir: self
+                .cert_dir
+                .clone()
+                .or_else(|| self.data_dir.as_ref().map(|d| d.join("pki"))),
+            serving_certificate,
+            issuer: self
+                .service_account_issuer
+                .first()
+                .cloned()
+                .unwrap_or_else(|| Config::default().issuer),
+            tokens,
+            authorization,
+            service_cidr: self.service_cluster_ip_range.ipv4,
+            node_ports: self.service_node_port_range,
+            allow_privileged: self.allow_privileged,
+            disabled_admission: self.disabled_admission()?,
+            event_ttl: self.event_ttl,
+            ..Config::default()
+        })
+    }
+
+    fn authorization(&self) -> Result<Authorization> {
+        let mut chosen = None;
+        for mode in &self.authorization_mode {
+            match mode.as_str() {
+                "RBAC" => chosen = chosen.or(Some(Authorization::Rbac)),
+                "AlwaysAllow" => chosen = Some(Authorization::AlwaysAllow),
+                "Node" | "ABAC" | "Webhook" | "AlwaysDeny" => {
+                    return Err(Failure::usage(format!(
+                        "--authorization-mode {mode} is not offered; RBAC and AlwaysAllow are"
+                    )));
+                }
+                other => {
+                    return Err(Failure::usage(format!(
+                        "--authorization-mode: {other:?} is not a valid mode"
+                    )));
+                }
+            }
+        }
+        Ok(chosen.unwrap_or_default())
+    }
+
+    fn disabled_admission(&self) -> Result<Vec<String>> {
+        use gantry_apiserver::AdmissionOffer::Absent;
+        let known = |flag: &str, name: &String| {
+            gantry_apiserver::admission_plugin(name).ok_or_else(|| {
+                Failure::usage(format!(
+                    "{flag}: Kubernetes has no admission plugin {name:?}"
+                ))
+            })
+        };
+        for name in &self.enable_admission_plugins {
+            if known("--enable-admission-plugins", name)? == Absent {
+                return Err(Failure::usage(format!(
+                    "--enable-admission-plugins: {name} is not offered"
+                )));
+            }
+            if self.disable_admission_plugins.contains(name) {
+                return Err(Failure::usage(format!(
+                    "{name} is in both --enable-admission-plugins and --disable-admission-plugins"
+                )));
+            }
+        }
+        for name in &self.disable_admission_plugins {
+            known("--disable-admission-plugins", name)?;
+        }
+        Ok(self.disable_admission_plugins.clone())
+    }
+
+    /// What is worth saying about flags that are used.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = vec![];
+        if self.data_dir.is_none() {
+            notes.push(
+                "objects are kept in memory: give --data-dir to keep them on disk".to_owned(),
+            );
+        }
+        if let Some(second) = &self.service_cluster_ip_range.unused {
+            notes.push(format!(
+                "--service-cluster-ip-range: the second range {second} is not used"
+            ));
+        }
+        if !self.feature_gates.is_empty() {
+            notes.push(format!(
+                "--feature-gates {} is not used: what Kubernetes 1.36 has on by default is on",
+                self.feature_gates.join(",")
+            ));
+        }
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(given: &[&str]) -> Vec<String> {
+        as_kube_apiserver(given.iter().map(OsString::from))
+            .into_iter()
+            .map(|a| a.into_string().expect("UTF-8"))
+            .collect()
+    }
+
+    #[test]
+    fn the_binary_answers_to_the_name_of_the_server() {
+        assert_eq!(
+            args(&["/x/kube-apiserver", "--secure-port=1", "-v=2"]),
+            ["/x/kube-apiserver", "apiserver", "--secure-port=1", "--v=2"]
+        );
+        assert_eq!(args(&["gantry", "up", "-v"]), ["gantry", "up", "-v"]);
+        assert_eq!(
+            args(&["gantry", "apiserver", "-v=4"]),
+            ["gantry", "apiserver", "--v=4"]
+        );
+    }
+}

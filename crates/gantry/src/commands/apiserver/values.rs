@@ -1,0 +1,102 @@
+//! Values of flags in the forms that Go's flag libraries read.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// The range of Service addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRange {
+    pub ipv4: (Ipv4Addr, u8),
+    /// The second range of a dual-stack pair.
+    pub unused: Option<String>,
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("neither true nor false".to_owned()),
+    }
+}
+
+/// A duration such as `1h0m0s`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|d| Duration::try_from(d).ok())
+        .ok_or_else(|| "not a duration such as 1h30m".to_owned())
+}
+
+/// `30000-32767`, `30000+100` or one port.
+pub fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || "not a range of ports such as 30000-32767".to_owned();
+    let number = |part: &str| part.trim().parse::<u16>().map_err(|_| wrong());
+    let (low, high) = if let Some((low, high)) = text.split_once('-') {
+        (number(low)?, number(high)?)
+    } else if let Some((low, more)) = text.split_once('+') {
+        let low = number(low)?;
+        (low, low.checked_add(number(more)?).ok_or_else(wrong)?)
+    } else {
+        (number(text)?, number(text)?)
+    };
+    if low > high || low == 0 {
+        return Err(wrong());
+    }
+    Ok((low, high))
+}
+
+/// One IPv4 range, or a pair of which the first is IPv4.
+pub fn service_range(text: &str) -> Result<ServiceRange, String> {
+    let (first, second) = match text.split_once(',') {
+        Some((first, second)) => (first, Some(second.to_owned())),
+        None => (text, None),
+    };
+    let (address, bits) = first
+        .split_once('/')
+        .ok_or_else(|| "not a range such as 10.0.0.0/24".to_owned())?;
+    let address: Ipv4Addr = address
+        .parse()
+        .map_err(|_| "not an IPv4 range; only IPv4 Services are offered".to_owned())?;
+    let bits: u8 = bits
+        .parse()
+        .ok()
+        .filter(|b| (12..=30).contains(b))
+        .ok_or_else(|| "the prefix length must lie between 12 and 30".to_owned())?;
+    let base = u32::from(address) & (u32::MAX << (32 - u32::from(bits)));
+    Ok(ServiceRange {
+        ipv4: (base.into(), bits),
+        unused: second,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_go_does() {
+        assert_eq!(boolean("T"), Ok(true));
+        assert!(boolean("yes").is_err());
+        assert_eq!(duration("1h0m0s"), Ok(Duration::from_secs(3600)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert!(duration("10").is_err());
+        assert_eq!(port_range("30000-30010"), Ok((30_000, 30_010)));
+        assert_eq!(port_range("30000+5"), Ok((30_000, 30_005)));
+        assert!(port_range("2-1").is_err());
+        assert_eq!(
+            service_range("10.1.2.3/16,fd00::/108"),
+            Ok(ServiceRange {
+                ipv4: (Ipv4Addr::new(10, 1, 0, 0), 16),
+                unused: Some("fd00::/108".to_owned()),
+            })
+        );
+        assert!(service_range("fd00::/108").is_err());
+        assert!(service_range("10.0.0.0/8").is_err());
+    }
+}
