@@ -118,9 +118,10 @@ where
 {
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
+    let accept = parts.headers.get(header::ACCEPT).cloned();
     let mut reply = match route(api, parts, body).await {
         Ok(reply) => reply,
-        Err(failure) => respond::failure(&failure),
+        Err(failure) => respond::failure(&failure, accept.as_ref()),
     };
     if head {
         *reply.body_mut() = respond::Body::empty();
@@ -227,7 +228,7 @@ where
             return Err(errors::method_not_allowed());
         }
     }
-    let output = Output::negotiate(&parts.headers, &query)?;
+    let output = Output::negotiate(&parts.headers, &query, resource.custom.is_some())?;
     let body = if parts.method == Method::GET {
         Bytes::new()
     } else {
@@ -264,7 +265,8 @@ where
 
 async fn carry_out(mut cx: Cx, verb: &'static str, body: Bytes) -> Reply {
     let reply = rest::dispatch(&mut cx, verb, body).await;
-    let mut reply = reply.unwrap_or_else(|failure| respond::failure(&failure));
+    let accept = cx.headers.get(header::ACCEPT);
+    let mut reply = reply.unwrap_or_else(|failure| respond::failure(&failure, accept));
     respond::warn(&mut reply, &cx.warnings);
     reply
 }

@@ -24,25 +24,25 @@ pub fn serve(
 ) -> Option<Result<Reply, Failure>> {
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     let registry = api.registry.read().clone();
+    let answer = |value: &Value| respond::negotiated(headers, 200, value);
+    let unknown = || Ok(respond::text(404, "404 page not found\n"));
     let found = match parts.as_slice() {
-        [] => Some(respond::json(200, &root(&registry))),
-        ["api"] => Some(aggregated(headers, &registry, true).unwrap_or_else(|| {
-            respond::json(
-                200,
-                &json!({
-                    "kind": "APIVersions", "versions": ["v1"],
-                    "serverAddressByClientCIDRs": [
-                        {"clientCIDR": "0.0.0.0/0", "serverAddress": api.config.address.to_string()}
-                    ],
-                }),
-            )
-        })),
-        ["apis"] => Some(
-            aggregated(headers, &registry, false)
-                .unwrap_or_else(|| respond::json(200, &groups(&registry))),
-        ),
+        [] => Ok(respond::json(200, &root(&registry))),
+        ["api"] => match aggregated(headers, &registry, true) {
+            Some(reply) => Ok(reply),
+            None => answer(&json!({
+                "kind": "APIVersions", "versions": ["v1"],
+                "serverAddressByClientCIDRs": [
+                    {"clientCIDR": "0.0.0.0/0", "serverAddress": api.config.address.to_string()}
+                ],
+            })),
+        },
+        ["apis"] => match aggregated(headers, &registry, false) {
+            Some(reply) => Ok(reply),
+            None => answer(&groups(&registry)),
+        },
         ["api", version] => match resources(&registry, "", version) {
-            Some(list) => Some(respond::json(200, &list)),
+            Some(list) => answer(&list),
             None => return Some(Err(errors::no_such_path())),
         },
         ["apis", name] => match registry.group(name).filter(|g| !g.name.is_empty()) {
@@ -50,24 +50,23 @@ pub fn serve(
                 let mut value = group_value(group);
                 value["kind"] = "APIGroup".into();
                 value["apiVersion"] = "v1".into();
-                Some(respond::json(200, &value))
+                answer(&value)
             }
-            None => Some(respond::text(404, "404 page not found\n")),
+            None => unknown(),
         },
         ["apis", group, version] => match resources(&registry, group, version) {
-            Some(list) => Some(respond::json(200, &list)),
+            Some(list) => answer(&list),
             None if registry.group(group).is_some() => {
                 return Some(Err(errors::no_such_path()));
             }
-            None => Some(respond::text(404, "404 page not found\n")),
+            None => unknown(),
         },
-        _ => None,
+        _ => return None,
     };
-    let found = found?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Some(Err(errors::method_not_allowed()));
     }
-    Some(Ok(found))
+    Some(found)
 }
 
 fn root(registry: &Registry) -> Value {

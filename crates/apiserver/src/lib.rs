@@ -8,7 +8,7 @@
 //!
 //! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
 //!
-//! Not offered yet, and answered honestly: protobuf (406), exec, attach, port-forward, logs of
+//! Not offered yet, and answered honestly: exec, attach, port-forward, logs of
 //! running pods and proxying (501), admission webhooks and CEL policies (stored, not called),
 //! client certificates, API priority and fairness.
 

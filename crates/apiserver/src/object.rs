@@ -6,6 +6,7 @@
 //! apiVersion by cutting a prefix, and nothing is serialised twice.
 
 use std::{
+    borrow::Cow,
     ops::Range,
     sync::{Arc, LazyLock, OnceLock},
 };
@@ -197,6 +198,37 @@ pub fn metadata_bytes<'a>(head: &str, value: &'a [u8]) -> Option<&'a [u8]> {
     None
 }
 
+/// The apiVersion and kind that an object's JSON names; read off its beginning where it is in the
+/// stored layout. Discovery's objects may lack the first: they are `v1`.
+pub fn type_of(json: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), Failure> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Type<'a> {
+        #[serde(borrow, default)]
+        api_version: Cow<'a, str>,
+        #[serde(borrow, default)]
+        kind: Cow<'a, str>,
+    }
+    let of_head = || {
+        let rest = json.strip_prefix(b"{\"kind\":\"")?;
+        let (kind, rest) = rest.split_at_checked(rest.iter().position(|b| *b == b'"')?)?;
+        let rest = rest.strip_prefix(b"\",\"apiVersion\":\"")?;
+        let (version, _) = rest.split_at_checked(rest.iter().position(|b| *b == b'"')?)?;
+        Some((
+            str::from_utf8(version).ok()?.into(),
+            str::from_utf8(kind).ok()?.into(),
+        ))
+    };
+    if let Some(found) = of_head() {
+        return Ok(found);
+    }
+    let mut found: Type<'_> = serde_json::from_slice(json).map_err(errors::internal)?;
+    if found.api_version.is_empty() {
+        found.api_version = "v1".into();
+    }
+    Ok((found.api_version, found.kind))
+}
+
 /// Parses a stored value.
 pub fn parse(value: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(value)
@@ -301,6 +333,20 @@ mod tests {
 
     use super::*;
     use crate::registry::Registry;
+
+    #[test]
+    fn an_objects_type_is_found_in_any_layout() {
+        for json in [
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#,
+            r#"{"apiVersion":"v1","a":{"kind":"X"},"kind":"Pod"}"#,
+            r#"{"kind":"Pod"}"#,
+            r#" {"kind" : "P\u006fd", "apiVersion":"v1"}"#,
+        ] {
+            let (version, kind) = type_of(json.as_bytes()).expect("typed");
+            assert_eq!((&*version, &*kind), ("v1", "Pod"), "{json}");
+        }
+        assert!(type_of(b"{").is_err());
+    }
 
     #[test]
     fn a_view_finds_labels_and_fields_each_among_its_own() {

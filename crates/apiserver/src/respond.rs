@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use gantry_machinery::status::Failure;
+use gantry_machinery::{
+    protobuf::{self, Encoder},
+    status::Failure,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use serde_json::{Value, json};
@@ -80,7 +83,7 @@ pub type Reply = Response<Body>;
 pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
 pub const TEXT: &str = "text/plain; charset=utf-8";
-pub const OFFERED: &str = "application/json, application/yaml";
+pub const OFFERED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 fn reply(code: u16, kind: &'static str, body: Body) -> Reply {
     let mut response = Response::new(body);
@@ -116,9 +119,13 @@ pub fn json(code: u16, value: &Value) -> Reply {
     bytes(code, JSON, value.to_string() + "\n")
 }
 
-/// A failure as a Status object.
-pub fn failure(failure: &Failure) -> Reply {
-    let mut response = json(failure.code, &failure.to_value());
+/// A failure as a Status object, in the encoding that the client accepts.
+pub fn failure(failure: &Failure, accept: Option<&HeaderValue>) -> Reply {
+    let value = failure.to_value();
+    // One that accepts nothing there is gets JSON, as it does with the 406 that says so.
+    let media = plain_media(accept).unwrap_or(Media::Json);
+    let mut response = encoded_as(media, failure.code, value.to_string().into())
+        .unwrap_or_else(|_| json(failure.code, &value));
     let seconds = failure
         .details
         .as_ref()
@@ -154,60 +161,129 @@ pub enum Form {
     PartialList,
 }
 
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Output {
-    pub yaml: bool,
+    pub media: Media,
     pub form: Form,
     /// `meta.k8s.io/v1`, or `v1beta1` where that was asked for.
     pub meta_version: &'static str,
 }
 
+/// One of the media types of an Accept header, with the transformation it asks for.
+#[derive(Default)]
+struct Alternative<'a> {
+    media: &'a str,
+    kind: &'a str,
+    group: &'a str,
+    version: &'a str,
+    quality: f32,
+}
+
+impl Alternative<'_> {
+    fn offered(&self) -> Option<Media> {
+        match self.media {
+            "*/*" | "application/*" | JSON => Some(Media::Json),
+            YAML => Some(Media::Yaml),
+            protobuf::MEDIA_TYPE => Some(Media::Protobuf),
+            _ => None,
+        }
+    }
+}
+
+/// The alternatives in the order in which Kubernetes tries them: by quality, then what is named
+/// before what is not, then as given. `None`: anything will do.
+fn alternatives(accept: Option<&HeaderValue>) -> Option<Vec<Alternative<'_>>> {
+    let text = accept?.to_str().ok().filter(|t| !t.is_empty())?;
+    let mut all: Vec<Alternative<'_>> = text
+        .split(',')
+        .map(|alternative| {
+            let mut parts = alternative.split(';').map(str::trim);
+            let mut one = Alternative {
+                media: parts.next().unwrap_or_default(),
+                quality: 1.0,
+                ..Alternative::default()
+            };
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("as", v)) => one.kind = v,
+                    Some(("g", v)) => one.group = v,
+                    Some(("v", v)) => one.version = v,
+                    Some(("q", v)) => one.quality = v.parse().unwrap_or(1.0),
+                    _ => {}
+                }
+            }
+            one
+        })
+        .collect();
+    all.sort_by(|a, b| {
+        let open = |a: &Alternative<'_>| (a.media.starts_with('*'), a.media.ends_with('*'));
+        b.quality
+            .total_cmp(&a.quality)
+            .then_with(|| open(a).cmp(&open(b)))
+    });
+    Some(all)
+}
+
+/// The encoding of what is not transformed, such as a Status; `None` when none is acceptable.
+fn plain_media(accept: Option<&HeaderValue>) -> Option<Media> {
+    match alternatives(accept) {
+        None => Some(Media::Json),
+        Some(all) => all
+            .iter()
+            .filter(|a| a.kind.is_empty())
+            .find_map(Alternative::offered),
+    }
+}
+
+/// A value that has no form but its own, as discovery answers it.
+pub fn negotiated(headers: &HeaderMap, code: u16, value: &Value) -> Result<Reply, Failure> {
+    let media = plain_media(headers.get(header::ACCEPT));
+    let media = media.ok_or_else(|| errors::not_acceptable(OFFERED))?;
+    encoded_as(media, code, (value.to_string() + "\n").into())
+}
+
 impl Output {
     pub const JSON: Output = Output {
-        yaml: false,
+        media: Media::Json,
         form: Form::Object,
         meta_version: "meta.k8s.io/v1",
     };
 
-    /// The first acceptable alternative of the Accept header; 406 when there is none.
-    pub fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Output, Failure> {
-        let Some(accept) = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()) else {
+    /// The best acceptable alternative of the Accept header; 406 when there is none. Custom
+    /// resources have no protobuf, but their metadata has.
+    pub fn negotiate(headers: &HeaderMap, query: &Query, custom: bool) -> Result<Output, Failure> {
+        let Some(all) = alternatives(headers.get(header::ACCEPT)) else {
             return Ok(Output::JSON);
         };
-        if accept.is_empty() {
-            return Ok(Output::JSON);
-        }
-        for alternative in accept.split(',') {
-            let mut parts = alternative.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            let yaml = match media {
-                "*/*" | "application/*" | JSON => false,
-                YAML => true,
-                _ => continue,
+        for alternative in all {
+            let Some(media) = alternative.offered() else {
+                continue;
             };
-            let (mut kind, mut group, mut version) = ("", "", "");
-            for part in parts {
-                match part.split_once('=') {
-                    Some(("as", v)) => kind = v,
-                    Some(("g", v)) => group = v,
-                    Some(("v", v)) => version = v,
-                    _ => {}
-                }
-            }
+            let version = alternative.version;
             let meta_version = match version {
                 "v1beta1" => "meta.k8s.io/v1beta1",
                 _ => "meta.k8s.io/v1",
             };
-            let known = group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1");
-            let form = match kind {
+            let known = alternative.group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1");
+            let protobuf = media == Media::Protobuf;
+            let form = match alternative.kind {
+                "" if protobuf && custom => continue,
                 "" => Form::Object,
-                "Table" if known => Form::Table(include(query)?),
+                "Table" if known && !protobuf => Form::Table(include(query)?),
                 "PartialObjectMetadata" if known => Form::Partial,
                 "PartialObjectMetadataList" if known => Form::PartialList,
                 _ => continue,
             };
             return Ok(Output {
-                yaml,
+                media,
                 form,
                 meta_version,
             });
@@ -227,14 +303,37 @@ fn include(query: &Query) -> Result<Include, Failure> {
     }
 }
 
-/// Serialises in the form asked for: JSON, or YAML of the same.
+/// Serialises in the encoding asked for.
 pub fn encoded(output: Output, code: u16, json_bytes: Bytes) -> Result<Reply, Failure> {
-    if !output.yaml {
-        return Ok(bytes(code, JSON, json_bytes));
-    }
-    let value = object::parse(&json_bytes)?;
-    let yaml = serde_saphyr::to_string(&value).map_err(errors::internal)?;
-    Ok(bytes(code, YAML, yaml))
+    encoded_as(output.media, code, json_bytes)
+}
+
+fn encoded_as(media: Media, code: u16, json_bytes: Bytes) -> Result<Reply, Failure> {
+    Ok(match media {
+        Media::Json => bytes(code, JSON, json_bytes),
+        Media::Yaml => {
+            let value = object::parse(&json_bytes)?;
+            let yaml = serde_saphyr::to_string(&value).map_err(errors::internal)?;
+            bytes(code, YAML, yaml)
+        }
+        Media::Protobuf => {
+            let body = message(&mut Encoder::new(), &json_bytes)?;
+            bytes(code, protobuf::MEDIA_TYPE, body)
+        }
+    })
+}
+
+/// An object's JSON as the protobuf of the kind that it says it is.
+pub fn message(encoder: &mut Encoder, json_bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+    let (version, kind) = object::type_of(json_bytes)?;
+    encoder
+        .body(&version, &kind, json_bytes)
+        .map_err(errors::internal)
+}
+
+/// A success that has no object, as a Status.
+pub fn status(cx: &Cx, code: u16, value: &Value) -> Result<Reply, Failure> {
+    encoded(cx.output, code, (value.to_string() + "\n").into())
 }
 
 /// One object, whose JSON is given in the version of the request.

@@ -70,10 +70,8 @@ async fn send(
         .method(method)
         .uri(path)
         .header("Content-Type", media)
-        .header(
-            "Accept",
-            "application/vnd.kubernetes.protobuf,application/json",
-        )
+        // Answers in protobuf are tested in `protobuf_answers.rs`.
+        .header("Accept", "application/json")
         .body(body)
         .expect("a request");
     client.request(request).await

@@ -114,7 +114,7 @@ pub async fn delete(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
             "details": details,
         });
-        return Ok(respond::json(200, &status));
+        return respond::status(cx, 200, &status);
     }
     respond::object_reply(cx, 200, outcome.whole)
 }

@@ -48,7 +48,7 @@ pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     }
     note(cx).await?;
     delete::one(cx, &name, &options).await?;
-    Ok(pods::success())
+    pods::success(cx)
 }
 
 /// Says in the pod's conditions why it goes, where it does not go at once.

@@ -31,11 +31,10 @@ pub fn format(cx: &Cx) -> Result<Format, Failure> {
         "" | "application/json" | "*/*" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         protobuf::MEDIA_TYPE if cx.resource().custom.is_none() => Ok(Format::Protobuf),
-        _ if cx.resource().custom.is_some() => Err(errors::unsupported_media(OFFERED)),
-        _ => Err(errors::unsupported_media(&format!(
-            "{OFFERED}, {}",
-            protobuf::MEDIA_TYPE
-        ))),
+        _ if cx.resource().custom.is_some() => Err(errors::unsupported_media(
+            "application/json, application/yaml",
+        )),
+        _ => Err(errors::unsupported_media(OFFERED)),
     }
 }
 

@@ -4,7 +4,11 @@ use std::{collections::VecDeque, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
-use gantry_machinery::{resource::Resource, status::Failure};
+use gantry_machinery::{
+    protobuf::{self, Encoder},
+    resource::Resource,
+    status::Failure,
+};
 use gantry_store::{ReadError, Snapshot, Stored};
 use serde_json::{Value, json};
 
@@ -15,7 +19,7 @@ use crate::{
     object::{self, View},
     registry::Entry,
     request::Query,
-    respond::{self, Form, Reply},
+    respond::{self, Form, Media, Reply},
     rules::{Fields, Labels},
 };
 
@@ -389,6 +393,9 @@ fn list_head(resource: &Resource, meta: &Value) -> String {
 pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
     let entry = &cx.entry;
     let meta = list_meta(&page);
+    if cx.output.media == Media::Protobuf && cx.output.form != Form::Partial {
+        return messages(cx, &page, &meta);
+    }
     let chunks = match cx.output.form {
         Form::Partial => {
             return Err(Failure::new(
@@ -435,11 +442,42 @@ pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
             }
         }
     };
-    if cx.output.yaml {
+    if cx.output.media == Media::Yaml {
         let whole: Vec<u8> = chunks.into_iter().flatten().collect();
         return respond::encoded(cx.output, 200, whole.into());
     }
     Ok(respond::chunks(200, respond::JSON, chunks))
+}
+
+/// The list in protobuf.
+fn messages(cx: &Cx, page: &Page, meta: &Value) -> Result<Reply, Failure> {
+    let resource = cx.resource();
+    let partial = cx.output.form == Form::PartialList;
+    let list = if partial {
+        protobuf::List::of(cx.output.meta_version, "PartialObjectMetadataList")
+    } else {
+        protobuf::List::of(&resource.api_version(), &resource.list_kind)
+    };
+    let list = list
+        .ok_or_else(|| errors::internal(format_args!("{} has no protobuf", resource.list_kind)))?;
+    let mut encoder = Encoder::new();
+    let size: usize = page.items.iter().map(|s| s.value.len()).sum();
+    let mut items = Vec::with_capacity(size);
+    for stored in &page.items {
+        let mut whole = get::bytes(&cx.entry, stored)?;
+        if partial {
+            whole = respond::partial(cx, &whole)?;
+        }
+        encoder
+            .item(&list, &whole, &mut items)
+            .map_err(errors::internal)?;
+    }
+    let head = encoder
+        .list_head(&list, meta.to_string().as_bytes(), items.len())
+        .map_err(errors::internal)?;
+    let tail = Bytes::from_static(&protobuf::ENVELOPE_TAIL);
+    let chunks = VecDeque::from([head.into(), items.into(), tail]);
+    Ok(respond::chunks(200, protobuf::MEDIA_TYPE, chunks))
 }
 
 fn join(

@@ -110,12 +110,13 @@ pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         Ok(new)
     })
     .await?;
-    Ok(success())
+    success(cx)
 }
 
 /// `Status: Success` with code 201.
-pub fn success() -> Reply {
-    respond::json(
+pub fn success(cx: &Cx) -> Result<Reply, Failure> {
+    respond::status(
+        cx,
         201,
         &json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201

@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use gantry_machinery::status::Failure;
+use gantry_machinery::{
+    protobuf::{self, Encoder},
+    status::Failure,
+};
 use gantry_store::{Event, EventKind, Lagged, ReadError, Stored, Watch};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -22,38 +25,75 @@ use crate::{
     api::Cx,
     convert, errors, object,
     registry::Entry,
-    respond::{self, Form, Output, Reply},
+    respond::{self, Form, Media, Output, Reply},
 };
 
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 
-/// The JSON lines of one event, made when the first watcher needs them.
+/// The frames of one event, made when the first watcher needs them.
 #[derive(Default)]
 struct Frames {
-    added: OnceLock<Bytes>,
-    modified: OnceLock<Bytes>,
-    deleted: OnceLock<Bytes>,
-    /// The object before the event with the event's version: it left the watcher's selection.
-    left: OnceLock<Bytes>,
+    /// Whole objects as lines of JSON, by [`Kind`].
+    lines: [OnceLock<Bytes>; 4],
+    /// The same in protobuf, then metadata alone in JSON and in protobuf.
+    others: OnceLock<Box<[[OnceLock<Bytes>; 4]; 3]>>,
 }
+
+impl Frames {
+    /// Where the frame of a kind is kept; `None` for what is rendered for each watcher.
+    fn slot(&self, output: Output, kind: Kind) -> Option<&OnceLock<Bytes>> {
+        let protobuf = output.media == Media::Protobuf;
+        let form = match output.form {
+            Form::Object if !protobuf => return Some(&self.lines[kind as usize]),
+            Form::Object => 0,
+            Form::Partial | Form::PartialList if output.meta_version == V1 => {
+                1 + usize::from(protobuf)
+            }
+            _ => return None,
+        };
+        Some(&self.others.get_or_init(Box::default)[form][kind as usize])
+    }
+}
+
+const V1: &str = Output::JSON.meta_version;
+
+/// The media type of a watch in protobuf.
+const MESSAGES: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+/// What a watch can be encoded in.
+const STREAMED: &str =
+    "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
 #[derive(Clone, Copy)]
 enum Kind {
     Added,
     Modified,
     Deleted,
+    /// The object before the event with the event's version: it left the watcher's selection.
     Left,
 }
 
-fn frame(kind: &str, object: &[u8]) -> Bytes {
+fn frame(media: Media, encoder: &mut Encoder, kind: &str, object: &[u8]) -> Result<Bytes, Failure> {
+    if media == Media::Protobuf {
+        let body = respond::message(encoder, object)?;
+        return Ok(protobuf::watch_frame(kind, &body).into());
+    }
     let mut out = BytesMut::with_capacity(object.len() + kind.len() + 24);
     out.put_slice(b"{\"type\":\"");
     out.put_slice(kind.as_bytes());
     out.put_slice(b"\",\"object\":");
     out.put_slice(object);
     out.put_slice(b"}\n");
-    out.freeze()
+    Ok(out.freeze())
+}
+
+/// The frame that ends a watch with a failure.
+fn error_frame(media: Media, failure: &Failure) -> Bytes {
+    let status = failure.to_value().to_string();
+    frame(media, &mut Encoder::new(), "ERROR", status.as_bytes()).unwrap_or_else(|failure| {
+        tracing::error!(%failure, "encoding the end of a watch");
+        Bytes::new()
+    })
 }
 
 struct Stream {
@@ -69,11 +109,17 @@ struct Stream {
     stop: CancellationToken,
     /// A Table watch shows its columns once.
     columns: bool,
+    encoder: Encoder,
     cx: Cx,
     over: bool,
 }
 
 pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
+    let media_type = match cx.output.media {
+        Media::Json => respond::JSON,
+        Media::Protobuf => MESSAGES,
+        Media::Yaml => return Err(errors::not_acceptable(STREAMED)),
+    };
     let filter = Filter::parse(cx)?;
     list::check_watch_options(cx)?;
     let version = cx.query.text("resourceVersion").to_owned();
@@ -120,9 +166,9 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
     let (watch, after, snapshot) = match opened {
         Ok(opened) => opened,
         Err(e) => {
-            let line = frame("ERROR", gone(wanted, &e).to_value().to_string().as_bytes());
-            let once = futures::stream::iter([line]);
-            return Ok(respond::stream(respond::JSON, once));
+            let last = error_frame(cx.output.media, &gone(wanted, &e));
+            let once = futures::stream::iter([last]);
+            return Ok(respond::stream(media_type, once));
         }
     };
     let mut stream = Stream {
@@ -136,6 +182,7 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         ends,
         stop: cx.api.stop.clone(),
         columns: true,
+        encoder: Encoder::new(),
         over: false,
         cx: Cx {
             api: cx.api.clone(),
@@ -152,7 +199,7 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
     if let Some(snapshot) = snapshot.filter(|_| from_now) {
         stream.begin(&snapshot)?;
         if initial {
-            let mark = stream.bookmark(snapshot.revision(), true);
+            let mark = stream.bookmark(snapshot.revision(), true)?;
             stream.pending.push_back(mark);
         }
     }
@@ -160,7 +207,7 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
     let body = futures::stream::unfold(stream, |mut stream| async move {
         stream.next().await.map(|bytes| (bytes, stream))
     });
-    Ok(respond::stream(respond::JSON, body))
+    Ok(respond::stream(media_type, body))
 }
 
 fn gone(wanted: u64, e: &ReadError) -> Failure {
@@ -206,10 +253,7 @@ impl Stream {
                         let failure = errors::expired(format!(
                             "too old resource version: {} ({oldest})", self.watch.revision()
                         ));
-                        self.pending.push_back(frame(
-                            "ERROR", failure.to_value().to_string().as_bytes(),
-                        ));
-                        self.over = true;
+                        self.end(&failure);
                     }
                     Err(Lagged::Closed) => return None,
                 },
@@ -225,8 +269,10 @@ impl Stream {
                                     self.pending.push_back(bytes);
                                 }
                             }
-                            let mark = self.bookmark(batch.revision.max(self.after), false);
-                            self.pending.push_back(mark);
+                            match self.bookmark(batch.revision.max(self.after), false) {
+                                Ok(mark) => self.pending.push_back(mark),
+                                Err(failure) => self.end(&failure),
+                            }
                         }
                     }
                 },
@@ -254,9 +300,15 @@ impl Stream {
             Err(failure) => {
                 tracing::error!(key = %event.object.key, %failure, "rendering a watch event");
                 self.over = true;
-                Some(frame("ERROR", failure.to_value().to_string().as_bytes()))
+                Some(error_frame(self.output.media, &failure))
             }
         }
+    }
+
+    fn end(&mut self, failure: &Failure) {
+        let last = error_frame(self.output.media, failure);
+        self.pending.push_back(last);
+        self.over = true;
     }
 
     fn bytes(&mut self, event: &Event, kind: Kind) -> Result<Bytes, Failure> {
@@ -269,31 +321,24 @@ impl Stream {
             Kind::Left => event.previous.as_ref(),
             _ => None,
         };
-        if !(self.entry.native() && self.output.form == Form::Object) {
-            return match left {
-                Some(previous) => self.render(name, previous, Some(event.revision)),
-                None => self.render(name, &event.object, None),
-            };
+        // The object as it is sent, with the version of the event.
+        let (object, version) = match left {
+            Some(previous) => (&**previous, Some(event.revision)),
+            None => (&*event.object, None),
+        };
+        if !self.entry.native() {
+            return self.render(name, object, version);
         }
         let frames = event.ext.get_or_init(|| Box::new(Frames::default()));
-        let Some(frames) = frames.downcast_ref::<Frames>() else {
-            return self.render(name, &event.object, None);
+        let frames = frames.downcast_ref::<Frames>();
+        let Some(slot) = frames.and_then(|f| f.slot(self.output, kind)) else {
+            return self.render(name, object, version);
         };
-        let slot = match kind {
-            Kind::Added => &frames.added,
-            Kind::Modified => &frames.modified,
-            Kind::Deleted => &frames.deleted,
-            Kind::Left => &frames.left,
-        };
-        Ok(slot
-            .get_or_init(|| match left {
-                Some(previous) => frame(
-                    name,
-                    &object::restamp(&self.entry.head, &previous.value, event.revision),
-                ),
-                None => frame(name, &event.object.value),
-            })
-            .clone())
+        if let Some(made) = slot.get() {
+            return Ok(made.clone());
+        }
+        let made = self.render(name, object, version)?;
+        Ok(slot.get_or_init(|| made).clone())
     }
 
     /// A frame in the version and form of this watcher alone.
@@ -307,9 +352,9 @@ impl Stream {
         if let Some(version) = version {
             whole = object::restamp(&object::head(&self.entry.resource), &whole, version);
         }
-        Ok(match self.output.form {
-            Form::Object => frame(kind, &whole),
-            Form::Partial | Form::PartialList => frame(kind, &respond::partial(&self.cx, &whole)?),
+        let json: Bytes = match self.output.form {
+            Form::Object => whole,
+            Form::Partial | Form::PartialList => respond::partial(&self.cx, &whole)?,
             Form::Table(include) => {
                 let item = object::parse(&whole)?;
                 let meta = json!({"resourceVersion": object::meta_text(&item, "resourceVersion")});
@@ -321,12 +366,13 @@ impl Stream {
                     meta,
                     std::mem::take(&mut self.columns),
                 );
-                frame(kind, table.to_string().as_bytes())
+                table.to_string().into()
             }
-        })
+        };
+        frame(self.output.media, &mut self.encoder, kind, &json)
     }
 
-    fn bookmark(&mut self, revision: u64, initial: bool) -> Bytes {
+    fn bookmark(&mut self, revision: u64, initial: bool) -> Result<Bytes, Failure> {
         let resource = &self.entry.resource;
         let mut meta = json!({"resourceVersion": revision.to_string()});
         if initial {
@@ -357,6 +403,12 @@ impl Stream {
                 table
             }
         };
-        frame("BOOKMARK", object.to_string().as_bytes())
+        let json = object.to_string();
+        frame(
+            self.output.media,
+            &mut self.encoder,
+            "BOOKMARK",
+            json.as_bytes(),
+        )
     }
 }

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use rustc_hash::FxHashMap;
 
+use super::encode::Plan;
+
 /// Types whose JSON is not an object of their fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Native {
@@ -51,6 +53,8 @@ pub struct MessageId(u16);
 impl MessageId {
     pub fn get(self) -> &'static Message {
         static EMPTY: Message = Message {
+            name: "",
+            plan: OnceLock::new(),
             fields: Vec::new(),
             by_number: Vec::new(),
         };
@@ -69,6 +73,9 @@ pub struct Field {
 
 #[derive(Debug)]
 pub struct Message {
+    /// The type's OpenAPI name.
+    pub name: &'static str,
+    plan: OnceLock<Plan>,
     /// In the table's order.
     pub fields: Vec<Field>,
     /// Index into `fields` plus one, by number.
@@ -79,6 +86,11 @@ impl Message {
     pub fn field(&self, number: u32) -> Option<&Field> {
         let index = *self.by_number.get(usize::try_from(number).ok()?)?;
         self.fields.get(usize::from(index).checked_sub(1)?)
+    }
+
+    /// How it is written.
+    pub fn plan(&'static self) -> &'static Plan {
+        self.plan.get_or_init(|| Plan::of(self))
     }
 
     /// The field that is all of this message's JSON, if there is one.
@@ -177,7 +189,12 @@ fn message(
     for (i, field) in fields.iter().enumerate() {
         by_number[field.number as usize] = i as u16 + 1;
     }
-    Message { fields, by_number }
+    Message {
+        name,
+        plan: OnceLock::new(),
+        fields,
+        by_number,
+    }
 }
 
 fn kind_of(text: &str, package: &str, ids: &FxHashMap<&'static str, MessageId>) -> Option<Kind> {

@@ -41,6 +41,25 @@ pub const FIXED32: u8 = 5;
 /// How deeply groups of unknown fields may nest.
 const GROUPS: u32 = 100;
 
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub fn put_tag(out: &mut Vec<u8>, number: u32, wire: u8) {
+    put_varint(out, u64::from(number) << 3 | u64::from(wire));
+}
+
+/// A field of bytes: tag, length and content.
+pub fn put_bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+    put_tag(out, number, BYTES);
+    put_varint(out, content.len() as u64);
+    out.extend_from_slice(content);
+}
+
 /// What is left of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a>(pub &'a [u8]);
