@@ -40,9 +40,9 @@ pub async fn dispatch(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Re
 async fn verbs(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Failure> {
     let sub = cx.target.subresource.clone();
     match (verb, sub.as_str()) {
-        ("get", "") => get::get(cx),
+        ("get", "") => get::get(cx).await,
         ("list", "") => list::list(cx).await,
-        ("watch", "") => watch::watch(cx),
+        ("watch", "") => watch::watch(cx).await,
         ("create", "") => create_or_review(cx, body).await,
         ("update", "" | "status" | "finalize" | "ephemeralcontainers" | "resize" | "approval") => {
             update::update(cx, body).await
@@ -52,7 +52,7 @@ async fn verbs(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Fa
         }
         ("delete", "") => delete::delete(cx, body).await,
         ("deletecollection", "") => delete::collection(cx, body).await,
-        ("get", "status" | "ephemeralcontainers" | "resize" | "approval") => get::get(cx),
+        ("get", "status" | "ephemeralcontainers" | "resize" | "approval") => get::get(cx).await,
         ("get", "scale") => scale::get(cx),
         ("update", "scale") => scale::update(cx, body).await,
         ("patch", "scale") => scale::patch(cx, body).await,

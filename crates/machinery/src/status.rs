@@ -25,6 +25,8 @@ pub struct Failure {
     pub reason: &'static str,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// `metadata.continue`: where a list can go on that cannot go on as it began.
+    pub resume: Option<Box<str>>,
 }
 
 /// `Status.details`.
@@ -57,6 +59,7 @@ impl Failure {
             reason,
             message: message.into(),
             details: None,
+            resume: None,
         }
     }
 
@@ -78,6 +81,9 @@ impl Failure {
         });
         if let Some(details) = &self.details {
             status["details"] = serde_json::to_value(details).unwrap_or_default();
+        }
+        if let Some(token) = &self.resume {
+            status["metadata"]["continue"] = (**token).into();
         }
         if self.reason.is_empty() {
             status.as_object_mut().map(|o| o.remove("reason"));

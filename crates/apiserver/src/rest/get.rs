@@ -1,8 +1,11 @@
 //! Reading one object.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gantry_machinery::status::Failure;
-use gantry_store::Stored;
+use gantry_store::{Store, Stored};
+use tokio::time::Instant;
 
 use crate::{
     api::Cx,
@@ -11,8 +14,9 @@ use crate::{
     respond::{self, Reply},
 };
 
-pub fn get(cx: &mut Cx) -> Result<Reply, Failure> {
-    version(cx)?;
+pub async fn get(cx: &mut Cx) -> Result<Reply, Failure> {
+    let wanted = parse_version(cx.query.text("resourceVersion"))?;
+    reached(cx.store(), wanted).await?;
     let stored = cx
         .store()
         .get(&cx.key(&cx.target.name))
@@ -21,12 +25,17 @@ pub fn get(cx: &mut Cx) -> Result<Reply, Failure> {
     respond::object_reply(cx, 200, whole)
 }
 
-/// Reads `resourceVersion`; a read of the newest state satisfies any that is reached.
-fn version(cx: &Cx) -> Result<(), Failure> {
-    let wanted = parse_version(cx.query.text("resourceVersion"))?;
-    let current = cx.store().revision();
-    if wanted > current {
-        return Err(errors::version_too_large(wanted, current));
+/// How long a read waits for a resourceVersion that is not reached yet.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// A read of the newest state satisfies any version that is reached; one that is not may be soon.
+pub async fn reached(store: &Store, wanted: u64) -> Result<(), Failure> {
+    let deadline = Instant::now() + WAIT;
+    while store.revision() < wanted {
+        if Instant::now() >= deadline {
+            return Err(errors::version_too_large(wanted, store.revision()));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }

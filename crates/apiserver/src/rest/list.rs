@@ -124,14 +124,16 @@ pub fn selected_name(query: &Query) -> Option<String> {
 
 /// Where a limited list goes on.
 struct Continue {
-    revision: u64,
+    /// Of the state that is listed; `None` for the newest there is, once that one is gone.
+    revision: Option<u64>,
     /// The store name of the last object sent.
     after: String,
 }
 
 impl Continue {
     fn encode(&self) -> String {
-        let token = json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.after});
+        let version = self.revision.map_or_else(|| json!(-1), Value::from);
+        let token = json!({"v": "meta.k8s.io/v1", "rv": version, "start": self.after});
         URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
@@ -150,9 +152,9 @@ impl Continue {
                 "invalid character '\\u{first:04x}' looking for beginning of value"
             ))
         })?;
-        match (token.get("rv").and_then(Value::as_u64), token.get("start")) {
-            (Some(revision), Some(Value::String(after))) => Ok(Continue {
-                revision,
+        match (token.get("rv").and_then(Value::as_i64), token.get("start")) {
+            (Some(version), Some(Value::String(after))) => Ok(Continue {
+                revision: u64::try_from(version).ok(),
                 after: after.clone(),
             }),
             _ => Err(bad("unrecognized encoded version".to_owned())),
@@ -236,8 +238,7 @@ pub fn check_watch_options(cx: &Cx) -> Result<(), Failure> {
     check_options(cx, true)
 }
 
-/// How long a list waits for a resourceVersion that is not reached yet.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+const TOO_OLD_TO_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// The state that the request asks for.
 async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure> {
@@ -246,17 +247,28 @@ async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure>
         cx.store()
             .snapshot_at(bucket, revision)
             .map_err(|e| match e {
-                ReadError::Compacted { oldest } if next.is_some() => errors::expired(format!(
-                    "The provided continue parameter is too old to display a consistent list result: the oldest revision kept is {oldest}. You can start a new list without the continue parameter."
-                )),
-                ReadError::Compacted { oldest } => errors::expired(format!(
-                    "The resourceVersion for the provided list is too old: {revision} ({oldest})."
-                )),
+                ReadError::Compacted { .. } => match next {
+                    Some(next) => {
+                        let mut failure = errors::expired(TOO_OLD_TO_CONTINUE);
+                        let newest = Continue {
+                            revision: None,
+                            after: next.after.clone(),
+                        };
+                        failure.resume = Some(newest.encode().into());
+                        failure
+                    }
+                    None => {
+                        errors::expired("The resourceVersion for the provided list is too old.")
+                    }
+                },
                 ReadError::Future { newest } => errors::version_too_large(revision, newest),
             })
     };
     if let Some(next) = next {
-        return at(next.revision);
+        return match next.revision {
+            Some(revision) => at(revision),
+            None => Ok(cx.store().snapshot(bucket)),
+        };
     }
     let text = cx.query.text("resourceVersion");
     let wanted = get::parse_version(text).map_err(|f| errors::bad_request(f.message))?;
@@ -265,13 +277,7 @@ async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure>
     if how == "Exact" || (how.is_empty() && wanted > 0 && limited) {
         return at(wanted);
     }
-    let deadline = tokio::time::Instant::now() + WAIT;
-    while cx.store().revision() < wanted {
-        if tokio::time::Instant::now() >= deadline {
-            return Err(errors::version_too_large(wanted, cx.store().revision()));
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    get::reached(cx.store(), wanted).await?;
     Ok(cx.store().snapshot(bucket))
 }
 
@@ -288,6 +294,7 @@ pub async fn collect(cx: &Cx) -> Result<Page, Failure> {
     let filter = Filter::parse(cx)?;
     check_options(cx, false)?;
     let limit = cx.query.integer("limit")?.unwrap_or(0);
+    cx.query.integer("timeoutSeconds")?;
     let token = match cx.query.text("continue") {
         "" => None,
         text => Some(Continue::decode(text)?),
@@ -327,7 +334,7 @@ pub async fn collect(cx: &Cx) -> Result<Page, Failure> {
             let last = page.items.last().map(|s| s.key.name.to_string());
             page.next = Some(
                 Continue {
-                    revision,
+                    revision: Some(revision),
                     after: last.unwrap_or_default(),
                 }
                 .encode(),
@@ -523,13 +530,12 @@ mod tests {
 
     #[test]
     fn continue_tokens_survive_the_round_trip() {
-        let token = Continue {
-            revision: 7,
-            after: "a/b".to_owned(),
+        for revision in [Some(7), None] {
+            let after = "a/b".to_owned();
+            let token = Continue { revision, after }.encode();
+            let back = Continue::decode(&token).expect("valid");
+            assert_eq!((back.revision, back.after.as_str()), (revision, "a/b"));
         }
-        .encode();
-        let back = Continue::decode(&token).expect("valid");
-        assert_eq!((back.revision, back.after.as_str()), (7, "a/b"));
         assert!(Continue::decode("nonsense").is_err());
     }
 }

@@ -114,7 +114,7 @@ struct Stream {
     over: bool,
 }
 
-pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
+pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
     let media_type = match cx.output.media {
         Media::Json => respond::JSON,
         Media::Protobuf => MESSAGES,
@@ -146,6 +146,9 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             Duration::from_secs(rand::rng().random_range(1800..3600))
         };
     let store = cx.store().clone();
+    if initial {
+        get::reached(&store, wanted).await?;
+    }
     let bucket = cx.entry.bucket.clone();
     let from_now = initial || (wanted == 0 && !given);
     let opened = if from_now || (given && wanted == 0) {
@@ -178,7 +181,7 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         filter,
         after,
         pending: VecDeque::new(),
-        bookmarks: bookmarks.then(|| Instant::now() + BOOKMARKS),
+        bookmarks: bookmarks.then(|| next_bookmark(ends)).flatten(),
         ends,
         stop: cx.api.stop.clone(),
         columns: true,
@@ -208,6 +211,16 @@ pub fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         stream.next().await.map(|bytes| (bytes, stream))
     });
     Ok(respond::stream(media_type, body))
+}
+
+/// A watcher gets a last bookmark this long before its watch ends.
+const LAST: Duration = Duration::from_secs(2);
+
+/// When the next bookmark is due; `None` when the last one is sent.
+fn next_bookmark(ends: Instant) -> Option<Instant> {
+    let now = Instant::now();
+    let last = ends.checked_sub(LAST)?;
+    (last > now).then(|| last.min(now + BOOKMARKS))
 }
 
 fn gone(wanted: u64, e: &ReadError) -> Failure {
@@ -262,7 +275,7 @@ impl Stream {
                         return None;
                     }
                     if self.bookmarks.is_some() {
-                        self.bookmarks = Some(Instant::now() + BOOKMARKS);
+                        self.bookmarks = next_bookmark(self.ends);
                         if let Ok(batch) = self.watch.try_next() {
                             for event in &batch.events {
                                 if let Some(bytes) = self.event(event) {
