@@ -36,6 +36,8 @@ pub struct Api {
     pub registry: RwLock<Arc<Registry>>,
     pub authenticator: Authenticator,
     pub rbac: Rbac,
+    pub hooks: crate::admission::Hooks,
+    pub callers: crate::webhook::Callers,
     pub services: allocate::Services,
     pub stop: CancellationToken,
     pub ca_pem: String,
@@ -56,6 +58,8 @@ pub struct Cx {
     pub output: Output,
     pub now: jiff::Timestamp,
     pub warnings: Vec<String>,
+    /// The server's own request: webhooks and policies are not asked about it.
+    pub own: bool,
 }
 
 impl Cx {
@@ -244,6 +248,7 @@ where
         output,
         now: jiff::Timestamp::now(),
         warnings: vec![],
+        own: false,
     };
     if let Some(custom) = &resource.custom
         && custom.deprecated

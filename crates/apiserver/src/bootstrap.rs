@@ -50,6 +50,7 @@ pub fn own(
         output: Output::JSON,
         now: jiff::Timestamp::now(),
         warnings: vec![],
+        own: true,
     })
 }
 

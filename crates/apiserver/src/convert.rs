@@ -1,19 +1,68 @@
 //! Between versions: the few built-in kinds that are served in a version they are not stored in,
-//! and custom resources, whose versions differ in their apiVersion alone (strategy `None`).
+//! and custom resources, whose versions differ in their apiVersion alone (strategy `None`) or are
+//! converted by a webhook.
 
-use gantry_machinery::resource::Resource;
+use std::sync::Arc;
+
+use gantry_machinery::{resource::Resource, status::Failure};
 use serde_json::{Map, Value, json};
 
-use crate::{object, registry::Entry, rules};
+use crate::{api::Api, object, registry::Entry, rules, webhook::conversion};
 
 /// From the version of a request to that of the store.
-pub fn to_storage(entry: &Entry, object: Value) -> Value {
-    convert(object, &entry.resource, &entry.storage)
+pub async fn to_storage(api: &Api, entry: &Entry, object: Value) -> Result<Value, Failure> {
+    between(api, object, &entry.resource, &entry.storage).await
 }
 
 /// From the version of the store to that of a request.
-pub fn from_storage(entry: &Entry, object: Value) -> Value {
-    convert(object, &entry.storage, &entry.resource)
+pub async fn from_storage(
+    api: &Api,
+    entry: &Entry,
+    objects: Vec<Value>,
+) -> Result<Vec<Value>, Failure> {
+    if entry.resource.custom.is_some() {
+        return customs(api, &entry.resource, objects).await;
+    }
+    let all = objects.into_iter();
+    Ok(all
+        .map(|object| convert(object, &entry.storage, &entry.resource))
+        .collect())
+}
+
+/// From one version of a resource to another.
+pub async fn between(
+    api: &Api,
+    object: Value,
+    from: &Arc<Resource>,
+    to: &Arc<Resource>,
+) -> Result<Value, Failure> {
+    if Arc::ptr_eq(from, to) {
+        return Ok(object);
+    }
+    if to.custom.is_none() {
+        return Ok(convert(object, from, to));
+    }
+    let mut converted = customs(api, to, vec![object]).await?;
+    converted
+        .pop()
+        .ok_or_else(|| crate::errors::internal("a conversion without an outcome"))
+}
+
+/// Custom resources in the version of one. An object is converted from the version that it says
+/// it has: definitions may change the version they store, and old objects stay as they are.
+async fn customs(api: &Api, to: &Resource, mut objects: Vec<Value>) -> Result<Vec<Value>, Failure> {
+    let version = to.api_version();
+    let hook = to.custom.as_ref().and_then(|c| c.conversion.as_ref());
+    if let Some(hook) = hook {
+        objects = conversion::convert(&api.callers, hook, &version, objects).await?;
+    }
+    for object in &mut objects {
+        if let Some(map) = object.as_object_mut() {
+            map.insert("apiVersion".to_owned(), version.clone().into());
+        }
+        rules::prune(to, object);
+    }
+    Ok(objects)
 }
 
 fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {

@@ -9,7 +9,7 @@
 //! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
 //!
 //! Not offered yet, and answered honestly: exec, attach, port-forward, logs of
-//! running pods and proxying (501), admission webhooks and CEL policies (stored, not called),
+//! running pods and proxying (501), CEL policies and match conditions (stored, not evaluated),
 //! client certificates, API priority and fairness.
 
 mod admission;
@@ -33,6 +33,7 @@ mod rules;
 mod server;
 mod strategy;
 mod tls;
+mod webhook;
 
 pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};
 pub use authn::{KeyError, StaticToken, UserInfo};

@@ -16,6 +16,8 @@ pub struct Entry {
     pub bucket: Arc<str>,
     /// `{"kind":…,"apiVersion":…,` of the stored form.
     pub head: String,
+    /// The same of the version that is served.
+    pub served_head: String,
     pub traits: Traits,
 }
 
@@ -42,6 +44,8 @@ pub struct Registry {
     by_path: FxHashMap<String, Arc<Entry>>,
     /// Of each bucket, the entry in whose version its objects are stored.
     by_bucket: FxHashMap<Arc<str>, Arc<Entry>>,
+    /// Of each bucket, all entries whose objects it keeps.
+    sharing: FxHashMap<Arc<str>, Vec<Arc<Entry>>>,
     /// In discovery's order: built-in groups, then custom ones by name.
     pub groups: Vec<Group>,
     /// Tells registries apart; part of the ETag of discovery and OpenAPI.
@@ -89,6 +93,7 @@ impl Registry {
             let entry = Arc::new(Entry {
                 bucket: format!("{}/{}", storage.group, storage.plural).into(),
                 head: object::head(&storage),
+                served_head: object::head(&resource),
                 traits: Traits::of(&resource),
                 storage,
                 resource: resource.clone(),
@@ -97,6 +102,8 @@ impl Registry {
                 let bucket = entry.bucket.clone();
                 registry.by_bucket.insert(bucket, entry.clone());
             }
+            let sharing = registry.sharing.entry(entry.bucket.clone()).or_default();
+            sharing.push(entry.clone());
             registry.by_path.insert(
                 path(&resource.group, &resource.version, &resource.plural),
                 entry.clone(),
@@ -149,6 +156,11 @@ impl Registry {
 
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|g| g.name == name)
+    }
+
+    /// All entries whose objects are kept in a bucket: the same objects in other versions.
+    pub fn sharing(&self, bucket: &str) -> &[Arc<Entry>] {
+        self.sharing.get(bucket).map_or(&[], Vec::as_slice)
     }
 
     /// The preferred version of a resource.

@@ -53,13 +53,13 @@ async fn verbs(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Fa
         ("delete", "") => delete::delete(cx, body).await,
         ("deletecollection", "") => delete::collection(cx, body).await,
         ("get", "status" | "ephemeralcontainers" | "resize" | "approval") => get::get(cx).await,
-        ("get", "scale") => scale::get(cx),
+        ("get", "scale") => scale::get(cx).await,
         ("update", "scale") => scale::update(cx, body).await,
         ("patch", "scale") => scale::patch(cx, body).await,
         ("create", "binding") => pods::bind(cx, body).await,
         ("create", "eviction") => evict::evict(cx, body).await,
-        ("create", "token") => token::create(cx, body),
-        (_, "log" | "exec" | "attach" | "portforward" | "proxy") => pods::streams(cx, &sub),
+        ("create", "token") => token::create(cx, body).await,
+        (_, "log" | "exec" | "attach" | "portforward" | "proxy") => pods::streams(cx, &sub).await,
         _ => Err(errors::method_not_allowed()),
     }
 }

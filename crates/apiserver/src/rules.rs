@@ -309,6 +309,11 @@ pub fn take_over_scale(cx: &Cx, scale: &Value, object: &mut Value) {
     }
 }
 
+/// Whether entries of ownership can be read.
+pub fn check_ownership(entries: Option<&Value>) -> Result<(), String> {
+    apply::check_entries(entries)
+}
+
 /// A write that changes nothing but the times of ownership is no write.
 pub fn keep_times(old: &Value, new: &mut Value) {
     apply::keep_times(old, new);
@@ -340,6 +345,7 @@ pub fn selectable<'a>(
 }
 
 /// A label selector.
+#[derive(Debug)]
 pub struct Labels(selector::Labels);
 
 /// Labels that a closure looks up.

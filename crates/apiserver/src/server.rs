@@ -155,6 +155,8 @@ impl Server {
             Authenticator::new(&config.tokens, &config.issuer, &identity.account_key)?;
         let api = Arc::new(Api {
             rbac: Rbac::new(config.authorization),
+            hooks: crate::admission::Hooks::default(),
+            callers: crate::webhook::Callers::new(store.clone()),
             services: allocate::Services::load(&config, &store),
             registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),
             authenticator,

@@ -60,6 +60,8 @@ pub struct Custom {
     pub selectable_fields: Vec<String>,
     pub deprecated: bool,
     pub deprecation_warning: Option<String>,
+    /// `spec.conversion.webhook` of the definition, where a webhook converts between versions.
+    pub conversion: Option<Arc<serde_json::Value>>,
 }
 
 /// One served resource.

@@ -1,5 +1,7 @@
 //! `meta.k8s.io/v1 Status`: how the API says no.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -9,6 +11,7 @@ pub struct Cause {
     /// `FieldValueRequired`, `FieldValueInvalid`, `FieldValueNotSupported`, `FieldValueDuplicate`,
     /// `FieldValueForbidden`, `FieldValueNotFound`, `FieldValueTooLong`, `FieldValueTooMany`,
     /// `FieldValueTypeInvalid`, `FieldManagerConflict`, `UnexpectedServerResponse`, ….
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     pub message: String,
     /// `spec.containers[0].image`
@@ -21,8 +24,8 @@ pub struct Cause {
 #[error("{message}")]
 pub struct Failure {
     pub code: u16,
-    /// `NotFound`, `Conflict`, `Invalid`, … (`metav1.StatusReason`).
-    pub reason: &'static str,
+    /// `NotFound`, `Conflict`, `Invalid`, … (`metav1.StatusReason`); a webhook may give any.
+    pub reason: Cow<'static, str>,
     pub message: String,
     pub details: Option<Box<Details>>,
     /// `metadata.continue`: where a list can go on that cannot go on as it began.
@@ -53,10 +56,14 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl Failure {
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(
+        code: u16,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         Failure {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
             resume: None,

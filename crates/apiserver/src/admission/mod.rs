@@ -1,9 +1,14 @@
 //! Admission: what may come in, and what is filled in on the way. The steps carry the names of
 //! Kubernetes' plugins; [`crate::Config::disabled_admission`] leaves some out.
 
+pub mod asking;
+pub mod attributes;
+mod conditions;
 mod defaults;
 mod escalation;
+mod hooks;
 mod limits;
+mod matching;
 mod namespace;
 mod plugins;
 mod pods;
@@ -14,11 +19,18 @@ use std::{ops::Deref, sync::Arc};
 
 use gantry_machinery::status::Failure;
 use gantry_store::{Key, Stored};
+pub use hooks::{GROUP, Hooks};
 pub use plugins::{Offer, plugin};
 pub use quota::Charges;
 use serde_json::Value;
 
-use crate::{api::Cx, object::View, registry::Entry, rest::write::Refused};
+use self::{asking::Asking, hooks::Rounds};
+use crate::{
+    api::Cx,
+    object::{self, View},
+    registry::Entry,
+    rest::{scale, write::Refused},
+};
 
 /// Whether a step is to be taken.
 fn enabled(cx: &Cx, plugin: &str) -> bool {
@@ -36,8 +48,64 @@ pub async fn prepare(cx: &Cx, object: &Value) {
     }
 }
 
-/// Fills in and refuses, before validation.
-pub fn mutate(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
+/// Fills in and refuses, before validation; then policies and webhooks do, and when those changed
+/// something, everybody once more. Returns whether they did.
+pub async fn mutate(
+    cx: &mut Cx,
+    asking: Option<&Asking>,
+    subresource: &str,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<bool, Failure> {
+    let own = subresource.is_empty();
+    if own {
+        fill(cx, object, old)?;
+    }
+    let Some(asking) = asking else {
+        return Ok(false);
+    };
+    if subresource == "scale" {
+        return scaled(cx, asking, object, old).await;
+    }
+    let owners = object::meta(object).and_then(|m| m.get("managedFields").cloned());
+    let mut rounds = Rounds::default();
+    let mut changed = hooks::mutate(cx, asking, Some(&mut *object), old, &mut rounds).await?;
+    if rounds.repeat {
+        if own {
+            fill(cx, object, old)?;
+        }
+        rounds.second = true;
+        changed |= hooks::mutate(cx, asking, Some(&mut *object), old, &mut rounds).await?;
+    }
+    if changed {
+        hooks::mend_ownership(cx, object, owners);
+    }
+    Ok(changed)
+}
+
+/// Of a scale subresource, policies and webhooks see Scales.
+async fn scaled(
+    cx: &mut Cx,
+    asking: &Asking,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<bool, Failure> {
+    let mut scale = scale::of(cx, object);
+    let old = old.map(|old| scale::of(cx, old));
+    let mut rounds = Rounds::default();
+    let mut changed =
+        hooks::mutate(cx, asking, Some(&mut scale), old.as_ref(), &mut rounds).await?;
+    if rounds.repeat {
+        rounds.second = true;
+        changed |= hooks::mutate(cx, asking, Some(&mut scale), old.as_ref(), &mut rounds).await?;
+    }
+    if changed {
+        scale::take(cx, &scale, object)?;
+    }
+    Ok(changed)
+}
+
+fn fill(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
     namespace::check(cx, object, old)?;
     match (cx.resource().group.as_str(), cx.resource().plural.as_str()) {
         ("", "pods") => {
@@ -81,25 +149,33 @@ pub fn mutate(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<()
     Ok(())
 }
 
-/// Refuses after validation, and charges quotas for what comes in.
+/// Refuses after validation, asks policies and webhooks, and charges quotas for what comes in.
 pub async fn validate(
     cx: &mut Cx,
+    asking: Option<&Asking>,
     object: &Value,
     old: Option<&Value>,
 ) -> Result<Charges, Refused> {
+    let own = cx.target.subresource.is_empty();
     if cx.target.subresource == "resize" {
         pods::node_of_resize(cx, object, old)?;
     }
-    if !cx.target.subresource.is_empty() {
-        return Ok(Charges::default());
-    }
-    if enabled(cx, "LimitRanger") && old.is_none() {
+    if own && enabled(cx, "LimitRanger") && old.is_none() {
         limits::check(cx, object)?;
     }
-    if enabled(cx, "PodSecurity") {
+    if own && enabled(cx, "PodSecurity") {
         security::check(cx, object, old)?;
     }
-    if enabled(cx, "ResourceQuota") {
+    if let Some(asking) = asking {
+        if asking.at.subresource == "scale" {
+            let scale = scale::of(cx, object);
+            let old = old.map(|old| scale::of(cx, old));
+            asking.validate(cx, Some(&scale), old.as_ref()).await?;
+        } else {
+            asking.validate(cx, Some(object), old).await?;
+        }
+    }
+    if own && enabled(cx, "ResourceQuota") {
         return Ok(quota::charge(cx, object, old).await?);
     }
     Ok(Charges::default())

@@ -11,7 +11,11 @@ use super::{
     write::{self, Refused},
 };
 use crate::{
-    admission,
+    admission::{
+        self,
+        asking::{Asking, asking},
+        attributes::Operation,
+    },
     api::Cx,
     errors, object,
     respond::{self, Reply},
@@ -73,6 +77,11 @@ pub async fn object_of(
         let manager = cx.manager();
         rules::track(cx, &resource, None, None, &mut object, &manager)?;
     }
+    admission::prepare(cx, &object).await;
+    let asked = asking(cx, Operation::Create, "", object::name(&object));
+    if admission::mutate(cx, asked.as_ref(), "", &mut object, None).await? {
+        input::place(cx, &mut object)?;
+    }
     let generates =
         object::name(&object).is_empty() && !object::meta_text(&object, "generateName").is_empty();
     let prefix = object::meta_text(&object, "generateName").to_owned();
@@ -85,7 +94,7 @@ pub async fn object_of(
         if generates {
             object::set_meta(&mut candidate, "name", generate(&prefix));
         }
-        match once(cx, candidate).await {
+        match once(cx, asked.as_ref(), candidate).await {
             Err(Refused::Conflict(_)) if generates && attempt < NAMES => {}
             Err(Refused::Conflict(current)) => return Err(taken(cx, current.as_deref())),
             Err(Refused::Failed(failure)) => return Err(failure),
@@ -119,11 +128,9 @@ fn generate(prefix: &str) -> String {
     name
 }
 
-async fn once(cx: &mut Cx, mut object: Value) -> Result<Bytes, Refused> {
+async fn once(cx: &mut Cx, asked: Option<&Asking>, mut object: Value) -> Result<Bytes, Refused> {
     let resource = cx.resource().clone();
     let now = object::time(cx.now);
-    admission::prepare(cx, &object).await;
-    admission::mutate(cx, &mut object, None)?;
     object::set_meta(&mut object, "uid", object::uid());
     object::set_meta(&mut object, "creationTimestamp", now.clone());
     if cx.entry.traits.generation {
@@ -140,16 +147,21 @@ async fn once(cx: &mut Cx, mut object: Value) -> Result<Bytes, Refused> {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
     let held = crate::allocate::on_create(cx, &mut object)?;
-    let result = store(cx, &name, &object).await;
+    let result = store(cx, asked, &name, &object).await;
     if result.is_err() || cx.dry_run() {
         cx.api.services.undo(held);
     }
     result
 }
 
-async fn store(cx: &mut Cx, name: &str, object: &Value) -> Result<Bytes, Refused> {
+async fn store(
+    cx: &mut Cx,
+    asked: Option<&Asking>,
+    name: &str,
+    object: &Value,
+) -> Result<Bytes, Refused> {
     let key = cx.key(name);
-    let charges = admission::validate(cx, object, None).await?;
+    let charges = admission::validate(cx, asked, object, None).await?;
     if cx.dry_run() {
         return match cx.store().get(&key) {
             Some(current) => Err(Refused::Conflict(Some(current))),
@@ -157,7 +169,7 @@ async fn store(cx: &mut Cx, name: &str, object: &Value) -> Result<Bytes, Refused
         };
     }
     match write::put(cx, key, object, Expect::Absent).await {
-        Ok(stored) => Ok(write::answer(cx, &stored)?),
+        Ok(stored) => Ok(write::answer(cx, &stored).await?),
         Err(refused) => {
             charges.undo(cx).await;
             Err(refused)

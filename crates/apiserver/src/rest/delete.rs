@@ -25,6 +25,30 @@ pub struct Options {
     pub propagation: String,
     pub uid: String,
     pub version: String,
+    /// Webhooks and policies have been asked about it, as something else.
+    pub asked: bool,
+}
+
+impl Options {
+    /// As webhooks and policies see them.
+    fn to_value(&self, dry_run: bool) -> Value {
+        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(grace) = self.grace {
+            value["gracePeriodSeconds"] = grace.into();
+        }
+        for (pair, field) in [(&self.uid, "uid"), (&self.version, "resourceVersion")] {
+            if !pair.is_empty() {
+                value["preconditions"][field] = pair.clone().into();
+            }
+        }
+        if !self.propagation.is_empty() {
+            value["propagationPolicy"] = self.propagation.clone().into();
+        }
+        if dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        value
+    }
 }
 
 pub fn options(cx: &mut Cx, body: &Bytes) -> Result<Options, Failure> {
@@ -79,6 +103,7 @@ pub fn from_value(value: &Value) -> Options {
         propagation: object::text(value, "/propagationPolicy").to_owned(),
         uid: object::text(value, "/preconditions/uid").to_owned(),
         version: object::text(value, "/preconditions/resourceVersion").to_owned(),
+        asked: false,
     };
     if options.propagation.is_empty()
         && let Some(yes) = value.get("orphanDependents").and_then(Value::as_bool)
@@ -133,17 +158,21 @@ pub async fn one(cx: &mut Cx, name: &str, options: &Options) -> Result<Outcome, 
         let Some(stored) = cx.store().get(&key) else {
             return Err(errors::not_found(cx.resource(), name));
         };
-        let old = object::parse(&get::bytes(&cx.entry, &stored)?)?;
+        let old = object::parse(&get::bytes(&cx.api, &cx.entry, &stored).await?)?;
         preconditions(cx, name, options, &old)?;
         admission::deletion(cx, &old)?;
         let uid = object::meta_text(&old, "uid").to_owned();
         let step = plan(cx, &old, options);
+        if !options.asked && !matches!(step, Step::Keep) {
+            let options = options.to_value(cx.dry_run());
+            admission::asking::ask_deletion(cx, &old, options).await?;
+        }
         let (gone, result) = match step {
             Step::Keep => {
                 return Ok(Outcome {
                     gone: false,
                     uid,
-                    whole: write::answer(cx, &stored)?,
+                    whole: write::answer(cx, &stored).await?,
                 });
             }
             Step::Mark(new) | Step::Remove(new) if cx.dry_run() => {
@@ -176,7 +205,7 @@ pub async fn one(cx: &mut Cx, name: &str, options: &Options) -> Result<Outcome, 
                 return Ok(Outcome {
                     gone,
                     uid,
-                    whole: write::answer(cx, &stored)?,
+                    whole: write::answer(cx, &stored).await?,
                 });
             }
             Err(Refused::Failed(failure)) => return Err(failure),
@@ -384,5 +413,5 @@ pub async fn collection(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             _ => {}
         }
     }
-    list::render(cx, page)
+    list::render(cx, page).await
 }

@@ -10,11 +10,18 @@ use super::{
     delete, input, pods,
     update::{self, Change, Track},
 };
-use crate::{api::Cx, errors, object, registry::Entry, respond::Reply, rules::Labels};
+use crate::{
+    admission::{asking::ask, attributes::Operation},
+    api::Cx,
+    errors, object,
+    registry::Entry,
+    respond::Reply,
+    rules::Labels,
+};
 
 pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
-    let eviction = input::plain(cx, &body)?;
+    let mut eviction = input::plain(cx, &body)?;
     let name = cx.target.name.clone();
     let given = object::name(&eviction);
     if !given.is_empty() && given != name {
@@ -22,7 +29,9 @@ pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             "name in URL does not match name in Eviction object",
         ));
     }
-    let options = delete::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null));
+    ask(cx, Operation::Create, "eviction", &mut eviction).await?;
+    let mut options = delete::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null));
+    options.asked = true;
     if object::strings(eviction.pointer("/deleteOptions/dryRun"))
         .iter()
         .any(|d| d == "All")
@@ -256,6 +265,7 @@ impl Cx {
             output: self.output,
             now: self.now,
             warnings: vec![],
+            own: true,
         }
     }
 }

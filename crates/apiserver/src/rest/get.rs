@@ -1,14 +1,15 @@
 //! Reading one object.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gantry_machinery::status::Failure;
 use gantry_store::{Store, Stored};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
-    api::Cx,
+    api::{Api, Cx},
     convert, errors, object,
     registry::Entry,
     respond::{self, Reply},
@@ -21,7 +22,7 @@ pub async fn get(cx: &mut Cx) -> Result<Reply, Failure> {
         .store()
         .get(&cx.key(&cx.target.name))
         .ok_or_else(|| cx.not_found())?;
-    let whole = bytes(&cx.entry, &stored)?;
+    let whole = bytes(&cx.api, &cx.entry, &stored).await?;
     respond::object_reply(cx, 200, whole)
 }
 
@@ -52,13 +53,47 @@ pub fn parse_version(text: &str) -> Result<u64, Failure> {
     })
 }
 
+/// Whether stored bytes are in the version of the request.
+pub fn as_stored(entry: &Entry, stored: &Stored) -> bool {
+    if entry.resource.custom.is_none() {
+        return entry.native();
+    }
+    // A definition may have changed the version it stores after this object was written.
+    stored.value.starts_with(entry.served_head.as_bytes())
+}
+
 /// A stored object as JSON in the version of the request: the stored bytes, where that is the
 /// version they are in.
-pub fn bytes(entry: &Entry, stored: &Stored) -> Result<Bytes, Failure> {
-    if entry.native() {
+pub async fn bytes(api: &Api, entry: &Entry, stored: &Stored) -> Result<Bytes, Failure> {
+    if as_stored(entry, stored) {
         return Ok(stored.value.clone());
     }
-    let value = convert::from_storage(entry, object::parse(&stored.value)?);
-    let version = object::meta_text(&value, "resourceVersion").to_owned();
-    object::encode(&object::head(&entry.resource), &value, &version)
+    let object = object::parse(&stored.value)?;
+    let converted = convert::from_storage(api, entry, vec![object]).await?;
+    let object = converted.into_iter().next().unwrap_or_default();
+    encode(entry, &object)
+}
+
+/// The same of many, converted together.
+pub async fn all(api: &Api, entry: &Entry, stored: &[Arc<Stored>]) -> Result<Vec<Bytes>, Failure> {
+    let mut whole: Vec<Bytes> = stored.iter().map(|s| s.value.clone()).collect();
+    let (mut places, mut objects) = (vec![], vec![]);
+    for (i, stored) in stored.iter().enumerate() {
+        if !as_stored(entry, stored) {
+            places.push(i);
+            objects.push(object::parse(&stored.value)?);
+        }
+    }
+    if !objects.is_empty() {
+        let converted = convert::from_storage(api, entry, objects).await?;
+        for (place, object) in places.into_iter().zip(converted) {
+            whole[place] = encode(entry, &object)?;
+        }
+    }
+    Ok(whole)
+}
+
+fn encode(entry: &Entry, object: &Value) -> Result<Bytes, Failure> {
+    let version = object::meta_text(object, "resourceVersion").to_owned();
+    object::encode(&entry.served_head, object, &version)
 }

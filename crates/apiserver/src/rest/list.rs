@@ -351,7 +351,7 @@ pub async fn collect(cx: &Cx) -> Result<Page, Failure> {
 
 pub async fn list(cx: &mut Cx) -> Result<Reply, Failure> {
     let page = collect(cx).await?;
-    render(cx, page)
+    render(cx, page).await
 }
 
 fn list_meta(page: &Page) -> Value {
@@ -397,11 +397,12 @@ fn list_head(resource: &Resource, meta: &Value) -> String {
     )
 }
 
-pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
+pub async fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
     let entry = &cx.entry;
     let meta = list_meta(&page);
+    let whole = get::all(&cx.api, entry, &page.items).await?;
     if cx.output.media == Media::Protobuf && cx.output.form != Form::Partial {
-        return messages(cx, &page, &meta);
+        return messages(cx, &whole, &meta);
     }
     let chunks = match cx.output.form {
         Form::Partial => {
@@ -415,10 +416,9 @@ pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
             ));
         }
         Form::Table(include) => {
-            let items: Vec<Value> = page
-                .items
+            let items: Vec<Value> = whole
                 .iter()
-                .map(|s| object::parse(&get::bytes(entry, s)?))
+                .map(|bytes| object::parse(bytes))
                 .collect::<Result<_, _>>()?;
             let table = respond::table(cx.output, entry, &items, include, meta, true);
             return respond::encoded(cx.output, 200, table.to_string().into());
@@ -428,9 +428,11 @@ pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
                 "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
                 cx.output.meta_version
             );
-            join(&head, &page, |s| {
-                respond::partial(cx, &get::bytes(entry, s)?)
-            })?
+            let partial: Vec<Bytes> = whole
+                .iter()
+                .map(|bytes| respond::partial(cx, bytes))
+                .collect::<Result<_, _>>()?;
+            join(&head, &partial, 0)
         }
         Form::Object => {
             if entry.resource.custom.is_some() {
@@ -440,12 +442,11 @@ pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
                     meta["continue"] = "".into();
                 }
                 let head = list_head(&entry.resource, &meta);
-                join(&head, &page, |s| get::bytes(entry, s))?
+                join(&head, &whole, 0)
             } else {
                 let head = list_head(&entry.resource, &meta);
                 // Items of built-in lists carry no kind and apiVersion.
-                let cut = object::head(&entry.resource).len();
-                join_cut(&head, &page, cut, |s| get::bytes(entry, s))?
+                join(&head, &whole, entry.served_head.len())
             }
         }
     };
@@ -457,7 +458,7 @@ pub fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
 }
 
 /// The list in protobuf.
-fn messages(cx: &Cx, page: &Page, meta: &Value) -> Result<Reply, Failure> {
+fn messages(cx: &Cx, whole: &[Bytes], meta: &Value) -> Result<Reply, Failure> {
     let resource = cx.resource();
     let partial = cx.output.form == Form::PartialList;
     let list = if partial {
@@ -468,15 +469,17 @@ fn messages(cx: &Cx, page: &Page, meta: &Value) -> Result<Reply, Failure> {
     let list = list
         .ok_or_else(|| errors::internal(format_args!("{} has no protobuf", resource.list_kind)))?;
     let mut encoder = Encoder::new();
-    let size: usize = page.items.iter().map(|s| s.value.len()).sum();
+    let size: usize = whole.iter().map(Bytes::len).sum();
     let mut items = Vec::with_capacity(size);
-    for stored in &page.items {
-        let mut whole = get::bytes(&cx.entry, stored)?;
+    for bytes in whole {
+        let part;
+        let mut bytes = bytes;
         if partial {
-            whole = respond::partial(cx, &whole)?;
+            part = respond::partial(cx, bytes)?;
+            bytes = &part;
         }
         encoder
-            .item(&list, &whole, &mut items)
+            .item(&list, bytes, &mut items)
             .map_err(errors::internal)?;
     }
     let head = encoder
@@ -487,41 +490,27 @@ fn messages(cx: &Cx, page: &Page, meta: &Value) -> Result<Reply, Failure> {
     Ok(respond::chunks(200, protobuf::MEDIA_TYPE, chunks))
 }
 
-fn join(
-    head: &str,
-    page: &Page,
-    bytes: impl Fn(&Stored) -> Result<Bytes, Failure>,
-) -> Result<VecDeque<Bytes>, Failure> {
-    join_cut(head, page, 0, bytes)
-}
-
 /// The list's JSON; of every item, `cut` bytes at its beginning are replaced by `{`.
-fn join_cut(
-    head: &str,
-    page: &Page,
-    cut: usize,
-    bytes: impl Fn(&Stored) -> Result<Bytes, Failure>,
-) -> Result<VecDeque<Bytes>, Failure> {
-    let size: usize = page.items.iter().map(|s| s.value.len() + 1).sum();
+fn join(head: &str, items: &[Bytes], cut: usize) -> VecDeque<Bytes> {
+    let size: usize = items.iter().map(|item| item.len() + 1).sum();
     let mut chunks = Chunks {
         done: VecDeque::new(),
         open: BytesMut::with_capacity((size + head.len() + 16).min(CHUNK)),
     };
     chunks.put(head.as_bytes());
-    for (i, stored) in page.items.iter().enumerate() {
+    for (i, item) in items.iter().enumerate() {
         if i > 0 {
             chunks.put(b",");
         }
-        let whole = bytes(stored)?;
         if cut > 0 {
             chunks.put(b"{");
-            chunks.put(whole.get(cut..).unwrap_or_default());
+            chunks.put(item.get(cut..).unwrap_or_default());
         } else {
-            chunks.put(&whole);
+            chunks.put(item);
         }
     }
     chunks.put(b"]}\n");
-    Ok(chunks.finish())
+    chunks.finish()
 }
 
 #[cfg(test)]

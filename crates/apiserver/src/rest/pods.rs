@@ -9,6 +9,7 @@ use super::{
     update::{self, Change, Track},
 };
 use crate::{
+    admission::{asking::ask, attributes::Operation},
     api::Cx,
     errors, object,
     respond::{self, Body, Reply},
@@ -30,18 +31,21 @@ fn conflict(name: &str, why: &str) -> Failure {
 /// POST of a Binding, to the pod's subresource or to the old `bindings` resource.
 pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
-    let binding = input::plain(cx, &body)?;
+    let mut binding = input::plain(cx, &body)?;
     let given = object::name(&binding).to_owned();
     if cx.entry.is("", "bindings") {
+        cx.target.name.clone_from(&given);
+        ask(cx, Operation::Create, "", &mut binding).await?;
         let registry = cx.api.registry.read().clone();
         if let Some(pods) = registry.lookup("", "v1", "pods") {
             cx.entry = pods.clone();
         }
-        cx.target.name.clone_from(&given);
     } else if !given.is_empty() && given != cx.target.name {
         return Err(errors::bad_request(
             "name in URL does not match name in Binding object",
         ));
+    } else {
+        ask(cx, Operation::Create, "binding", &mut binding).await?;
     }
     let kind = object::text(&binding, "/target/kind");
     if !matches!(kind, "" | "Node") {
@@ -197,10 +201,50 @@ pub fn keep_for(sub: &str, old: &Value, new: &mut Value) {
     *new = kept;
 }
 
+/// The options of a connection, from the query.
+fn connection(cx: &Cx, sub: &str) -> Value {
+    let kind = cx.resource().subresource(sub).map_or("", |s| &s.kind);
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    match sub {
+        "proxy" => {
+            if !cx.target.rest.is_empty() {
+                options["path"] = cx.target.rest.clone().into();
+            }
+        }
+        "portforward" => {
+            let ports = cx.query.all("ports").flat_map(|p| p.split(','));
+            let ports: Vec<u16> = ports.filter_map(|p| p.parse().ok()).collect();
+            if !ports.is_empty() {
+                options["ports"] = json!(ports);
+            }
+        }
+        _ => {
+            for flag in ["stdin", "stdout", "stderr", "tty"] {
+                if cx.query.flag(flag) {
+                    options[flag] = true.into();
+                }
+            }
+            let container = cx.query.text("container");
+            if !container.is_empty() {
+                options["container"] = container.into();
+            }
+            let command: Vec<&str> = cx.query.all("command").collect();
+            if sub == "exec" {
+                options["command"] = json!(command);
+            }
+        }
+    }
+    options
+}
+
 /// The ways into a running container, which this server does not offer. What Kubernetes refuses
 /// before it asks a kubelet is refused in its words.
-pub fn streams(cx: &mut Cx, sub: &str) -> Result<Reply, Failure> {
+pub async fn streams(cx: &mut Cx, sub: &str) -> Result<Reply, Failure> {
     let name = cx.target.name.clone();
+    if sub != "log" {
+        let mut options = connection(cx, sub);
+        ask(cx, Operation::Connect, sub, &mut options).await?;
+    }
     if !cx.entry.is("", "pods") {
         return Err(cx.not_found_or("proxying"));
     }

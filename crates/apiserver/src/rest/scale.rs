@@ -38,7 +38,7 @@ fn paths(cx: &Cx) -> Paths {
 }
 
 /// The Scale of an object.
-fn of(cx: &Cx, object: &Value) -> Value {
+pub fn of(cx: &Cx, object: &Value) -> Value {
     let paths = paths(cx);
     let number = |p: &str| object.pointer(p).and_then(Value::as_i64).unwrap_or(0);
     let mut status = json!({"replicas": number(&paths.status)});
@@ -77,12 +77,12 @@ fn of(cx: &Cx, object: &Value) -> Value {
     })
 }
 
-pub fn get(cx: &mut Cx) -> Result<Reply, Failure> {
+pub async fn get(cx: &mut Cx) -> Result<Reply, Failure> {
     let stored = cx
         .store()
         .get(&cx.key(&cx.target.name))
         .ok_or_else(|| cx.not_found())?;
-    let object = object::parse(&read::bytes(&cx.entry, &stored)?)?;
+    let object = object::parse(&read::bytes(&cx.api, &cx.entry, &stored).await?)?;
     respond::encoded(cx.output, 200, of(cx, &object).to_string().into())
 }
 
@@ -158,25 +158,31 @@ async fn change(cx: &mut Cx, wish: Wish) -> Result<Reply, Failure> {
                 errors::MODIFIED,
             ));
         }
-        let replicas = match scale.pointer("/spec/replicas") {
-            None | Some(Value::Null) => 0,
-            Some(value) => value.as_i64().ok_or_else(|| {
-                errors::bad_request(
-                    "json: cannot unmarshal value into Go struct field ScaleSpec.spec.replicas of type int32",
-                )
-            })?,
-        };
-        if replicas < 0 {
-            return Err(negative(&cx.target.name, replicas));
-        }
         let mut new = old.clone();
-        set(&mut new, &paths(cx).spec, replicas.into());
+        take(cx, &scale, &mut new)?;
         rules::take_over_scale(cx, &scale, &mut new);
         Ok(new)
     })
     .await?;
     let object = object::parse(&whole)?;
     respond::encoded(cx.output, 200, of(cx, &object).to_string().into())
+}
+
+/// Sets in an object what its Scale says.
+pub fn take(cx: &Cx, scale: &Value, object: &mut Value) -> Result<(), Failure> {
+    let replicas = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().ok_or_else(|| {
+            errors::bad_request(
+                "json: cannot unmarshal value into Go struct field ScaleSpec.spec.replicas of type int32",
+            )
+        })?,
+    };
+    if replicas < 0 {
+        return Err(negative(&cx.target.name, replicas));
+    }
+    set(object, &paths(cx).spec, replicas.into());
+    Ok(())
 }
 
 fn negative(name: &str, replicas: i64) -> Failure {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{input, pods};
 use crate::{
+    admission::{asking::ask, attributes::Operation},
     api::Cx,
     authn::Bound,
     errors, object,
@@ -15,8 +16,9 @@ use crate::{
 
 const MOST: i64 = 1 << 32;
 
-pub fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
-    let request = input::plain(cx, &body)?;
+pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+    let mut request = input::plain(cx, &body)?;
+    ask(cx, Operation::Create, "token", &mut request).await?;
     let stored = cx
         .store()
         .get(&cx.key(&cx.target.name))

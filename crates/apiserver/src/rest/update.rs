@@ -14,7 +14,11 @@ use super::{
     write::{self, Refused},
 };
 use crate::{
-    admission,
+    admission::{
+        self,
+        asking::{Asking, asking},
+        attributes::Operation,
+    },
     api::Cx,
     authz::Attributes,
     errors, object,
@@ -144,7 +148,7 @@ pub async fn modify(
     loop {
         let stored = cx.store().get(&key).ok_or_else(|| cx.not_found())?;
         let version = stored.revision.to_string();
-        let old = object::parse(&get::bytes(&cx.entry, &stored)?)?;
+        let old = object::parse(&get::bytes(&cx.api, &cx.entry, &stored).await?)?;
         let mut new = make(cx, &old)?;
         let sent = match &change.given {
             Some(given) => given.clone(),
@@ -249,8 +253,19 @@ async fn once(
         }
     }
     input::unique_owners(cx, &mut new);
-    if change.subresource.is_empty() {
-        admission::mutate(cx, &mut new, Some(old))?;
+    // What the server itself records is nobody else's business.
+    let asked = match change.track {
+        Track::Update | Track::Applied => asking(cx, Operation::Update, &change.subresource, &name),
+        Track::Server | Track::Nobody => None,
+    };
+    let sub_name = &change.subresource;
+    if admission::mutate(cx, asked.as_ref(), sub_name, &mut new, Some(old)).await? {
+        let owners = object::meta_mut(&mut new).and_then(|m| m.remove("managedFields"));
+        keep(cx, sub_name, old, &mut new);
+        if let Some(owners) = owners {
+            object::set_meta(&mut new, "managedFields", owners);
+        }
+        input::unique_owners(cx, &mut new);
     }
     if cx.entry.traits.generation {
         let generation = object::meta(old)
@@ -269,7 +284,7 @@ async fn once(
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
     let swap = crate::allocate::on_update(cx, &mut new, old)?;
-    let result = store(cx, key, revision, old, &mut new).await;
+    let result = store(cx, asked.as_ref(), (key, revision), old, &mut new).await;
     // An update that removes the object has freed with it all that the old form used.
     let stored = result.is_ok() && !cx.dry_run() && !delete::complete(cx, &new);
     cx.api.services.settle(swap, stored);
@@ -278,12 +293,12 @@ async fn once(
 
 async fn store(
     cx: &mut Cx,
-    key: &gantry_store::Key,
-    revision: u64,
+    asked: Option<&Asking>,
+    (key, revision): (&gantry_store::Key, u64),
     old: &Value,
     new: &mut Value,
 ) -> Result<Bytes, Refused> {
-    let charges = admission::validate(cx, new, Some(old)).await?;
+    let charges = admission::validate(cx, asked, new, Some(old)).await?;
     rules::keep_times(old, new);
     if cx.dry_run() {
         return Ok(write::dry_answer(cx, new)?);
@@ -312,7 +327,7 @@ async fn store(
         write::put(cx, key.clone(), new, expect).await
     };
     match result {
-        Ok(stored) => Ok(write::answer(cx, &stored)?),
+        Ok(stored) => Ok(write::answer(cx, &stored).await?),
         Err(refused) => {
             charges.undo(cx).await;
             Err(refused)

@@ -197,10 +197,11 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             output: cx.output,
             now: cx.now,
             warnings: vec![],
+            own: cx.own,
         },
     };
     if let Some(snapshot) = snapshot.filter(|_| from_now) {
-        stream.begin(&snapshot)?;
+        stream.begin(&snapshot).await?;
         if initial {
             let mark = stream.bookmark(snapshot.revision(), true)?;
             stream.pending.push_back(mark);
@@ -233,11 +234,11 @@ fn gone(wanted: u64, e: &ReadError) -> Failure {
 
 impl Stream {
     /// Synthetic ADDED frames for what is there.
-    fn begin(&mut self, snapshot: &gantry_store::Snapshot) -> Result<(), Failure> {
+    async fn begin(&mut self, snapshot: &gantry_store::Snapshot) -> Result<(), Failure> {
         let prefix = self.filter.prefix.clone();
         for stored in snapshot.range(&prefix, None) {
             if self.filter.matches(&self.entry, stored) {
-                let bytes = self.render("ADDED", stored, None)?;
+                let bytes = self.render("ADDED", stored, None).await?;
                 self.pending.push_back(bytes);
             }
         }
@@ -257,7 +258,7 @@ impl Stream {
                 batch = self.watch.next() => match batch {
                     Ok(batch) => {
                         for event in &batch.events {
-                            if let Some(bytes) = self.event(event) {
+                            if let Some(bytes) = self.event(event).await {
                                 self.pending.push_back(bytes);
                             }
                         }
@@ -278,7 +279,7 @@ impl Stream {
                         self.bookmarks = next_bookmark(self.ends);
                         if let Ok(batch) = self.watch.try_next() {
                             for event in &batch.events {
-                                if let Some(bytes) = self.event(event) {
+                                if let Some(bytes) = self.event(event).await {
                                     self.pending.push_back(bytes);
                                 }
                             }
@@ -294,7 +295,7 @@ impl Stream {
         }
     }
 
-    fn event(&mut self, event: &Event) -> Option<Bytes> {
+    async fn event(&mut self, event: &Event) -> Option<Bytes> {
         if event.revision <= self.after {
             return None;
         }
@@ -308,7 +309,7 @@ impl Stream {
             (EventKind::Put, true, false) => Kind::Left,
             _ => return None,
         };
-        match self.bytes(event, kind) {
+        match self.bytes(event, kind).await {
             Ok(bytes) => Some(bytes),
             Err(failure) => {
                 tracing::error!(key = %event.object.key, %failure, "rendering a watch event");
@@ -324,7 +325,7 @@ impl Stream {
         self.over = true;
     }
 
-    fn bytes(&mut self, event: &Event, kind: Kind) -> Result<Bytes, Failure> {
+    async fn bytes(&mut self, event: &Event, kind: Kind) -> Result<Bytes, Failure> {
         let name = match kind {
             Kind::Added => "ADDED",
             Kind::Modified => "MODIFIED",
@@ -339,31 +340,31 @@ impl Stream {
             Some(previous) => (&**previous, Some(event.revision)),
             None => (&*event.object, None),
         };
-        if !self.entry.native() {
-            return self.render(name, object, version);
+        if !get::as_stored(&self.entry, object) {
+            return self.render(name, object, version).await;
         }
         let frames = event.ext.get_or_init(|| Box::new(Frames::default()));
         let frames = frames.downcast_ref::<Frames>();
         let Some(slot) = frames.and_then(|f| f.slot(self.output, kind)) else {
-            return self.render(name, object, version);
+            return self.render(name, object, version).await;
         };
         if let Some(made) = slot.get() {
             return Ok(made.clone());
         }
-        let made = self.render(name, object, version)?;
+        let made = self.render(name, object, version).await?;
         Ok(slot.get_or_init(|| made).clone())
     }
 
     /// A frame in the version and form of this watcher alone.
-    fn render(
+    async fn render(
         &mut self,
         kind: &str,
         stored: &Stored,
         version: Option<u64>,
     ) -> Result<Bytes, Failure> {
-        let mut whole = get::bytes(&self.entry, stored)?;
+        let mut whole = get::bytes(&self.cx.api, &self.entry, stored).await?;
         if let Some(version) = version {
-            whole = object::restamp(&object::head(&self.entry.resource), &whole, version);
+            whole = object::restamp(&self.entry.served_head, &whole, version);
         }
         let json: Bytes = match self.output.form {
             Form::Object => whole,

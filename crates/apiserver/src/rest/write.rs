@@ -27,12 +27,14 @@ impl From<Failure> for Refused {
     }
 }
 
-fn encode(entry: &Entry, object: &Value, version: &str) -> Result<Bytes, Failure> {
+/// The stored form, without a revision.
+async fn encode(cx: &Cx, object: &Value) -> Result<Bytes, Failure> {
+    let entry = &cx.entry;
     if entry.native() {
-        return object::encode(&entry.head, object, version);
+        return object::encode(&entry.head, object, "");
     }
-    let converted = convert::to_storage(entry, object.clone());
-    object::encode(&entry.head, &converted, version)
+    let converted = convert::to_storage(&cx.api, entry, object.clone()).await?;
+    object::encode(&entry.head, &converted, "")
 }
 
 /// Creates or replaces an object.
@@ -42,7 +44,7 @@ pub async fn put(
     object: &Value,
     expect: Expect,
 ) -> Result<Arc<Stored>, Refused> {
-    let value = encode(&cx.entry, object, "")?;
+    let value = encode(cx, object).await?;
     let stamp = Some(object::stamp(&cx.entry.head));
     let ext = Extension::new();
     if cx.entry.native() {
@@ -60,7 +62,7 @@ pub async fn remove(
     last: &Value,
     expect: Expect,
 ) -> Result<Arc<Stored>, Refused> {
-    let last = encode(&cx.entry, last, "")?;
+    let last = encode(cx, last).await?;
     let stamp = Some(object::stamp(&cx.entry.head));
     let op = Op::Delete { last, stamp };
     commit(cx, key, expect, op, Extension::new()).await
@@ -73,7 +75,7 @@ pub async fn mark_and_remove(
     last: &Value,
     revision: u64,
 ) -> Result<Arc<Stored>, Refused> {
-    let value = encode(&cx.entry, last, "")?;
+    let value = encode(cx, last).await?;
     let stamp = Some(object::stamp(&cx.entry.head));
     let writes = vec![
         Write {
@@ -130,14 +132,15 @@ fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
     match (entry.storage.group.as_str(), entry.storage.plural.as_str()) {
         (crate::authz::GROUP, _) => api.rbac.changed(),
         ("apiextensions.k8s.io", "customresourcedefinitions") => crd::reload(api),
+        (crate::admission::GROUP, _) => api.hooks.changed(),
         ("", "services") if deleted => api.services.release(&stored.value),
         _ => {}
     }
 }
 
 /// The answer's bytes: those stored, in the version of the request.
-pub fn answer(cx: &Cx, stored: &Stored) -> Result<Bytes, Failure> {
-    super::get::bytes(&cx.entry, stored)
+pub async fn answer(cx: &Cx, stored: &Stored) -> Result<Bytes, Failure> {
+    super::get::bytes(&cx.api, &cx.entry, stored).await
 }
 
 /// The answer of a dry run: what would have been stored.

@@ -255,7 +255,7 @@ fn conflicts_name_managers_and_fields() {
         false,
     )
     .unwrap_err();
-    assert_eq!((failure.code, failure.reason), (409, "Conflict"));
+    assert_eq!((failure.code, &*failure.reason), (409, "Conflict"));
     assert_eq!(
         failure.message,
         "Apply failed with 3 conflicts: conflicts with \"editor\" using g/v1:\n- .spec.b\nconflicts with \"one\":\n- .spec.a\n- .spec.keyed[k=\"x\"].v"

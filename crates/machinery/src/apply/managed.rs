@@ -68,6 +68,14 @@ fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
     entry.get(name).and_then(Value::as_str).unwrap_or("")
 }
 
+/// Whether entries can be read.
+///
+/// # Errors
+/// What is wrong with the first that cannot.
+pub fn check_entries(entries: Option<&Value>) -> Result<(), String> {
+    decode(entries).map(|_| ())
+}
+
 /// The entries of an object, decoded. A manager that is there twice keeps its last entry.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ mod types;
 mod update;
 
 pub use element::PathElement;
-pub use managed::keep_times;
+pub use managed::{check_entries, keep_times};
 pub use reset::{ResetFields, reset_fields};
 pub use scale::{from_scale, replicas_path, to_scale};
 pub use set::FieldSet;

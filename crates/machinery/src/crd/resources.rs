@@ -149,6 +149,8 @@ fn custom(crd: &Value, version: &Value, storage: &str) -> Custom {
             .get("deprecationWarning")
             .and_then(Value::as_str)
             .map(str::to_owned),
+        conversion: (text(&crd["spec"]["conversion"], "strategy") == "Webhook")
+            .then(|| std::sync::Arc::new(crd["spec"]["conversion"]["webhook"].clone())),
     }
 }
 

@@ -92,6 +92,19 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
     errors.into_causes()
 }
 
+/// The faults of `labels` or `annotations` by themselves.
+pub fn texts(field: &str, texts: &Value) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    let metadata = serde_json::json!({ field: texts });
+    let path = Path::new("metadata");
+    if field == "labels" {
+        metadata::labels(&metadata, field, &path.child(field), &mut errors);
+    } else {
+        metadata::annotations(&metadata, &path.child("annotation"), &mut errors);
+    }
+    errors.into_causes()
+}
+
 /// The rules of one kind that hold at creation and, with `old`, at update.
 fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
     let root = &Path::ROOT;

@@ -1,0 +1,144 @@
+//! Who is to be asked about a request beside the server itself: webhooks and policies.
+
+use std::sync::Arc;
+
+use gantry_machinery::status::Failure;
+use serde_json::Value;
+
+use super::{
+    attributes::{Attributes, Gvr, Operation},
+    hooks::{self, Configured, Rounds},
+    matching::Matching,
+    stored,
+};
+use crate::{
+    api::Cx,
+    errors,
+    object::{self, View},
+    registry::Entry,
+};
+
+/// A request that somebody may have to be asked about.
+pub struct Asking {
+    pub at: Attributes,
+    pub configured: Arc<Configured>,
+    /// The resource in all versions that it is served in, and the entries of those.
+    pub equivalents: Vec<Gvr>,
+    pub others: Vec<Arc<Entry>>,
+}
+
+/// Configurations and policies decide about others, never about themselves: else one could lock
+/// everybody out for good.
+fn exempt(cx: &Cx) -> bool {
+    cx.resource().group == hooks::GROUP
+}
+
+/// What a request looks like to webhooks and policies; `None` when nobody is to be asked. The name
+/// is the object's, empty where the server is to make it up and for collections.
+pub fn asking(cx: &Cx, operation: Operation, subresource: &str, name: &str) -> Option<Asking> {
+    if cx.own {
+        return None;
+    }
+    let configured = cx.api.hooks.current(&cx.api);
+    if configured.is_empty() || exempt(cx) {
+        return None;
+    }
+    let registry = cx.api.registry.read().clone();
+    let others: Vec<Arc<Entry>> = registry
+        .sharing(&cx.entry.bucket)
+        .iter()
+        .filter(|e| subresource.is_empty() || e.resource.subresource(subresource).is_some())
+        .cloned()
+        .collect();
+    Some(Asking {
+        at: Attributes::of(cx, operation, subresource, name),
+        configured,
+        equivalents: others.iter().map(|e| Gvr::of(e)).collect(),
+        others,
+    })
+}
+
+impl Asking {
+    /// Whether the namespace of the request is selected.
+    ///
+    /// # Errors
+    /// 404 where the namespace does not exist.
+    pub fn selects_namespace(
+        &self,
+        cx: &Cx,
+        matching: &Matching,
+        object: Option<&Value>,
+    ) -> Result<bool, Failure> {
+        let at = &self.at;
+        let is_namespace = at.entry.is("", "namespaces");
+        let Some(selector) = &matching.namespaces else {
+            return Ok(true);
+        };
+        if at.namespace.is_empty() && !is_namespace {
+            return Ok(true);
+        }
+        let writes = matches!(at.operation, Operation::Create | Operation::Update);
+        if is_namespace && at.subresource.is_empty() && writes {
+            let labels = object
+                .and_then(object::meta)
+                .and_then(|m| m.get("labels"))
+                .and_then(Value::as_object);
+            return Ok(selector.matches(|k| labels.and_then(|l| l.get(k))?.as_str()));
+        }
+        let Some(namespace) = stored(cx, "/namespaces", &at.namespace) else {
+            return Err(errors::not_found_named("namespaces", &at.namespace));
+        };
+        let view = View::get(&namespace.entry, &namespace.stored);
+        Ok(selector.matches(|k| view.label(k)))
+    }
+
+    /// Lets policies and webhooks change an object of which the server itself changes nothing.
+    pub async fn mutate(&self, cx: &mut Cx, object: &mut Value) -> Result<bool, Failure> {
+        let mut rounds = Rounds::default();
+        let mut changed = hooks::mutate(cx, self, Some(&mut *object), None, &mut rounds).await?;
+        if rounds.repeat {
+            rounds.second = true;
+            changed |= hooks::mutate(cx, self, Some(object), None, &mut rounds).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Asks policies and webhooks whether a request may be.
+    pub async fn validate(
+        &self,
+        cx: &mut Cx,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        hooks::validate(cx, self, object, old).await
+    }
+}
+
+/// Asks about what is sent to a subresource that is no part of the object: a Binding, an Eviction,
+/// a TokenRequest, the options of a connection.
+pub async fn ask(
+    cx: &mut Cx,
+    operation: Operation,
+    subresource: &str,
+    object: &mut Value,
+) -> Result<(), Failure> {
+    let name = cx.target.name.clone();
+    let Some(asking) = asking(cx, operation, subresource, &name) else {
+        return Ok(());
+    };
+    asking.mutate(cx, object).await?;
+    asking.validate(cx, Some(object), None).await
+}
+
+/// Asks about the deletion of an object. `options` are those of the request.
+pub async fn ask_deletion(cx: &mut Cx, old: &Value, options: Value) -> Result<(), Failure> {
+    // Of a collection, the objects' names are not part of the request.
+    let name = cx.target.name.clone();
+    let Some(mut asking) = asking(cx, Operation::Delete, "", &name) else {
+        return Ok(());
+    };
+    asking.at.options = options;
+    let mut rounds = Rounds::default();
+    hooks::mutate(cx, &asking, None, Some(old), &mut rounds).await?;
+    asking.validate(cx, None, Some(old)).await
+}

@@ -1,0 +1,217 @@
+//! Webhooks in admission: which there are, in which order they are asked, and which again.
+//!
+//! Mutating ones are asked one after the other, each about what those before it made of the
+//! object. When one changed it, all that were asked before and want to know are asked once more.
+//! Validating ones are asked at the same time.
+
+pub mod call;
+mod configured;
+mod review;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures::future::join_all;
+use gantry_machinery::status::Failure;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use self::{
+    call::{Seen, Trouble},
+    configured::Hook,
+};
+use super::asking::Asking;
+use crate::{
+    api::{Api, Cx},
+    object, rules,
+};
+
+pub use configured::Configured;
+
+/// The group of webhook configurations and admission policies.
+pub const GROUP: &str = "admissionregistration.k8s.io";
+
+/// The configured webhooks as of the last write to a configuration.
+#[derive(Default)]
+pub struct Hooks {
+    /// Counts writes to configurations.
+    generation: AtomicU64,
+    read: Mutex<Option<(u64, Arc<Configured>)>>,
+}
+
+impl Hooks {
+    /// A configuration was written.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    pub fn current(&self, api: &Api) -> Arc<Configured> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut read = self.read.lock();
+        match &*read {
+            Some((at, configured)) if *at == generation => configured.clone(),
+            _ => {
+                let configured = Arc::new(Configured::read(api));
+                *read = Some((generation, configured.clone()));
+                configured
+            }
+        }
+    }
+}
+
+/// What is remembered between the two rounds of mutation.
+#[derive(Default)]
+pub struct Rounds {
+    /// Webhooks that were asked and want to hear of later changes.
+    invoked: Vec<String>,
+    /// Those that are asked in the second round.
+    again: Vec<String>,
+    /// The object as the last webhook left it.
+    last: Option<Value>,
+    /// Somebody changed the object: there is a second round.
+    pub repeat: bool,
+    pub second: bool,
+}
+
+impl Rounds {
+    pub fn changed(&mut self) {
+        self.again.append(&mut self.invoked);
+        self.repeat = true;
+    }
+}
+
+fn warn(cx: &mut Cx, warnings: Vec<String>) {
+    for warning in warnings {
+        if !cx.warnings.contains(&warning) {
+            cx.warnings.push(warning);
+        }
+    }
+}
+
+/// What becomes of a request when a webhook could not be asked.
+fn failed_call(hook: &Hook, why: &str) -> Result<(), Failure> {
+    if hook.fails {
+        return Err(review::call_failure(&hook.name, why));
+    }
+    tracing::warn!(
+        webhook = hook.name,
+        why,
+        "failed calling webhook, failing open"
+    );
+    Ok(())
+}
+
+/// Asks the mutating webhooks. Returns whether they changed the object.
+pub async fn mutate(
+    cx: &mut Cx,
+    asking: &Asking,
+    mut object: Option<&mut Value>,
+    old: Option<&Value>,
+    rounds: &mut Rounds,
+) -> Result<bool, Failure> {
+    let mut changed = false;
+    if rounds.second && rounds.last.as_ref() != object.as_deref() {
+        // The server itself changed it after them.
+        rounds.changed();
+    }
+    for hook in &asking.configured.mutating {
+        if rounds.second && !rounds.again.contains(&hook.id) {
+            continue;
+        }
+        let seen = call::relevant(cx, asking, hook, object.as_deref(), old).await?;
+        let Some(seen) = seen else { continue };
+        let outcome = one(cx, asking, hook, &seen).await;
+        if let (Ok(Some(new)), Some(object)) = (&outcome, object.as_deref_mut()) {
+            changed = true;
+            *object = new.clone();
+            rounds.changed();
+        }
+        if hook.again {
+            rounds.invoked.push(hook.id.clone());
+        }
+        match outcome {
+            Ok(_) => {}
+            Err(Trouble::Call(why)) => failed_call(hook, &why)?,
+            Err(Trouble::Denied(failure) | Trouble::Failed(failure)) => return Err(failure),
+        }
+    }
+    rounds.last = object.as_deref().cloned();
+    Ok(changed)
+}
+
+/// Asks one mutating webhook; the object as it changed it.
+async fn one(
+    cx: &mut Cx,
+    asking: &Asking,
+    hook: &Hook,
+    seen: &Seen,
+) -> Result<Option<Value>, Trouble> {
+    let mut answer = call::ask(hook, &asking.at, seen, true).await?;
+    warn(cx, std::mem::take(&mut answer.warnings));
+    let Some(patch) = answer.outcome()? else {
+        return Ok(None);
+    };
+    call::patched(cx, &asking.at, hook, seen, &patch)
+        .await
+        .map_err(Trouble::Failed)
+}
+
+/// Asks the validating webhooks.
+pub async fn validate(
+    cx: &mut Cx,
+    asking: &Asking,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<(), Failure> {
+    let mut asked = vec![];
+    for hook in &asking.configured.validating {
+        if let Some(seen) = call::relevant(cx, asking, hook, object, old).await? {
+            asked.push((hook, seen));
+        }
+    }
+    let calls = asked
+        .iter()
+        .map(|(hook, seen)| call::ask(hook, &asking.at, seen, false));
+    let answers = join_all(calls).await;
+    let mut refusal = None;
+    for ((hook, _), answer) in asked.iter().zip(answers) {
+        let outcome = match answer {
+            Ok(mut answer) => {
+                warn(cx, std::mem::take(&mut answer.warnings));
+                answer.outcome().map(|_| ())
+            }
+            Err(trouble) => Err(trouble),
+        };
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(Trouble::Call(why)) => failed_call(hook, &why),
+            Err(Trouble::Denied(failure) | Trouble::Failed(failure)) => Err(failure),
+        };
+        if let Err(failure) = outcome {
+            refusal.get_or_insert(failure);
+        }
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+/// Ownership that a webhook has spoilt is put back as it was.
+pub fn mend_ownership(cx: &mut Cx, object: &mut Value, before: Option<Value>) {
+    let entries = object::meta(object).and_then(|m| m.get("managedFields"));
+    let Err(why) = rules::check_ownership(entries) else {
+        return;
+    };
+    match before {
+        Some(before) => object::set_meta(object, "managedFields", before),
+        None => {
+            object::remove_meta(object, "managedFields");
+        }
+    }
+    warn(
+        cx,
+        vec![format!(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: {why}"
+        )],
+    );
+}
