@@ -1,8 +1,9 @@
 //! The one handler: authenticate, parse, authorize, look up, dispatch.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use gantry_machinery::{
     resource::Resource,
     status::{Details, Failure},
@@ -11,13 +12,18 @@ use gantry_store::Store;
 use http::{HeaderMap, Method, Request, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, allocate,
     authn::{self, Authenticator, UserInfo},
     authz::{self, Attributes, Rbac},
-    discovery, errors, health,
+    compress::compress,
+    discovery, errors,
+    flow::{self, Flow},
+    health,
+    metrics::{self, Labels, Metrics, UnderWay},
     registry::{Entry, Registry},
     request::{self, Query, Target},
     respond::{self, Output, Reply},
@@ -44,7 +50,8 @@ pub struct Api {
     /// Writes of definitions are applied one after the other.
     pub definitions: tokio::sync::Mutex<()>,
     pub openapi: crate::openapi::Cache,
-    pub requests: AtomicU64,
+    pub metrics: Arc<Metrics>,
+    pub flow: Flow,
 }
 
 /// One request about a resource, understood and allowed.
@@ -123,27 +130,125 @@ where
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(header::ACCEPT).cloned();
-    let mut reply = match route(api, parts, body).await {
+    let coding = parts.headers.get(header::ACCEPT_ENCODING).cloned();
+    let since = Instant::now();
+    let mut trace = Trace::default();
+    let outcome = route(api.clone(), parts, body, &mut trace).await;
+    let mut reply = match outcome {
         Ok(reply) => reply,
         Err(failure) => respond::failure(&failure, accept.as_ref()),
     };
+    if let Some(ticket) = trace.ticket {
+        ticket.show(&mut reply);
+    }
+    let series = api.metrics.series(trace.labels);
+    if let respond::Body::Stream(stream) = reply.body_mut() {
+        // A watch is answered when it ends.
+        let running = series.running(since);
+        let events = std::mem::replace(stream, Box::pin(futures::stream::empty()));
+        *stream = Box::pin(events.inspect(move |_| running.event()));
+    } else {
+        let size = http_body::Body::size_hint(reply.body()).exact();
+        series.answered(reply.status().as_u16(), since.elapsed(), size);
+    }
     if head {
         *reply.body_mut() = respond::Body::empty();
     }
-    reply
+    compress(reply, coding.as_ref())
 }
 
-async fn route<B>(api: Arc<Api>, parts: Parts, body: B) -> Result<Reply, Failure>
+/// What is found out about a request on its way.
+#[derive(Default)]
+struct Trace {
+    labels: Labels,
+    ticket: Option<flow::Ticket>,
+    under_way: Option<UnderWay>,
+}
+
+/// What a request is counted as. Paths and names of the client's making are not told apart.
+fn labels(parts: &Parts, target: Option<&Target>, entry: Option<&Entry>, query: &Query) -> Labels {
+    let (target, entry) = match (target, entry) {
+        (Some(target), Some(entry)) => (target, entry),
+        _ => {
+            let path = parts.uri.path().trim_matches('/');
+            let known = ["healthz", "livez", "readyz", "metrics", "version"];
+            return Labels {
+                verb: method(&parts.method),
+                subresource: match known.contains(&path) {
+                    true => format!("/{path}"),
+                    false => String::new(),
+                },
+                ..Labels::default()
+            };
+        }
+    };
+    let resource = &entry.resource;
+    let sub = resource.subresource(&target.subresource);
+    let verb = match request::verb(&parts.method, target, query) {
+        _ if matches!(
+            target.subresource.as_str(),
+            "exec" | "attach" | "portforward" | "proxy"
+        ) =>
+        {
+            "CONNECT"
+        }
+        Some("list") => "LIST",
+        Some("watch") => "WATCH",
+        Some("deletecollection") => "DELETECOLLECTION",
+        Some("patch") => {
+            let media = parts.headers.get(header::CONTENT_TYPE);
+            match media.is_some_and(|m| m.as_bytes().starts_with(b"application/apply-patch")) {
+                true => "APPLY",
+                false => "PATCH",
+            }
+        }
+        _ => method(&parts.method),
+    };
+    Labels {
+        verb,
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        resource: resource.plural.clone(),
+        subresource: sub.map_or_else(String::new, |s| s.name.clone()),
+        scope: match (target.name.is_empty(), target.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        },
+        dry_run: match query.all("dryRun").any(|v| v == "All") {
+            true => "All",
+            false => "",
+        },
+    }
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+async fn route<B>(api: Arc<Api>, parts: Parts, body: B, trace: &mut Trace) -> Result<Reply, Failure>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    api.requests
-        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let path = parts.uri.path();
     let query = Query::parse(parts.uri.query());
-    let user = authenticate(&api, &parts)?;
     let target = request::target(path);
+    let registry = api.registry.read().clone();
+    let entry = target
+        .as_ref()
+        .and_then(|t| registry.lookup(&t.group, &t.version, &t.plural));
+    trace.labels = labels(&parts, target.as_ref(), entry.map(|e| &**e), &query);
+    let user = authenticate(&api, &parts)?;
     let verb = match &target {
         Some(target) => request::verb(&parts.method, target, &query),
         None => None,
@@ -166,6 +271,14 @@ where
         },
     };
     let user = impersonate(&api, &parts.headers, user, &attributes)?;
+    match api.flow.admit(&user, &attributes).await {
+        Ok(ticket) => trace.ticket = ticket,
+        Err(refused) => return Ok(refused.reply()),
+    }
+    if verb != Some("watch") {
+        let writes = !matches!(parts.method, Method::GET | Method::HEAD);
+        trace.under_way = Some(api.metrics.under_way(writes));
+    }
     let selected;
     let mut attributes = attributes;
     if matches!(attributes.verb, "list" | "watch" | "deletecollection") {
@@ -184,8 +297,7 @@ where
     let Some(target) = target else {
         return nonresource(&api, &parts, path, &query);
     };
-    let registry = api.registry.read().clone();
-    let Some(entry) = registry.lookup(&target.group, &target.version, &target.plural) else {
+    let Some(entry) = entry else {
         return missing(&registry, &target);
     };
     let entry = entry.clone();
@@ -412,6 +524,9 @@ fn missing(registry: &Registry, target: &Target) -> Result<Reply, Failure> {
 
 fn nonresource(api: &Arc<Api>, parts: &Parts, path: &str, query: &Query) -> Result<Reply, Failure> {
     if let Some(reply) = health::serve(api, path, query) {
+        return Ok(reply);
+    }
+    if let Some(reply) = metrics::serve(api, path) {
         return Ok(reply);
     }
     if let Some(reply) = discovery::serve(api, &parts.method, path, &parts.headers) {

@@ -137,7 +137,8 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
             "sessionAffinity": "None", "type": "ClusterIP",
         },
     });
-    ensure(api, "", "services", "default", service).await
+    ensure(api, "", "services", "default", service).await?;
+    crate::flow::ensure(api).await
 }
 
 /// Marks a role or binding as one that comes with the server.

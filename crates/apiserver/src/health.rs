@@ -10,7 +10,7 @@ use crate::{
     respond::{self, Reply},
 };
 
-const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
+pub const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
 
 pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
     let mut parts = path.trim_matches('/').split('/');

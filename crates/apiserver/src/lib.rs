@@ -10,7 +10,7 @@
 //!
 //! Not offered yet, and answered honestly: exec, attach, port-forward, logs of
 //! running pods and proxying (501), CEL policies and match conditions (stored, not evaluated),
-//! client certificates, API priority and fairness.
+//! client certificates.
 
 mod admission;
 mod allocate;
@@ -18,11 +18,14 @@ mod api;
 mod authn;
 mod authz;
 mod bootstrap;
+mod compress;
 mod convert;
 mod crd;
 mod discovery;
 mod errors;
+mod flow;
 mod health;
+mod metrics;
 mod object;
 mod openapi;
 mod registry;

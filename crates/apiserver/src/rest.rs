@@ -34,6 +34,12 @@ pub async fn dispatch(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Re
             crd::settle(&cx.api, &cx.target.name).await;
         }
     }
+    if cx.entry.storage.group == crate::flow::GROUP
+        && !matches!(verb, "get" | "list" | "watch")
+        && !cx.dry_run()
+    {
+        crate::flow::settle(&cx.api).await;
+    }
     Ok(reply)
 }
 

@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -79,6 +79,8 @@ pub struct Config {
     pub version: Version,
     /// How long events are kept.
     pub event_ttl: Duration,
+    /// Requests worked on at a time, watches left out: the seats that priority levels share.
+    pub seats: u32,
 }
 
 impl Default for Config {
@@ -98,6 +100,7 @@ impl Default for Config {
             disabled_admission: vec![],
             version: Version::default(),
             event_ttl: Duration::from_secs(3600),
+            seats: 600,
         }
     }
 }
@@ -164,11 +167,13 @@ impl Server {
             ca_pem: identity.ca_pem,
             definitions: tokio::sync::Mutex::new(()),
             openapi: crate::openapi::Cache::default(),
-            requests: std::sync::atomic::AtomicU64::new(0),
+            metrics: Arc::default(),
+            flow: crate::flow::Flow::new(config.seats),
             config,
             store,
         });
         crd::reload(&api);
+        api.flow.reload(&api.store);
         crd::resume(&api).await;
         bootstrap::run(&api, address)
             .await
@@ -275,6 +280,7 @@ async fn connection(
     let stream = match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => {
+            api.metrics.tls_errors.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%peer, error = %e, "TLS handshake");
             return;
         }

@@ -131,6 +131,7 @@ async fn commit(
 fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
     match (entry.storage.group.as_str(), entry.storage.plural.as_str()) {
         (crate::authz::GROUP, _) => api.rbac.changed(),
+        (crate::flow::GROUP, _) => api.flow.reload(&api.store),
         ("apiextensions.k8s.io", "customresourcedefinitions") => crd::reload(api),
         (crate::admission::GROUP, _) => api.hooks.changed(),
         ("", "services") if deleted => api.services.release(&stored.value),

@@ -1,0 +1,403 @@
+//! API priority and fairness: which requests wait, and which are turned away, when there are more
+//! than the server works on at a time.
+//!
+//! A FlowSchema classifies a request, the priority level it names has a share of the server's
+//! seats. A level's requests wait in the order of their arrival, up to as many as its queues hold
+//! together; then they are answered 429. What Kubernetes does beyond that is not done: requests
+//! of one flow are not kept from delaying those of another within a level, and a level does not
+//! borrow seats that another leaves empty.
+
+mod classify;
+mod objects;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use gantry_store::Store;
+use http::{HeaderValue, header};
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    authn::UserInfo,
+    authz::Attributes,
+    object,
+    respond::{self, Reply},
+};
+use classify::Schema;
+pub use objects::{ensure, settle};
+
+pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+const LEVELS: &str = "prioritylevelconfigurations";
+const SCHEMAS: &str = "flowschemas";
+
+/// A quarter of the time Kubernetes gives it altogether.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The stored configuration in the form that requests are held against.
+pub struct Flow {
+    /// Seats of the whole server.
+    seats: u32,
+    /// How long a request waits for one.
+    patience: Duration,
+    plan: RwLock<Arc<Plan>>,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// In the order in which they are tried.
+    schemas: Vec<Schema>,
+    levels: Vec<Arc<Level>>,
+}
+
+/// A priority level with its seats.
+pub struct Level {
+    pub name: String,
+    uid: String,
+    /// `None`: exempt, no request waits.
+    pub seats: Option<Arc<Semaphore>>,
+    /// How many seats there are.
+    pub limit: usize,
+    /// How many requests may wait.
+    room: usize,
+    pub waiting: AtomicUsize,
+}
+
+/// How often a schema's requests were let in and turned away.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub dispatched: AtomicU64,
+    pub queue_full: AtomicU64,
+    pub no_seat: AtomicU64,
+    pub timed_out: AtomicU64,
+}
+
+/// What a request was classified as; holds its seat.
+pub struct Ticket {
+    schema: HeaderValue,
+    level: HeaderValue,
+    _seat: Option<OwnedSemaphorePermit>,
+}
+
+impl Ticket {
+    /// Tells the client which objects decided about its request.
+    pub fn show(&self, reply: &mut Reply) {
+        let headers = reply.headers_mut();
+        headers.insert("x-kubernetes-pf-flowschema-uid", self.schema.clone());
+        headers.insert("x-kubernetes-pf-prioritylevel-uid", self.level.clone());
+    }
+}
+
+/// A request that finds no seat and no room to wait.
+pub struct Refused(Ticket);
+
+impl Refused {
+    pub fn reply(&self) -> Reply {
+        let mut reply = respond::text(429, "Too many requests, please try again later.\n");
+        let headers = reply.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        self.0.show(&mut reply);
+        reply
+    }
+}
+
+impl Flow {
+    pub fn new(seats: u32) -> Flow {
+        Flow {
+            seats,
+            patience: PATIENCE,
+            plan: RwLock::default(),
+        }
+    }
+
+    /// Takes over the stored configuration; levels that stay the same keep their seats.
+    pub fn reload(&self, store: &Store) {
+        let read = |plural: &str| -> Vec<Value> {
+            let snapshot = store.snapshot(&format!("{GROUP}/{plural}"));
+            let parsed = snapshot.iter().map(|s| serde_json::from_slice(&s.value));
+            parsed.filter_map(Result::ok).collect()
+        };
+        let mut levels = read(LEVELS);
+        let mut schemas = read(SCHEMAS);
+        // Requests cannot do without these two, whatever was deleted.
+        for (plural, all) in [(LEVELS, &mut levels), (SCHEMAS, &mut schemas)] {
+            for name in ["exempt", "catch-all"] {
+                if !all.iter().any(|o| object::name(o) == name) {
+                    all.extend(objects::built_in(plural, name));
+                }
+            }
+        }
+        let mut plan = self.plan.write();
+        let shares: u64 = levels.iter().map(shares).sum();
+        let levels: Vec<Arc<Level>> = levels
+            .iter()
+            .map(|object| {
+                let level = Level::of(object, self.seats, shares);
+                let same = |other: &&Arc<Level>| other.same(&level);
+                match plan.levels.iter().find(same) {
+                    Some(there) => there.clone(),
+                    None => Arc::new(level),
+                }
+            })
+            .collect();
+        let by_name: FxHashMap<&str, &Arc<Level>> =
+            levels.iter().map(|l| (l.name.as_str(), l)).collect();
+        let mut made: Vec<Schema> = schemas
+            .iter()
+            .filter_map(|object| {
+                let name = object::text(object, "/spec/priorityLevelConfiguration/name");
+                // One whose level there is not takes no part.
+                let level = *by_name.get(name)?;
+                let mut schema = Schema::of(object, level.clone());
+                let before = plan.schemas.iter().find(|s| s.name == schema.name);
+                if let Some(before) = before {
+                    schema.tally = before.tally.clone();
+                }
+                Some(schema)
+            })
+            .collect();
+        made.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
+        *plan = Arc::new(Plan {
+            schemas: made,
+            levels,
+        });
+    }
+
+    /// Classifies a request and waits for its seat.
+    pub async fn admit(
+        &self,
+        user: &UserInfo,
+        asked: &Attributes<'_>,
+    ) -> Result<Option<Ticket>, Refused> {
+        let plan = self.plan.read().clone();
+        let Some(schema) = plan.schemas.iter().find(|s| s.matches(user, asked)) else {
+            return Ok(None);
+        };
+        let level = &schema.level;
+        let count = |n: &AtomicU64| n.fetch_add(1, Ordering::Relaxed);
+        let ticket = |seat| Ticket {
+            schema: header_of(&schema.uid),
+            level: header_of(&level.uid),
+            _seat: seat,
+        };
+        let refused = |n: &AtomicU64| {
+            count(n);
+            Err(Refused(ticket(None)))
+        };
+        let Some(seats) = &level.seats else {
+            count(&schema.tally.dispatched);
+            return Ok(Some(ticket(None)));
+        };
+        if let Ok(seat) = seats.clone().try_acquire_owned() {
+            count(&schema.tally.dispatched);
+            return Ok(Some(ticket(Some(seat))));
+        }
+        if level.room == 0 {
+            return refused(&schema.tally.no_seat);
+        }
+        let Some(_place) = Place::take(level) else {
+            return refused(&schema.tally.queue_full);
+        };
+        match tokio::time::timeout(self.patience, seats.clone().acquire_owned()).await {
+            Ok(Ok(seat)) => {
+                count(&schema.tally.dispatched);
+                Ok(Some(ticket(Some(seat))))
+            }
+            _ => refused(&schema.tally.timed_out),
+        }
+    }
+
+    pub fn levels(&self) -> Vec<Arc<Level>> {
+        self.plan.read().levels.clone()
+    }
+
+    /// Names of a schema and its level, and what became of its requests.
+    pub fn tallies(&self) -> Vec<(String, String, Arc<Tally>)> {
+        let plan = self.plan.read();
+        let all = plan.schemas.iter();
+        all.map(|s| (s.name.clone(), s.level.name.clone(), s.tally.clone()))
+            .collect()
+    }
+}
+
+/// A place among those who wait, given back when the waiting ends.
+struct Place<'l>(&'l Level);
+
+impl Place<'_> {
+    fn take(level: &Level) -> Option<Place<'_>> {
+        let before = level.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Place(level);
+        (before < level.room).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn header_of(uid: &str) -> HeaderValue {
+    HeaderValue::from_str(uid).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn number(object: &Value, pointer: &str) -> Option<u64> {
+    object.pointer(pointer).and_then(Value::as_u64)
+}
+
+/// A level's share of the seats.
+fn shares(object: &Value) -> u64 {
+    let exempt = object::text(object, "/spec/type") == "Exempt";
+    let of = if exempt { "exempt" } else { "limited" };
+    let given = number(object, &format!("/spec/{of}/nominalConcurrencyShares"));
+    given.unwrap_or(if exempt { 0 } else { 30 })
+}
+
+impl Level {
+    fn of(object: &Value, server: u32, all: u64) -> Level {
+        let exempt = object::text(object, "/spec/type") == "Exempt";
+        let limit = (u64::from(server) * shares(object)).div_ceil(all.max(1));
+        let limit = usize::try_from(limit)
+            .unwrap_or(usize::MAX)
+            .clamp(usize::from(!exempt), Semaphore::MAX_PERMITS);
+        let queuing = |field: &str, default| {
+            let pointer = format!("/spec/limited/limitResponse/queuing/{field}");
+            number(object, &pointer).unwrap_or(default)
+        };
+        let room = match object::text(object, "/spec/limited/limitResponse/type") {
+            "Queue" => queuing("queues", 64).saturating_mul(queuing("queueLengthLimit", 50)),
+            _ => 0,
+        };
+        Level {
+            name: object::name(object).to_owned(),
+            uid: object::meta_text(object, "uid").to_owned(),
+            seats: (!exempt).then(|| Arc::new(Semaphore::new(limit))),
+            limit,
+            room: usize::try_from(room).unwrap_or(usize::MAX),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    fn same(&self, other: &Level) -> bool {
+        self.name == other.name
+            && self.uid == other.uid
+            && self.seats.is_some() == other.seats.is_some()
+            && self.limit == other.limit
+            && self.room == other.room
+    }
+
+    /// How many requests have a seat.
+    pub fn executing(&self) -> usize {
+        let free = self.seats.as_ref().map(|s| s.available_permits());
+        free.map_or(0, |free| self.limit.saturating_sub(free))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_store::Options;
+
+    use super::*;
+
+    fn pods(verb: &str) -> Attributes<'_> {
+        Attributes {
+            verb,
+            resource: "pods",
+            namespace: "n",
+            ..Attributes::default()
+        }
+    }
+
+    /// A store without objects: the two levels that are always there.
+    fn bare(seats: u32) -> Flow {
+        let flow = Flow::new(seats);
+        flow.reload(&Store::in_memory(Options::default()));
+        flow
+    }
+
+    #[tokio::test]
+    async fn a_level_without_queues_turns_away_what_finds_no_seat() {
+        let flow = bare(2);
+        let ann = UserInfo::new("ann", &[]).authenticated();
+        let first = flow.admit(&ann, &pods("get")).await;
+        let second = flow.admit(&ann, &pods("get")).await;
+        assert!(matches!(first, Ok(Some(_))) && matches!(second, Ok(Some(_))));
+        let Err(refused) = flow.admit(&ann, &pods("get")).await else {
+            panic!("admitted beyond the limit");
+        };
+        let reply = refused.reply();
+        assert_eq!(reply.status(), 429);
+        assert_eq!(reply.headers()[header::RETRY_AFTER], "1");
+        let root = UserInfo::new("root", &[crate::authn::MASTERS]).authenticated();
+        assert!(matches!(flow.admit(&root, &pods("get")).await, Ok(Some(_))));
+        drop(first);
+        assert!(flow.admit(&ann, &pods("get")).await.is_ok());
+        let tallies = flow.tallies();
+        let (_, _, tally) = tallies.iter().find(|t| t.0 == "catch-all").expect("there");
+        assert_eq!(tally.no_seat.load(Ordering::Relaxed), 1);
+        assert_eq!(tally.dispatched.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_level_with_queues_lets_wait_for_a_while() {
+        let level = serde_json::json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 1,
+            "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "queueLengthLimit": 1}},
+        }}});
+        let level = Arc::new(Level::of(&level, 1, 1));
+        let schema = objects::built_in(SCHEMAS, "catch-all").expect("built in");
+        let flow = Flow::new(1);
+        *flow.plan.write() = Arc::new(Plan {
+            schemas: vec![Schema::of(&schema, level.clone())],
+            levels: vec![level],
+        });
+        let flow = Arc::new(flow);
+        let ann = UserInfo::new("ann", &[]).authenticated();
+        let seat = flow.admit(&ann, &pods("get")).await;
+        let waiting = tokio::spawn({
+            let (flow, ann) = (flow.clone(), ann.clone());
+            async move { flow.admit(&ann, &pods("list")).await.is_ok() }
+        });
+        while flow.levels()[0].waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            flow.admit(&ann, &pods("get")).await.is_err(),
+            "the queue is full"
+        );
+        drop(seat);
+        assert!(waiting.await.expect("no panic"), "the seat is handed on");
+        let mut flow = Arc::into_inner(flow).expect("nobody else has it");
+        flow.patience = Duration::from_millis(10);
+        let seat = flow.admit(&ann, &pods("get")).await;
+        assert!(
+            flow.admit(&ann, &pods("get")).await.is_err(),
+            "nobody waits for ever"
+        );
+        drop(seat);
+        assert_eq!(flow.levels()[0].executing(), 0);
+        assert_eq!(flow.levels()[0].waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn seats_are_shared_as_kubernetes_shares_them() {
+        let levels = objects::all(LEVELS);
+        let all = levels.iter().map(shares).sum();
+        assert_eq!(all, 245);
+        let limit = |name: &str| {
+            let level = objects::built_in(LEVELS, name).expect("built in");
+            Level::of(&level, 600, all).limit
+        };
+        assert_eq!(limit("global-default"), 49);
+        assert_eq!(limit("catch-all"), 13);
+        assert_eq!(limit("workload-low"), 245);
+        assert_eq!(limit("exempt"), 0);
+    }
+}
