@@ -284,3 +284,34 @@ async fn flow_control_has_its_objects_and_shows_them() {
     assert_eq!(dispatched, Some(1.0));
     server.shutdown().await;
 }
+
+/// client-go asks for protobuf alone.
+#[tokio::test]
+async fn openapi_is_answered_in_both_forms() {
+    let server = start(600).await;
+    let client = server.client();
+    let get = async |accept: &str, tag: Option<&str>| {
+        let mut request = Request::get("/openapi/v2").header(header::ACCEPT, accept);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        let request = request.body(Vec::new().into()).expect("a request");
+        let (parts, body) = client.send(request).await.expect("an answer").into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        (parts.status.as_u16(), parts.headers, body)
+    };
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let (code, headers, message) = get(protobuf, None).await;
+    assert_eq!(code, 200);
+    let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    assert_eq!(headers[header::CONTENT_TYPE], media);
+    assert!(message.starts_with(b"\x0a\x032.0"));
+    let tag = headers[header::ETAG].to_str().expect("text");
+    assert_eq!(get(protobuf, Some(tag)).await.0, 304);
+    let (code, _, json) = get("application/json", None).await;
+    assert_eq!(code, 200);
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["swagger"], "2.0");
+    assert_eq!(get("text/html", None).await.0, 406);
+    server.shutdown().await;
+}

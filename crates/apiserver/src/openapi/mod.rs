@@ -22,6 +22,7 @@ pub struct Cache(Mutex<(u64, HashMap<String, Document>)>);
 
 #[derive(Clone)]
 struct Document {
+    media: &'static str,
     body: Bytes,
     etag: String,
 }
@@ -33,6 +34,17 @@ impl Cache {
         path: &str,
         make: impl FnOnce() -> Option<Value>,
     ) -> Option<Document> {
+        let encoded = || make().map(|value| value.to_string().into());
+        self.kept(registry, path, respond::JSON, encoded)
+    }
+
+    fn kept(
+        &self,
+        registry: &Registry,
+        path: &str,
+        media: &'static str,
+        make: impl FnOnce() -> Option<Bytes>,
+    ) -> Option<Document> {
         {
             let mut kept = self.0.lock();
             if kept.0 != registry.generation {
@@ -43,12 +55,12 @@ impl Cache {
             }
         }
         // Made outside the lock: two who ask at once make it twice.
-        let body = Bytes::from(make()?.to_string());
+        let body = make()?;
         let etag: String = Sha256::digest(&body)
             .iter()
             .map(|b| format!("{b:02X}"))
             .collect();
-        let document = Document { body, etag };
+        let document = Document { media, body, etag };
         let mut kept = self.0.lock();
         if kept.0 == registry.generation {
             kept.1.insert(path.to_owned(), document.clone());
@@ -60,11 +72,15 @@ impl Cache {
 /// Answers `/openapi/v2`, `/openapi/v3` and the documents below; `None` for other paths.
 pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<Reply, Failure>> {
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
-    if !accepts_json(headers) {
+    let registry = api.registry.read().clone();
+    let protobuf = rest == "v2" && prefers_protobuf(headers);
+    if !protobuf && !accepts_json(headers) {
         return Some(Err(errors::not_acceptable("application/json")));
     }
-    let registry = api.registry.read().clone();
     let document = match rest {
+        "v2" if protobuf => api.openapi.kept(&registry, "v2 protobuf", MESSAGE, || {
+            Some(openapi::gnostic::document(&openapi::v2(&all(&registry))).into())
+        }),
         "v2" => api
             .openapi
             .get(&registry, rest, || Some(openapi::v2(&all(&registry)))),
@@ -85,14 +101,30 @@ pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<R
         .and_then(|v| v.to_str().ok())
         == Some(tag.as_str());
     let mut reply = if same {
-        respond::bytes(304, respond::JSON, "")
+        respond::bytes(304, document.media, "")
     } else {
-        respond::bytes(200, respond::JSON, document.body)
+        respond::bytes(200, document.media, document.body)
     };
     if let Ok(value) = HeaderValue::from_str(&tag) {
         reply.headers_mut().insert(header::ETAG, value);
     }
     Some(Ok(reply))
+}
+
+const MESSAGE: &str = openapi::gnostic::MEDIA_TYPES[1];
+
+/// Whether protobuf is asked for, and not JSON before it.
+fn prefers_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let mut media = accept
+        .unwrap_or_default()
+        .split(',')
+        .map(|a| a.split(';').next().unwrap_or_default().trim());
+    let known = media.find(|m| {
+        matches!(*m, "*/*" | "application/*" | "application/json")
+            || openapi::gnostic::MEDIA_TYPES.contains(m)
+    });
+    known.is_some_and(|m| openapi::gnostic::MEDIA_TYPES.contains(&m))
 }
 
 fn accepts_json(headers: &HeaderMap) -> bool {

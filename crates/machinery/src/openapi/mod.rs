@@ -3,6 +3,7 @@
 //! They hold what clients read from them: types of fields, merge facts, which kind an operation
 //! serves. Built-in types carry no descriptions; custom resources carry their authors'.
 
+pub mod gnostic;
 mod paths;
 mod schemas;
 

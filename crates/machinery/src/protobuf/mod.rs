@@ -15,7 +15,7 @@ mod decode;
 mod encode;
 mod raw;
 mod table;
-mod wire;
+pub(crate) mod wire;
 
 use serde_json::{Map, Value};
 
