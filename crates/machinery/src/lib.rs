@@ -5,6 +5,7 @@
 //! the shell that carries these rules to a socket and a store.
 
 pub mod apply;
+pub mod cel;
 pub mod crd;
 pub mod decode;
 pub mod defaults;

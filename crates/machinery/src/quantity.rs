@@ -111,6 +111,11 @@ impl Quantity {
         saturate(divide_up(self.nano, NANO))
     }
 
+    /// The nearest double, in units.
+    pub fn as_f64(&self) -> f64 {
+        self.nano as f64 / 1e9
+    }
+
     pub fn is_zero(&self) -> bool {
         self.nano == 0
     }

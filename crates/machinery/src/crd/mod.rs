@@ -1,14 +1,13 @@
 //! CustomResourceDefinitions: from a definition to resources that are served like built-in ones,
 //! and the rules for the definition itself and for the objects of its kind.
 //!
-//! Messages and semantics are those of `k8s.io/apiextensions-apiserver`. CEL rules
-//! (`x-kubernetes-validations`) are stored with the schema and not yet evaluated: neither
-//! [`validate_definition`] compiles them nor does [`validate`] run them.
+//! Messages and semantics are those of `k8s.io/apiextensions-apiserver`.
 
 mod causes;
 mod definition;
 mod format;
 mod resources;
+mod rules;
 mod status;
 mod structural;
 mod unique;
@@ -18,6 +17,7 @@ mod versions;
 
 pub use definition::{set_defaults, validate_definition};
 pub use resources::resources;
+pub use rules::Rules;
 pub use status::status_conditions;
 pub use structural::structural;
 pub use validate::validate;

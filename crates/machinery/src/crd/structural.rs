@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     causes::{forbidden, invalid, not_supported, required},
-    validate, values,
+    rules, validate, values,
 };
 use crate::{
     schema::{self, Kind, Link, ListType, Schema},
@@ -42,6 +42,8 @@ pub(super) fn compile(root: &Value) -> Schema {
     let mut schema = node(root);
     schema.source = Some(root.clone());
     add_header(&mut schema, root);
+    // The rules of the whole object also reach what all objects have.
+    schema.rules = rules::compile(root, true);
     schema
 }
 
@@ -181,7 +183,19 @@ pub(super) fn node(json: &Value) -> Schema {
     if embedded {
         add_header(&mut schema, json);
     }
+    schema.rules = rules::compile(json, embedded);
+    schema.has_rules = has_rules(&schema);
     schema
+}
+
+/// Whether there are rules at a node or below it.
+fn has_rules(schema: &Schema) -> bool {
+    let links = schema.properties.values();
+    let links = links.chain(&schema.additional).chain(&schema.items);
+    schema.rules.is_some()
+        || links
+            .filter(|link| matches!(link, Link::Owned(_)))
+            .any(|link| link.get().has_rules)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -213,7 +227,19 @@ pub(super) fn check(schema: &Value, path: &str) -> Vec<Cause> {
     if faults.is_empty() {
         defaults(schema, path, &mut faults);
     }
+    if faults.is_empty() {
+        faults.extend(rules::check(schema, path));
+    }
     faults
+}
+
+/// Calls `visit` with the schemas right below one, and their paths.
+pub(super) fn each_child_of<'a>(
+    schema: &'a Value,
+    path: &str,
+    mut visit: impl FnMut(&'a Value, String),
+) {
+    each_child(schema, path, |child, path, _| visit(child, path));
 }
 
 fn each_child<'a>(schema: &'a Value, path: &str, mut visit: impl FnMut(&'a Value, String, Level)) {
@@ -311,17 +337,6 @@ fn keywords(schema: &Value, path: &str, faults: &mut Vec<Cause>) {
         ));
     }
     merge_keywords(schema, path, faults);
-    let rules = schema
-        .get("x-kubernetes-validations")
-        .and_then(Value::as_array);
-    for (i, rule) in rules.into_iter().flatten().enumerate() {
-        if text(rule, "rule").trim().is_empty() {
-            faults.push(required(
-                &format!("{path}.x-kubernetes-validations[{i}].rule"),
-                "rule is not specified",
-            ));
-        }
-    }
     each_child(schema, path, |child, path, _| {
         keywords(child, &path, faults)
     });

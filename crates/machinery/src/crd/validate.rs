@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     causes::{invalid, not_supported, required, too_long, too_many, type_invalid},
     format::has_format,
+    rules,
     unique::unique,
 };
 use crate::{
@@ -18,8 +19,7 @@ use crate::{
 /// All faults of an object, `old` being what it was before an update.
 ///
 /// Covers types, `required`, `enum`, lengths, bounds, `pattern`, `format`, `anyOf`/`oneOf`/`allOf`/
-/// `not`, uniqueness of `set` and `map` lists, and what embedded resources must have. CEL rules are
-/// not evaluated.
+/// `not`, uniqueness of `set` and `map` lists, what embedded resources must have, and CEL rules.
 pub fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut faults = Vec::new();
     node(schema, object, old, "", &mut faults);
@@ -35,8 +35,25 @@ pub fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<Cau
             faults.extend(twice);
         }
     }
+    if schema.has_rules {
+        // Rules rest on the object being what its schema says.
+        if faults.iter().any(|f| BLOCKING.contains(&f.reason.as_str())) {
+            faults.push(invalid("<nil>", &Value::Null, "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"));
+        } else {
+            faults.extend(rules::run(schema, object, old));
+        }
+    }
     faults
 }
+
+/// Faults after which no rules are run.
+const BLOCKING: [&str; 5] = [
+    "FieldValueNotFound",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
 
 /// As [`validate`], for a value that stands somewhere in an object.
 pub(super) fn validate_at(schema: &Schema, value: &Value, path: &str) -> Vec<Cause> {

@@ -4,9 +4,11 @@
 
 mod builtin;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
+
+use crate::crd::Rules;
 
 pub use builtin::{TypeId, builtin, builtin_by_gvk, builtin_types, type_name};
 
@@ -92,6 +94,10 @@ pub struct Schema {
     pub junctors: Option<Box<Junctors>>,
     /// `pattern` of a custom resource's text, compiled.
     pub pattern: Option<regex::Regex>,
+    /// CEL rules of this node (`x-kubernetes-validations`), compiled.
+    pub rules: Option<Arc<Rules>>,
+    /// Whether this node or one below it has rules.
+    pub has_rules: bool,
     /// The JSON schema as its author wrote it, for custom resources only: validation keywords
     /// (`pattern`, `minimum`, `x-kubernetes-validations`, …) are read from here.
     pub source: Option<Value>,
