@@ -20,7 +20,8 @@ use crate::{
 pub const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";
 const BUCKET: &str = "apiextensions.k8s.io/customresourcedefinitions";
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// Keeps a definition that is being deleted until its objects are gone.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 fn definitions(api: &Api) -> Vec<Value> {
     let snapshot = api.store.snapshot(BUCKET);
@@ -55,6 +56,28 @@ fn condition(definition: &Value, kind: &str) -> bool {
         .into_iter()
         .flatten()
         .any(|c| object::text(c, "/type") == kind && object::text(c, "/status") == "True")
+}
+
+/// Sets the condition that tells how far the end of a definition is.
+pub fn terminating(definition: &mut Value, reason: &str, message: &str, now: jiff::Timestamp) {
+    let condition = serde_json::json!({
+        "type": "Terminating",
+        "status": "True",
+        "lastTransitionTime": object::time(now),
+        "reason": reason,
+        "message": message,
+    });
+    let Some(list) = definition
+        .get_mut("status")
+        .and_then(|s| s.get_mut("conditions"))
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    match list.iter_mut().find(|c| c["type"] == "Terminating") {
+        Some(there) => *there = condition,
+        None => list.push(condition),
+    }
 }
 
 /// After a write to a definition: brings its status up to date, and begins the clean-up of one
@@ -94,31 +117,13 @@ async fn settle_status(cx: &mut Cx) -> Result<(), Failure> {
         .filter(|d| object::name(d) != name)
         .collect();
     let now = cx.now;
-    let change = |sub: &str| Change {
-        subresource: sub.to_owned(),
-        track: Track::Nobody,
+    let change = Change {
+        subresource: "status".to_owned(),
+        track: Track::Server,
         given: None,
         retries: 16,
     };
-    let finalizers = cx
-        .store()
-        .get(&cx.key(&name))
-        .map(|s| object::parse(&s.value));
-    if let Some(Ok(there)) = finalizers
-        && !object::finalizers(&there).iter().any(|f| f == CLEANUP)
-    {
-        update::modify(cx, change(""), |_, old| {
-            let mut new = old.clone();
-            let mut all = object::finalizers(old);
-            if !all.iter().any(|f| f == CLEANUP) {
-                all.push(CLEANUP.to_owned());
-                object::set_meta(&mut new, "finalizers", all);
-            }
-            Ok(new)
-        })
-        .await?;
-    }
-    update::modify(cx, change("status"), |_, old| {
+    update::modify(cx, change, |_, old| {
         let mut new = old.clone();
         new["status"] = rules::definition_status(old, &others, now);
         Ok(new)

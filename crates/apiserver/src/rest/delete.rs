@@ -12,7 +12,7 @@ use super::{
 use crate::{
     admission,
     api::Cx,
-    errors, object,
+    crd, errors, object,
     respond::{self, Reply},
     strategy::{FOREGROUND, ORPHAN},
 };
@@ -319,14 +319,24 @@ fn plan(cx: &Cx, old: &Value, options: &Options) -> Step {
             Step::Mark(new)
         };
     }
-    if cx.entry.is(crate::crd::GROUP, "customresourcedefinitions") {
-        if finalizers.is_empty() {
-            return Step::Remove(new);
-        }
+    if cx.entry.is(crd::GROUP, "customresourcedefinitions") {
         if deleting {
-            return Step::Keep;
+            return match finalizers.is_empty() {
+                true => Step::Remove(new),
+                false => Step::Keep,
+            };
+        }
+        if !finalizers.iter().any(|f| f == crd::CLEANUP) {
+            finalizers.push(crd::CLEANUP.to_owned());
+            object::set_meta(&mut new, "finalizers", finalizers);
         }
         object::set_meta(&mut new, "deletionTimestamp", object::time(cx.now));
+        crd::terminating(
+            &mut new,
+            "InstanceDeletionPending",
+            "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+            cx.now,
+        );
         return Step::Mark(new);
     }
     let grace = grace_of(cx, old, options);

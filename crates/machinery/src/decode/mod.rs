@@ -16,7 +16,7 @@ use crate::{
     protobuf,
     resource::{Resource, builtin_resources},
     shape,
-    status::Failure,
+    status::{Cause, Details, Failure},
 };
 
 /// The request's `fieldValidation`: what becomes of unknown and duplicate fields.
@@ -207,6 +207,9 @@ fn check_kind(resource: &Resource, map: &mut Map<String, Value>) -> Result<(), F
         map.insert("kind".into(), resource.kind.clone().into());
         return Ok(());
     }
+    if resource.custom.is_some() {
+        return Err(another_custom_kind(resource, map));
+    }
     let (group, short) = match version.split_once('/') {
         Some((group, version)) => (group, version),
         None => ("", version),
@@ -238,6 +241,38 @@ fn check_kind(resource: &Resource, map: &mut Map<String, Value>) -> Result<(), F
         )
     };
     Err(cannot_handle(resource, short, kind, &error))
+}
+
+/// A custom resource is read as what it says it is, and found to be something else afterwards.
+fn another_custom_kind(resource: &Resource, map: &Map<String, Value>) -> Failure {
+    let given = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or("");
+    let (version, kind) = (given("apiVersion"), given("kind"));
+    let expected = resource.api_version();
+    if !version.is_empty() && version != expected {
+        return bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        ));
+    }
+    let name = map
+        .get("metadata")
+        .and_then(|m| m.get("name")?.as_str())
+        .unwrap_or("");
+    let message = format!("Invalid value: {kind:?}: must be {}", resource.kind);
+    let whole = format!(
+        "{kind}.{} \"{name}\" is invalid: kind: {message}",
+        resource.group
+    );
+    Failure::new(422, "Invalid", whole).with_details(Details {
+        name: name.to_owned(),
+        group: resource.group.clone(),
+        kind: kind.to_owned(),
+        causes: vec![Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message,
+            field: "kind".to_owned(),
+        }],
+        ..Details::default()
+    })
 }
 
 const SCHEME: &str = "\"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\"";
