@@ -24,6 +24,7 @@ use crate::{
     flow::{self, Flow},
     health,
     metrics::{self, Labels, Metrics, UnderWay},
+    pretty,
     registry::{Entry, Registry},
     request::{self, Query, Target},
     respond::{self, Output, Reply},
@@ -131,6 +132,7 @@ where
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(header::ACCEPT).cloned();
     let coding = parts.headers.get(header::ACCEPT_ENCODING).cloned();
+    let pretty = pretty::wanted(&parts.headers, &Query::parse(parts.uri.query()));
     let since = Instant::now();
     let mut trace = Trace::default();
     let outcome = route(api.clone(), parts, body, &mut trace).await;
@@ -138,6 +140,9 @@ where
         Ok(reply) => reply,
         Err(failure) => respond::failure(&failure, accept.as_ref()),
     };
+    if pretty {
+        reply = pretty::print(reply);
+    }
     if let Some(ticket) = trace.ticket {
         ticket.show(&mut reply);
     }
@@ -174,16 +179,14 @@ fn labels(parts: &Parts, target: Option<&Target>, entry: Option<&Entry>, query: 
             let known = ["healthz", "livez", "readyz", "metrics", "version"];
             return Labels {
                 verb: method(&parts.method),
-                subresource: match known.contains(&path) {
-                    true => format!("/{path}"),
-                    false => String::new(),
-                },
+                path: known.into_iter().find(|k| *k == path).unwrap_or_default(),
                 ..Labels::default()
             };
         }
     };
     let resource = &entry.resource;
-    let sub = resource.subresource(&target.subresource);
+    let mut subs = resource.subresources.iter();
+    let sub = subs.position(|s| s.name == target.subresource);
     let verb = match request::verb(&parts.method, target, query) {
         _ if matches!(
             target.subresource.as_str(),
@@ -206,10 +209,9 @@ fn labels(parts: &Parts, target: Option<&Target>, entry: Option<&Entry>, query: 
     };
     Labels {
         verb,
-        group: resource.group.clone(),
-        version: resource.version.clone(),
-        resource: resource.plural.clone(),
-        subresource: sub.map_or_else(String::new, |s| s.name.clone()),
+        resource: Some(resource.clone()),
+        subresource: sub,
+        path: "",
         scope: match (target.name.is_empty(), target.namespace.is_empty()) {
             (false, _) => "resource",
             (true, false) => "namespace",
@@ -532,7 +534,7 @@ fn nonresource(api: &Arc<Api>, parts: &Parts, path: &str, query: &Query) -> Resu
     if let Some(reply) = discovery::serve(api, &parts.method, path, &parts.headers) {
         return reply;
     }
-    if let Some(reply) = crate::openapi::serve(api, path, &parts.headers) {
+    if let Some(reply) = crate::openapi::serve(api, path, query, &parts.headers) {
         return reply;
     }
     Ok(respond::text(404, "404 page not found\n"))

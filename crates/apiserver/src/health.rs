@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::{
     api::Api,
+    pretty,
     request::Query,
     respond::{self, Reply},
 };
@@ -31,7 +32,10 @@ pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
                 Some(_) => respond::text(404, "404 page not found\n"),
             })
         }
-        "version" if parts.next().is_none() => Some(respond::json(200, &version(api))),
+        "version" if parts.next().is_none() => {
+            // For eyes, whoever asks.
+            Some(pretty::print(respond::json(200, &version(api))))
+        }
         ".well-known" if parts.next() == Some("openid-configuration") => Some(respond::json(
             200,
             &json!({

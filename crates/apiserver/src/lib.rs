@@ -28,6 +28,7 @@ mod health;
 mod metrics;
 mod object;
 mod openapi;
+mod pretty;
 mod registry;
 mod request;
 mod respond;

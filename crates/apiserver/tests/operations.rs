@@ -313,5 +313,20 @@ async fn openapi_is_answered_in_both_forms() {
     let json: Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!(json["swagger"], "2.0");
     assert_eq!(get("text/html", None).await.0, 406);
+    let (_, index) = json_of(&client, "GET", "/openapi/v3", Value::Null).await;
+    let apps = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str();
+    let apps = apps.expect("a link");
+    let (code, headers, _) = ask(&client, "GET", apps, "identity", Value::Null).await;
+    assert_eq!(code, 200);
+    assert_eq!(headers[header::CACHE_CONTROL], "public, immutable");
+    let old = "/openapi/v3/apis/apps/v1?hash=OLD";
+    let (code, headers, _) = ask(&client, "GET", old, "identity", Value::Null).await;
+    assert_eq!(
+        (code.as_u16(), headers[header::LOCATION].as_bytes()),
+        (301, apps.as_bytes())
+    );
+    let maps = format!("{MAPS}?pretty=true");
+    let (_, _, body) = ask(&client, "GET", &maps, "identity", Value::Null).await;
+    assert!(body.starts_with(b"{\n  \"kind\": \"ConfigMapList\",\n"));
     server.shutdown().await;
 }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Level, Tally};
+use super::{Level, Tally, uid};
 use crate::{authn::UserInfo, authz::Attributes, object};
 
 pub struct Schema {
     pub name: String,
-    pub uid: String,
+    pub uid: HeaderValue,
     pub precedence: i64,
     pub level: Arc<Level>,
     pub tally: Arc<Tally>,
@@ -70,7 +71,7 @@ impl Schema {
         let precedence = object.pointer("/spec/matchingPrecedence");
         Schema {
             name: object::name(object).to_owned(),
-            uid: object::meta_text(object, "uid").to_owned(),
+            uid: uid(object),
             precedence: precedence.and_then(Value::as_i64).unwrap_or(1000),
             level,
             tally: Arc::default(),

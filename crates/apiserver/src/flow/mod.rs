@@ -60,7 +60,7 @@ struct Plan {
 /// A priority level with its seats.
 pub struct Level {
     pub name: String,
-    uid: String,
+    uid: HeaderValue,
     /// `None`: exempt, no request waits.
     pub seats: Option<Arc<Semaphore>>,
     /// How many seats there are.
@@ -183,8 +183,8 @@ impl Flow {
         let level = &schema.level;
         let count = |n: &AtomicU64| n.fetch_add(1, Ordering::Relaxed);
         let ticket = |seat| Ticket {
-            schema: header_of(&schema.uid),
-            level: header_of(&level.uid),
+            schema: schema.uid.clone(),
+            level: level.uid.clone(),
             _seat: seat,
         };
         let refused = |n: &AtomicU64| {
@@ -244,8 +244,10 @@ impl Drop for Place<'_> {
     }
 }
 
-fn header_of(uid: &str) -> HeaderValue {
-    HeaderValue::from_str(uid).unwrap_or_else(|_| HeaderValue::from_static(""))
+/// An object's uid as it is shown to clients.
+fn uid(object: &Value) -> HeaderValue {
+    HeaderValue::from_str(object::meta_text(object, "uid"))
+        .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 fn number(object: &Value, pointer: &str) -> Option<u64> {
@@ -277,7 +279,7 @@ impl Level {
         };
         Level {
             name: object::name(object).to_owned(),
-            uid: object::meta_text(object, "uid").to_owned(),
+            uid: uid(object),
             seats: (!exempt).then(|| Arc::new(Semaphore::new(limit))),
             limit,
             room: usize::try_from(room).unwrap_or(usize::MAX),

@@ -7,6 +7,7 @@ mod process;
 mod text;
 
 use std::{
+    hash::{Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use gantry_machinery::resource::Resource;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -28,15 +30,55 @@ const SECONDS: [f64; 23] = [
 const BYTES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// What a request is about, in the words of the metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default)]
 pub struct Labels {
     pub verb: &'static str,
-    pub group: String,
-    pub version: String,
-    pub resource: String,
-    pub subresource: String,
+    pub resource: Option<Arc<Resource>>,
+    /// Index of one of the resource's subresources.
+    pub subresource: Option<usize>,
+    /// Of a request that is about no resource: the first part of a path that is known.
+    pub path: &'static str,
     pub scope: &'static str,
     pub dry_run: &'static str,
+}
+
+impl Labels {
+    /// What tells the labels apart. (A resource is made anew when the definitions change.)
+    fn key(&self) -> (&str, &str, &str, &str, &str, &str, &str, &str) {
+        let (group, version, plural) = self.resource.as_ref().map_or(("", "", ""), |r| {
+            (r.group.as_str(), r.version.as_str(), r.plural.as_str())
+        });
+        let sub = self.subresource();
+        let Labels {
+            verb,
+            path,
+            scope,
+            dry_run,
+            ..
+        } = self;
+        (group, version, plural, sub, path, verb, scope, dry_run)
+    }
+
+    fn subresource(&self) -> &str {
+        let resource = self.resource.as_ref();
+        let sub = resource.zip(self.subresource);
+        let sub = sub.and_then(|(r, i)| r.subresources.get(i));
+        sub.map_or("", |s| s.name.as_str())
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Labels) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Labels {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
 }
 
 struct Histogram<const N: usize> {
@@ -120,25 +162,7 @@ impl Metrics {
     /// All series, in an order that stays the same.
     fn sorted(&self) -> Vec<Arc<Series>> {
         let mut all: Vec<_> = self.series.read().values().cloned().collect();
-        let key = |l: &Labels| {
-            let Labels {
-                group,
-                version,
-                resource,
-                subresource,
-                ..
-            } = l.clone();
-            (
-                group,
-                version,
-                resource,
-                subresource,
-                l.verb,
-                l.scope,
-                l.dry_run,
-            )
-        };
-        all.sort_by_cached_key(|s| key(&s.labels));
+        all.sort_by(|a, b| a.labels.key().cmp(&b.labels.key()));
         all
     }
 }

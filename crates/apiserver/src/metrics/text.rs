@@ -69,14 +69,20 @@ impl Text {
 }
 
 fn of_series(l: &Labels, more: &[(&str, &str)]) -> String {
+    let (group, version, resource, sub, path, verb, scope, _) = l.key();
+    // As kube-apiserver has it: paths of their own are shown as subresources.
+    let path = match path {
+        "" => sub.to_owned(),
+        path => format!("/{path}"),
+    };
     let mut pairs = vec![
         ("component", "apiserver"),
-        ("group", l.group.as_str()),
-        ("resource", &l.resource),
-        ("scope", l.scope),
-        ("subresource", &l.subresource),
-        ("verb", l.verb),
-        ("version", &l.version),
+        ("group", group),
+        ("resource", resource),
+        ("scope", scope),
+        ("subresource", &path),
+        ("verb", verb),
+        ("version", version),
     ];
     pairs.extend(more);
     pairs.sort_unstable();
@@ -170,11 +176,10 @@ fn requests(text: &mut Text, api: &Api) {
     text.about(name, "counter", "[ALPHA] Events sent to watches.");
     let mut events: Vec<(String, u64)> = vec![];
     for series in watches() {
-        let l = &series.labels;
-        let (group, version) = (l.group.as_str(), l.version.as_str());
+        let (group, version, resource, ..) = series.labels.key();
         let with = labels(&[
             ("group", group),
-            ("resource", &l.resource),
+            ("resource", resource),
             ("version", version),
         ]);
         let n = series.events.load(Ordering::Relaxed);

@@ -13,6 +13,7 @@ use crate::{
     api::Api,
     errors,
     registry::Registry,
+    request::Query,
     respond::{self, Reply},
 };
 
@@ -70,7 +71,12 @@ impl Cache {
 }
 
 /// Answers `/openapi/v2`, `/openapi/v3` and the documents below; `None` for other paths.
-pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<Reply, Failure>> {
+pub fn serve(
+    api: &Arc<Api>,
+    path: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Option<Result<Reply, Failure>> {
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
     let registry = api.registry.read().clone();
     let protobuf = rest == "v2" && prefers_protobuf(headers);
@@ -95,6 +101,16 @@ pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<R
     let Some(document) = document else {
         return Some(Ok(respond::text(404, "404 page not found\n")));
     };
+    // The index links to documents by their content: what is asked for so never changes.
+    let hash = query.text("hash");
+    if !hash.is_empty() && hash != document.etag {
+        let mut reply = respond::bytes(301, respond::TEXT, "");
+        let place = format!("{path}?hash={}", document.etag);
+        if let Ok(value) = HeaderValue::from_str(&place) {
+            reply.headers_mut().insert(header::LOCATION, value);
+        }
+        return Some(Ok(reply));
+    }
     let tag = format!("\"{}\"", document.etag);
     let same = headers
         .get(header::IF_NONE_MATCH)
@@ -107,6 +123,15 @@ pub fn serve(api: &Arc<Api>, path: &str, headers: &HeaderMap) -> Option<Result<R
     };
     if let Ok(value) = HeaderValue::from_str(&tag) {
         reply.headers_mut().insert(header::ETAG, value);
+    }
+    if !hash.is_empty() {
+        let forever = HeaderValue::from_static("public, immutable");
+        reply.headers_mut().insert(header::CACHE_CONTROL, forever);
+        let year = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(365 * 24);
+        let year = year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(value) = HeaderValue::from_str(&year) {
+            reply.headers_mut().insert(header::EXPIRES, value);
+        }
     }
     Some(Ok(reply))
 }
