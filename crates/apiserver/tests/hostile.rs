@@ -521,13 +521,21 @@ fn hostile(rng: &mut StdRng, seeds: &Seeds) -> Hostile {
             at = other;
         }
     }
-    let (collection, ..) = &seeds.kinds[at];
+    let (collection, _, kind, _) = &seeds.kinds[at];
     let mut uri = collection.clone();
+    // Questions and bindings can be created and nothing else.
+    let asks = kind.ends_with("Review") || kind == "Binding";
     let method = *[
-        "GET", "GET", "POST", "POST", "PUT", "PATCH", "PATCH", "DELETE", "OPTIONS",
+        "GET", "GET", "GET", "POST", "POST", "POST", "POST", "PUT", "PUT", "PATCH", "PATCH",
+        "PATCH", "DELETE",
     ]
     .choose(rng)
     .expect("some");
+    let method = if asks && rng.random_bool(0.9) {
+        "POST"
+    } else {
+        method
+    };
     if method != "POST" && rng.random_bool(0.9) {
         uri = format!("{uri}/{}", pick(rng, &NAMES));
         if rng.random_bool(0.9) {
@@ -569,7 +577,7 @@ fn hostile(rng: &mut StdRng, seeds: &Seeds) -> Hostile {
         uri = format!("{uri}?{text}");
     }
     let (media, body) = match method {
-        "GET" | "OPTIONS" => ("application/json".to_owned(), vec![]),
+        "GET" => ("application/json".to_owned(), vec![]),
         "PATCH" => {
             let object = seeds.kinds[at].3.choose(rng).cloned().unwrap_or_default();
             patch(rng, seeds, &object)
