@@ -8,9 +8,8 @@
 //!
 //! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
 //!
-//! Not offered yet, and answered honestly: exec, attach, port-forward, logs of
-//! running pods and proxying (501), CEL policies and match conditions (stored, not evaluated),
-//! client certificates.
+//! Not offered yet, and answered honestly: exec, attach, port-forward, logs of running pods and
+//! proxying (501), client certificates.
 
 mod admission;
 mod allocate;

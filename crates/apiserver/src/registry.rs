@@ -163,6 +163,17 @@ impl Registry {
         self.sharing.get(bucket).map_or(&[], Vec::as_slice)
     }
 
+    /// The resource of a kind, by its apiVersion.
+    pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Entry>> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let (_, entries) = self
+            .group(group)?
+            .versions
+            .iter()
+            .find(|(v, _)| v == version)?;
+        entries.iter().find(|e| e.resource.kind == kind)
+    }
+
     /// The preferred version of a resource.
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Entry>> {
         self.group(group)?

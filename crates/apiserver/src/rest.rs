@@ -18,7 +18,12 @@ pub mod write;
 use bytes::Bytes;
 use gantry_machinery::status::Failure;
 
-use crate::{api::Cx, crd, errors, respond::Reply};
+use crate::{
+    admission::{self, policies},
+    api::Cx,
+    crd, errors,
+    respond::Reply,
+};
 
 /// Carries out a request that is understood and allowed. Writes go on when the client goes away:
 /// what follows a commit must not be left undone.
@@ -39,6 +44,14 @@ pub async fn dispatch(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Re
         && !cx.dry_run()
     {
         crate::flow::settle(&cx.api).await;
+    }
+    let policies = policies::status::PLURAL;
+    if cx.entry.is(admission::GROUP, policies)
+        && matches!(verb, "create" | "update" | "patch")
+        && cx.target.subresource.is_empty()
+        && !cx.dry_run()
+    {
+        policies::status::settle(&cx.api, &cx.target.name);
     }
     Ok(reply)
 }

@@ -178,6 +178,7 @@ impl Server {
         bootstrap::run(&api, address)
             .await
             .map_err(StartError::Bootstrap)?;
+        crate::admission::policies::status::resume(&api);
         let connections = TaskTracker::new();
         connections.spawn(bootstrap::expire_events(api.clone()));
         let accepting = tokio::spawn(accept(

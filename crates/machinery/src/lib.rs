@@ -12,6 +12,7 @@ pub mod defaults;
 pub mod openapi;
 pub mod patch;
 pub mod path;
+pub mod policy;
 pub mod protobuf;
 pub mod qos;
 pub mod quantity;

@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use super::{
     attributes::{Attributes, Gvr, Operation},
-    hooks::{self, Configured, Rounds},
+    hooks::{self, Configured},
     matching::Matching,
+    policies,
+    rounds::Rounds,
     stored,
 };
 use crate::{
@@ -27,10 +29,11 @@ pub struct Asking {
     pub others: Vec<Arc<Entry>>,
 }
 
-/// Configurations and policies decide about others, never about themselves: else one could lock
-/// everybody out for good.
+/// Policies decide about others, never about themselves: else one could lock everybody out for
+/// good.
 fn exempt(cx: &Cx) -> bool {
-    cx.resource().group == hooks::GROUP
+    let resource = cx.resource();
+    resource.group == hooks::GROUP && resource.plural.contains("admissionpolic")
 }
 
 /// What a request looks like to webhooks and policies; `None` when nobody is to be asked. The name
@@ -95,12 +98,27 @@ impl Asking {
     /// Lets policies and webhooks change an object of which the server itself changes nothing.
     pub async fn mutate(&self, cx: &mut Cx, object: &mut Value) -> Result<bool, Failure> {
         let mut rounds = Rounds::default();
-        let mut changed = hooks::mutate(cx, self, Some(&mut *object), None, &mut rounds).await?;
+        let mut changed = self
+            .round(cx, Some(&mut *object), None, &mut rounds)
+            .await?;
         if rounds.repeat {
             rounds.second = true;
-            changed |= hooks::mutate(cx, self, Some(object), None, &mut rounds).await?;
+            changed |= self.round(cx, Some(object), None, &mut rounds).await?;
         }
         Ok(changed)
+    }
+
+    /// One round of mutation: policies, then webhooks.
+    pub async fn round(
+        &self,
+        cx: &mut Cx,
+        mut object: Option<&mut Value>,
+        old: Option<&Value>,
+        rounds: &mut Rounds,
+    ) -> Result<bool, Failure> {
+        let first = policies::mutate(cx, self, object.as_deref_mut(), old, rounds).await?;
+        let then = hooks::mutate(cx, self, object, old, rounds).await?;
+        Ok(first || then)
     }
 
     /// Asks policies and webhooks whether a request may be.
@@ -110,6 +128,7 @@ impl Asking {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
+        policies::validate(cx, self, object, old).await?;
         hooks::validate(cx, self, object, old).await
     }
 }
@@ -139,6 +158,6 @@ pub async fn ask_deletion(cx: &mut Cx, old: &Value, options: Value) -> Result<()
     };
     asking.at.options = options;
     let mut rounds = Rounds::default();
-    hooks::mutate(cx, &asking, None, Some(old), &mut rounds).await?;
+    asking.round(cx, None, Some(old), &mut rounds).await?;
     asking.validate(cx, None, Some(old)).await
 }

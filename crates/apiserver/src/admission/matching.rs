@@ -156,7 +156,6 @@ impl Matching {
         Matching::parse(hook, "rules", false)
     }
 
-    #[cfg(test)]
     /// Of `matchConstraints` of a policy or `matchResources` of a binding.
     pub fn of_resources(value: &Value) -> Matching {
         Matching::parse(value, "resourceRules", true)

@@ -3,7 +3,7 @@
 
 pub mod asking;
 pub mod attributes;
-mod conditions;
+mod authorizer;
 mod defaults;
 mod escalation;
 mod hooks;
@@ -12,7 +12,10 @@ mod matching;
 mod namespace;
 mod plugins;
 mod pods;
+pub mod policies;
 mod quota;
+mod review;
+mod rounds;
 mod security;
 
 use std::{ops::Deref, sync::Arc};
@@ -24,7 +27,7 @@ pub use plugins::{Offer, plugin};
 pub use quota::Charges;
 use serde_json::Value;
 
-use self::{asking::Asking, hooks::Rounds};
+use self::{asking::Asking, rounds::Rounds};
 use crate::{
     api::Cx,
     object::{self, View},
@@ -69,13 +72,17 @@ pub async fn mutate(
     }
     let owners = object::meta(object).and_then(|m| m.get("managedFields").cloned());
     let mut rounds = Rounds::default();
-    let mut changed = hooks::mutate(cx, asking, Some(&mut *object), old, &mut rounds).await?;
+    let mut changed = asking
+        .round(cx, Some(&mut *object), old, &mut rounds)
+        .await?;
     if rounds.repeat {
         if own {
             fill(cx, object, old)?;
         }
         rounds.second = true;
-        changed |= hooks::mutate(cx, asking, Some(&mut *object), old, &mut rounds).await?;
+        changed |= asking
+            .round(cx, Some(&mut *object), old, &mut rounds)
+            .await?;
     }
     if changed {
         hooks::mend_ownership(cx, object, owners);
@@ -93,11 +100,14 @@ async fn scaled(
     let mut scale = scale::of(cx, object);
     let old = old.map(|old| scale::of(cx, old));
     let mut rounds = Rounds::default();
-    let mut changed =
-        hooks::mutate(cx, asking, Some(&mut scale), old.as_ref(), &mut rounds).await?;
+    let mut changed = asking
+        .round(cx, Some(&mut scale), old.as_ref(), &mut rounds)
+        .await?;
     if rounds.repeat {
         rounds.second = true;
-        changed |= hooks::mutate(cx, asking, Some(&mut scale), old.as_ref(), &mut rounds).await?;
+        changed |= asking
+            .round(cx, Some(&mut scale), old.as_ref(), &mut rounds)
+            .await?;
     }
     if changed {
         scale::take(cx, &scale, object)?;

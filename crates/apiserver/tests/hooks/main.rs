@@ -8,5 +8,6 @@
 mod client;
 mod conversion;
 mod mutating;
+mod policies;
 mod server;
 mod validating;

@@ -6,6 +6,7 @@ use super::{
     PathElement,
     types::{Atom, List, MapType, Type, as_list, as_map},
 };
+use crate::schema::Schema;
 
 /// Merges `config` into `live`: what `config` has wins, what it lacks stays.
 ///
@@ -13,6 +14,74 @@ use super::{
 /// Why a list of either cannot be merged.
 pub(super) fn merge(ty: Type<'_>, live: &Value, config: &Value) -> Result<Value, String> {
     Ok(merged(ty, Some(live), Some(config))?.unwrap_or_default())
+}
+
+/// Merges a configuration into an object without regard to who owns what. Nothing that is owned
+/// as a whole may be in it: what it leaves out there would be lost.
+///
+/// # Errors
+/// Why the two cannot be merged.
+pub fn merge_configuration(
+    schema: &Schema,
+    object: &Value,
+    configuration: &Value,
+) -> Result<Value, String> {
+    let (mut whole, mut unknown) = (vec![], vec![]);
+    let found = (&mut whole, &mut unknown);
+    atomics(Type::of(schema), configuration, String::new(), found);
+    if !unknown.is_empty() {
+        let all: Vec<String> = unknown
+            .iter()
+            .map(|path| format!("{path}: field not declared in schema"))
+            .collect();
+        return Err(format!(
+            "failed to convert patch object to typed object: {}",
+            all.join(", ")
+        ));
+    }
+    if !whole.is_empty() {
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
+            whole.join(", ")
+        ));
+    }
+    merge(Type::of(schema), object, configuration)
+        .map_err(|why| format!("failed to merge patch: {why}"))
+}
+
+/// The places in a value that are owned as a whole, and those that the schema does not know.
+fn atomics(
+    ty: Type<'_>,
+    value: &Value,
+    path: String,
+    (found, unknown): (&mut Vec<String>, &mut Vec<String>),
+) {
+    match (ty.resolve(Some(value)), value) {
+        (Atom::Map(map), Value::Object(members)) => {
+            if map.atomic {
+                found.push(path.clone());
+            }
+            for (name, member) in members {
+                let path = format!("{path}.{name}");
+                match map.field(name) {
+                    None => unknown.push(path),
+                    Some(field) if map.declares(name) => {
+                        atomics(field, member, path, (found, unknown));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        (Atom::List(list), Value::Array(items)) => {
+            if list.merge.is_none() {
+                found.push(path.clone());
+            }
+            for (i, item) in items.iter().enumerate() {
+                atomics(list.items, item, format!("{path}[{i}]"), (found, unknown));
+            }
+        }
+        _ => {}
+    }
 }
 
 fn merged(

@@ -27,6 +27,7 @@ mod update;
 
 pub use element::PathElement;
 pub use managed::{check_entries, keep_times};
+pub use merge::merge_configuration;
 pub use reset::{ResetFields, reset_fields};
 pub use scale::{from_scale, replicas_path, to_scale};
 pub use set::FieldSet;

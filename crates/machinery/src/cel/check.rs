@@ -83,10 +83,10 @@ impl Checker<'_> {
 
     fn kind(&mut self, expr: &mut Expr) -> Type {
         let at = expr.at;
-        // A name with dots may be one name: `google.protobuf.Timestamp`.
+        // A name with dots may be one name: `google.protobuf.Timestamp`, a variable's.
         if let Kind::Select { .. } = &expr.kind
             && let Some(name) = qualified(expr)
-            && TYPES.contains(&name.as_str())
+            && (TYPES.contains(&name.as_str()) || self.variables.iter().any(|(n, _)| *n == name))
         {
             expr.kind = Kind::Ident(name.into());
         }

@@ -63,7 +63,6 @@ impl<'a> Evaluation<'_, 'a> {
                 test,
                 optional,
             } => {
-                // `requestResource` is a variable with a dot in its name.
                 let of = self.eval(operand)?;
                 if *test {
                     return self.has(&of, field);

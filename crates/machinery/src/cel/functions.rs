@@ -118,6 +118,9 @@ pub(super) fn call<'a>(function: &str, args: &[Value<'a>]) -> Result<Value<'a>, 
             })
         }
         ("optional.none", []) => Value::Optional(None),
+        ("jsonpatch.escapeKey", [Value::String(key)]) => {
+            Value::text(key.replace('~', "~0").replace('/', "~1"))
+        }
         ("optional.of", [value]) => Value::some(value.clone()),
         ("optional.ofNonZeroValue", [value]) => {
             if value.is_zero() {

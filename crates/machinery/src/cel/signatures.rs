@@ -118,7 +118,7 @@ fn arguments(line: &str) -> Option<(usize, usize)> {
 }
 
 fn is_type(text: &str) -> bool {
-    !matches!(text, "sets" | "strings" | "format" | "ip")
+    !matches!(text, "sets" | "strings" | "format" | "ip" | "jsonpatch")
         && (text != "optional" || text.contains('('))
 }
 

@@ -51,6 +51,39 @@ fn rejected() -> Failure {
     .with_details(Details::default())
 }
 
+/// Why operations could not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unpatched {
+    /// A `test` says that the patch is not meant for this document.
+    TestFailed,
+    /// What is wrong.
+    Wrong(String),
+}
+
+/// Carries out operations that are read already, all or none.
+///
+/// # Errors
+/// The first that cannot be carried out.
+pub fn operations(target: &Value, operations: &[Value]) -> Result<Value, Unpatched> {
+    let whole = Value::Array(operations.to_vec()).to_string();
+    let read = decode(whole.as_bytes()).map_err(|failure| Unpatched::Wrong(failure.message))?;
+    let mut document = target.clone();
+    let mut copied = 0;
+    for operation in read {
+        let (op, path) = (operation.op.clone(), operation.path.clone());
+        if run(&mut document, operation, &mut copied).is_none() {
+            return Err(match op.as_str() {
+                "test" => Unpatched::TestFailed,
+                "add" | "remove" | "replace" | "move" | "copy" => Unpatched::Wrong(format!(
+                    "{op} operation does not apply: doc is missing path: {path:?}: missing value"
+                )),
+                _ => Unpatched::Wrong(format!("Unexpected kind: {op}")),
+            });
+        }
+    }
+    Ok(document)
+}
+
 struct Operation {
     op: String,
     path: String,

@@ -7,7 +7,7 @@ mod strategic;
 
 use serde_json::{Map, Value};
 
-pub use json::{document, json};
+pub use json::{Unpatched, document, json, operations};
 pub use strategic::strategic;
 
 /// JSON merge patch (RFC 7386): `null` deletes, objects merge, everything else replaces.

@@ -145,6 +145,19 @@ impl Errors {
         );
     }
 
+    /// A name that must be there and be fully qualified; all that is wrong with it is one fault.
+    pub fn fully_qualified(&mut self, path: &Path<'_>, name: &str) {
+        let faults = super::names::dns1123_subdomain(name);
+        if name.is_empty() {
+            self.required(path, "");
+        } else if !faults.is_empty() {
+            self.invalid_text(path, name, &faults.join(","));
+        } else if name.split('.').count() < 3 {
+            let why = "should be a domain with at least three segments separated by dots";
+            self.invalid_text(path, name, why);
+        }
+    }
+
     /// Adds each of the texts as an invalid value.
     pub fn invalid_each<I>(&mut self, path: &Path<'_>, value: &str, details: I)
     where

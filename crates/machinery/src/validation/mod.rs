@@ -18,6 +18,7 @@ mod networking;
 mod node;
 mod pod;
 mod pod_parts;
+mod policies;
 mod policy;
 mod rbac;
 mod resize;
@@ -147,7 +148,13 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class(object, e),
         ("coordination.k8s.io", "Lease") => scheduling::lease(object, e),
         ("storage.k8s.io", kind) => storage::storage(kind, object, old, e),
-        ("admissionregistration.k8s.io", kind) => admission::webhooks(kind, object, e),
+        ("admissionregistration.k8s.io", kind) => match kind {
+            "ValidatingAdmissionPolicy" => policies::validating(object, old, e),
+            "MutatingAdmissionPolicy" => policies::mutating(object, old, e),
+            "ValidatingAdmissionPolicyBinding" => policies::binding(object, false, e),
+            "MutatingAdmissionPolicyBinding" => policies::binding(object, true, e),
+            _ => admission::webhooks(object, old, e),
+        },
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             certificates::signing_request(object, e);
         }

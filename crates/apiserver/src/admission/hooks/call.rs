@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
-use gantry_machinery::{resource::Resource, status::Failure};
+use gantry_machinery::{
+    patch::{self, Unpatched},
+    policy::Input,
+    resource::Resource,
+    status::Failure,
+};
 use serde_json::Value;
 
 use super::{
     super::{
         asking::Asking,
         attributes::{Attributes, Gvk, Gvr},
+        authorizer::Asker,
         matching::{Found, Target},
+        policies::question,
+        review::{self, Answer, Asked, Verdict},
     },
     configured::Hook,
-    review::{self, Answer, Asked, Verdict},
 };
 use crate::{api::Cx, convert, errors, registry::Entry, rules};
 
@@ -31,7 +38,7 @@ pub enum Trouble {
 pub struct Seen {
     pub asked: Asked,
     /// The version they are converted to, where that is another one.
-    other: Option<Arc<Entry>>,
+    pub other: Option<Arc<Entry>>,
     pub object: Option<Value>,
     pub old: Option<Value>,
 }
@@ -117,7 +124,27 @@ pub async fn relevant(
     if hook.conditions.is_empty() {
         return Ok(Some(seen));
     }
-    match hook.conditions.meet() {
+    // Conditions are told of the resource that the request names.
+    let request = review::parts(
+        at,
+        &Asked {
+            resource: at.resource.clone(),
+            kind: seen.asked.kind.clone(),
+        },
+    );
+    let met = hook.conditions.met(&Input {
+        object: seen.object.as_ref().unwrap_or(&Value::Null),
+        old: seen.old.as_ref().unwrap_or(&Value::Null),
+        params: &Value::Null,
+        request: &request,
+        namespace: &Value::Null,
+        authorizer: &Asker {
+            api: &cx.api,
+            user: &at.user,
+        },
+        resource: question(asking),
+    });
+    match met {
         Ok(true) => Ok(Some(seen)),
         Ok(false) => Ok(None),
         Err(_) if !hook.fails => Ok(None),
@@ -182,8 +209,12 @@ pub async fn patched(
             hook.name
         )));
     };
-    let new =
-        rules::patch_json(object, patch).map_err(|failure| review::internal(&failure.message))?;
+    let new = patch::operations(object, &operations).map_err(|unpatched| {
+        review::internal(&match unpatched {
+            Unpatched::TestFailed => "testing value failed: test failed".to_owned(),
+            Unpatched::Wrong(why) => why,
+        })
+    })?;
     settled(cx, at, seen, object, new).await
 }
 

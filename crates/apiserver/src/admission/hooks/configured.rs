@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use gantry_machinery::policy::{Conditions, Mutator, Validator};
 use serde_json::Value;
 
-use super::super::{conditions::Conditions, matching::Matching};
+use super::super::{
+    matching::Matching,
+    policies::{self, Policy},
+};
 use crate::{
     api::Api,
     object,
@@ -32,9 +36,11 @@ pub struct Hook {
     pub spoken: Option<&'static str>,
 }
 
-/// All webhooks, in the order in which they are asked.
+/// All webhooks and policies, in the order in which they are asked.
 #[derive(Debug, Default)]
 pub struct Configured {
+    pub mutators: Vec<Policy<Mutator>>,
+    pub validators: Vec<Policy<Validator>>,
     pub mutating: Vec<Arc<Hook>>,
     pub validating: Vec<Arc<Hook>>,
 }
@@ -42,13 +48,18 @@ pub struct Configured {
 impl Configured {
     pub fn read(api: &Api) -> Configured {
         Configured {
+            mutators: policies::mutators(api),
+            validators: policies::validators(api),
             mutating: all(api, "mutatingwebhookconfigurations"),
             validating: all(api, "validatingwebhookconfigurations"),
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.mutating.is_empty() && self.validating.is_empty()
+        self.mutating.is_empty()
+            && self.validating.is_empty()
+            && self.mutators.is_empty()
+            && self.validators.is_empty()
     }
 }
 
@@ -81,7 +92,7 @@ fn one(api: &Api, id: String, hook: &Value) -> Hook {
         id,
         name: object::text(hook, "/name").to_owned(),
         matching: Matching::of_webhook(hook),
-        conditions: Conditions::parse(hook.get("matchConditions")),
+        conditions: Conditions::compile(hook.get("matchConditions"), false),
         caller: api.callers.caller(config),
         timeout: Duration::from_secs(seconds.unwrap_or(10)),
         fails: object::text(hook, "/failurePolicy") != "Ignore",

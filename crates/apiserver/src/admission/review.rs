@@ -16,25 +16,15 @@ pub struct Asked {
     pub kind: Gvk,
 }
 
-/// The review that is sent.
-pub fn request(
-    spoken: &str,
-    uid: &str,
-    attributes: &Attributes,
-    asked: &Asked,
-    object: Option<&Value>,
-    old: Option<&Value>,
-) -> Value {
+/// What a request is, without its objects.
+pub fn parts(attributes: &Attributes, asked: &Asked) -> Value {
     let mut request = json!({
-        "uid": uid,
         "kind": asked.kind.to_value(),
         "resource": asked.resource.to_value(),
         "requestKind": attributes.kind.to_value(),
         "requestResource": attributes.resource.to_value(),
         "operation": attributes.operation.name(),
         "userInfo": attributes.user.to_value(),
-        "object": object,
-        "oldObject": old,
         "dryRun": attributes.dry_run,
         "options": attributes.options,
     });
@@ -48,6 +38,22 @@ pub fn request(
             request[field] = value.clone().into();
         }
     }
+    request
+}
+
+/// The review that is sent.
+pub fn request(
+    spoken: &str,
+    uid: &str,
+    attributes: &Attributes,
+    asked: &Asked,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Value {
+    let mut request = parts(attributes, asked);
+    request["uid"] = uid.into();
+    request["object"] = json!(object);
+    request["oldObject"] = json!(old);
     let version = format!("admission.k8s.io/{spoken}");
     json!({"kind": "AdmissionReview", "apiVersion": version, "request": request})
 }
