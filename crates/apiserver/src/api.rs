@@ -132,7 +132,7 @@ where
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(header::ACCEPT).cloned();
     let coding = parts.headers.get(header::ACCEPT_ENCODING).cloned();
-    let pretty = pretty::wanted(&parts.headers, &Query::parse(parts.uri.query()));
+    let pretty = pretty::wanted(&parts.headers, parts.uri.query());
     let since = Instant::now();
     let mut trace = Trace::default();
     let outcome = route(api.clone(), parts, body, &mut trace).await;

@@ -227,6 +227,130 @@ async fn the_best_form_that_there_is_is_answered() {
     server.shutdown().await;
 }
 
+/// What is no object of the resource's own kind: scales, reviews, statuses, dry runs.
+#[tokio::test]
+async fn other_answers_are_messages_too() {
+    let server = start().await;
+    let client = server.client();
+    let container = json!({"name": "c", "image": "i:1"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {
+            "replicas": 3, "selector": {"matchLabels": {"a": "b"}},
+            "template": {
+                "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]},
+            },
+        },
+    });
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let binding = json!({"target": {"kind": "Node", "name": "n"}});
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let scale = format!("{deployments}/d/scale");
+    for (method, path, body, code, kind, pointer, expected) in [
+        (
+            "POST",
+            deployments,
+            deployment,
+            201,
+            "Deployment",
+            "/spec/replicas",
+            json!(3),
+        ),
+        (
+            "GET",
+            &scale,
+            Value::Null,
+            200,
+            "Scale",
+            "/status/selector",
+            json!("a=b"),
+        ),
+        (
+            "PATCH",
+            &scale,
+            json!({"spec": {"replicas": 5}}),
+            200,
+            "Scale",
+            "/spec/replicas",
+            json!(5),
+        ),
+        (
+            "POST",
+            reviews,
+            review,
+            201,
+            "SelfSubjectAccessReview",
+            "/status/allowed",
+            json!(true),
+        ),
+        (
+            "POST",
+            &format!("{pods}?dryRun=All"),
+            pod.clone(),
+            201,
+            "Pod",
+            "/metadata/name",
+            json!("p"),
+        ),
+        (
+            "POST",
+            pods,
+            pod,
+            201,
+            "Pod",
+            "/status/phase",
+            json!("Pending"),
+        ),
+        (
+            "POST",
+            &format!("{pods}/p/binding"),
+            binding,
+            201,
+            "Status",
+            "/status",
+            json!("Success"),
+        ),
+        (
+            "POST",
+            &format!("{pods}/p/eviction"),
+            eviction,
+            201,
+            "Status",
+            "/status",
+            json!("Success"),
+        ),
+        (
+            "DELETE",
+            deployments,
+            Value::Null,
+            200,
+            "DeploymentList",
+            "/items/0/spec/replicas",
+            json!(5),
+        ),
+    ] {
+        let got = ask(&client, method, path, PROTOBUF, body).await;
+        assert_eq!(
+            (got.code, got.media.as_str()),
+            (code, PROTOBUF),
+            "{method} {path}: {}",
+            got.object()
+        );
+        let object = got.object();
+        assert_eq!(
+            (&object["kind"], object.pointer(pointer)),
+            (&json!(kind), Some(&expected)),
+            "{path}"
+        );
+    }
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn custom_resources_are_json_and_their_metadata_is_not() {
     let server = start().await;

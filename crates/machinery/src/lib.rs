@@ -9,6 +9,7 @@ pub mod cel;
 pub mod crd;
 pub mod decode;
 pub mod defaults;
+pub mod flowcontrol;
 pub mod openapi;
 pub mod patch;
 pub mod path;

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use gantry_machinery::flowcontrol::MANDATORY;
 use gantry_store::Store;
 use http::{HeaderValue, header};
 use parking_lot::RwLock;
@@ -128,7 +129,7 @@ impl Flow {
         let mut schemas = read(SCHEMAS);
         // Requests cannot do without these two, whatever was deleted.
         for (plural, all) in [(LEVELS, &mut levels), (SCHEMAS, &mut schemas)] {
-            for name in ["exempt", "catch-all"] {
+            for name in MANDATORY {
                 if !all.iter().any(|o| object::name(o) == name) {
                     all.extend(objects::built_in(plural, name));
                 }

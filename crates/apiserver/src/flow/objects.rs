@@ -1,8 +1,11 @@
 //! The FlowSchemas and priority levels that every server has, and the status of all of them.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use gantry_machinery::status::Failure;
+use gantry_machinery::{
+    flowcontrol::{self, MANDATORY},
+    status::Failure,
+};
 use serde_json::{Value, json};
 
 use super::{GROUP, LEVELS, SCHEMAS};
@@ -20,12 +23,6 @@ const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
 const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
 
-/// Specs by plural and name.
-static TABLE: LazyLock<Value> = LazyLock::new(|| {
-    // The table is part of the binary: a build with a broken one fails every test.
-    serde_json::from_str(include_str!("../../data/flowcontrol.json")).unwrap_or_default()
-});
-
 fn object(name: &str, spec: &Value) -> Value {
     json!({
         "metadata": {"name": name, "annotations": {AUTOUPDATE: "true"}},
@@ -35,13 +32,12 @@ fn object(name: &str, spec: &Value) -> Value {
 
 /// An object as it comes with the server.
 pub fn built_in(plural: &str, name: &str) -> Option<Value> {
-    let spec = TABLE.get(plural)?.get(name)?;
+    let spec = flowcontrol::built_in(plural).get(name)?;
     Some(object(name, spec))
 }
 
 pub fn all(plural: &str) -> Vec<Value> {
-    let table = TABLE.get(plural).and_then(Value::as_object);
-    let specs = table.into_iter().flatten();
+    let specs = flowcontrol::built_in(plural).iter();
     specs.map(|(name, spec)| object(name, spec)).collect()
 }
 
@@ -99,7 +95,7 @@ pub async fn ensure(api: &Arc<Api>) -> Result<(), Failure> {
 /// After a write to one of the objects: mandatory ones come back, statuses follow.
 pub async fn settle(api: &Arc<Api>) {
     for plural in [LEVELS, SCHEMAS] {
-        let mandatory = ["exempt", "catch-all"].iter();
+        let mandatory = MANDATORY.iter();
         let mandatory = mandatory
             .filter_map(|name| built_in(plural, name))
             .collect();

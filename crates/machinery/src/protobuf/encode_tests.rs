@@ -1,6 +1,7 @@
 //! What is written: byte by byte what kubectl wrote, and for every type what can be read again.
 
 use base64::Engine;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -166,6 +167,51 @@ fn every_field_of_every_type_is_read_as_it_was_written() {
         checked += 1;
     }
     assert!(checked > 500);
+}
+
+/// Leaves out members and elements at random, and turns the order of what is left.
+fn thinned(value: &Value, rng: &mut StdRng) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|_| rng.random_bool(0.7));
+            let kept: Vec<_> = kept.collect();
+            let kept = kept.into_iter().rev();
+            kept.map(|(k, v)| (k.clone(), thinned(v, rng))).collect()
+        }
+        Value::Array(list) => {
+            let kept: Vec<&Value> = list.iter().filter(|_| rng.random_bool(0.7)).collect();
+            kept.into_iter().map(|v| thinned(v, rng)).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn random_objects_are_read_as_they_were_written() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut encoder = Encoder::new();
+    for resource in builtin_resources() {
+        let (version, kind) = (resource.api_version(), resource.kind.as_str());
+        let Type(message) = Type::of(&version, kind).expect("built in");
+        let whole = full(message.get(), 3);
+        for _ in 0..5 {
+            let object = thinned(&whole, &mut rng);
+            let body = encoder.body(&version, kind, object.to_string().as_bytes());
+            let body = body.unwrap_or_else(|e| panic!("{kind}: {e}: {object}"));
+            let mut read = envelope(&body)
+                .expect("an envelope")
+                .object()
+                .expect("an object");
+            if let Some(map) = read.as_object_mut() {
+                map.remove("kind");
+                map.remove("apiVersion");
+            }
+            assert_eq!(without_zeros(read.clone()), without_zeros(object), "{kind}");
+            // The bytes are a function of the object, however its JSON is written.
+            let again = encoder.body(&version, kind, read.to_string().as_bytes());
+            assert_eq!(again.expect("written"), body, "{kind}");
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod certificates;
 mod core;
 pub mod cron;
 mod errors;
+mod flowcontrol;
 mod metadata;
 pub mod names;
 mod networking;
@@ -155,6 +156,7 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
             "MutatingAdmissionPolicyBinding" => policies::binding(object, true, e),
             _ => admission::webhooks(object, old, e),
         },
+        ("flowcontrol.apiserver.k8s.io", kind) => flowcontrol::flow_control(kind, object, e),
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             certificates::signing_request(object, e);
         }
