@@ -86,7 +86,7 @@ async fn verbs(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Fa
 async fn create_or_review(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("authentication.k8s.io" | "authorization.k8s.io", _) => reviews::create(cx, body),
+        ("authentication.k8s.io" | "authorization.k8s.io", _) => reviews::create(cx, body).await,
         ("", "bindings") => pods::bind(cx, body).await,
         _ => create::create(cx, body).await,
     }

@@ -24,16 +24,28 @@ use crate::{
 pub struct Asking {
     pub at: Attributes,
     pub configured: Arc<Configured>,
+    /// Whether policies and webhooks are asked.
+    policies: bool,
+    hooks: bool,
     /// The resource in all versions that it is served in, and the entries of those.
     pub equivalents: Vec<Gvr>,
     pub others: Vec<Arc<Entry>>,
 }
 
 /// Policies decide about others, never about themselves: else one could lock everybody out for
-/// good.
-fn exempt(cx: &Cx) -> bool {
-    let resource = cx.resource();
-    resource.group == hooks::GROUP && resource.plural.contains("admissionpolic")
+/// good. Nor are they asked about questions to authentication and authorization.
+fn spared_by_policies(entry: &Entry) -> bool {
+    let resource = &entry.resource;
+    match resource.group.as_str() {
+        hooks::GROUP => resource.plural.contains("admissionpolic"),
+        "authentication.k8s.io" | "authorization.k8s.io" => true,
+        _ => false,
+    }
+}
+
+/// Webhooks are not asked about what decides on admission, for the same reason.
+fn spared_by_hooks(entry: &Entry) -> bool {
+    entry.resource.group == hooks::GROUP
 }
 
 /// What a request looks like to webhooks and policies; `None` when nobody is to be asked. The name
@@ -43,7 +55,9 @@ pub fn asking(cx: &Cx, operation: Operation, subresource: &str, name: &str) -> O
         return None;
     }
     let configured = cx.api.hooks.current(&cx.api);
-    if configured.is_empty() || exempt(cx) {
+    let policies = configured.has_policies() && !spared_by_policies(&cx.entry);
+    let hooks = configured.has_hooks() && !spared_by_hooks(&cx.entry);
+    if !policies && !hooks {
         return None;
     }
     let registry = cx.api.registry.read().clone();
@@ -55,6 +69,8 @@ pub fn asking(cx: &Cx, operation: Operation, subresource: &str, name: &str) -> O
         .collect();
     Some(Asking {
         at: Attributes::of(cx, operation, subresource, name),
+        policies,
+        hooks,
         configured,
         equivalents: others.iter().map(|e| Gvr::of(e)).collect(),
         others,
@@ -116,9 +132,14 @@ impl Asking {
         old: Option<&Value>,
         rounds: &mut Rounds,
     ) -> Result<bool, Failure> {
-        let first = policies::mutate(cx, self, object.as_deref_mut(), old, rounds).await?;
-        let then = hooks::mutate(cx, self, object, old, rounds).await?;
-        Ok(first || then)
+        let mut changed = false;
+        if self.policies {
+            changed |= policies::mutate(cx, self, object.as_deref_mut(), old, rounds).await?;
+        }
+        if self.hooks {
+            changed |= hooks::mutate(cx, self, object, old, rounds).await?;
+        }
+        Ok(changed)
     }
 
     /// Asks policies and webhooks whether a request may be.
@@ -128,8 +149,13 @@ impl Asking {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
-        policies::validate(cx, self, object, old).await?;
-        hooks::validate(cx, self, object, old).await
+        if self.policies {
+            policies::validate(cx, self, object, old).await?;
+        }
+        if self.hooks {
+            hooks::validate(cx, self, object, old).await?;
+        }
+        Ok(())
     }
 }
 

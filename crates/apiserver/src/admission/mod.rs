@@ -154,6 +154,7 @@ fn fill(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Fail
             defaults::ingress_class(cx, object);
         }
         ("rbac.authorization.k8s.io", _) => escalation::check(cx, object, old)?,
+        (GROUP, _) => policies::check_rights(cx, object, old)?,
         _ => {}
     }
     Ok(())

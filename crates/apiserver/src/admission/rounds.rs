@@ -27,7 +27,7 @@ pub struct Part {
 impl Part {
     /// A round begins with this object.
     pub fn begin(&mut self, second: bool, object: Option<&Value>) {
-        if second && self.last.as_ref() != object {
+        if second && !self.invoked.is_empty() && self.last.as_ref() != object {
             // Others changed it after them.
             self.changed();
         }
@@ -49,6 +49,8 @@ impl Part {
 
     /// A round has ended with this object.
     pub fn end(&mut self, object: Option<&Value>) {
-        self.last = object.cloned();
+        if !self.invoked.is_empty() {
+            self.last = object.cloned();
+        }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::input;
 use crate::{
+    admission::{asking::ask, attributes::Operation},
     api::Cx,
     authn::UserInfo,
     authz::{Attributes, Rule},
@@ -17,7 +18,7 @@ use crate::{
     rules,
 };
 
-pub fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
+pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
     let resource = cx.resource().clone();
     let mut review = input::decode(cx, &resource, &body)?;
@@ -26,6 +27,7 @@ pub fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         let manager = cx.manager();
         rules::track(cx, &resource, None, None, &mut review, &manager)?;
     }
+    ask(cx, Operation::Create, "", &mut review).await?;
     let status = match resource.kind.as_str() {
         "SelfSubjectReview" => {
             object::set_meta(&mut review, "creationTimestamp", object::time(cx.now));

@@ -232,13 +232,20 @@ fn gone(wanted: u64, e: &ReadError) -> Failure {
     errors::expired(format!("too old resource version: {wanted} ({oldest})"))
 }
 
+/// How many objects of the state at the beginning are rendered together.
+const PART: usize = 500;
+
 impl Stream {
     /// Synthetic ADDED frames for what is there.
     async fn begin(&mut self, snapshot: &gantry_store::Snapshot) -> Result<(), Failure> {
         let prefix = self.filter.prefix.clone();
-        for stored in snapshot.range(&prefix, None) {
-            if self.filter.matches(&self.entry, stored) {
-                let bytes = self.render("ADDED", stored, None).await?;
+        let selected = snapshot.range(&prefix, None);
+        let selected = selected.filter(|stored| self.filter.matches(&self.entry, stored));
+        let selected: Vec<Arc<Stored>> = selected.cloned().collect();
+        // In parts, each of which a webhook converts at once where one has to.
+        for part in selected.chunks(PART) {
+            for whole in get::all(&self.cx.api, &self.entry, part).await? {
+                let bytes = self.shaped("ADDED", whole)?;
                 self.pending.push_back(bytes);
             }
         }
@@ -366,6 +373,11 @@ impl Stream {
         if let Some(version) = version {
             whole = object::restamp(&self.entry.served_head, &whole, version);
         }
+        self.shaped(kind, whole)
+    }
+
+    /// A frame of an object in the version of the request.
+    fn shaped(&mut self, kind: &str, whole: Bytes) -> Result<Bytes, Failure> {
         let json: Bytes = match self.output.form {
             Form::Object => whole,
             Form::Partial | Form::PartialList => respond::partial(&self.cx, &whole)?,

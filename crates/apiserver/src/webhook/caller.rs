@@ -14,7 +14,10 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
-use super::link::{LinkError, Linker};
+use super::{
+    link::{LinkError, Linker},
+    trust::Trust,
+};
 use crate::object;
 
 type Pool = Client<Linker, Full<Bytes>>;
@@ -97,27 +100,29 @@ impl Callers {
 /// TLS that trusts a bundle of certificates (PEM in base64), or the system's without one.
 fn trust(bundle: &str) -> Result<Arc<ClientConfig>, CallError> {
     let mut roots = RootCertStore::empty();
+    let mut given: Vec<CertificateDer<'static>> = vec![];
     if bundle.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
-        let pem = STANDARD
-            .decode(bundle)
-            .map_err(|e| CallError(format!("unable to load root certificates: {e}")))?;
-        let all: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+        let unusable = |why: &dyn std::fmt::Display| {
+            CallError(format!("unable to load root certificates: {why}"))
+        };
+        let pem = STANDARD.decode(bundle).map_err(|e| unusable(&e))?;
+        given = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();
-        let (added, _) = roots.add_parsable_certificates(all);
+        let (added, _) = roots.add_parsable_certificates(given.clone());
         if added == 0 {
-            return Err(CallError(
-                "unable to load root certificates: unable to parse bytes as PEM block".to_owned(),
-            ));
+            return Err(unusable(&"unable to parse bytes as PEM block"));
         }
     }
+    let trust = Trust::new(roots, given).map_err(CallError)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| CallError(e.to_string()))?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))

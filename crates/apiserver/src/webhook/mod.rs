@@ -8,5 +8,6 @@ mod caller;
 pub mod conversion;
 mod link;
 mod resolve;
+mod trust;
 
 pub use caller::{CallError, Caller, Callers};

@@ -27,7 +27,8 @@ impl Answer {
 
 /// An API server and a user who may do everything.
 pub struct Cluster {
-    server: Server,
+    /// None of another user's.
+    server: Option<Server>,
     client: Client,
     pub store: Store,
 }
@@ -44,14 +45,29 @@ impl Cluster {
             .expect("it starts");
         let client = server.client();
         Cluster {
-            server,
+            server: Some(server),
             client,
             store,
         }
     }
 
+    /// The same cluster as another user sees it.
+    pub fn user(&self, name: &str) -> Cluster {
+        Cluster {
+            server: None,
+            client: self
+                .server
+                .as_ref()
+                .expect("the first")
+                .client_as(name, &[]),
+            store: self.store.clone(),
+        }
+    }
+
     pub async fn stop(self) {
-        self.server.shutdown().await;
+        if let Some(server) = self.server {
+            server.shutdown().await;
+        }
     }
 
     pub async fn send(&self, method: Method, path: &str, kind: &str, body: &Value) -> Answer {

@@ -416,3 +416,86 @@ async fn policies_hold_for_webhook_configurations_and_not_for_policies() {
     );
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn parameters_are_named_by_those_who_may_read_them() {
+    let cluster = Cluster::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"metadata": {"name": "policies"}, "rules": [
+        {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"]},
+    ]});
+    cluster
+        .post(&format!("{roles}/clusterroles"), &role)
+        .await
+        .ok();
+    let binding = json!({
+        "metadata": {"name": "eve"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}],
+    });
+    cluster
+        .post(&format!("{roles}/clusterrolebindings"), &binding)
+        .await
+        .ok();
+    let eve = cluster.user("eve");
+    let spec = json!({
+        "paramKind": {"apiVersion": "v1", "kind": "Secret"}, "validations": [{"expression": "true"}],
+    });
+    let spec = merged(matching("", &["configmaps"]), &spec);
+    let refused = eve.policy("Validating", spec.clone()).await;
+    assert_eq!(
+        refused.message(),
+        "ValidatingAdmissionPolicy.admissionregistration.k8s.io \"p.example.com\" is invalid: spec.paramKind: Forbidden: user &{eve  [system:authenticated] map[]} must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"
+    );
+    cluster.policy("Validating", spec).await.ok();
+    let path = format!("{REGISTRATION}/validatingadmissionpolicybindings");
+    let reference =
+        json!({"selector": {}, "namespace": "default", "parameterNotFoundAction": "Deny"});
+    let body = json!({"metadata": {"name": "b"}, "spec": {
+        "policyName": "p.example.com", "validationActions": ["Deny"], "paramRef": reference,
+    }});
+    let refused = eve.post(&path, &body).await;
+    assert!(
+        refused
+            .message()
+            .ends_with("does not have \"list\" permission on the object referenced by paramRef"),
+        "{}",
+        refused.message()
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn types_of_custom_resources_are_known() {
+    let cluster = Cluster::start().await;
+    let schema = json!({"type": "object", "properties": {"spec": {
+        "type": "object", "properties": {"replicas": {"type": "integer"}},
+    }}});
+    let definition = json!({"metadata": {"name": "things.x.io"}, "spec": {
+        "group": "x.io", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+    }});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    cluster.post(definitions, &definition).await.ok();
+    let spec = json!({"validations": [
+        {"expression": "object.spec.replicas > 1 && object.metadata.name != ''"},
+        {"expression": "object.spec.maxRetries < 10"},
+    ]});
+    let spec = merged(matching("x.io", &["things"]), &spec);
+    cluster.policy("Validating", spec).await.ok();
+    let path = format!("{REGISTRATION}/validatingadmissionpolicies/p.example.com");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let warnings = loop {
+        let policy = cluster.get(&path).await.ok();
+        if policy["status"]["typeChecking"].is_object() {
+            break policy["status"]["typeChecking"]["expressionWarnings"].clone();
+        }
+        assert!(Instant::now() < deadline, "no status: {policy}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(warnings.as_array().map(Vec::len), Some(1), "{warnings}");
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
+    let text = warnings[0]["warning"].as_str().expect("text");
+    assert!(text.contains("undefined field 'maxRetries'"), "{text}");
+    cluster.stop().await;
+}

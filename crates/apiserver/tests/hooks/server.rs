@@ -59,7 +59,26 @@ impl Webhook {
 
     /// `answer` makes the whole answer.
     pub async fn raw(answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Webhook {
-        let (config, authority) = identity();
+        Webhook::of(identity(), answer).await
+    }
+
+    /// One whose certificate is its own authority.
+    pub async fn self_signed(
+        answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static,
+        name: &str,
+    ) -> Webhook {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let cert = params.self_signed(&key).expect("a certificate");
+        let config = serving(&CertificateDer::from(cert.der().to_vec()), &key);
+        Webhook::of((config, cert.pem()), answer).await
+    }
+
+    async fn of(
+        (config, authority): (ServerConfig, String),
+        answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static,
+    ) -> Webhook {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -137,7 +156,12 @@ fn identity() -> (ServerConfig, String) {
         .subject_alt_names
         .push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
     let cert = params.signed_by(&own, &issuer).expect("a certificate");
-    let chain = vec![CertificateDer::from(cert.der().to_vec())];
+    let cert = CertificateDer::from(cert.der().to_vec());
+    (serving(&cert, &own), authority)
+}
+
+fn serving(cert: &CertificateDer<'static>, own: &KeyPair) -> ServerConfig {
+    let chain = vec![cert.clone()];
     let key = PrivateKeyDer::from_pem_slice(own.serialize_pem().as_bytes()).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -147,7 +171,7 @@ fn identity() -> (ServerConfig, String) {
         .with_single_cert(chain, key)
         .expect("an identity");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (config, authority)
+    config
 }
 
 /// A JSON patch as a response carries it.

@@ -344,3 +344,63 @@ async fn a_service_leads_to_its_endpoints() {
     assert_eq!(hook.paths(), ["/x?timeout=10s"]);
     cluster.stop().await;
 }
+
+#[rstest]
+#[case::its_name("localhost", None)]
+#[case::another_name("elsewhere", Some("certificate not valid for name"))]
+#[tokio::test]
+async fn a_self_signed_certificate_is_believed_where_it_is_the_bundle(
+    #[case] name: &str,
+    #[case] wrong: Option<&str>,
+) {
+    let allow = |_: &str, review: &Value| {
+        let response = json!({"uid": review["request"]["uid"], "allowed": true});
+        let answer = json!({
+            "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response,
+        });
+        (200, answer)
+    };
+    let hook = Webhook::self_signed(allow, name).await;
+    let cluster = Cluster::start().await;
+    let url = format!("https://localhost:{}/", hook.address.port());
+    let config = json!({"clientConfig": {"url": url, "caBundle": hook.bundle}});
+    cluster.configure("Validating", "v", &[config]).await;
+    let answer = cluster.post(MAPS, &map("x", json!({}))).await;
+    match wrong {
+        None => {
+            answer.ok();
+        }
+        Some(wrong) => assert!(answer.message().contains(wrong), "{}", answer.message()),
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn reviews_and_statuses_are_asked_about_like_other_writes() {
+    let hook = Webhook::start(|_, _| json!({"allowed": false, "status": {"message": "no"}})).await;
+    let cluster = Cluster::start().await;
+    let namespace = json!({"metadata": {"name": "team"}});
+    cluster.post("/api/v1/namespaces", &namespace).await.ok();
+    let rules = json!([
+        {"operations": ["UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["*/status"]},
+        {"operations": ["CREATE"], "apiGroups": ["authorization.k8s.io"], "apiVersions": ["v1"], "resources": ["*"]},
+    ]);
+    let config = json!({"clientConfig": hook.config("/"), "rules": rules});
+    cluster.configure("Validating", "v", &[config]).await;
+    let status = json!({"status": {"phase": "Active"}, "metadata": {"labels": {"a": "b"}}});
+    let refused = cluster
+        .merge("/api/v1/namespaces/team/status", &status)
+        .await;
+    assert_eq!(refused.code, 400, "{}", refused.body);
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    cluster.merge("/api/v1/namespaces/team", &labels).await.ok();
+    let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let refused = cluster.post(path, &review).await;
+    assert_eq!(refused.code, 400, "{}", refused.body);
+    let requests = hook.requests();
+    assert_eq!(requests[0]["subResource"], "status");
+    assert_eq!(requests[0]["namespace"], "team");
+    assert_eq!(requests[1]["object"]["kind"], "SelfSubjectAccessReview");
+    cluster.stop().await;
+}

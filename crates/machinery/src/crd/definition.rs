@@ -7,7 +7,11 @@ use super::{
     structural::text,
     versions::versions,
 };
-use crate::status::Cause;
+use crate::{
+    path::Path,
+    status::Cause,
+    validation::{Errors, admission},
+};
 
 const DNS_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const DNS_1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
@@ -232,6 +236,12 @@ fn conversion(spec: &Value, faults: &mut Vec<Cause>) {
             "spec.conversion.webhookClientConfig",
             "required when strategy is set to Webhook",
         )),
+        ("Webhook", Some(webhook)) => {
+            let mut errors = Errors::default();
+            let spec = Path::new("spec");
+            admission::conversion(webhook, &spec.child("conversion"), &mut errors);
+            faults.extend(errors.into_causes());
+        }
         ("None", Some(_)) => faults.push(forbidden(
             "spec.conversion.webhookClientConfig",
             "should not be set when strategy is not set to Webhook",

@@ -71,7 +71,9 @@ pub fn webhooks(object: &Value, old: Option<&Value>, e: &mut Errors) {
         if !same || before.len() != hooks.len() {
             conditions(hook, false, &path.child("matchConditions"), e);
         }
-        versions(hook, &path.child("admissionReviewVersions"), e);
+        let field = "admissionReviewVersions";
+        let missing = "must specify one of v1, v1beta1";
+        review_versions(at(hook, field), missing, &path.child(field), e);
         if names_unique && !name.is_empty() {
             if seen.contains(&name) {
                 e.duplicate_text(&path.child("name"), name);
@@ -100,10 +102,11 @@ pub(super) fn one_of(
     }
 }
 
-fn versions(hook: &Value, path: &Path<'_>, e: &mut Errors) {
-    let all = list(hook, "admissionReviewVersions");
+/// The versions of reviews that a webhook takes.
+fn review_versions(given: &Value, missing: &str, path: &Path<'_>, e: &mut Errors) {
+    let all = given.as_array().map_or(&[][..], Vec::as_slice);
     if all.is_empty() {
-        return e.required(path, "must specify one of v1, v1beta1");
+        return e.required(path, missing);
     }
     let mut seen = vec![];
     for (i, version) in all.iter().enumerate() {
@@ -116,11 +119,7 @@ fn versions(hook: &Value, path: &Path<'_>, e: &mut Errors) {
         e.invalid_each(&path.index(i), version, names::dns1035_label(version));
     }
     if !seen.iter().any(|v| REVIEWS.contains(v)) {
-        e.invalid(
-            path,
-            at(hook, "admissionReviewVersions"),
-            "must include at least one of v1, v1beta1",
-        );
+        e.invalid(path, given, "must include at least one of v1, v1beta1");
     }
 }
 
@@ -289,6 +288,14 @@ pub(super) fn match_resources(value: &Value, path: &Path<'_>, e: &mut Errors) {
             rule_with_operations(rule, &path, e);
         }
     }
+}
+
+/// The webhook that converts between versions of a definition: `spec.conversion.webhook`.
+pub(crate) fn conversion(webhook: &Value, path: &Path<'_>, e: &mut Errors) {
+    let at_client = path.child("webhookClientConfig");
+    client(at(webhook, "clientConfig"), &at_client, e);
+    let field = "conversionReviewVersions";
+    review_versions(at(webhook, field), "", &path.child(field), e);
 }
 
 const FORM: &str = "; desired format: https://host[/path]";
@@ -513,5 +520,25 @@ mod tests {
         assert_eq!(errors.len(), 0);
         webhooks(&twice, None, &mut errors);
         assert_eq!(errors.len(), 3);
+    }
+
+    #[test]
+    fn a_conversion_webhook_must_be_reachable_and_speak() {
+        let webhook = json!({"clientConfig": {"url": "http://x"}, "conversionReviewVersions": []});
+        let mut errors = Errors::default();
+        let spec = Path::new("spec");
+        conversion(&webhook, &spec.child("conversion"), &mut errors);
+        let found: Vec<String> = errors
+            .into_causes()
+            .into_iter()
+            .map(|c| format!("{}: {}", c.field, c.message))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "spec.conversion.webhookClientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
+                "spec.conversion.conversionReviewVersions: Required value",
+            ]
+        );
     }
 }

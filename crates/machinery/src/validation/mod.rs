@@ -4,7 +4,7 @@
 //! all objects share (names, labels, owners) is in `metadata`. Of custom resources only the metadata
 //! is checked here: their schemas, and definitions themselves, are the `crd` module's.
 
-mod admission;
+pub(crate) mod admission;
 mod apps;
 mod autoscaling;
 mod batch;

@@ -55,11 +55,12 @@ impl Configured {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.mutating.is_empty()
-            && self.validating.is_empty()
-            && self.mutators.is_empty()
-            && self.validators.is_empty()
+    pub fn has_policies(&self) -> bool {
+        !self.mutators.is_empty() || !self.validators.is_empty()
+    }
+
+    pub fn has_hooks(&self) -> bool {
+        !self.mutating.is_empty() || !self.validating.is_empty()
     }
 }
 

@@ -5,6 +5,7 @@
 mod configured;
 mod mutating;
 mod params;
+mod rights;
 pub mod status;
 mod validating;
 
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 pub use configured::{Binding, Policy, mutators, validators};
 pub use mutating::mutate;
+pub use rights::check as check_rights;
 pub use validating::validate;
 
 use super::{

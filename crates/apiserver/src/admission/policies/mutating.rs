@@ -42,9 +42,6 @@ pub async fn mutate(
     old: Option<&Value>,
     rounds: &mut Rounds,
 ) -> Result<bool, Failure> {
-    if asking.configured.mutators.is_empty() {
-        return Ok(false);
-    }
     rounds.policies.begin(rounds.second, object.as_deref());
     let mut denials = vec![];
     let invocations = invocations(cx, asking, object.as_deref(), old, &mut denials).await;
