@@ -15,7 +15,15 @@ pub struct Schema {
     pub precedence: i64,
     pub level: Arc<Level>,
     pub tally: Arc<Tally>,
+    by: By,
     rules: Vec<Rules>,
+}
+
+/// What tells the flows of a schema apart.
+enum By {
+    Nothing,
+    User,
+    Namespace,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,9 +83,24 @@ impl Schema {
             precedence: precedence.and_then(Value::as_i64).unwrap_or(1000),
             level,
             tally: Arc::default(),
+            by: match object::text(object, "/spec/distinguisherMethod/type") {
+                "ByUser" => By::User,
+                "ByNamespace" => By::Namespace,
+                _ => By::Nothing,
+            },
             // A rule that cannot be read matches nothing.
             rules: rules.filter_map(|r| Rules::deserialize(r).ok()).collect(),
         }
+    }
+
+    /// The flow of a request that matches.
+    pub fn flow(&self, user: &UserInfo, asked: &Attributes<'_>) -> String {
+        let of = match self.by {
+            By::Nothing => "",
+            By::User => &user.name,
+            By::Namespace => asked.namespace,
+        };
+        format!("{}/{of}", self.name)
     }
 
     pub fn matches(&self, user: &UserInfo, asked: &Attributes<'_>) -> bool {

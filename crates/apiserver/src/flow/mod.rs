@@ -1,19 +1,20 @@
 //! API priority and fairness: which requests wait, and which are turned away, when there are more
 //! than the server works on at a time.
 //!
-//! A FlowSchema classifies a request, the priority level it names has a share of the server's
-//! seats. A level's requests wait in the order of their arrival, up to as many as its queues hold
-//! together; then they are answered 429. What Kubernetes does beyond that is not done: requests
-//! of one flow are not kept from delaying those of another within a level, and a level does not
-//! borrow seats that another leaves empty.
+//! A FlowSchema classifies a request and tells its flow (the user's, or the namespace's); the
+//! priority level it names has a share of the server's seats. A level's requests wait in a queue
+//! for each flow, up to as many as the level's configured queues hold together; then they are
+//! answered 429. Flows take turns. Otherwise than in Kubernetes a level does not borrow seats that
+//! another leaves empty, and every request takes one seat whatever its cost.
 
 mod classify;
 mod objects;
+mod seats;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +25,6 @@ use http::{HeaderValue, header};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     authn::UserInfo,
@@ -34,6 +34,7 @@ use crate::{
 };
 use classify::Schema;
 pub use objects::{ensure, settle};
+use seats::{Refusal, Seat, Seats};
 
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const LEVELS: &str = "prioritylevelconfigurations";
@@ -63,12 +64,11 @@ pub struct Level {
     pub name: String,
     uid: HeaderValue,
     /// `None`: exempt, no request waits.
-    pub seats: Option<Arc<Semaphore>>,
+    pub seats: Option<Arc<Seats>>,
     /// How many seats there are.
     pub limit: usize,
-    /// How many requests may wait.
-    room: usize,
-    pub waiting: AtomicUsize,
+    /// How many requests may wait, altogether and of one flow.
+    room: (usize, usize),
 }
 
 /// How often a schema's requests were let in and turned away.
@@ -84,7 +84,7 @@ pub struct Tally {
 pub struct Ticket {
     schema: HeaderValue,
     level: HeaderValue,
-    _seat: Option<OwnedSemaphorePermit>,
+    _seat: Option<Seat>,
 }
 
 impl Ticket {
@@ -182,37 +182,32 @@ impl Flow {
             return Ok(None);
         };
         let level = &schema.level;
-        let count = |n: &AtomicU64| n.fetch_add(1, Ordering::Relaxed);
         let ticket = |seat| Ticket {
             schema: schema.uid.clone(),
             level: level.uid.clone(),
             _seat: seat,
         };
-        let refused = |n: &AtomicU64| {
-            count(n);
-            Err(Refused(ticket(None)))
-        };
-        let Some(seats) = &level.seats else {
-            count(&schema.tally.dispatched);
-            return Ok(Some(ticket(None)));
-        };
-        if let Ok(seat) = seats.clone().try_acquire_owned() {
-            count(&schema.tally.dispatched);
-            return Ok(Some(ticket(Some(seat))));
-        }
-        if level.room == 0 {
-            return refused(&schema.tally.no_seat);
-        }
-        let Some(_place) = Place::take(level) else {
-            return refused(&schema.tally.queue_full);
-        };
-        match tokio::time::timeout(self.patience, seats.clone().acquire_owned()).await {
-            Ok(Ok(seat)) => {
-                count(&schema.tally.dispatched);
-                Ok(Some(ticket(Some(seat))))
+        let tally = &schema.tally;
+        let seat = match &level.seats {
+            None => None,
+            Some(seats) => {
+                let flow = || schema.flow(user, asked);
+                match seats.take(flow, self.patience).await {
+                    Ok(seat) => Some(seat),
+                    Err(refusal) => {
+                        let count = match refusal {
+                            Refusal::NoSeat => &tally.no_seat,
+                            Refusal::QueueFull => &tally.queue_full,
+                            Refusal::TimedOut => &tally.timed_out,
+                        };
+                        count.fetch_add(1, Ordering::Relaxed);
+                        return Err(Refused(ticket(None)));
+                    }
+                }
             }
-            _ => refused(&schema.tally.timed_out),
-        }
+        };
+        tally.dispatched.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(ticket(seat)))
     }
 
     pub fn levels(&self) -> Vec<Arc<Level>> {
@@ -225,23 +220,6 @@ impl Flow {
         let all = plan.schemas.iter();
         all.map(|s| (s.name.clone(), s.level.name.clone(), s.tally.clone()))
             .collect()
-    }
-}
-
-/// A place among those who wait, given back when the waiting ends.
-struct Place<'l>(&'l Level);
-
-impl Place<'_> {
-    fn take(level: &Level) -> Option<Place<'_>> {
-        let before = level.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Place(level);
-        (before < level.room).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -269,22 +247,25 @@ impl Level {
         let limit = (u64::from(server) * shares(object)).div_ceil(all.max(1));
         let limit = usize::try_from(limit)
             .unwrap_or(usize::MAX)
-            .clamp(usize::from(!exempt), Semaphore::MAX_PERMITS);
+            .max(usize::from(!exempt));
         let queuing = |field: &str, default| {
             let pointer = format!("/spec/limited/limitResponse/queuing/{field}");
             number(object, &pointer).unwrap_or(default)
         };
-        let room = match object::text(object, "/spec/limited/limitResponse/type") {
-            "Queue" => queuing("queues", 64).saturating_mul(queuing("queueLengthLimit", 50)),
-            _ => 0,
+        let queues = object::text(object, "/spec/limited/limitResponse/type") == "Queue";
+        let room = |of: &str, default| match queues {
+            true => queuing(of, default).saturating_mul(queuing("queueLengthLimit", 50)),
+            false => 0,
         };
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        // A flow has as many of the queues as it is dealt.
+        let (room, share) = (size(room("queues", 64)), size(room("handSize", 8)));
         Level {
             name: object::name(object).to_owned(),
             uid: uid(object),
-            seats: (!exempt).then(|| Arc::new(Semaphore::new(limit))),
+            seats: (!exempt).then(|| Seats::new(limit, room, share)),
             limit,
-            room: usize::try_from(room).unwrap_or(usize::MAX),
-            waiting: AtomicUsize::new(0),
+            room: (room, share),
         }
     }
 
@@ -294,12 +275,6 @@ impl Level {
             && self.seats.is_some() == other.seats.is_some()
             && self.limit == other.limit
             && self.room == other.room
-    }
-
-    /// How many requests have a seat.
-    pub fn executing(&self) -> usize {
-        let free = self.seats.as_ref().map(|s| s.available_permits());
-        free.map_or(0, |free| self.limit.saturating_sub(free))
     }
 }
 
@@ -352,9 +327,10 @@ mod tests {
     async fn a_level_with_queues_lets_wait_for_a_while() {
         let level = serde_json::json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": {
             "nominalConcurrencyShares": 1,
-            "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "queueLengthLimit": 1}},
+            "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 1}},
         }}});
         let level = Arc::new(Level::of(&level, 1, 1));
+        let seats = level.seats.clone().expect("limited");
         let schema = objects::built_in(SCHEMAS, "catch-all").expect("built in");
         let flow = Flow::new(1);
         *flow.plan.write() = Arc::new(Plan {
@@ -368,7 +344,7 @@ mod tests {
             let (flow, ann) = (flow.clone(), ann.clone());
             async move { flow.admit(&ann, &pods("list")).await.is_ok() }
         });
-        while flow.levels()[0].waiting.load(Ordering::Relaxed) == 0 {
+        while seats.waiting() == 0 {
             tokio::task::yield_now().await;
         }
         assert!(
@@ -385,8 +361,7 @@ mod tests {
             "nobody waits for ever"
         );
         drop(seat);
-        assert_eq!(flow.levels()[0].executing(), 0);
-        assert_eq!(flow.levels()[0].waiting.load(Ordering::Relaxed), 0);
+        assert_eq!((seats.taken(), seats.waiting()), (0, 0));
     }
 
     #[test]

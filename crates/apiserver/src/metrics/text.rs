@@ -259,12 +259,12 @@ fn flow(text: &mut Text, api: &Api) {
     gauge(
         "apiserver_flowcontrol_current_executing_seats",
         "[BETA] Seats of a priority level that are taken.",
-        &|l| l.executing(),
+        &|l| l.seats.as_ref().map_or(0, |s| s.taken()),
     );
     gauge(
         "apiserver_flowcontrol_current_inqueue_requests",
         "[BETA] Requests of a priority level that wait.",
-        &|l| l.waiting.load(Ordering::Relaxed),
+        &|l| l.seats.as_ref().map_or(0, |s| s.waiting()),
     );
 }
 
