@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use futures::{AsyncBufReadExt, StreamExt};
-use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_apiserver::{Authentication, Config, Server, StaticToken};
 use gantry_store::{Options, Store};
 use kube::{
     Client,
@@ -81,12 +81,15 @@ fn folder() -> tempfile::TempDir {
 
 async fn start(store: Store) -> (Server, Store) {
     let config = Config {
-        tokens: vec![StaticToken {
-            token: TOKEN.to_owned(),
-            user: "bench".to_owned(),
-            uid: String::new(),
-            groups: vec!["system:masters".to_owned()],
-        }],
+        authentication: Authentication {
+            tokens: vec![StaticToken {
+                token: TOKEN.to_owned(),
+                user: "bench".to_owned(),
+                uid: String::new(),
+                groups: vec!["system:masters".to_owned()],
+            }],
+            ..Authentication::default()
+        },
         ..Config::default()
     };
     let server = Server::start(config, store.clone()).await.unwrap();

@@ -6,7 +6,7 @@
 
 use std::{error::Error, net::Ipv4Addr, path::PathBuf};
 
-use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_apiserver::{Authentication, Config, Server, StaticToken};
 use gantry_store::{Options, Store};
 
 #[tokio::main]
@@ -38,12 +38,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let config = Config {
         address: (Ipv4Addr::LOCALHOST, port).into(),
         cert_dir: data.map(|d| d.join("pki")),
-        tokens: vec![StaticToken {
-            token: token.clone(),
-            user: "admin".to_owned(),
-            uid: "admin".to_owned(),
-            groups: vec!["system:masters".to_owned()],
-        }],
+        authentication: Authentication {
+            tokens: vec![StaticToken {
+                token: token.clone(),
+                user: "admin".to_owned(),
+                uid: "admin".to_owned(),
+                groups: vec!["system:masters".to_owned()],
+            }],
+            ..Authentication::default()
+        },
         // As the recorded conversations were held.
         allow_privileged: false,
         disabled_admission: vec!["ServiceAccount".to_owned()],

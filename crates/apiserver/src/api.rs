@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, allocate,
-    authn::{self, Authenticator, UserInfo},
+    authn::{self, Authenticator, UserInfo, certificate::Shown},
     authz::{self, Attributes, Rbac},
     compress::compress,
     discovery, errors,
@@ -48,6 +48,8 @@ pub struct Api {
     pub services: allocate::Services,
     pub stop: CancellationToken,
     pub ca_pem: String,
+    /// Address and port that clients reach the server at.
+    pub external: std::net::SocketAddr,
     /// Writes of definitions are applied one after the other.
     pub definitions: tokio::sync::Mutex<()>,
     pub openapi: crate::openapi::Cache,
@@ -122,7 +124,7 @@ impl Cx {
 }
 
 /// Handles one request of a socket or of an in-process client. A user may come as an extension of
-/// the request, from in-process clients only: what comes in over a socket has no extensions.
+/// the request, from in-process clients only: what comes in over a socket has no such extension.
 pub async fn handle<B>(api: Arc<Api>, request: Request<B>) -> Reply
 where
     B: http_body::Body<Data = Bytes> + Send,
@@ -250,7 +252,7 @@ where
         .as_ref()
         .and_then(|t| registry.lookup(&t.group, &t.version, &t.plural));
     trace.labels = labels(&parts, target.as_ref(), entry.map(|e| &**e), &query);
-    let user = authenticate(&api, &parts)?;
+    let user = authenticate(&api, &parts).await?;
     let verb = match &target {
         Some(target) => request::verb(&parts.method, target, &query),
         None => None,
@@ -409,9 +411,14 @@ where
     }
 }
 
-fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure> {
+async fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure> {
     if let Some(user) = parts.extensions.get::<Arc<UserInfo>>() {
         return Ok(user.clone());
+    }
+    // A certificate goes before a token; one that is not trusted leaves it to the token.
+    let shown = parts.extensions.get::<Shown>();
+    if let Some(user) = shown.and_then(|shown| api.authenticator.certificate(shown)) {
+        return Ok(Arc::new(user));
     }
     let bearer = parts
         .headers
@@ -421,12 +428,17 @@ fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     match bearer {
-        None | Some("") => Ok(Arc::new(UserInfo::anonymous())),
-        Some(token) => api
-            .authenticator
-            .authenticate(&api.store, token, &api.authenticator.issuer)
-            .map(Arc::new)
-            .ok_or_else(errors::unauthorized),
+        None | Some("") => {
+            let unknown = shown.is_some() && api.authenticator.certificates.is_some();
+            if unknown || !api.authenticator.lets_on(parts.uri.path()) {
+                return Err(errors::unauthorized());
+            }
+            Ok(Arc::new(UserInfo::anonymous()))
+        }
+        Some(token) => match api.authenticator.token(&api.store, token, &[]).await {
+            Ok(known) => Ok(Arc::new(known.user)),
+            Err(_) => Err(errors::unauthorized()),
+        },
     }
 }
 

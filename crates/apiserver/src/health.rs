@@ -16,6 +16,7 @@ pub const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
 pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
     let mut parts = path.trim_matches('/').split('/');
     let first = parts.next()?;
+    let accounts = &api.authenticator.accounts;
     match first {
         "healthz" | "livez" | "readyz" => {
             let ready = first != "readyz" || !api.stop.is_cancelled();
@@ -39,17 +40,23 @@ pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
         ".well-known" if parts.next() == Some("openid-configuration") => Some(respond::json(
             200,
             &json!({
-                "issuer": api.authenticator.issuer,
-                "jwks_uri": format!("{}/openid/v1/jwks", api.authenticator.issuer),
+                "issuer": accounts.issuer(),
+                "jwks_uri": jwks_uri(api),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
+                "id_token_signing_alg_values_supported": accounts.algorithms(),
             }),
         )),
-        "openid" if path == "/openid/v1/jwks" => {
-            Some(respond::json(200, &api.authenticator.jwks()))
-        }
+        "openid" if path == "/openid/v1/jwks" => Some(respond::json(200, &accounts.jwks())),
         _ => None,
+    }
+}
+
+/// Where the keys of ServiceAccount tokens are: where it was said, else at this server.
+fn jwks_uri(api: &Api) -> String {
+    match &api.authenticator.jwks_uri {
+        Some(uri) => uri.clone(),
+        None => format!("https://{}/openid/v1/jwks", api.external),
     }
 }
 

@@ -9,7 +9,7 @@
 //! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
 //!
 //! Not offered yet, and answered honestly: exec, attach, port-forward, logs of running pods and
-//! proxying (501), client certificates.
+//! proxying (501).
 
 mod admission;
 mod allocate;
@@ -39,7 +39,11 @@ mod tls;
 mod webhook;
 
 pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};
-pub use authn::{KeyError, StaticToken, UserInfo};
+pub use authn::{
+    Anonymous, Authentication, AuthenticationError, KeyError, StaticToken, UserInfo,
+    oidc::{ALGORITHMS as OIDC_ALGORITHMS, Claim as OidcClaim, Issuer as OidcIssuer},
+    parse_config as parse_authentication_config,
+};
 pub use authz::Authorization;
 pub use server::{Config, Server, StartError, Version};
 pub use tls::TlsError;

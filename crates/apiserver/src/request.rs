@@ -74,7 +74,7 @@ pub fn target(path: &str) -> Option<Target> {
 }
 
 /// Percent-decodes a path segment; what is not valid UTF-8 stays as it was.
-fn decode(segment: &str) -> String {
+pub fn decode(segment: &str) -> String {
     unescape(segment, false)
 }
 

@@ -290,6 +290,16 @@ pub fn apply_scale(
     apply::apply(scale_schema()?, &none, Some(old), config, manager, force)
 }
 
+/// Records what a TokenRequest says as the manager's.
+pub fn track_token(cx: &Cx, request: &mut Value, name: &str) -> Result<(), Failure> {
+    const VERSION: &str = "authentication.k8s.io/v1";
+    let schema = schema::builtin_by_gvk("authentication.k8s.io", "v1", "TokenRequest")
+        .map(schema::builtin)
+        .ok_or_else(|| crate::errors::internal("the type of TokenRequest is not known"))?;
+    let manager = manager(cx, name, Operation::Update, VERSION, Some("token"));
+    apply::track_update(schema, &apply::ResetFields::none(), None, request, manager)
+}
+
 /// Carries the ownership of a written Scale over to its object.
 pub fn take_over_scale(cx: &Cx, scale: &Value, object: &mut Value) {
     let Some(path) = apply::replicas_path(cx.resource()) else {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use gantry_store::Store;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -23,7 +24,9 @@ use tokio_util::task::TaskTracker;
 use crate::{
     allocate,
     api::{self, Api},
-    authn::{self, Authenticator, ISSUER, MASTERS, StaticToken, UserInfo},
+    authn::{
+        Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
+    },
     authz::{Authorization, Rbac},
     bootstrap, crd,
     registry::Registry,
@@ -65,9 +68,7 @@ pub struct Config {
     pub cert_dir: Option<PathBuf>,
     /// Serving certificate and private key to use instead of making one, PEM files.
     pub serving_certificate: Option<(PathBuf, PathBuf)>,
-    /// Who signs ServiceAccount tokens: their `iss`, and the audience of this API.
-    pub issuer: String,
-    pub tokens: Vec<StaticToken>,
+    pub authentication: Authentication,
     pub authorization: Authorization,
     /// IPv4 range of Service addresses, `10.0.0.0/16`.
     pub service_cidr: (Ipv4Addr, u8),
@@ -90,8 +91,7 @@ impl Default for Config {
             advertise: None,
             cert_dir: None,
             serving_certificate: None,
-            issuer: ISSUER.to_owned(),
-            tokens: vec![],
+            authentication: Authentication::default(),
             authorization: Authorization::Rbac,
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 12),
             node_ports: (30_000, 32_767),
@@ -115,8 +115,8 @@ pub enum StartError {
     },
     #[error("preparing certificates")]
     Tls(#[from] tls::TlsError),
-    #[error("loading the key of ServiceAccount tokens")]
-    AccountKey(#[from] authn::KeyError),
+    #[error("preparing authentication")]
+    Authentication(#[from] AuthenticationError),
     #[error("writing the first objects: {0}")]
     Bootstrap(gantry_machinery::status::Failure),
 }
@@ -154,8 +154,12 @@ impl Server {
         let mut addresses = vec![IpAddr::V4(service), address.ip()];
         addresses.extend(config.advertise);
         let identity = tls::identity(&files, &addresses)?;
-        let authenticator =
-            Authenticator::new(&config.tokens, &config.issuer, &identity.account_key)?;
+        let authenticator = Authenticator::new(
+            &config.authentication,
+            &identity.account_key,
+            identity.client_ca(),
+        )?;
+        let tls = identity.config(authenticator.certificates.as_ref())?;
         let api = Arc::new(Api {
             rbac: Rbac::new(config.authorization),
             hooks: crate::admission::Hooks::default(),
@@ -165,6 +169,7 @@ impl Server {
             authenticator,
             stop: CancellationToken::new(),
             ca_pem: identity.ca_pem,
+            external: SocketAddr::new(config.advertise.unwrap_or(address.ip()), address.port()),
             definitions: tokio::sync::Mutex::new(()),
             openapi: crate::openapi::Cache::default(),
             metrics: Arc::default(),
@@ -181,9 +186,10 @@ impl Server {
         crate::admission::policies::status::resume(&api);
         let connections = TaskTracker::new();
         connections.spawn(bootstrap::expire_events(api.clone()));
+        api.authenticator.start(&connections, &api.stop);
         let accepting = tokio::spawn(accept(
             listener,
-            TlsAcceptor::from(identity.config),
+            TlsAcceptor::from(tls),
             api.clone(),
             connections.clone(),
         ));
@@ -203,6 +209,18 @@ impl Server {
     /// Certificate of the authority that signed the serving certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.api.ca_pem
+    }
+
+    /// Signs the tokens without an end that Secrets keep, for the controller that fills them: from
+    /// namespace, name and uid of a ServiceAccount and the name of the Secret.
+    pub fn sign_account_token(
+        &self,
+    ) -> impl Fn((&str, &str, &str), &str) -> Option<String> + Send + Sync + use<> {
+        let api = self.api.clone();
+        move |account, secret| {
+            let accounts = &api.authenticator.accounts;
+            accounts.issue_legacy(account, secret)
+        }
     }
 
     /// A client in this process, without a socket, as a member of `system:masters`.
@@ -305,7 +323,15 @@ async fn connection(
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(30));
     let stop = api.stop.clone();
-    let service = hyper::service::service_fn(move |request| {
+    let shown = stream.get_ref().1.peer_certificates().map(|chain| {
+        Shown(Arc::new(
+            chain.iter().map(|c| c.clone().into_owned()).collect(),
+        ))
+    });
+    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        if let Some(shown) = &shown {
+            request.extensions_mut().insert(shown.clone());
+        }
         let api = api.clone();
         async move { Ok::<_, Infallible>(api::handle(api, request).await) }
     });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_apiserver::{Authentication, Config, Server, StaticToken};
 use gantry_store::{Options, Store};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Namespace, Pod, ResourceQuota, Service, ServiceAccount,
@@ -22,12 +22,15 @@ const SOON: Duration = Duration::from_secs(10);
 )]
 async fn start() -> Server {
     let config = Config {
-        tokens: vec![StaticToken {
-            token: "secret".to_owned(),
-            user: "ann".to_owned(),
-            uid: String::new(),
-            groups: vec!["system:masters".to_owned()],
-        }],
+        authentication: Authentication {
+            tokens: vec![StaticToken {
+                token: "secret".to_owned(),
+                user: "ann".to_owned(),
+                uid: String::new(),
+                groups: vec!["system:masters".to_owned()],
+            }],
+            ..Authentication::default()
+        },
         disabled_admission: vec!["ServiceAccount".to_owned()],
         ..Config::default()
     };

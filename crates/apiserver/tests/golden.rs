@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_apiserver::{Authentication, Config, Server, StaticToken};
 use gantry_store::{Options, Store};
 
 const AREAS: [&str; 11] = [
@@ -65,12 +65,15 @@ fn recorded_conversations_are_answered_as_kubernetes_does() {
     let token = "golden-token";
     let config = Config {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
-        tokens: vec![StaticToken {
-            token: token.to_owned(),
-            user: "admin".to_owned(),
-            uid: "admin".to_owned(),
-            groups: vec!["system:masters".to_owned()],
-        }],
+        authentication: Authentication {
+            tokens: vec![StaticToken {
+                token: token.to_owned(),
+                user: "admin".to_owned(),
+                uid: "admin".to_owned(),
+                groups: vec!["system:masters".to_owned()],
+            }],
+            ..Authentication::default()
+        },
         allow_privileged: false,
         disabled_admission: vec!["ServiceAccount".to_owned()],
         ..Config::default()

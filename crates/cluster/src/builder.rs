@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use gantry_apiserver::{Config, Server, StaticToken};
+use gantry_apiserver::{Authentication, Config, Server, StaticToken};
 use gantry_hollow::NodeGroup;
 use gantry_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -183,12 +183,15 @@ impl Builder {
         let config = Config {
             address: self.address,
             cert_dir: self.data_dir.as_ref().map(|d| d.join("pki")),
-            tokens: vec![StaticToken {
-                token: token.clone(),
-                user: "admin".into(),
-                uid: String::new(),
-                groups: vec!["system:masters".into()],
-            }],
+            authentication: Authentication {
+                tokens: vec![StaticToken {
+                    token: token.clone(),
+                    user: "admin".into(),
+                    uid: String::new(),
+                    groups: vec!["system:masters".into()],
+                }],
+                ..Authentication::default()
+            },
             ..Config::default()
         };
         let server = Server::start(config, store.clone())

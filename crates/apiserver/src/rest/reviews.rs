@@ -33,7 +33,7 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             object::set_meta(&mut review, "creationTimestamp", object::time(cx.now));
             json!({"userInfo": cx.user.to_value()})
         }
-        "TokenReview" => token(cx, &review),
+        "TokenReview" => token(cx, &review).await,
         "SelfSubjectRulesReview" => rules_of(cx, &review)?,
         _ => access(cx, &resource, &review)?,
     };
@@ -49,25 +49,16 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     respond::encoded(cx.output, 201, review.to_string().into())
 }
 
-fn token(cx: &Cx, review: &Value) -> Value {
+async fn token(cx: &Cx, review: &Value) -> Value {
     let token = object::text(review, "/spec/token");
-    let mut audiences = object::strings(review.pointer("/spec/audiences"));
-    let asked = !audiences.is_empty();
-    if !asked {
-        audiences.push(cx.api.authenticator.issuer.clone());
+    let audiences = object::strings(review.pointer("/spec/audiences"));
+    let authenticator = &cx.api.authenticator;
+    match authenticator.token(cx.store(), token, &audiences).await {
+        Ok(known) => json!({
+            "authenticated": true, "user": known.user.to_value(), "audiences": known.audiences,
+        }),
+        Err(why) => json!({"user": {}, "error": why}),
     }
-    for audience in &audiences {
-        let user = cx
-            .api
-            .authenticator
-            .authenticate(cx.store(), token, audience);
-        if let Some(user) = user {
-            return json!({
-                "authenticated": true, "user": user.to_value(), "audiences": [audience],
-            });
-        }
-    }
-    json!({"user": {}, "error": "invalid bearer token"})
 }
 
 fn refuse(reason: &str, field: &str, message: String) -> Failure {

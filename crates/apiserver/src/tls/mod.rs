@@ -15,6 +15,8 @@ use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
+use crate::authn::certificate::ClientCertificates;
+
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("reading or writing {path}")]
@@ -45,7 +47,10 @@ pub struct Files {
 pub struct Identity {
     /// Certificate of the authority, PEM: what clients trust.
     pub ca_pem: String,
-    pub config: Arc<ServerConfig>,
+    /// Private key of the authority, PEM, where it was made here.
+    pub ca_key: Option<String>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
     /// The key that signs ServiceAccount tokens, PEM.
     pub account_key: String,
 }
@@ -70,7 +75,7 @@ pub fn identity(files: &Files, addresses: &[IpAddr]) -> Result<Identity, TlsErro
         (None, Some(dir)) if foreign(dir) => Some((dir.join(CERT), dir.join(KEY))),
         _ => None,
     };
-    let (ca_pem, pair) = match given {
+    let (ca_pem, ca_key, pair) = match given {
         Some((cert, key)) => {
             let pair = Pair {
                 cert: read(&cert)?,
@@ -78,12 +83,12 @@ pub fn identity(files: &Files, addresses: &[IpAddr]) -> Result<Identity, TlsErro
             };
             // The last of the chain is the nearest to an authority that there is.
             let last = pair.cert.rfind("-----BEGIN").unwrap_or_default();
-            (pair.cert[last..].to_owned(), pair)
+            (pair.cert[last..].to_owned(), None, pair)
         }
         None => {
             let authority = authority(dir)?;
             let pair = serving(dir, &authority, addresses)?;
-            (authority.cert, pair)
+            (authority.cert, Some(authority.key), pair)
         }
     };
     let bad = |path: &str| TlsError::Pem {
@@ -93,17 +98,37 @@ pub fn identity(files: &Files, addresses: &[IpAddr]) -> Result<Identity, TlsErro
         .collect::<Result<_, _>>()
         .map_err(|_| bad(CERT))?;
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|_| bad(KEY))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Identity {
         ca_pem,
-        config: Arc::new(config),
+        ca_key,
+        chain,
+        key,
         account_key: account_key(dir)?,
     })
+}
+
+impl Identity {
+    /// The authority that signs client certificates where none is named: our own, if there is one.
+    pub fn client_ca(&self) -> Option<&str> {
+        self.ca_key.as_ref().map(|_| self.ca_pem.as_str())
+    }
+
+    /// How connections are secured: clients may show certificates where some are trusted.
+    pub fn config(
+        &self,
+        clients: Option<&ClientCertificates>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.at_handshake()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
 }
 
 /// Whether a folder holds a serving certificate that was not made here.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use super::authentication::AuthenticationFlags;
 use super::unused::Unused;
 use super::values::{self, ServiceRange};
 
@@ -52,12 +53,8 @@ pub struct ApiServer {
     #[arg(long, value_name = "FILE", help_heading = "Serving")]
     pub tls_private_key_file: Option<PathBuf>,
 
-    /// Bearer tokens that are valid as long as the server runs: lines of token,user,uid,"group,group"
-    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
-    pub token_auth_file: Option<PathBuf>,
-    /// Issuer of ServiceAccount tokens [default: https://kubernetes.default.svc]
-    #[arg(long, value_name = "URL", action = ArgAction::Append, help_heading = "Authentication")]
-    pub service_account_issuer: Vec<String>,
+    #[command(flatten)]
+    pub authentication: AuthenticationFlags,
 
     /// How requests are authorized: RBAC or AlwaysAllow [default: RBAC]
     #[arg(long, value_name = "MODES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]

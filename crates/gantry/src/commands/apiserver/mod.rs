@@ -1,5 +1,6 @@
 //! `gantry apiserver`: the API server alone, under kube-apiserver's flags.
 
+mod authentication;
 mod flags;
 mod tokens;
 mod unused;
@@ -129,10 +130,6 @@ impl ApiServer {
                 ));
             }
         };
-        let tokens = match &self.token_auth_file {
-            Some(file) => tokens::read(file)?,
-            None => vec![],
-        };
         Ok(Config {
             address: SocketAddr::new(self.bind_address, self.secure_port),
             advertise: self.advertise_address,
@@ -141,12 +138,7 @@ impl ApiServer {
                 .clone()
                 .or_else(|| self.data_dir.as_ref().map(|d| d.join("pki"))),
             serving_certificate,
-            issuer: self
-                .service_account_issuer
-                .first()
-                .cloned()
-                .unwrap_or_else(|| Config::default().issuer),
-            tokens,
+            authentication: self.authentication.config()?,
             authorization,
             service_cidr: self.service_cluster_ip_range.ipv4,
             node_ports: self.service_node_port_range,

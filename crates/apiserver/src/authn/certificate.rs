@@ -1,0 +1,159 @@
+//! Client certificates: the common name is the user, the organizations are the groups.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use sha2::{Digest, Sha256};
+use x509_parser::{certificate::X509Certificate, oid_registry::Oid, prelude::FromDer};
+
+use super::user::{CREDENTIAL_ID, UserInfo};
+
+/// The attribute of a subject that holds the user's uid: 1.3.6.1.4.1.57683.2.
+const UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
+
+/// Takes any client certificate at the handshake, once its owner has shown that he has its key.
+///
+/// Whether it is trusted is decided for each request ([`ClientCertificates::user`]): one that is
+/// not is answered with 401, not with a broken connection, as kube-apiserver does.
+#[derive(Debug)]
+struct Any {
+    hints: Vec<DistinguishedName>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for Any {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// The authorities whose certificates users are known by.
+#[derive(Clone)]
+pub struct ClientCertificates {
+    trusted: Arc<dyn ClientCertVerifier>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// What is wrong with a bundle of authorities.
+#[derive(Debug, thiserror::Error)]
+#[error("no certificate of an authority that can be used")]
+pub struct BundleError;
+
+impl ClientCertificates {
+    /// The authorities of a PEM bundle.
+    pub fn new(bundle: &str) -> Result<ClientCertificates, BundleError> {
+        let mut roots = RootCertStore::empty();
+        for cert in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+            roots
+                .add(cert.map_err(|_| BundleError)?)
+                .map_err(|_| BundleError)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let trusted =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(|_| BundleError)?;
+        Ok(ClientCertificates { trusted, provider })
+    }
+
+    /// What the TLS handshake asks of clients.
+    pub fn at_handshake(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::new(Any {
+            hints: self.trusted.root_hint_subjects().to_vec(),
+            provider: self.provider.clone(),
+        })
+    }
+
+    /// The user of a certificate; `None` when it is not trusted, not for clients, or out of date.
+    pub fn user(&self, chain: &[CertificateDer<'_>]) -> Option<UserInfo> {
+        let (leaf, rest) = chain.split_first()?;
+        self.trusted
+            .verify_client_cert(leaf, rest, UnixTime::now())
+            .ok()?;
+        let (_, cert) = X509Certificate::from_der(leaf).ok()?;
+        let subject = cert.subject();
+        // Of several common names the last one counts, as in Go's pkix.Name.
+        let name = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
+        if name.is_empty() {
+            return None;
+        }
+        let groups = subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok().map(str::to_owned))
+            .collect();
+        let oid = Oid::from(UID).ok()?;
+        let mut uids = subject.iter_by_oid(&oid);
+        let uid = match uids.next() {
+            Some(uid) => uid.as_str().ok().filter(|u| !u.is_empty())?.to_owned(),
+            None => String::new(),
+        };
+        if uids.next().is_some() {
+            return None;
+        }
+        let digest: String = Sha256::digest(leaf)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        Some(UserInfo {
+            name,
+            uid,
+            groups,
+            extra: BTreeMap::from([(
+                CREDENTIAL_ID.to_owned(),
+                vec![format!("X509SHA256={digest}")],
+            )]),
+        })
+    }
+}
+
+/// The certificate that a connection's client has shown, with what it sent along.
+#[derive(Clone)]
+pub struct Shown(pub Arc<Vec<CertificateDer<'static>>>);

@@ -1,0 +1,300 @@
+//! Who asks: client certificates, static bearer tokens, ServiceAccount tokens, bootstrap tokens,
+//! ID tokens of OpenID Connect issuers, impersonation.
+
+pub mod accounts;
+mod bootstrap;
+pub mod certificate;
+mod config;
+pub mod keys;
+pub mod oidc;
+mod user;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use gantry_store::Store;
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use accounts::Accounts;
+use certificate::{ClientCertificates, Shown};
+use keys::{PublicKey, Signer};
+
+pub use config::parse as parse_config;
+pub use keys::KeyError;
+pub use user::*;
+
+/// Issuer and audience of ServiceAccount tokens where nothing else is configured.
+pub const ISSUER: &str = "https://kubernetes.default.svc";
+
+/// A bearer token that is valid as long as the server runs.
+#[derive(Clone)]
+pub struct StaticToken {
+    pub token: String,
+    pub user: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+}
+
+impl std::fmt::Debug for StaticToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StaticToken")
+            .field("user", &self.user)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where requests without credentials are let on, as `system:anonymous`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    #[default]
+    Always,
+    Never,
+    /// To these paths alone.
+    Paths(Vec<String>),
+}
+
+/// How users are known.
+#[derive(Debug, Clone)]
+pub struct Authentication {
+    pub tokens: Vec<StaticToken>,
+    pub anonymous: Anonymous,
+    /// Bundle of the authorities that sign client certificates, PEM. Where it is not given, the
+    /// server's own authority, if it has one.
+    pub client_ca: Option<PathBuf>,
+    pub bootstrap_tokens: bool,
+    /// `iss` of ServiceAccount tokens; the first that of new ones.
+    pub issuers: Vec<String>,
+    /// What this API is called as the audience of tokens; the issuers where none is given.
+    pub audiences: Vec<String>,
+    /// Private key of ServiceAccount tokens, PEM; one is made and kept where it is not given.
+    pub account_key: Option<PathBuf>,
+    /// Keys that ServiceAccount tokens may be signed with beside that, PEM.
+    pub account_keys: Vec<PathBuf>,
+    /// Whether tokens of pods are made to live longer than their kubelet asks for.
+    pub extend_tokens: bool,
+    /// The longest life of a ServiceAccount token, in seconds.
+    pub longest_token: Option<i64>,
+    /// Where the keys of ServiceAccount tokens are published, if not here.
+    pub jwks_uri: Option<String>,
+    pub oidc: Vec<oidc::Issuer>,
+}
+
+impl Default for Authentication {
+    fn default() -> Authentication {
+        Authentication {
+            tokens: vec![],
+            anonymous: Anonymous::Always,
+            client_ca: None,
+            bootstrap_tokens: true,
+            issuers: vec![ISSUER.to_owned()],
+            audiences: vec![],
+            account_key: None,
+            account_keys: vec![],
+            extend_tokens: true,
+            longest_token: None,
+            jwks_uri: None,
+            oidc: vec![],
+        }
+    }
+}
+
+/// Why users cannot be known as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticationError {
+    #[error("loading a key of ServiceAccount tokens")]
+    Key(#[from] KeyError),
+    #[error("reading {path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("using {path}")]
+    Bundle {
+        path: PathBuf,
+        #[source]
+        source: certificate::BundleError,
+    },
+    #[error("configuring OpenID Connect")]
+    Oidc(#[from] oidc::IssuerError),
+}
+
+/// A token's user and whom it is for, of those that were asked for.
+pub struct Authenticated {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+}
+
+pub struct Authenticator {
+    pub accounts: Accounts,
+    pub anonymous: Anonymous,
+    /// Where the keys of ServiceAccount tokens are said to be.
+    pub jwks_uri: Option<String>,
+    pub certificates: Option<ClientCertificates>,
+    /// By SHA-256 of the token: looking up a digest tells nothing about how much of a guess was
+    /// right, which is what comparing in constant time is for.
+    tokens: FxHashMap<[u8; 32], UserInfo>,
+    bootstrap_tokens: bool,
+    providers: Vec<Arc<oidc::Provider>>,
+}
+
+fn read(path: &PathBuf) -> Result<String, AuthenticationError> {
+    std::fs::read_to_string(path).map_err(|source| AuthenticationError::File {
+        path: path.clone(),
+        source,
+    })
+}
+
+impl Authenticator {
+    /// `own_key` signs ServiceAccount tokens and `own_ca` client certificates where nothing else
+    /// is configured.
+    pub fn new(
+        config: &Authentication,
+        own_key: &str,
+        own_ca: Option<&str>,
+    ) -> Result<Authenticator, AuthenticationError> {
+        let signer = match &config.account_key {
+            Some(path) => Signer::from_pem(&read(path)?)?,
+            None => Signer::from_pem(own_key)?,
+        };
+        let mut account_keys = vec![];
+        for path in &config.account_keys {
+            account_keys.extend(PublicKey::all_from_pem(&read(path)?)?);
+        }
+        let bundle = |path: &PathBuf, pem: &str| {
+            ClientCertificates::new(pem).map_err(|source| AuthenticationError::Bundle {
+                path: path.clone(),
+                source,
+            })
+        };
+        let certificates = match (&config.client_ca, own_ca) {
+            (Some(path), _) => Some(bundle(path, &read(path)?)?),
+            (None, Some(pem)) => Some(bundle(&PathBuf::from("ca.crt"), pem)?),
+            (None, None) => None,
+        };
+        let audiences = if config.audiences.is_empty() {
+            config.issuers.clone()
+        } else {
+            config.audiences.clone()
+        };
+        let providers = config.oidc.iter().cloned().map(oidc::Provider::new);
+        Ok(Authenticator {
+            accounts: Accounts {
+                issuers: config.issuers.clone(),
+                audiences,
+                signer,
+                keys: account_keys,
+                extend: config.extend_tokens,
+                longest: config.longest_token,
+            },
+            anonymous: config.anonymous.clone(),
+            jwks_uri: config.jwks_uri.clone(),
+            certificates,
+            tokens: config.tokens.iter().map(digested).collect(),
+            bootstrap_tokens: config.bootstrap_tokens,
+            providers: providers
+                .map(|p| p.map(Arc::new))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Starts to read the keys of OpenID Connect issuers.
+    pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        for provider in &self.providers {
+            tasks.spawn(provider.clone().discover(stop.clone()));
+        }
+    }
+
+    /// The user of a client certificate.
+    pub fn certificate(&self, shown: &Shown) -> Option<UserInfo> {
+        let user = self.certificates.as_ref()?.user(&shown.0)?;
+        Some(user.authenticated())
+    }
+
+    /// The user of a token that is for one of these audiences, or why it is not valid. Without any,
+    /// it must be for this API.
+    pub async fn token(
+        &self,
+        store: &Store,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Authenticated, String> {
+        let here = &self.accounts.audiences;
+        let wanted = if audiences.is_empty() {
+            here
+        } else {
+            audiences
+        };
+        // What is for nobody in particular is for this API.
+        let ours = || -> Vec<String> {
+            let common = here.iter().filter(|a| wanted.contains(a));
+            common.cloned().collect()
+        };
+        let wrong = || "invalid bearer token".to_owned();
+        let answer = |user: UserInfo, audiences: Vec<String>| {
+            if audiences.is_empty() {
+                return Err(wrong());
+            }
+            Ok(Authenticated {
+                user: user.authenticated(),
+                audiences,
+            })
+        };
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(user) = self.tokens.get(&digest) {
+            return answer(user.clone(), ours());
+        }
+        if let Some(valid) = self.accounts.verify(store, token) {
+            if let Some(stale) = &valid.stale {
+                tracing::info!(%stale, "a ServiceAccount token should have been renewed");
+            }
+            let common = if valid.audiences.is_empty() {
+                ours()
+            } else {
+                let common = valid.audiences.iter().filter(|a| wanted.contains(a));
+                common.cloned().collect()
+            };
+            return answer(valid.user, common);
+        }
+        if self.bootstrap_tokens
+            && let Some(user) = bootstrap::authenticate(store, token)
+        {
+            return answer(user, ours());
+        }
+        for provider in &self.providers {
+            match provider.authenticate(token).await {
+                None => {}
+                Some(Ok(user)) => return answer(user, ours()),
+                Some(Err(why)) => {
+                    tracing::debug!(%why, "a token is refused");
+                    return Err(format!("[{}, {why}]", wrong()));
+                }
+            }
+        }
+        Err(wrong())
+    }
+
+    /// Whether a request without credentials may go on to this path.
+    pub fn lets_on(&self, path: &str) -> bool {
+        match &self.anonymous {
+            Anonymous::Always => true,
+            Anonymous::Never => false,
+            Anonymous::Paths(paths) => paths.iter().any(|p| p == path),
+        }
+    }
+}
+
+fn digested(token: &StaticToken) -> ([u8; 32], UserInfo) {
+    let user = UserInfo {
+        name: token.user.clone(),
+        uid: token.uid.clone(),
+        groups: token.groups.clone(),
+        extra: BTreeMap::new(),
+    };
+    (
+        Sha256::digest(token.token.as_bytes()).into(),
+        user.authenticated(),
+    )
+}

@@ -1,0 +1,656 @@
+//! Who a request is from, over TLS: client certificates, bootstrap tokens, ServiceAccount tokens,
+//! ID tokens of an issuer on another socket.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where its helpers do"
+)]
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rand::SystemRandom,
+    rsa,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
+};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use gantry_apiserver::{
+    Anonymous, Authentication, Config, OidcClaim, OidcIssuer, Server, StaticToken,
+};
+use gantry_store::{Options, Store};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde_json::{Value, json};
+
+const ADMIN: &str = "admin-token";
+
+async fn start(authentication: Authentication, store: Store) -> Server {
+    let tokens = vec![StaticToken {
+        token: ADMIN.to_owned(),
+        user: "admin".to_owned(),
+        uid: String::new(),
+        groups: vec!["system:masters".to_owned()],
+    }];
+    let config = Config {
+        authentication: Authentication {
+            tokens,
+            ..authentication
+        },
+        disabled_admission: vec!["ServiceAccount".to_owned()],
+        ..Config::default()
+    };
+    Server::start(config, store)
+        .await
+        .expect("the server starts")
+}
+
+fn memory() -> Store {
+    Store::in_memory(Options::default())
+}
+
+/// What a client shows of itself.
+#[derive(Default)]
+struct Credentials<'a> {
+    token: Option<&'a str>,
+    certificate: Option<&'a (String, String)>,
+}
+
+fn token(token: &str) -> Credentials<'_> {
+    Credentials {
+        token: Some(token),
+        ..Credentials::default()
+    }
+}
+
+fn client(server: &Server, credentials: &Credentials<'_>) -> kube::Client {
+    let url = format!("https://{}", server.address()).parse().unwrap();
+    let mut config = kube::Config::new(url);
+    let ca = CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap();
+    config.root_cert = Some(vec![ca.to_vec()]);
+    if let Some(token) = credentials.token {
+        config.auth_info.token = Some(token.to_owned().into());
+    }
+    if let Some((cert, key)) = credentials.certificate {
+        config.auth_info.client_certificate_data = Some(STANDARD.encode(cert));
+        config.auth_info.client_key_data = Some(STANDARD.encode(key).into());
+    }
+    kube::Client::try_from(config).unwrap()
+}
+
+/// One request; the answer's body, or its code when it is a failure.
+async fn ask(
+    server: &Server,
+    credentials: &Credentials<'_>,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> Result<Value, u16> {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(if body.is_null() {
+            vec![]
+        } else {
+            body.to_string().into_bytes()
+        })
+        .unwrap();
+    match client(server, credentials).request::<Value>(request).await {
+        Ok(value) => Ok(value),
+        Err(kube::Error::Api(status)) => Err(status.code),
+        Err(e) => panic!("{method} {path}: {e:?}"),
+    }
+}
+
+/// The user that the server sees.
+async fn who(server: &Server, credentials: &Credentials<'_>) -> Result<Value, u16> {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = ask(server, credentials, "POST", path, &review).await?;
+    Ok(answer["status"]["userInfo"].clone())
+}
+
+async fn create(server: &Server, path: &str, object: &Value) -> Value {
+    let answer = ask(server, &token(ADMIN), "POST", path, object).await;
+    answer.unwrap_or_else(|code| panic!("POST {path}: {code}"))
+}
+
+struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    pem: String,
+}
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "test authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    Authority { params, key, pem }
+}
+
+impl Authority {
+    fn sign(&self, params: &CertificateParams) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let cert = params.signed_by(&key, &issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    fn client(
+        &self,
+        name: &str,
+        groups: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+    ) -> (String, String) {
+        let mut params = CertificateParams::default();
+        for group in groups {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, *group);
+        }
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        self.sign(&params)
+    }
+}
+
+fn written(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn client_certificates_tell_user_and_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = authority();
+    let authentication = Authentication {
+        client_ca: Some(written(folder.path(), "ca.pem", &ours.pem)),
+        anonymous: Anonymous::Paths(vec!["/healthz".to_owned()]),
+        ..Authentication::default()
+    };
+    let server = start(authentication, memory()).await;
+    let with = |pair| Credentials {
+        certificate: Some(pair),
+        ..Credentials::default()
+    };
+    let usage = ExtendedKeyUsagePurpose::ClientAuth;
+    let ann = ours.client("ann", &["dev"], usage.clone());
+    let user = who(&server, &with(&ann)).await.expect("known");
+    assert_eq!(user["username"], "ann");
+    assert_eq!(user["groups"], json!(["dev", "system:authenticated"]));
+    let id = &user["extra"]["authentication.kubernetes.io/credential-id"][0];
+    assert!(id.as_str().unwrap().starts_with("X509SHA256="), "{id}");
+    // A certificate goes before a token, and a token stands in for one that is not trusted.
+    let both = Credentials {
+        token: Some(ADMIN),
+        certificate: Some(&ann),
+    };
+    assert_eq!(who(&server, &both).await.expect("known")["username"], "ann");
+    let stranger = authority().client("ann", &["system:masters"], usage);
+    let serving = ours.client("ann", &[], ExtendedKeyUsagePurpose::ServerAuth);
+    for bad in [&stranger, &serving] {
+        assert_eq!(who(&server, &with(bad)).await, Err(401));
+        let both = Credentials {
+            token: Some(ADMIN),
+            certificate: Some(bad),
+        };
+        let user = who(&server, &both).await.expect("known");
+        assert_eq!(user["username"], "admin");
+    }
+    let nobody = Credentials::default();
+    assert_eq!(who(&server, &nobody).await, Err(401));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn bootstrap_tokens_are_valid_as_their_secrets_say() {
+    let server = start(Authentication::default(), memory()).await;
+    let secret = |id: &str, more: Value| {
+        let mut data = json!({
+            "token-id": id, "token-secret": "0123456789abcdef",
+            "usage-bootstrap-authentication": "true",
+        });
+        for (key, value) in more.as_object().unwrap() {
+            data[key] = value.clone();
+        }
+        json!({
+            "metadata": {"name": format!("bootstrap-token-{id}")},
+            "type": "bootstrap.kubernetes.io/token", "stringData": data,
+        })
+    };
+    let group = "system:bootstrappers:kubeadm:default-node-token";
+    for (id, more, good) in [
+        ("aaaaaa", json!({"auth-extra-groups": group}), true),
+        (
+            "bbbbbb",
+            json!({"expiration": "2999-01-01T00:00:00Z"}),
+            true,
+        ),
+        (
+            "cccccc",
+            json!({"expiration": "2001-01-01T00:00:00Z"}),
+            false,
+        ),
+        (
+            "dddddd",
+            json!({"usage-bootstrap-authentication": "false"}),
+            false,
+        ),
+        (
+            "eeeeee",
+            json!({"auth-extra-groups": "system:masters"}),
+            false,
+        ),
+        ("ffffff", json!({"token-secret": "0123456789abcdeX"}), false),
+    ] {
+        let path = "/api/v1/namespaces/kube-system/secrets";
+        create(&server, path, &secret(id, more)).await;
+        let bearer = format!("{id}.0123456789abcdef");
+        let user = who(&server, &token(&bearer)).await;
+        if !good {
+            assert_eq!(user, Err(401), "{id}");
+            continue;
+        }
+        let user = user.expect("known");
+        assert_eq!(user["username"], format!("system:bootstrap:{id}"));
+        assert_eq!(user["groups"][0], "system:bootstrappers");
+        if id == "aaaaaa" {
+            assert_eq!(user["groups"][1], group);
+        }
+    }
+    server.shutdown().await;
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|l| str::from_utf8(l).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
+}
+
+fn rsa_key() -> (rsa::KeyPair, String) {
+    let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).unwrap();
+    let text = pem("PRIVATE KEY", der.as_ref());
+    (key, text)
+}
+
+async fn request_token(server: &Server, spec: &Value) -> Result<String, u16> {
+    let body = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec,
+    });
+    let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    let answer = ask(server, &token(ADMIN), "POST", path, &body).await?;
+    Ok(answer["status"]["token"].as_str().unwrap().to_owned())
+}
+
+async fn review(server: &Server, bearer: &str, audiences: &Value) -> Value {
+    let body = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "spec": {"token": bearer, "audiences": audiences},
+    });
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    create(server, path, &body).await["status"].clone()
+}
+
+#[tokio::test]
+async fn account_tokens_live_with_what_they_are_bound_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, key) = rsa_key();
+    let old = KeyPair::generate().unwrap();
+    let store = memory();
+    // Signed by the key of before, which the server still knows as it is given its public half.
+    let before = Authentication {
+        account_key: Some(written(folder.path(), "old.key", &old.serialize_pem())),
+        issuers: vec!["https://old.test".to_owned()],
+        ..Authentication::default()
+    };
+    let server = start(before, store.clone()).await;
+    let robot = json!({"metadata": {"name": "robot"}});
+    let account = create(
+        &server,
+        "/api/v1/namespaces/default/serviceaccounts",
+        &robot,
+    )
+    .await;
+    let earlier = request_token(&server, &json!({})).await.expect("issued");
+    server.shutdown().await;
+    let now = Authentication {
+        account_key: Some(written(folder.path(), "new.key", &key)),
+        account_keys: vec![written(folder.path(), "old.pub", &old.public_key_pem())],
+        issuers: vec!["https://new.test".to_owned(), "https://old.test".to_owned()],
+        ..Authentication::default()
+    };
+    let server = start(now, store).await;
+    let user = who(&server, &token(&earlier)).await.expect("known");
+    assert_eq!(user["username"], "system:serviceaccount:default:robot");
+    assert_eq!(user["uid"], account["metadata"]["uid"]);
+    let keys = ask(
+        &server,
+        &token(ADMIN),
+        "GET",
+        "/openid/v1/jwks",
+        &Value::Null,
+    )
+    .await;
+    let keys = keys.expect("shown");
+    let kinds: Vec<_> = keys["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|k| k["alg"].clone())
+        .collect();
+    assert_eq!(kinds, ["RS256", "ES256"]);
+
+    // Whom it is for.
+    let other = request_token(&server, &json!({"audiences": ["a", "b"]}))
+        .await
+        .expect("issued");
+    assert_eq!(who(&server, &token(&other)).await, Err(401));
+    let status = review(&server, &other, &json!(["b", "c"])).await;
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["audiences"], json!(["b"]));
+    assert_ne!(
+        review(&server, &other, &json!(["c"])).await["authenticated"],
+        true
+    );
+
+    // What it is bound to.
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = create(&server, secrets, &json!({"metadata": {"name": "s"}})).await;
+    let reference = |kind: &str, name: &str, uid: &Value| json!({"boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}});
+    let uid = &secret["metadata"]["uid"];
+    assert_eq!(
+        request_token(&server, &reference("Secret", "s", &json!("other"))).await,
+        Err(409)
+    );
+    assert_eq!(
+        request_token(&server, &reference("ConfigMap", "s", uid)).await,
+        Err(400)
+    );
+    let bound = request_token(&server, &reference("Secret", "s", uid))
+        .await
+        .expect("issued");
+    assert!(who(&server, &token(&bound)).await.is_ok());
+    create(
+        &server,
+        "/api/v1/nodes",
+        &json!({"metadata": {"name": "n"}}),
+    )
+    .await;
+    let pod = |name: &str, account: &str| {
+        json!({
+            "metadata": {"name": name},
+            "spec": {
+                "serviceAccountName": account, "nodeName": "n",
+                "containers": [{"name": "c", "image": "i"}],
+            },
+        })
+    };
+    let pods = "/api/v1/namespaces/default/pods";
+    let mine = create(&server, pods, &pod("mine", "robot")).await;
+    create(&server, pods, &pod("theirs", "default")).await;
+    assert_eq!(
+        request_token(&server, &reference("Pod", "theirs", &Value::Null)).await,
+        Err(400)
+    );
+    let of_pod = request_token(&server, &reference("Pod", "mine", &Value::Null))
+        .await
+        .expect("issued");
+    let user = who(&server, &token(&of_pod)).await.expect("known");
+    let told = |key: &str| user["extra"][format!("authentication.kubernetes.io/{key}")][0].clone();
+    assert_eq!(told("pod-name"), "mine");
+    assert_eq!(told("pod-uid"), mine["metadata"]["uid"]);
+    assert_eq!(told("node-name"), "n");
+    let of_node = request_token(&server, &reference("Node", "n", &Value::Null))
+        .await
+        .expect("issued");
+    assert!(who(&server, &token(&of_node)).await.is_ok());
+    for (gone, bearer) in [
+        (format!("{secrets}/s"), &bound),
+        (format!("{pods}/mine?gracePeriodSeconds=0"), &of_pod),
+        ("/api/v1/nodes/n".to_owned(), &of_node),
+        (
+            "/api/v1/namespaces/default/serviceaccounts/robot".to_owned(),
+            &earlier,
+        ),
+    ] {
+        assert!(who(&server, &token(bearer)).await.is_ok(), "{gone}");
+        let deleted = ask(&server, &token(ADMIN), "DELETE", &gone, &Value::Null).await;
+        assert!(deleted.is_ok(), "{gone}: {deleted:?}");
+        assert_eq!(who(&server, &token(bearer)).await, Err(401), "{gone}");
+    }
+    server.shutdown().await;
+}
+
+/// An issuer's key and what it signs with it.
+enum IdKey {
+    Rsa(Box<rsa::KeyPair>),
+    Ec(Box<EcdsaKeyPair>),
+}
+
+impl IdKey {
+    fn jwk(&self, id: &str) -> Value {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match self {
+            IdKey::Rsa(key) => {
+                // RSAPublicKey: a sequence of two integers. The exponent is the last three bytes.
+                let der = key.public_key().as_ref();
+                let (front, exponent) = der.split_at(der.len() - 3);
+                let modulus = &front[front.len() - 2 - 256..front.len() - 2];
+                json!({"kty": "RSA", "kid": id, "n": text(modulus), "e": text(exponent)})
+            }
+            IdKey::Ec(key) => {
+                let point = key.public_key().as_ref();
+                json!({
+                    "kty": "EC", "crv": "P-256", "kid": id, "use": "sig",
+                    "x": text(&point[1..33]), "y": text(&point[33..]),
+                })
+            }
+        }
+    }
+
+    fn sign(&self, id: &str, claims: &Value) -> String {
+        let algorithm = match self {
+            IdKey::Rsa(_) => "RS256",
+            IdKey::Ec(_) => "ES256",
+        };
+        let header = json!({"alg": algorithm, "kid": id}).to_string();
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
+        let random = SystemRandom::new();
+        let signature = match self {
+            IdKey::Rsa(key) => {
+                let mut out = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut out)
+                    .unwrap();
+                out
+            }
+            IdKey::Ec(key) => key
+                .sign(&random, signed.as_bytes())
+                .unwrap()
+                .as_ref()
+                .to_vec(),
+        };
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+/// An issuer on a socket of this machine, whose key set can be changed.
+struct TestIssuer {
+    url: String,
+    ca: String,
+    keys: Arc<Mutex<Value>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for TestIssuer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn issuer() -> TestIssuer {
+    let authority = authority();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = authority.sign(&params);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let keys = Arc::new(Mutex::new(json!({"keys": []})));
+    let (served, issuer) = (keys.clone(), url.clone());
+    let task = tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (acceptor, served, issuer) = (acceptor.clone(), served.clone(), issuer.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else {
+                    return;
+                };
+                let service = hyper::service::service_fn(|request: http::Request<_>| {
+                    let _: &hyper::body::Incoming = request.body();
+                    let answer = match request.uri().path() {
+                        "/.well-known/openid-configuration" => {
+                            json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")})
+                        }
+                        _ => served.lock().clone(),
+                    };
+                    let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
+                    async move { Ok::<_, Infallible>(http::Response::new(body)) }
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    TestIssuer {
+        url,
+        ca: authority.pem,
+        keys,
+        task,
+    }
+}
+
+#[tokio::test]
+async fn id_tokens_are_verified_with_the_keys_of_their_issuer() {
+    let issuer = issuer().await;
+    let first = IdKey::Rsa(Box::new(rsa_key().0));
+    let second = IdKey::Ec(Box::new(
+        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+    ));
+    *issuer.keys.lock() = json!({"keys": [first.jwk("1")]});
+    let authentication = Authentication {
+        oidc: vec![OidcIssuer {
+            url: issuer.url.clone(),
+            ca_pem: Some(issuer.ca.clone()),
+            audiences: vec!["me".to_owned()],
+            algorithms: vec!["RS256".to_owned(), "ES256".to_owned()],
+            username: OidcClaim {
+                name: "sub".to_owned(),
+                prefix: "o:".to_owned(),
+            },
+            groups: Some(OidcClaim {
+                name: "groups".to_owned(),
+                prefix: String::new(),
+            }),
+            ..OidcIssuer::default()
+        }],
+        ..Authentication::default()
+    };
+    let server = start(authentication, memory()).await;
+    let now = jiff::Timestamp::now().as_second();
+    let claims = |change: Value| {
+        let mut claims = json!({
+            "iss": issuer.url, "aud": ["me"], "sub": "ann", "groups": ["dev"], "exp": now + 600,
+        });
+        for (key, value) in change.as_object().unwrap() {
+            claims[key] = value.clone();
+        }
+        claims
+    };
+    // The discovery goes on beside the first requests.
+    let good = first.sign("1", &claims(json!({})));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let user = loop {
+        match who(&server, &token(&good)).await {
+            Ok(user) => break user,
+            Err(code) => assert!(tokio::time::Instant::now() < deadline, "still {code}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(user["username"], "o:ann");
+    assert_eq!(user["groups"], json!(["dev", "system:authenticated"]));
+    for bad in [
+        json!({"aud": "you"}),
+        json!({"exp": now - 5}),
+        json!({"nbf": now + 900}),
+        json!({"iss": "https://localhost:1"}),
+        json!({"sub": 1}),
+    ] {
+        let bearer = first.sign("1", &claims(bad.clone()));
+        assert_eq!(who(&server, &token(&bearer)).await, Err(401), "{bad}");
+    }
+    // A key that the issuer did not have when it was asked first; keys are read again when a token
+    // needs it, not more often than every second.
+    let turned = second.sign("2", &claims(json!({"sub": "bob"})));
+    assert_eq!(who(&server, &token(&turned)).await, Err(401));
+    *issuer.keys.lock() = json!({"keys": [second.jwk("2")]});
+    let user = loop {
+        match who(&server, &token(&turned)).await {
+            Ok(user) => break user,
+            Err(code) => assert!(tokio::time::Instant::now() < deadline, "still {code}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(user["username"], "o:bob");
+    assert_eq!(
+        who(&server, &token(&good)).await,
+        Err(401),
+        "its key is gone"
+    );
+    server.shutdown().await;
+}
