@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use gantry_api::{App, Cluster, Group, Phase, Release, labels};
-use gantry_apiserver::{Config, Server};
+use gantry_apiserver::{Authentication, Config, Server};
 use gantry_hollow::NodeGroup;
 use gantry_store::Store;
 use k8s_openapi::{
@@ -46,7 +46,10 @@ async fn start(cells: &[&str]) -> Running {
         groups: vec!["system:masters".into()],
     };
     let config = Config {
-        tokens: vec![token],
+        authentication: Authentication {
+            tokens: vec![token],
+            ..Authentication::default()
+        },
         disabled_admission: vec!["ServiceAccount".into()],
         ..Config::default()
     };
