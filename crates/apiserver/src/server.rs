@@ -177,12 +177,18 @@ impl Server {
             config,
             store,
         });
+        // The state before the first object is known to no client: a watch from there is one from
+        // before this cluster, and is told so.
+        let fresh = api.store.revision();
         crd::reload(&api);
         api.flow.reload(&api.store);
         crd::resume(&api).await;
         bootstrap::run(&api, address)
             .await
             .map_err(StartError::Bootstrap)?;
+        if fresh == 1 {
+            api.store.compact(fresh + 1);
+        }
         crate::admission::policies::status::resume(&api);
         let connections = TaskTracker::new();
         connections.spawn(bootstrap::expire_events(api.clone()));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use crate::disk::{Changes, Disk, Failure};
+use crate::disk::{ALL, Changes, Disk, Failure};
 use crate::error::CommitError;
 use crate::history::{Bounds, Channel, Entry};
 use crate::load::Loaded;
@@ -43,6 +43,9 @@ pub(crate) struct Committer {
     garbage: VecDeque<Revision>,
     /// Floors of the history that the disk does not have yet.
     floors: FxHashMap<Arc<str>, Revision>,
+    /// The floor of all buckets, as the logs have been trimmed to it, and as the disk has it.
+    floor: Revision,
+    written_floor: Revision,
     clock: Clock,
     /// Cost of all history, over all buckets.
     history_bytes: usize,
@@ -67,7 +70,10 @@ struct Working {
 
 impl Committer {
     pub(crate) fn new(options: Options, disk: Option<Disk>, loaded: Loaded) -> Committer {
+        let floor = loaded.state.floor;
         let mut committer = Committer {
+            floor,
+            written_floor: floor,
             shared: Arc::new(Shared::new(options, loaded.state)),
             disk,
             doubtful: None,
@@ -175,7 +181,8 @@ impl Committer {
 
     /// Removes garbage while there is nothing else to do.
     fn compact(&mut self) {
-        if self.garbage.is_empty() || self.resolve().is_err() {
+        let nothing = self.garbage.is_empty() && self.floor == self.written_floor;
+        if nothing || self.resolve().is_err() {
             return;
         }
         let slice = self.garbage.len().min(SLICE);
@@ -195,7 +202,7 @@ impl Committer {
         };
         let garbage: Vec<Revision> = self.garbage.iter().take(slice).copied().collect();
         // A floor is on disk before or with the first record it lets go.
-        let floors: Vec<_> = match slice {
+        let mut floors: Vec<_> = match slice {
             0 => Vec::new(),
             _ => self
                 .floors
@@ -203,12 +210,16 @@ impl Committer {
                 .map(|(bucket, floor)| (bucket.clone(), *floor))
                 .collect(),
         };
+        if self.floor != self.written_floor {
+            floors.push((ALL.into(), self.floor));
+        }
         disk.commit(&Changes {
             events,
             at,
             garbage: &garbage,
             floors: &floors,
         })?;
+        self.written_floor = self.floor;
         if slice > 0 {
             self.floors.clear();
             self.garbage.drain(..slice);
@@ -402,6 +413,7 @@ impl Committer {
     /// Holds all buckets to their bounds: what is too old goes even where nothing is written.
     fn sweep(&mut self) {
         self.swept = Instant::now();
+        self.floor = self.shared.state.read().floor;
         for channel in self.channels() {
             self.trim(&channel, usize::MAX);
         }
@@ -434,6 +446,7 @@ impl Committer {
         let age = u64::try_from(options.history_age.as_millis()).unwrap_or(u64::MAX);
         let bounds = Bounds {
             since: self.clock.now().saturating_sub(age),
+            floor: self.floor,
             events: options.history_events,
             bytes,
         };

@@ -28,8 +28,11 @@ pub(crate) const FORMAT: u64 = 1;
 
 /// Every write, by its revision. See `record`.
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
-/// Per bucket, the newest event that is no longer in history; of buckets that lost any.
+/// Per bucket, the newest event that is no longer in history; of buckets that lost any. Under
+/// [`ALL`], the oldest revision that is given of any bucket.
 const FLOORS: TableDefinition<'_, &str, u64> = TableDefinition::new("floors");
+/// No bucket has this name.
+pub(crate) const ALL: &str = "";
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 
@@ -165,8 +168,21 @@ impl Disk {
         Ok(())
     }
 
+    /// What was acknowledged before, where that is known (see [`Medium::note`]).
+    pub(crate) fn noted(&self) -> Option<Revision> {
+        self.medium.noted()
+    }
+
     /// Commits durably. On an error the file has been opened anew, or will be by the next call.
     pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), Failure> {
+        self.commit_synced(changes)?;
+        if let Some(last) = changes.events.last() {
+            self.medium.note(last.revision);
+        }
+        Ok(())
+    }
+
+    fn commit_synced(&mut self, changes: &Changes<'_>) -> Result<(), Failure> {
         let (database, signs) = self.database().map_err(Failure::Undone)?;
         let error = match transact(database, changes, signs) {
             Ok(()) => return Ok(()),

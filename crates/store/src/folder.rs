@@ -1,32 +1,39 @@
 //! The folder a store lies in: its lock, its file, their permissions.
 //!
 //! ```text
-//! lock        held by the process that has the store open
-//! store.redb  the store (see `disk`)
-//! store.new   a file that was not finished; removed
+//! lock          held by the process that has the store open
+//! store.redb    the store (see `disk`)
+//! store.new     a file that was not finished; removed
+//! acknowledged  the newest revision that was acknowledged (see `Medium::note`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{Builder, DatabaseError, StorageBackend};
 
+use crate::Revision;
 use crate::disk;
 use crate::disk::{Disk, LoadError};
 use crate::error::OpenError;
 use crate::medium::Medium;
+use crate::record::checksum;
 
 const STORE: &str = "store.redb";
 const UNFINISHED: &str = "store.new";
 const LOCK: &str = "lock";
+const NOTE: &str = "acknowledged";
 
 /// A folder this process has to itself.
 pub(crate) struct Folder {
     path: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
+    note: File,
+    /// What the note said when the folder was opened.
+    noted: Option<Revision>,
 }
 
 impl Folder {
@@ -48,15 +55,28 @@ impl Folder {
             }
             Err(TryLockError::Error(source)) => return Err(unwritable(&lock_path)(source)),
         }
+        let note_path = path.join(NOTE);
+        let note = private().open(&note_path).map_err(unwritable(&note_path))?;
         let folder = Folder {
             path: path.to_owned(),
             _lock: lock,
+            noted: read_note(&note).map_err(unwritable(&note_path))?,
+            note,
         };
         if !folder
             .file()
             .try_exists()
             .map_err(unwritable(&folder.file()))?
         {
+            if let Some(noted) = folder.noted {
+                return Err(OpenError::Corrupt {
+                    path: folder.file(),
+                    reason: format!(
+                        "it is gone, but writes up to {noted} were acknowledged (to start anew without them, remove {})",
+                        note_path.display()
+                    ),
+                });
+            }
             folder
                 .create()
                 .map_err(|error| OpenError::of(&folder.file(), LoadError::Database(error)))?;
@@ -110,6 +130,39 @@ impl Medium for Folder {
         }
         copied
     }
+
+    fn note(&mut self, acknowledged: Revision) {
+        let mut bytes = [0; 12];
+        let (revision, sum) = bytes.split_at_mut(8);
+        revision.copy_from_slice(&acknowledged.to_le_bytes());
+        sum.copy_from_slice(&note_checksum(acknowledged).to_le_bytes());
+        let mut file = &self.note;
+        // An older note only makes it say less.
+        if let Err(error) = file.rewind().and_then(|()| file.write_all(&bytes)) {
+            tracing::debug!(%error, "cannot note what is acknowledged");
+        }
+    }
+
+    fn noted(&self) -> Option<Revision> {
+        self.noted
+    }
+}
+
+/// A note that is not whole says nothing: a power loss may leave one.
+fn read_note(mut file: &File) -> io::Result<Option<Revision>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let note = bytes
+        .first_chunk::<8>()
+        .zip(bytes.get(8..).and_then(|rest| rest.first_chunk::<4>()));
+    Ok(note.and_then(|(revision, sum)| {
+        let revision = u64::from_le_bytes(*revision);
+        (u32::from_le_bytes(*sum) == note_checksum(revision)).then_some(revision)
+    }))
+}
+
+fn note_checksum(revision: Revision) -> u32 {
+    checksum(revision, NOTE.as_bytes())
 }
 
 /// A file without holes: room that it grows by is taken from the disk at once, so that writing to

@@ -94,6 +94,8 @@ pub(crate) struct Entry {
 pub(crate) struct Bounds {
     /// Events committed before this moment go.
     pub(crate) since: u64,
+    /// Events up to this revision go.
+    pub(crate) floor: Revision,
     pub(crate) events: usize,
     pub(crate) bytes: usize,
 }
@@ -167,7 +169,8 @@ impl Log {
     pub(crate) fn trim(&mut self, bounds: Bounds) -> Vec<Entry> {
         let mut trimmed = Vec::new();
         while let Some(oldest) = self.entries.front() {
-            if oldest.at >= bounds.since
+            if oldest.event.revision > bounds.floor
+                && oldest.at >= bounds.since
                 && self.entries.len() <= bounds.events
                 && self.bytes <= bounds.bytes
             {

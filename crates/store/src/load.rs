@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::disk::Loader;
+use crate::disk::{ALL, Loader};
 use crate::object::{Extension, FIRST};
 use crate::record::Record;
 use crate::state::State;
@@ -26,6 +26,12 @@ pub(crate) struct Loaded {
 
 impl Loader for Loaded {
     fn floor(&mut self, bucket: &str, floor: Revision) {
+        // A removed tombstone may have been the newest record of all.
+        self.state.revision = self.state.revision.max(floor);
+        if bucket == ALL {
+            self.state.floor = floor;
+            return;
+        }
         let bucket: Arc<str> = bucket.into();
         self.state
             .slot(&bucket)
@@ -34,8 +40,6 @@ impl Loader for Loaded {
             .write()
             .set_floor(floor);
         self.floors.insert(bucket, floor);
-        // A removed tombstone may have been the newest record of all.
-        self.state.revision = self.state.revision.max(floor);
     }
 
     fn record(&mut self, record: Record<'_>) -> Result<(), String> {
@@ -50,12 +54,13 @@ impl Loader for Loaded {
         if revision <= FIRST {
             return Err("there is no such revision".into());
         }
+        let floor = self.floors.get(record.bucket).copied().unwrap_or(0);
+        let floor = floor.max(self.state.floor);
         let slot = match self.state.buckets.get_mut(record.bucket) {
             Some(slot) => slot,
             None => self.state.slot(&record.bucket.into()),
         };
         let previous = slot.objects.get(record.name).cloned();
-        let floor = self.floors.get(record.bucket).copied().unwrap_or(0);
         let found = previous.as_ref().map_or(0, |previous| previous.revision);
         // Below the floor, what was replaced may be removed already.
         if found != replaced && (revision > floor || found != 0) {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{DatabaseError, StorageBackend};
 
+use crate::Revision;
+
 /// The database's header, which names the newest transaction, lies before this offset; all else
 /// lies behind it.
 const HEADER: u64 = 512;
@@ -18,6 +20,17 @@ pub(crate) trait Medium: Send {
     /// can be read. (After a failed sync, Linux may give back from memory what never reached the
     /// disk, and takes it for written.)
     fn rewrite(&mut self) -> io::Result<()>;
+
+    /// Notes, apart from the file and without waiting for the disk, that writes up to here are
+    /// being acknowledged.
+    ///
+    /// The database takes a newest transaction whose pages are damaged for one that a crash cut
+    /// short, and falls back to the one before it. The note tells the two apart: what it names was
+    /// synced before it was noted.
+    fn note(&mut self, acknowledged: Revision);
+
+    /// What was noted last, where that is known.
+    fn noted(&self) -> Option<Revision>;
 }
 
 /// What has happened to the file since it was opened.

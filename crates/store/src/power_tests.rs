@@ -21,7 +21,7 @@ use redb::{Builder, DatabaseError, StorageBackend};
 use self::workload::Writer;
 use crate::disk::Disk;
 use crate::medium::Medium;
-use crate::{CommitError, Expect, Op, Options, Store, Write};
+use crate::{CommitError, Expect, Op, Options, Revision, Store, Write};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -51,6 +51,7 @@ struct Platter {
     journal: Vec<Step>,
     full: Full,
     failed_syncs: u32,
+    noted: Option<Revision>,
     /// One in so many operations fails; 0: none.
     fails: u32,
     random: ChaCha8Rng,
@@ -63,6 +64,7 @@ impl Platter {
             journal: Vec::new(),
             full: Full::No,
             failed_syncs: 0,
+            noted: None,
             fails: 0,
             random: ChaCha8Rng::seed_from_u64(3),
         }
@@ -169,6 +171,14 @@ impl Medium for Simulated {
         disk.journal.extend([length, copy, Step::Sync]);
         Ok(())
     }
+
+    fn note(&mut self, acknowledged: Revision) {
+        self.0.lock().noted = Some(acknowledged);
+    }
+
+    fn noted(&self) -> Option<Revision> {
+        self.0.lock().noted
+    }
 }
 
 impl StorageBackend for Simulated {
@@ -244,15 +254,19 @@ async fn acknowledged_writes_survive_power_loss() {
     let store = disk.open(options());
     // Which step of the disk an acknowledgement came before.
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::new(Mutex::new(Vec::new()));
     let writers: Vec<_> = (0..WRITERS)
         .map(|number| {
             let (store, disk, acknowledged) = (store.clone(), disk.clone(), acknowledged.clone());
+            let noted = noted.clone();
             tokio::spawn(async move {
                 let mut writer = Writer::new(number);
                 for _ in 0..60 {
-                    store.commit_all(writer.advance()).await.unwrap();
+                    let written = store.commit_all(writer.advance()).await.unwrap();
                     let moment = disk.0.lock().journal.len();
                     acknowledged.lock().push((moment, number, writer.step));
+                    let newest = written.iter().map(|object| object.revision).max().unwrap();
+                    noted.lock().push((moment, newest));
                 }
             })
         })
@@ -264,12 +278,20 @@ async fn acknowledged_writes_survive_power_loss() {
 
     let journal = disk.0.lock().journal.clone();
     let acknowledged = acknowledged.lock().clone();
+    let noted = noted.lock().clone();
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let mut partly = 0;
     for _ in 0..200 {
         let moment = random.random_range(0..=journal.len());
         let content = content_after_loss(&initial, &journal, moment, &mut random);
-        let store = Simulated::with(content).open(options());
+        let left = Simulated::with(content);
+        // The strictest note that may be left: of the last write acknowledged by then.
+        left.0.lock().noted = noted
+            .iter()
+            .filter(|(at, _)| *at <= moment)
+            .map(|(_, revision)| *revision)
+            .max();
+        let store = left.open(options());
         let mut steps = vec![0; WRITERS];
         for (at, number, step) in &acknowledged {
             if *at <= moment {

@@ -106,7 +106,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Damage> {
     Ok(*taken)
 }
 
-fn checksum(revision: Revision, bytes: &[u8]) -> u32 {
+pub(crate) fn checksum(revision: Revision, bytes: &[u8]) -> u32 {
     !crc32c(crc32c(!0, &revision.to_le_bytes()), bytes)
 }
 

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::history::Channel;
 use crate::object::FIRST;
 use crate::queue::Queue;
-use crate::{Options, Revision, Stored};
+use crate::{Options, ReadError, Revision, Stored};
 
 /// The objects of a bucket by name.
 pub(crate) type Objects = OrdMap<Arc<str>, Arc<Stored>>;
@@ -42,6 +42,8 @@ pub(crate) struct Figures {
 
 pub(crate) struct State {
     pub(crate) revision: Revision,
+    /// Nothing before this revision is given, whatever the logs still hold.
+    pub(crate) floor: Revision,
     pub(crate) buckets: FxHashMap<Arc<str>, Slot>,
 }
 
@@ -54,12 +56,27 @@ impl Default for State {
     fn default() -> State {
         State {
             revision: FIRST,
+            floor: 0,
             buckets: FxHashMap::default(),
         }
     }
 }
 
 impl State {
+    /// Whether the state of a revision, and what came after it, may be given of a bucket whose
+    /// log says so too.
+    pub(crate) fn check(&self, revision: Revision) -> Result<(), ReadError> {
+        if revision > self.revision {
+            return Err(ReadError::Future {
+                newest: self.revision,
+            });
+        }
+        if revision < self.floor {
+            return Err(ReadError::Compacted { oldest: self.floor });
+        }
+        Ok(())
+    }
+
     /// The bucket, added if it is not there.
     pub(crate) fn slot(&mut self, bucket: &Arc<str>) -> &mut Slot {
         self.buckets.entry(bucket.clone()).or_insert_with(|| Slot {

@@ -64,7 +64,13 @@ impl Store {
             let disk = Disk::open(medium, options.cache_bytes)?;
             let mut loaded = Loaded::default();
             disk.load(&mut loaded)?;
-            Ok((disk, loaded))
+            let newest = loaded.state.revision;
+            match disk.noted() {
+                Some(noted) if noted > newest => Err(LoadError::Corrupt(format!(
+                    "its newest record is {newest}, but writes up to {noted} were acknowledged"
+                ))),
+                _ => Ok((disk, loaded)),
+            }
         }));
         let (disk, loaded) = read
             .unwrap_or_else(|_| Err(LoadError::Corrupt("its pages make no sense".into())))
@@ -188,8 +194,15 @@ impl Store {
             .buckets
             .values()
             .map(|slot| slot.channel.log.read().floor())
-            .max()
-            .unwrap_or(0)
+            .fold(state.floor, Revision::max)
+    }
+
+    /// Lets go of the history before a revision, in all buckets, those without objects too: from
+    /// now on, neither the states nor the watches of earlier revisions are given. The room is
+    /// given back soon after. A revision not yet reached stands for the newest.
+    pub fn compact(&self, revision: Revision) {
+        let mut state = self.shared().state.write();
+        state.floor = state.floor.max(revision.min(state.revision));
     }
 
     /// A bucket as it is. Costs the same for any number of objects.
@@ -211,11 +224,7 @@ impl Store {
     /// The revision is not retained any more, or has not been written yet.
     pub fn snapshot_at(&self, bucket: &str, revision: Revision) -> Result<Snapshot, ReadError> {
         let state = self.shared().state.read();
-        if revision > state.revision {
-            return Err(ReadError::Future {
-                newest: state.revision,
-            });
-        }
+        state.check(revision)?;
         let Some(slot) = state.buckets.get(bucket) else {
             return Ok(Snapshot {
                 revision,
@@ -267,11 +276,7 @@ impl Store {
         after: Revision,
     ) -> Result<Arc<crate::history::Channel>, ReadError> {
         let state = self.shared().state.read();
-        if after > state.revision {
-            return Err(ReadError::Future {
-                newest: state.revision,
-            });
-        }
+        state.check(after)?;
         if let Some(slot) = state.buckets.get(bucket) {
             return Ok(slot.channel.clone());
         }

@@ -259,6 +259,32 @@ async fn watches_wait_for_their_bucket_and_end_with_the_store() {
 }
 
 #[tokio::test]
+async fn what_was_compacted_is_not_given_of_any_bucket() {
+    let store = Store::in_memory(Options::default());
+    for value in ["1", "2", "3"] {
+        store.commit(put("a", value, Expect::Any)).await.unwrap();
+    }
+    store.compact(3);
+    // Of a bucket that has never held anything too: another revision's state is not known of it.
+    for bucket in ["/pods", "/nodes"] {
+        for old in [1, 2] {
+            let expected = ReadError::Compacted { oldest: 3 };
+            assert_eq!(store.watch(bucket, old).unwrap_err(), expected);
+            assert_eq!(store.snapshot_at(bucket, old).unwrap_err(), expected);
+        }
+        assert!(store.watch(bucket, 3).is_ok());
+        assert!(store.snapshot_at(bucket, 3).is_ok());
+    }
+    assert_eq!(store.oldest(), 3);
+    // What is to come is not let go of.
+    store.compact(1000);
+    assert_eq!(store.oldest(), 4);
+    let mut watch = store.watch("/pods", 4).unwrap();
+    store.commit(put("a", "4", Expect::Any)).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().events.len(), 1);
+}
+
+#[tokio::test]
 async fn history_is_bounded_by_bytes_and_the_largest_bucket_gives() {
     let store = Store::in_memory(Options {
         history_bytes: 200_000,

@@ -106,8 +106,15 @@ fn refusal(e: CommitError) -> Refused {
         e @ CommitError::Closed => {
             Refused::Failed(Failure::new(503, "ServiceUnavailable", e.to_string()))
         }
-        e => {
+        // The words that clients know from etcd, with its code.
+        e @ CommitError::Full(_) => {
             tracing::error!(error = %e, "committing a write");
+            Refused::Failed(errors::plain_internal(
+                "etcdserver: mvcc: database space exceeded: there is no room on the disk of the store; writes are taken again as soon as there is",
+            ))
+        }
+        e => {
+            tracing::error!(error = &e as &dyn std::error::Error, "committing a write");
             Refused::Failed(errors::internal(e))
         }
     }
