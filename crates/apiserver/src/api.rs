@@ -19,6 +19,7 @@ use crate::{
     Config, allocate,
     authn::{self, Authenticator, UserInfo, certificate::Shown},
     authz::{self, Attributes, Rbac},
+    backup,
     compress::compress,
     discovery, errors,
     flow::{self, Flow},
@@ -297,6 +298,12 @@ where
             attributes.name = "";
         }
         return Err(refused(&user, &attributes));
+    }
+    if target.is_none() && path == backup::PATH {
+        if !user.in_group(authn::MASTERS) {
+            return Err(refused(&user, &attributes));
+        }
+        return backup::serve(&api, &parts.method).await;
     }
     let Some(target) = target else {
         return nonresource(&api, &parts, path, &query);

@@ -16,6 +16,7 @@ mod allocate;
 mod api;
 mod authn;
 mod authz;
+mod backup;
 mod bootstrap;
 mod compress;
 mod convert;
@@ -45,5 +46,6 @@ pub use authn::{
     parse_config as parse_authentication_config,
 };
 pub use authz::Authorization;
+pub use backup::PATH as SNAPSHOT_PATH;
 pub use server::{Config, Server, StartError, Version};
 pub use tls::TlsError;

@@ -94,6 +94,7 @@ pub struct Builder {
     nodes: Vec<NodeGroup>,
     seed: u64,
     ranges: Option<(String, String)>,
+    store: gantry_store::Options,
 }
 
 impl Default for Builder {
@@ -110,6 +111,7 @@ impl Default for Builder {
             }],
             seed: 0,
             ranges: None,
+            store: gantry_store::Options::default(),
         }
     }
 }
@@ -124,6 +126,12 @@ impl Builder {
     /// Keeps objects, certificates and token in this folder, which is made where it is missing.
     pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(folder.into());
+        self
+    }
+
+    /// How much of the past is kept: what lists and watches may begin at.
+    pub fn store_options(mut self, options: gantry_store::Options) -> Self {
+        self.store = options;
         self
     }
 
@@ -165,14 +173,13 @@ impl Builder {
 
     pub async fn start(self) -> Result<EmbeddedCluster, StartError> {
         let store = match &self.data_dir {
-            None => Store::in_memory(gantry_store::Options::default()),
+            None => Store::in_memory(self.store.clone()),
             Some(folder) => {
                 let folder = folder.join("store");
-                let opened = tokio::task::spawn_blocking(move || {
-                    Store::open(&folder, gantry_store::Options::default())
-                })
-                .await
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                let options = self.store.clone();
+                let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options))
+                    .await
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
                 opened.map_err(|source| StartError::Store {
                     cluster: self.name.clone(),
                     source,

@@ -88,6 +88,9 @@ pub enum Command {
     Hollow(commands::parts::Hollow),
     Controllers(commands::parts::Controllers),
     Apiserver(Box<commands::apiserver::ApiServer>),
+    /// Save, restore and inspect all objects of an embedded cluster
+    #[command(subcommand)]
+    Snapshot(commands::snapshot::Snapshot),
     /// Print Gantry's CustomResourceDefinitions as YAML, for `kubectl apply -f -`
     Crds,
     /// Print a completion script for a shell

@@ -131,6 +131,28 @@ impl Disk {
         Ok(())
     }
 
+    /// Adds objects to a store that is being made of a backup; with the last ones, the floor.
+    pub(crate) fn import(
+        database: &Database,
+        events: &[Arc<Event>],
+        at: u64,
+        floor: Option<Revision>,
+    ) -> Result<(), redb::Error> {
+        let floors: Vec<_> = floor.map(|floor| (ALL.into(), floor)).into_iter().collect();
+        let transaction = database.begin_write()?;
+        fill(
+            &transaction,
+            &Changes {
+                events,
+                at,
+                garbage: &[],
+                floors: &floors,
+            },
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// Gives every bucket's floor, then every record in the order of revisions.
     pub(crate) fn load<L: Loader>(&self, loader: &mut L) -> Result<(), LoadError> {
         let Some(database) = &self.database else {

@@ -12,7 +12,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Builder, DatabaseError, StorageBackend};
+use redb::{Builder, Database, DatabaseError, StorageBackend};
 
 use crate::Revision;
 use crate::disk;
@@ -86,6 +86,11 @@ impl Folder {
 
     pub(crate) fn file(&self) -> PathBuf {
         self.path.join(STORE)
+    }
+
+    /// The file as a database, to fill it before it is a store of anybody's.
+    pub(crate) fn database(&self) -> Result<Database, redb::Error> {
+        Ok(Builder::new().create(self.file())?)
     }
 
     /// Made under another name first: a file of the store's name is a whole store.
@@ -219,7 +224,7 @@ fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn make(path: &Path) -> io::Result<()> {
+pub(crate) fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -244,7 +249,7 @@ fn private() -> OpenOptions {
 }
 
 /// Makes a folder's entries durable.
-fn sync(path: &Path) -> io::Result<()> {
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(path)?.sync_all()?;
     #[cfg(not(unix))]

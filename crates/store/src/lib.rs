@@ -21,10 +21,16 @@
 //! is removed from disk in bounded slices. Queued writes are bounded by bytes: when the queue is
 //! full, [`Store::commit`] waits.
 
+//! # Backups
+//!
+//! [`Store::backup`] gives the newest state as bytes, while the store goes on; [`BackupReader`]
+//! reads and checks them; [`Store::restore`] makes a store of them.
+
 // The tests' workload, which names this crate, is compiled into it and into `tests/`.
 #[cfg(test)]
 extern crate self as gantry_store;
 
+mod backup;
 mod committer;
 mod disk;
 mod error;
@@ -38,14 +44,17 @@ mod options;
 mod power_tests;
 mod queue;
 mod record;
+mod restore;
 mod snapshot;
 mod state;
 mod store;
 mod watch;
 
+pub use backup::{Backup, BackupError, BackupInfo, BackupReader};
 pub use error::{CommitError, OpenError, ReadError};
 pub use object::{Event, EventKind, Expect, Extension, Key, Op, Revision, Stored, Write};
 pub use options::{Options, Stats};
+pub use restore::RestoreError;
 pub use snapshot::{Range, Snapshot};
 pub use store::Store;
 pub use watch::{Batch, Lagged, Watch};

@@ -111,7 +111,7 @@ pub(crate) fn checksum(revision: Revision, bytes: &[u8]) -> u32 {
 }
 
 /// CRC-32C (Castagnoli), eight bytes at a time.
-fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
     let (words, tail) = bytes.as_chunks::<8>();
     for word in words {
         let word = u64::from_le_bytes(*word) ^ u64::from(crc);

@@ -15,7 +15,8 @@ use crate::snapshot::Snapshot;
 use crate::state::{Objects, Shared};
 use crate::watch::Watch;
 use crate::{
-    CommitError, Extension, Key, OpenError, Options, ReadError, Revision, Stats, Stored, Write,
+    Backup, CommitError, Extension, Key, OpenError, Options, ReadError, Revision, Stats, Stored,
+    Write,
 };
 
 /// The most bytes of a bucket's or an object's name.
@@ -59,23 +60,16 @@ impl Store {
         path: &Path,
         options: Options,
     ) -> Result<Store, OpenError> {
-        // The database trusts some of what it reads: what it runs into then is damage too.
-        let read = panic::catch_unwind(AssertUnwindSafe(|| {
-            let disk = Disk::open(medium, options.cache_bytes)?;
-            let mut loaded = Loaded::default();
-            disk.load(&mut loaded)?;
-            let newest = loaded.state.revision;
-            match disk.noted() {
-                Some(noted) if noted > newest => Err(LoadError::Corrupt(format!(
-                    "its newest record is {newest}, but writes up to {noted} were acknowledged"
-                ))),
-                _ => Ok((disk, loaded)),
-            }
-        }));
-        let (disk, loaded) = read
-            .unwrap_or_else(|_| Err(LoadError::Corrupt("its pages make no sense".into())))
-            .map_err(|error| OpenError::of(path, error))?;
+        let (disk, loaded) = load(medium, path, options.cache_bytes)?;
         Store::start(Committer::new(options, Some(disk), loaded)).map_err(OpenError::Thread)
+    }
+
+    /// Reads and checks the store in a folder as opening it does, and leaves it.
+    pub(crate) fn check(dir: &Path) -> Result<(), OpenError> {
+        let folder = Folder::open(dir)?;
+        let path = folder.file();
+        load(Box::new(folder), &path, Options::default().cache_bytes)?;
+        Ok(())
     }
 
     /// A store that lives as long as its handles: the same in everything but that nothing is
@@ -301,6 +295,21 @@ impl Store {
             .collect()
     }
 
+    /// The whole store as it is, as bytes. Taking it costs little; what is written meanwhile is
+    /// not in it.
+    pub fn backup(&self) -> Backup {
+        let state = self.shared().state.read();
+        let revision = state.revision;
+        let buckets: Vec<Objects> = state
+            .buckets
+            .values()
+            .map(|slot| slot.objects.clone())
+            .collect();
+        drop(state);
+        let objects = buckets.iter().flat_map(Objects::values).cloned();
+        Backup::new(revision, objects.collect())
+    }
+
     /// How many objects a bucket holds.
     pub fn count(&self, bucket: &str) -> usize {
         self.shared()
@@ -342,6 +351,28 @@ impl Store {
         // An error says that the sender, which the committer's thread holds, is gone.
         while ended.changed().await.is_ok() {}
     }
+}
+
+fn load(
+    medium: Box<dyn Medium>,
+    path: &Path,
+    cache_bytes: usize,
+) -> Result<(Disk, Loaded), OpenError> {
+    // The database trusts some of what it reads: what it runs into then is damage too.
+    let read = panic::catch_unwind(AssertUnwindSafe(|| {
+        let disk = Disk::open(medium, cache_bytes)?;
+        let mut loaded = Loaded::default();
+        disk.load(&mut loaded)?;
+        let newest = loaded.state.revision;
+        match disk.noted() {
+            Some(noted) if noted > newest => Err(LoadError::Corrupt(format!(
+                "its newest record is {newest}, but writes up to {noted} were acknowledged"
+            ))),
+            _ => Ok((disk, loaded)),
+        }
+    }));
+    read.unwrap_or_else(|_| Err(LoadError::Corrupt("its pages make no sense".into())))
+        .map_err(|error| OpenError::of(path, error))
 }
 
 impl std::fmt::Debug for Store {

@@ -3,11 +3,13 @@
 pub mod apiserver;
 pub mod demo;
 pub mod get;
+pub mod history;
 pub mod import;
 pub mod instances;
 pub mod parts;
 pub mod release;
 pub mod scale;
+pub mod snapshot;
 pub mod up;
 
 use std::process::ExitCode;
@@ -33,6 +35,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Scheduler(args) => parts::scheduler(args, global).await?,
         Command::Hollow(args) => parts::hollow(args, global).await?,
         Command::Controllers(args) => parts::controllers(args, global).await?,
+        Command::Snapshot(args) => snapshot::run(args, global).await?,
         Command::Crds => print(&crds()?)?,
         Command::Completions { shell } => {
             let mut script = vec![];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::history::History;
 use crate::connect::default_data_dir;
 use crate::failure::{Failure, Result};
 use crate::fleet::{self, Fleet, Wish};
@@ -52,6 +53,8 @@ pub struct FleetArgs {
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub address: IpAddr,
+    #[command(flatten)]
+    pub history: History,
 }
 
 impl FleetArgs {
@@ -70,6 +73,7 @@ impl FleetArgs {
             },
             address: self.address,
             port: self.port,
+            store: self.history.options(),
         }
     }
 }

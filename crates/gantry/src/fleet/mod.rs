@@ -37,6 +37,8 @@ pub struct Options {
     pub address: IpAddr,
     /// The hub's port, members take the following ones; `None`: those of the last run, else free ones.
     pub port: Option<u16>,
+    /// Bounds of each cluster's history.
+    pub store: gantry_store::Options,
 }
 
 /// A running fleet.
@@ -61,6 +63,7 @@ impl Fleet {
         let hub = EmbeddedCluster::builder()
             .name(HUB)
             .data_dir(data.cluster(HUB))
+            .store_options(options.store.clone())
             .scheduler(false)
             .nodes(vec![]);
         let hub = listen(hub, &options, &layout, HUB, 0).await?;
@@ -70,6 +73,7 @@ impl Fleet {
             let builder = EmbeddedCluster::builder()
                 .name(&member.name)
                 .data_dir(data.cluster(&member.name))
+                .store_options(options.store.clone())
                 .seed(layout.seed.wrapping_add(i as u64))
                 .ranges(layout.ranges(i))
                 .nodes(node_groups(member));

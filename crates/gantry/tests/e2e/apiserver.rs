@@ -176,6 +176,54 @@ fn kubectl_and_a_restart_on_the_same_folder() {
 }
 
 #[test]
+fn history_goes_back_as_far_as_the_flags_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let ca = folder.path().join("data/pki/ca.crt");
+    let with = [format!("--token={TOKEN}")];
+    for (events, gone) in [("3", true), ("1000", false)] {
+        let bound = format!("--history-events={events}");
+        let server = Server::start(recorded(folder.path(), &["--data-dir", &data, &bound]));
+        let name = format!("bound-{events}");
+        let run = |args: &[&str]| kubectl(&server.url, &ca, &with, args);
+        let Some(output) = run(&["create", "configmap", &name]) else {
+            return;
+        };
+        assert!(output.status.success(), "{output:#?}");
+        let version = [
+            "get",
+            "configmap",
+            &name,
+            "-o",
+            "jsonpath={.metadata.resourceVersion}",
+        ];
+        let version = String::from_utf8(run(&version).unwrap().stdout).unwrap();
+        for step in 0..5 {
+            let output = run(&[
+                "annotate",
+                "--overwrite",
+                "configmap",
+                &name,
+                &format!("step={step}"),
+            ]);
+            assert!(output.unwrap().status.success());
+        }
+        let watch = format!(
+            "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=1&resourceVersion={version}"
+        );
+        let output = run(&["get", "--raw", &watch]).unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(seen.contains("\"code\":410"), gone, "{seen}");
+        assert_eq!(
+            seen.matches("MODIFIED").count(),
+            if gone { 0 } else { 5 },
+            "{seen}"
+        );
+        assert_eq!(server.stop().0, Some(0));
+    }
+}
+
+#[test]
 fn flags_that_cannot_be_met_are_named() {
     let folder = tempfile::tempdir().unwrap();
     for (args, exit, named) in [

@@ -9,4 +9,5 @@ mod alone;
 mod apiserver;
 mod faults;
 mod fleet;
+mod snapshot;
 mod support;

@@ -8,6 +8,8 @@ use clap::{ArgAction, Args};
 
 use super::authentication::AuthenticationFlags;
 use super::unused::Unused;
+use crate::commands::history::History;
+
 use super::values::{self, ServiceRange};
 
 /// Run a Kubernetes API server alone: no controllers, no scheduler, no nodes.
@@ -81,6 +83,9 @@ pub struct ApiServer {
     /// Features to switch; accepted and logged, none can be switched
     #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', action = ArgAction::Append, help_heading = "Cluster")]
     pub feature_gates: Vec<String>,
+
+    #[command(flatten)]
+    pub history: History,
 
     #[command(flatten)]
     pub unused: Unused,

@@ -4,7 +4,7 @@ mod authentication;
 mod flags;
 mod tokens;
 mod unused;
-mod values;
+pub mod values;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,16 +50,15 @@ pub async fn run(args: ApiServer) -> Result<()> {
     }
     let config = args.config()?;
     let address = config.address;
+    let options = args.history.options();
     let store = match &args.data_dir {
-        None => Store::in_memory(gantry_store::Options::default()),
+        None => Store::in_memory(options),
         Some(folder) => {
             let folder = folder.join("store");
-            tokio::task::spawn_blocking(move || {
-                Store::open(&folder, gantry_store::Options::default())
-            })
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-            .map_err(not_opened)?
+            tokio::task::spawn_blocking(move || Store::open(&folder, options))
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+                .map_err(|e| not_opened(&e))?
         }
     };
     let end = ended();
@@ -91,16 +90,21 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn not_opened(error: OpenError) -> Failure {
-    let exit = match &error {
+pub fn not_opened(error: &OpenError) -> Failure {
+    let exit = match error {
         OpenError::InUse { .. } => Exit::DataInUse,
         OpenError::Unwritable { .. } => Exit::DataUnwritable,
         OpenError::Newer { .. } => Exit::DataNewer,
         OpenError::Corrupt { .. } => Exit::DataDamaged,
         _ => Exit::Failure,
     };
-    let error = anyhow::Error::from(error).context("could not open the store of --data-dir");
-    Failure::new(exit, format!("{error:#}"))
+    let mut message = format!("could not open the store of --data-dir: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        message.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    Failure::new(exit, message)
 }
 
 fn not_started(error: StartError, address: SocketAddr) -> Failure {

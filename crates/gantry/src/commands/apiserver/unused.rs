@@ -28,7 +28,6 @@ use Why::{Absent, Etcd, Moot};
 const VALUES: &[(&str, Why)] = &[
     ("etcd-cafile", Etcd),
     ("etcd-certfile", Etcd),
-    ("etcd-compaction-interval", Etcd),
     ("etcd-count-metric-poll-period", Etcd),
     ("etcd-db-metric-poll-interval", Etcd),
     ("etcd-healthcheck-timeout", Etcd),

@@ -31,6 +31,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "not a duration such as 1h30m".to_owned())
 }
 
+/// A number of bytes, with Ki, Mi or Gi where that is shorter.
+pub fn bytes(text: &str) -> Result<usize, String> {
+    let (number, shift) = match text {
+        _ if text.ends_with("Ki") => (&text[..text.len() - 2], 10),
+        _ if text.ends_with("Mi") => (&text[..text.len() - 2], 20),
+        _ if text.ends_with("Gi") => (&text[..text.len() - 2], 30),
+        _ => (text, 0),
+    };
+    number
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "not a number of bytes such as 134217728 or 128Mi".to_owned())
+}
+
 /// `30000-32767`, `30000+100` or one port.
 pub fn port_range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || "not a range of ports such as 30000-32767".to_owned();
@@ -86,6 +101,12 @@ mod tests {
         assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert!(duration("10").is_err());
+        assert_eq!(bytes("512"), Ok(512));
+        assert_eq!(bytes("3Ki"), Ok(3072));
+        assert_eq!(bytes("2Gi"), Ok(2 << 30));
+        for wrong in ["", "Mi", "-1", "1M", "99999999999999Gi"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(port_range("30000-30010"), Ok((30_000, 30_010)));
         assert_eq!(port_range("30000+5"), Ok((30_000, 30_005)));
         assert!(port_range("2-1").is_err());
