@@ -95,6 +95,19 @@ impl Cluster {
         }
     }
 
+    /// The JSON lines of an answer, up to its end.
+    pub async fn lines(&self, path: &str) -> Vec<Value> {
+        let request = Request::get(path)
+            .body(Body::from(vec![]))
+            .expect("a request");
+        let answer = self.client.send(request).await.expect("answered");
+        let bytes = answer.into_body().collect().await.expect("a body");
+        let text = String::from_utf8(bytes.to_bytes().to_vec()).expect("text");
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, "application/json", body)
             .await

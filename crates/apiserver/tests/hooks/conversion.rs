@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{client::Cluster, server::Webhook};
+use crate::{
+    client::Cluster,
+    server::{Webhook, patch},
+};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -67,15 +70,8 @@ async fn objects_are_read_listed_and_written_in_either_version() {
         .post(DEFINITIONS, &definition(&hook.config("/")))
         .await
         .ok();
-    let path = |version: &str| format!("/apis/x.io/{version}/namespaces/default/things");
-    let (v1, v2) = (path("v1"), path("v2"));
-    let thing = |version: &str, name: &str, fields: Value| {
-        let mut thing = json!({"kind": "Thing", "apiVersion": format!("x.io/{version}"), "metadata": {"name": name}});
-        for (field, value) in fields.as_object().into_iter().flatten() {
-            thing[field] = value.clone();
-        }
-        thing
-    };
+    let (v1, v2) = (things("v1"), things("v2"));
+    let thing = |version: &str, name: &str, fields: Value| thing(version, name, &fields);
     let made = cluster
         .post(&v1, &thing("v1", "a", json!({"hostPort": "h:1"})))
         .await
@@ -112,12 +108,142 @@ async fn objects_are_read_listed_and_written_in_either_version() {
         cluster.get(&format!("{v1}/a")).await.ok()["hostPort"],
         "h:9"
     );
-    let watched = cluster
-        .get(&format!(
-            "{v2}?watch=true&timeoutSeconds=1&fieldSelector=metadata.name%3Da&resourceVersion=1"
-        ))
+    cluster.stop().await;
+}
+
+fn thing(version: &str, name: &str, fields: &Value) -> Value {
+    let mut thing = json!({
+        "kind": "Thing", "apiVersion": format!("x.io/{version}"), "metadata": {"name": name},
+    });
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        thing[field] = value.clone();
+    }
+    thing
+}
+
+fn things(version: &str) -> String {
+    format!("/apis/x.io/{version}/namespaces/default/things")
+}
+
+#[tokio::test]
+async fn a_list_holds_objects_that_are_stored_in_different_versions() {
+    let hook = Webhook::start(convert).await;
+    let cluster = Cluster::start().await;
+    let definition = definition(&hook.config("/"));
+    cluster.post(DEFINITIONS, &definition).await.ok();
+    let old = thing("v1", "a", &json!({"hostPort": "h:1"}));
+    cluster.post(&things("v1"), &old).await.ok();
+    let mut versions = definition["spec"]["versions"].clone();
+    versions[0]["storage"] = false.into();
+    versions[1]["storage"] = true.into();
+    let one = format!("{DEFINITIONS}/things.x.io");
+    let change = json!({"spec": {"versions": versions}});
+    cluster.merge(&one, &change).await.ok();
+    let new = thing("v2", "b", &json!({"host": "g", "port": "2"}));
+    cluster.post(&things("v2"), &new).await.ok();
+    for (version, field, expected) in [
+        ("v1", "hostPort", ["h:1", "g:2"]),
+        ("v2", "host", ["h", "g"]),
+    ] {
+        let list = cluster.get(&things(version)).await.ok();
+        let items = list["items"].as_array().expect("items");
+        let found: Vec<&Value> = items.iter().map(|i| &i[field]).collect();
+        assert_eq!(found, expected, "{version}");
+        let versions: Vec<&Value> = items.iter().map(|i| &i["apiVersion"]).collect();
+        assert_eq!(versions, vec![&json!(format!("x.io/{version}")); 2]);
+    }
+    // A write brings the old one into the version that is stored now.
+    let path = format!("{}/a", things("v1"));
+    let changed = cluster.merge(&path, &json!({"hostPort": "h:3"})).await.ok();
+    assert_eq!(changed["hostPort"], "h:3");
+    let before = hook.requests().len();
+    let read = cluster.get(&format!("{}/a", things("v2"))).await.ok();
+    assert_eq!(read["port"], "3");
+    assert_eq!(hook.requests().len(), before);
+    let status = cluster.get(&one).await.ok();
+    assert_eq!(status["status"]["storedVersions"], json!(["v1", "v2"]));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_shows_changes_in_its_version() {
+    let hook = Webhook::start(convert).await;
+    let cluster = Cluster::start().await;
+    cluster
+        .post(DEFINITIONS, &definition(&hook.config("/")))
+        .await
+        .ok();
+    let first = thing("v1", "a", &json!({"hostPort": "h:1"}));
+    let made = cluster.post(&things("v1"), &first).await.ok();
+    let path = format!("{}/a", things("v1"));
+    cluster.merge(&path, &json!({"hostPort": "h:2"})).await.ok();
+    cluster.delete(&path).await.ok();
+    let since = made["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version");
+    let path = format!(
+        "{}?watch=true&timeoutSeconds=1&resourceVersion={since}",
+        things("v2")
+    );
+    let events: Vec<(String, Value)> = cluster
+        .lines(&path)
+        .await
+        .into_iter()
+        .map(|event| {
+            let kind = event["type"].as_str().unwrap_or_default().to_owned();
+            (kind, event["object"]["port"].clone())
+        })
+        .collect();
+    let expected = [("MODIFIED", "2"), ("DELETED", "2")].map(|(k, p)| (k.to_owned(), json!(p)));
+    assert_eq!(events, expected);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn webhooks_see_the_version_that_their_rules_name() {
+    let converter = Webhook::start(convert).await;
+    let hook = Webhook::start(|_, request| {
+        if request["object"]["host"] == "bad" {
+            return json!({"allowed": false, "status": {"message": "a bad host"}});
+        }
+        patch(&json!([{"op": "replace", "path": "/port", "value": "443"}]))
+    })
+    .await;
+    let cluster = Cluster::start().await;
+    let definition = definition(&converter.config("/"));
+    cluster.post(DEFINITIONS, &definition).await.ok();
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": ["x.io"], "apiVersions": ["v2"], "resources": ["things"]}]);
+    let config = json!({"clientConfig": hook.config("/"), "rules": rules});
+    cluster.configure("Mutating", "m", &[config]).await;
+    let made = cluster
+        .post(
+            &things("v1"),
+            &thing("v1", "a", &json!({"hostPort": "h:1"})),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        (&made["apiVersion"], &made["hostPort"]),
+        (&json!("x.io/v1"), &json!("h:443"))
+    );
+    let request = &hook.requests()[0];
+    assert_eq!(request["object"]["apiVersion"], "x.io/v2");
+    assert_eq!(request["kind"]["version"], "v2");
+    assert_eq!(request["requestKind"]["version"], "v1");
+    assert_eq!(request["resource"]["version"], "v2");
+    let refused = cluster
+        .post(
+            &things("v1"),
+            &thing("v1", "b", &json!({"hostPort": "bad:1"})),
+        )
         .await;
-    assert!(watched.code == 200);
+    assert!(
+        refused
+            .message()
+            .ends_with("denied the request: a bad host"),
+        "{}",
+        refused.message()
+    );
     cluster.stop().await;
 }
 

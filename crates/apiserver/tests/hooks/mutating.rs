@@ -143,3 +143,19 @@ async fn spoilt_ownership_is_put_back() {
     assert_eq!(made["metadata"]["managedFields"][0]["manager"], "test");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_dry_run_asks_and_stores_nothing() {
+    let hook = Webhook::start(note).await;
+    let cluster = Cluster::start().await;
+    let config = json!({"clientConfig": hook.config("/dry")});
+    cluster.configure("Mutating", "m", &[config]).await;
+    let path = format!("{MAPS}?dryRun=All");
+    let made = cluster.post(&path, &map("x", json!({}))).await.ok();
+    assert_eq!(made["data"], json!({"dry": "0"}));
+    let request = &hook.requests()[0];
+    assert_eq!(request["dryRun"], true);
+    assert_eq!(request["options"]["dryRun"], json!(["All"]));
+    assert_eq!(cluster.get(&format!("{MAPS}/x")).await.code, 404);
+    cluster.stop().await;
+}
