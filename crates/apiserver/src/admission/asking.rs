@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     attributes::{Attributes, Gvr, Operation},
+    enabled,
     hooks::{self, Configured},
     matching::Matching,
     policies,
@@ -133,10 +134,10 @@ impl Asking {
         rounds: &mut Rounds,
     ) -> Result<bool, Failure> {
         let mut changed = false;
-        if self.policies {
+        if self.policies && enabled(cx, "MutatingAdmissionPolicy") {
             changed |= policies::mutate(cx, self, object.as_deref_mut(), old, rounds).await?;
         }
-        if self.hooks {
+        if self.hooks && enabled(cx, "MutatingAdmissionWebhook") {
             changed |= hooks::mutate(cx, self, object, old, rounds).await?;
         }
         Ok(changed)
@@ -149,10 +150,10 @@ impl Asking {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
-        if self.policies {
+        if self.policies && enabled(cx, "ValidatingAdmissionPolicy") {
             policies::validate(cx, self, object, old).await?;
         }
-        if self.hooks {
+        if self.hooks && enabled(cx, "ValidatingAdmissionWebhook") {
             hooks::validate(cx, self, object, old).await?;
         }
         Ok(())

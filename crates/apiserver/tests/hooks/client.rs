@@ -35,8 +35,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Cluster {
+        Cluster::without(&[]).await
+    }
+
+    /// One that leaves out these steps of admission.
+    pub async fn without(steps: &[&str]) -> Cluster {
+        let steps = steps.iter().chain(&["ServiceAccount"]);
         let config = Config {
-            disabled_admission: vec!["ServiceAccount".to_owned()],
+            disabled_admission: steps.map(|s| (*s).to_owned()).collect(),
             ..Config::default()
         };
         let store = Store::in_memory(Options::default());

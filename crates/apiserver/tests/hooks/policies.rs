@@ -499,3 +499,40 @@ async fn types_of_custom_resources_are_known() {
     assert!(text.contains("undefined field 'maxRetries'"), "{text}");
     cluster.stop().await;
 }
+
+#[rstest]
+#[case::policies("ValidatingAdmissionPolicy", 400)]
+#[case::webhooks("ValidatingAdmissionWebhook", 422)]
+#[tokio::test]
+async fn a_step_that_is_left_out_asks_nobody(#[case] step: &str, #[case] code: u16) {
+    let hook = Webhook::start(|_, _| json!({"allowed": false})).await;
+    let cluster = Cluster::without(&[step]).await;
+    let spec = json!({"validations": [{"expression": "false"}]});
+    let spec = merged(matching("", &["configmaps"]), &spec);
+    cluster.policy("Validating", spec).await.ok();
+    cluster.bind("Validating", json!({})).await;
+    let config = json!({"clientConfig": hook.config("/")});
+    cluster.configure("Validating", "v", &[config]).await;
+    let answer = cluster.post(MAPS, &map("x", json!({}))).await;
+    assert_eq!(answer.code, code, "{}", answer.body);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_policy_is_compiled_anew() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"validations": [{"expression": "object.data.a == '1'"}]});
+    let spec = merged(matching("", &["configmaps"]), &spec);
+    cluster.policy("Validating", spec).await.ok();
+    cluster.bind("Validating", json!({})).await;
+    cluster.post(MAPS, &map("x", json!({"a": "1"}))).await.ok();
+    let path = format!("{REGISTRATION}/validatingadmissionpolicies/p.example.com");
+    let change = json!({"spec": {"validations": [{"expression": "object.data.a == '2'"}]}});
+    cluster.merge(&path, &change).await.ok();
+    assert_eq!(
+        cluster.post(MAPS, &map("y", json!({"a": "1"}))).await.code,
+        422
+    );
+    cluster.post(MAPS, &map("y", json!({"a": "2"}))).await.ok();
+    cluster.stop().await;
+}

@@ -46,10 +46,14 @@ pub struct Configured {
 }
 
 impl Configured {
-    pub fn read(api: &Api) -> Configured {
+    /// What is configured now, given what was before.
+    pub fn read(api: &Api, before: Option<&Configured>) -> Configured {
+        let (mutators, validators) = before.map_or((&[][..], &[][..]), |before| {
+            (&before.mutators[..], &before.validators[..])
+        });
         Configured {
-            mutators: policies::mutators(api),
-            validators: policies::validators(api),
+            mutators: policies::mutators(api, mutators),
+            validators: policies::validators(api, validators),
             mutating: all(api, "mutatingwebhookconfigurations"),
             validating: all(api, "validatingwebhookconfigurations"),
         }

@@ -51,8 +51,9 @@ impl Hooks {
         let mut read = self.read.lock();
         match &*read {
             Some((at, configured)) if *at == generation => configured.clone(),
-            _ => {
-                let configured = Arc::new(Configured::read(api));
+            before => {
+                let before = before.as_ref().map(|(_, configured)| &**configured);
+                let configured = Arc::new(Configured::read(api, before));
                 *read = Some((generation, configured.clone()));
                 configured
             }

@@ -13,10 +13,12 @@ use crate::{api::Api, object, rules::Labels};
 #[derive(Debug)]
 pub struct Policy<E> {
     pub name: String,
+    /// Of the stored policy.
+    revision: u64,
     pub matching: Matching,
     /// `(apiVersion, kind)` of its parameters.
     pub param_kind: Option<(String, String)>,
-    pub evaluator: E,
+    pub evaluator: Arc<E>,
     /// Errors deny.
     pub fails: bool,
     /// It is asked again when others changed the object after it.
@@ -45,14 +47,14 @@ pub struct ParamRef {
     pub must_be: bool,
 }
 
-fn objects(api: &Api, plural: &str) -> Vec<Value> {
+fn objects(api: &Api, plural: &str) -> Vec<(u64, Value)> {
     let snapshot = api.store.snapshot(&format!("{GROUP}/{plural}"));
     let all = snapshot.iter().filter_map(|stored| {
         let parsed = serde_json::from_slice(&stored.value);
         if parsed.is_err() {
             tracing::error!(key = %stored.key, "a stored policy is not JSON");
         }
-        parsed.ok()
+        Some((stored.revision, parsed.ok()?))
     });
     all.collect()
 }
@@ -83,16 +85,21 @@ fn all<E>(
     api: &Api,
     policies: &str,
     bindings: &str,
+    before: &[Policy<E>],
     compile: impl Fn(&Value) -> E,
 ) -> Vec<Policy<E>> {
+    let compiled: FxHashMap<(&str, u64), &Arc<E>> = before
+        .iter()
+        .map(|p| ((p.name.as_str(), p.revision), &p.evaluator))
+        .collect();
     let mut bound: FxHashMap<String, Vec<Arc<Binding>>> = FxHashMap::default();
-    for object in objects(api, bindings) {
+    for (_, object) in objects(api, bindings) {
         let policy = object::text(&object, "/spec/policyName").to_owned();
         let list = bound.entry(policy).or_default();
         list.push(Arc::new(binding(&object)));
     }
     let mut found = vec![];
-    for object in objects(api, policies) {
+    for (revision, object) in objects(api, policies) {
         // A policy that nothing binds says nothing.
         let Some(bindings) = bound.remove(object::name(&object)) else {
             continue;
@@ -107,7 +114,11 @@ fn all<E>(
             name: object::name(&object).to_owned(),
             matching: Matching::of_resources(constraints),
             param_kind: kind,
-            evaluator: compile(spec),
+            evaluator: match compiled.get(&(object::name(&object), revision)) {
+                Some(evaluator) => (*evaluator).clone(),
+                None => Arc::new(compile(spec)),
+            },
+            revision,
             fails: object::text(spec, "/failurePolicy") != "Ignore",
             again: object::text(spec, "/reinvocationPolicy") == "IfNeeded",
             bindings,
@@ -116,20 +127,21 @@ fn all<E>(
     found
 }
 
-/// The validating policies that are bound.
-pub fn validators(api: &Api) -> Vec<Policy<Validator>> {
+/// The validating policies that are bound; those that have not changed since are not compiled
+/// again.
+pub fn validators(api: &Api, before: &[Policy<Validator>]) -> Vec<Policy<Validator>> {
     let (policies, bindings) = (
         "validatingadmissionpolicies",
         "validatingadmissionpolicybindings",
     );
-    all(api, policies, bindings, Validator::compile)
+    all(api, policies, bindings, before, Validator::compile)
 }
 
-/// The mutating policies that are bound.
-pub fn mutators(api: &Api) -> Vec<Policy<Mutator>> {
+/// The same of mutating policies.
+pub fn mutators(api: &Api, before: &[Policy<Mutator>]) -> Vec<Policy<Mutator>> {
     let (policies, bindings) = (
         "mutatingadmissionpolicies",
         "mutatingadmissionpolicybindings",
     );
-    all(api, policies, bindings, Mutator::compile)
+    all(api, policies, bindings, before, Mutator::compile)
 }
