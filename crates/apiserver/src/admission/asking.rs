@@ -113,14 +113,17 @@ impl Asking {
     }
 
     /// Lets policies and webhooks change an object of which the server itself changes nothing.
-    pub async fn mutate(&self, cx: &mut Cx, object: &mut Value) -> Result<bool, Failure> {
+    pub async fn mutate(
+        &self,
+        cx: &mut Cx,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<bool, Failure> {
         let mut rounds = Rounds::default();
-        let mut changed = self
-            .round(cx, Some(&mut *object), None, &mut rounds)
-            .await?;
+        let mut changed = self.round(cx, Some(&mut *object), old, &mut rounds).await?;
         if rounds.repeat {
             rounds.second = true;
-            changed |= self.round(cx, Some(object), None, &mut rounds).await?;
+            changed |= self.round(cx, Some(object), old, &mut rounds).await?;
         }
         Ok(changed)
     }
@@ -172,7 +175,7 @@ pub async fn ask(
     let Some(asking) = asking(cx, operation, subresource, &name) else {
         return Ok(());
     };
-    asking.mutate(cx, object).await?;
+    asking.mutate(cx, object, None).await?;
     asking.validate(cx, Some(object), None).await
 }
 

@@ -99,16 +99,7 @@ async fn scaled(
 ) -> Result<bool, Failure> {
     let mut scale = scale::of(cx, object);
     let old = old.map(|old| scale::of(cx, old));
-    let mut rounds = Rounds::default();
-    let mut changed = asking
-        .round(cx, Some(&mut scale), old.as_ref(), &mut rounds)
-        .await?;
-    if rounds.repeat {
-        rounds.second = true;
-        changed |= asking
-            .round(cx, Some(&mut scale), old.as_ref(), &mut rounds)
-            .await?;
-    }
+    let changed = asking.mutate(cx, &mut scale, old.as_ref()).await?;
     if changed {
         scale::take(cx, &scale, object)?;
     }

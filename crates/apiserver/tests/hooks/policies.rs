@@ -348,9 +348,14 @@ async fn a_mutation_that_fails_denies() {
     cluster.policy("Mutating", spec).await.ok();
     cluster.bind("Mutating", json!({})).await;
     let refused = cluster.post(MAPS, &map("x", json!({"b": "1"}))).await;
-    assert_eq!(refused.code, 422);
+    assert_eq!(
+        (refused.code, &refused.body["reason"]),
+        (403, &json!("Invalid"))
+    );
     assert!(
-        refused.message().starts_with("configmaps \"x\" is forbidden: policy 'p.example.com' with binding 'b.example.com' denied request: expression"),
+        refused.message().starts_with(
+            "policy 'p.example.com' with binding 'b.example.com' denied request: expression"
+        ),
         "{}",
         refused.message()
     );

@@ -42,35 +42,23 @@ struct Denial {
     reason: String,
 }
 
-impl Denial {
-    /// The status that the client gets: `message` is the whole one.
-    fn failure(&self, asking: &Asking, object: Option<&Value>, message: &str) -> Failure {
-        let at = &asking.at;
-        let given = |field| object.map_or("", |o| object::meta_text(o, field));
-        let name = [at.name.as_str(), given("name"), given("generateName")];
-        let name = name.into_iter().find(|n| !n.is_empty());
-        let name = name.unwrap_or("Unknown!");
-        let mut failure = errors::forbidden(&at.entry.resource, name, message);
-        let reason = match self.reason.as_str() {
-            "" => "Invalid",
-            given => given,
-        };
-        failure.code = match reason {
-            "Forbidden" => 403,
-            "Unauthorized" => 401,
-            "RequestEntityTooLarge" => 413,
-            _ => 422,
-        };
-        failure.reason = reason.to_owned().into();
-        if let Some(details) = failure.details.as_mut() {
-            details.causes.push(Cause {
-                reason: String::new(),
-                message: message.to_owned(),
-                field: String::new(),
-            });
-        }
-        failure
+/// The 403 that a denial becomes; `causes` are the messages of all.
+fn forbidden(asking: &Asking, object: Option<&Value>, why: &str, causes: Vec<String>) -> Failure {
+    let at = &asking.at;
+    let given = |field| object.map_or("", |o| object::meta_text(o, field));
+    let name = [at.name.as_str(), given("name"), given("generateName")];
+    let name = name.into_iter().find(|n| !n.is_empty());
+    let name = name.unwrap_or("Unknown!");
+    let mut failure = errors::forbidden(&at.entry.resource, name, why);
+    if let Some(details) = failure.details.as_mut() {
+        let causes = causes.into_iter().map(|message| Cause {
+            reason: String::new(),
+            message,
+            field: String::new(),
+        });
+        details.causes.extend(causes);
     }
+    failure
 }
 
 /// As what a request is seen by a policy or binding: the resource, and the entry of its version

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     super::{asking::Asking, hooks::call, rounds::Rounds},
-    Binding, Denial, Match, Policy, matches, namespace, params, with_input,
+    Binding, Denial, Match, Policy, forbidden, matches, namespace, params, with_input,
 };
 use crate::{api::Cx, errors, object};
 
@@ -25,12 +25,17 @@ struct Invocation<'a> {
     key: String,
 }
 
-fn denial(policy: &Policy<Mutator>, binding: Option<&Binding>, message: String) -> Denial {
+fn denial(
+    policy: &Policy<Mutator>,
+    binding: Option<&Binding>,
+    message: String,
+    reason: &str,
+) -> Denial {
     Denial {
         policy: policy.name.clone(),
         binding: binding.map(|b| b.name.clone()),
         message,
-        reason: String::new(),
+        reason: reason.to_owned(),
     }
 }
 
@@ -71,7 +76,8 @@ pub async fn mutate(
                 }
                 denials.extend(why.map(|why| {
                     let policy = invocation.policy;
-                    (policy.fails, denial(policy, Some(invocation.binding), why))
+                    let denial = denial(policy, Some(invocation.binding), why, "Invalid");
+                    (policy.fails, denial)
                 }));
             }
         }
@@ -80,17 +86,28 @@ pub async fn mutate(
         }
     }
     rounds.policies.end(object.as_deref());
-    let Some((_, denial)) = denials.iter().find(|(fails, _)| *fails) else {
+    let shown = denials.iter().filter(|(fails, _)| *fails).map(|(_, d)| {
+        let (policy, message) = (&d.policy, &d.message);
+        match &d.binding {
+            Some(binding) => {
+                format!("policy '{policy}' with binding '{binding}' denied request: {message}")
+            }
+            None => format!("policy {policy:?} denied request: {message}"),
+        }
+    });
+    let shown: Vec<String> = shown.collect();
+    let Some(first) = shown.first().cloned() else {
         return Ok(changed);
     };
-    let (policy, message) = (&denial.policy, &denial.message);
-    let message = match &denial.binding {
-        Some(binding) => {
-            format!("policy '{policy}' with binding '{binding}' denied request: {message}")
-        }
-        None => format!("policy {policy:?} denied request: {message}"),
-    };
-    Err(denial.failure(asking, object.as_deref().or(old), &message))
+    let reason = denials.iter().find(|(fails, _)| *fails);
+    let reason = reason.map_or("", |(_, d)| d.reason.as_str()).to_owned();
+    let mut failure = forbidden(asking, object.as_deref().or(old), "", shown);
+    failure.message = first;
+    if !reason.is_empty() {
+        // The code stays that of a 403, as Kubernetes has it.
+        failure.reason = reason.into();
+    }
+    Err(failure)
 }
 
 /// The policies that are about a request as it came in.
@@ -104,7 +121,13 @@ async fn invocations<'a>(
     let mut all = vec![];
     for policy in &asking.configured.mutators {
         let mut wrong = |binding: Option<&Binding>, why: String| {
-            denials.push((policy.fails, denial(policy, binding, why)));
+            let what = if binding.is_some() {
+                "binding"
+            } else {
+                "policy"
+            };
+            let message = format!("failed to configure {what}: {why}");
+            denials.push((policy.fails, denial(policy, binding, message, "")));
         };
         let found = match matches(cx, asking, &policy.matching, object, old) {
             Ok(None) => continue,

@@ -11,7 +11,7 @@ use super::{
         asking::Asking,
         hooks::call::{self, Seen},
     },
-    Binding, Denial, Policy, matches, namespace, params, with_input,
+    Binding, Denial, Policy, forbidden, matches, namespace, params, with_input,
 };
 use crate::api::Cx;
 
@@ -39,7 +39,20 @@ pub async fn validate(
         ),
         None => format!("ValidatingAdmissionPolicy '{policy}' denied request: {message}"),
     };
-    Err(denial.failure(asking, object.or(old), &message))
+    let causes = vec![message.clone()];
+    let mut failure = forbidden(asking, object.or(old), &message, causes);
+    let reason = match denial.reason.as_str() {
+        "" => "Invalid",
+        given => given,
+    };
+    failure.code = match reason {
+        "Forbidden" => 403,
+        "Unauthorized" => 401,
+        "RequestEntityTooLarge" => 413,
+        _ => 422,
+    };
+    failure.reason = reason.to_owned().into();
+    Err(failure)
 }
 
 fn deny(policy: &Policy<Validator>, binding: Option<&Binding>, message: String) -> Denial {
