@@ -11,9 +11,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use gantry_cluster::{EmbeddedCluster, NodeGroup, write_private};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -108,6 +108,88 @@ async fn a_deployment_runs_on_simulated_nodes() {
         3,
         "six pods spread over three nodes: {nodes:?}"
     );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_stands_on_every_node_and_is_updated_node_by_node() {
+    let nodes = vec![NodeGroup {
+        count: 4,
+        ..NodeGroup::default()
+    }];
+    let cluster = EmbeddedCluster::builder()
+        .nodes(nodes)
+        .start()
+        .await
+        .unwrap();
+    let client = cluster.client();
+    account(&client).await;
+    let daemon = |image: &str| -> DaemonSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "log"},
+            "spec": {"selector": {"matchLabels": {"app": "log"}},
+                "template": {"metadata": {"labels": {"app": "log"}},
+                    "spec": {"containers": [{"name": "log", "image": image}]}}}}))
+        .unwrap()
+    };
+    let daemons: Api<DaemonSet> = Api::default_namespaced(client.clone());
+    let nodes: Api<Node> = Api::all(client.clone());
+    let tainted = json!({"spec": {"taints": [{"key": "own", "effect": "NoExecute"}]}});
+    let first = wait("nodes", async || {
+        let list = nodes.list(&ListParams::default()).await.unwrap();
+        list.items.first().and_then(|n| n.metadata.name.clone())
+    })
+    .await;
+    daemons
+        .create(
+            &PostParams::default(),
+            &daemon("registry.example.com/log:1"),
+        )
+        .await
+        .unwrap();
+    let served = async |wanted: i32, generation: i64| {
+        wait(&format!("{wanted} daemons at {generation}"), async || {
+            let status = daemons.get("log").await.unwrap().status?;
+            let all = status.desired_number_scheduled == wanted
+                && status.number_available == Some(wanted)
+                && status.updated_number_scheduled == Some(wanted)
+                && status.observed_generation == Some(generation);
+            all.then_some(())
+        })
+        .await;
+    };
+    served(4, 1).await;
+
+    // A node that drives daemons away loses its own.
+    nodes
+        .patch(&first, &PatchParams::default(), &Patch::Merge(tainted))
+        .await
+        .unwrap();
+    served(3, 1).await;
+
+    // One after the other, and the old template is kept for a rollback.
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "log", "image": "registry.example.com/log:2"}]}}}});
+    daemons
+        .patch("log", &PatchParams::default(), &Patch::Strategic(image))
+        .await
+        .unwrap();
+    served(3, 2).await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let all = pods
+        .list(&ListParams::default().labels("app=log"))
+        .await
+        .unwrap();
+    for pod in all
+        .items
+        .iter()
+        .filter(|p| p.metadata.deletion_timestamp.is_none())
+    {
+        let image = &pod.spec.as_ref().unwrap().containers[0].image;
+        assert_eq!(image.as_deref(), Some("registry.example.com/log:2"));
+    }
+    let revisions: Api<ControllerRevision> = Api::default_namespaced(client.clone());
+    let revisions = revisions.list(&ListParams::default()).await.unwrap();
+    assert_eq!(revisions.items.len(), 2);
     cluster.shutdown().await;
 }
 

@@ -5,7 +5,7 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
-//! Of kube-controller-manager's controllers these are not there: DaemonSet, Job, CronJob and the
+//! Of kube-controller-manager's controllers these are not there: Job, CronJob and the
 //! time-to-live of finished Jobs; HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
 //! Endpoints into EndpointSlices; ResourceQuota (the usage of quotas is not reckoned);
 //! volumes (binding, attaching, expansion, protection finalizers, clones of ephemeral ones);
@@ -25,11 +25,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub mod account;
+pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpointslice;
 pub mod gc;
 pub mod hash;
+pub mod history;
 pub mod model;
 pub mod namespace;
 pub mod nodelifecycle;
@@ -71,6 +73,7 @@ macro_rules! controllers {
 type Start = Box<dyn FnOnce(&mut JoinSet<()>) + Send>;
 
 controllers! {
+    DaemonSet = "daemonset-controller", daemonset::start;
     StatefulSet = "statefulset-controller", statefulset::start;
     Deployment = "deployment-controller", deployment::start;
     ReplicaSet = "replicaset-controller", replicaset::start_replica_sets;

@@ -37,6 +37,8 @@ pub struct Pod {
     /// The Ready condition is there at all.
     pub has_ready: bool,
     pub node: Option<Arc<str>>,
+    /// The one node that its affinity lets it stand on by name, as a DaemonSet's pods have it.
+    pub target: Option<Arc<str>>,
     pub ips: Vec<IpAddr>,
     pub hostname: Box<str>,
     pub subdomain: Box<str>,
@@ -172,6 +174,55 @@ struct WireSpec {
     volumes: Vec<WireVolume>,
     #[serde(deserialize_with = "nullable")]
     tolerations: Vec<Toleration>,
+    affinity: Option<WireAffinity>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireAffinity {
+    node_affinity: Option<WireNodeAffinity>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireNodeAffinity {
+    required_during_scheduling_ignored_during_execution: Option<WireTerms>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireTerms {
+    #[serde(deserialize_with = "nullable")]
+    node_selector_terms: Vec<WireTerm>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireTerm {
+    #[serde(deserialize_with = "nullable")]
+    match_fields: Vec<WireField>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireField {
+    key: Box<str>,
+    operator: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    values: Vec<Arc<str>>,
+}
+
+impl WireAffinity {
+    /// The node that the first term names, and no other.
+    fn target(self) -> Option<Arc<str>> {
+        let terms = self
+            .node_affinity?
+            .required_during_scheduling_ignored_during_execution?;
+        let fields = terms.node_selector_terms.into_iter().next()?.match_fields;
+        let named = |f: &WireField| &*f.key == "metadata.name" && &*f.operator == "In";
+        let field = fields.into_iter().find(named)?;
+        field.values.into_iter().next()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -273,6 +324,7 @@ impl From<Wire> for Pod {
             ready_since: ready.and_then(|c| c.last_transition_time),
             has_ready: ready.is_some(),
             node: spec.node_name.filter(|n| !n.is_empty()),
+            target: spec.affinity.and_then(WireAffinity::target),
             ips,
             hostname: spec.hostname,
             subdomain: spec.subdomain,

@@ -4,7 +4,6 @@
 //! claims by `persistentVolumeClaimRetentionPolicy`, adoption of orphaned ControllerRevisions.
 
 pub mod plan;
-pub mod revision;
 mod shell;
 
 pub use shell::start;

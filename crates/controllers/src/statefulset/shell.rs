@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::plan::{self, Create, On, Plan, World};
-use super::revision::{self, Update};
+use crate::history::{self as revision, Update};
 use crate::model::meta::MetaOnly;
 use crate::model::workload::{Revision, StatefulSet, StatefulSetStatus};
 use crate::model::{CLAIMS, Key, Meta, Owner, PODS, Pod, REVISIONS, STATEFUL_SETS, Watched};
@@ -123,7 +123,13 @@ impl Controller for StatefulSets {
         self.write_status(&set, plan.status).await?;
         result?;
         if set.metadata.deleted.is_none() {
-            for old in revision::expired(&set, &revisions, &pods, &current, &update) {
+            let live: BTreeSet<&str> = pods
+                .iter()
+                .filter_map(|p| p.meta.labels.get(plan::REVISION))
+                .chain([&*current, &*update])
+                .collect();
+            let limit = set.spec.revision_history_limit;
+            for old in revision::expired(limit, &revisions, |r| live.contains(&*r.metadata.name)) {
                 let deletion = Deletion::of(&old.metadata.uid);
                 api.delete(&REVISIONS, &old.metadata.key(), deletion)
                     .await?;

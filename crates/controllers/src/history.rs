@@ -1,14 +1,14 @@
-//! ControllerRevisions of a StatefulSet: which one the template is, which one is current, and which
-//! ones history may forget. Names and data are those of Kubernetes (`pkg/controller/history`).
+//! ControllerRevisions of StatefulSets and DaemonSets: which one the template is, which one is
+//! current, and which ones history may forget. Names and data are those of Kubernetes
+//! (`pkg/controller/history`).
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
 use crate::hash::{canonical_json, fnv1, safe_encode};
-use crate::model::workload::{Revision, StatefulSet};
-use crate::model::{Kind, Meta, Owner, Pod};
+use crate::model::workload::Revision;
+use crate::model::{Kind, Meta, Owner};
 
 /// Label of a ControllerRevision with the hash of its data.
 pub const HASH: &str = "controller.kubernetes.io/hash";
@@ -48,7 +48,7 @@ pub fn name_of(owner: &str, hash: &str) -> String {
     format!("{}-{hash}", &owner[..end])
 }
 
-/// The object to create for a new revision.
+/// The object to create for a new revision, named by the hash of its data.
 pub fn object(
     kind: &Kind,
     owner: &Meta,
@@ -58,14 +58,27 @@ pub fn object(
     collisions: i32,
 ) -> Value {
     let hash = hash_of(data, collisions);
+    object_named(kind, owner, template, data, revision, (HASH, &hash))
+}
+
+/// The object to create for a new revision, with the hash by which it is named and the label that
+/// tells it.
+pub fn object_named(
+    kind: &Kind,
+    owner: &Meta,
+    template: &Value,
+    data: &Value,
+    revision: i64,
+    (label, hash): (&str, &str),
+) -> Value {
     let mut labels = template
         .pointer("/metadata/labels")
         .filter(|l| l.is_object())
         .cloned()
         .unwrap_or_else(|| json!({}));
-    labels[HASH] = hash.as_str().into();
+    labels[label] = hash.into();
     let mut metadata = json!({
-        "name": name_of(&owner.name, &hash),
+        "name": name_of(&owner.name, hash),
         "namespace": &*owner.namespace,
         "labels": labels,
         "ownerReferences": [Owner::controller_json(kind, owner)],
@@ -114,25 +127,18 @@ pub fn resolve(data: &Value, revisions: &[Arc<Revision>]) -> Update {
     }
 }
 
-/// Revisions beyond the history limit that no pod is on, oldest first.
+/// Revisions beyond the history limit (10 where none is set) that are not `live`, oldest first.
 pub fn expired(
-    set: &StatefulSet,
+    limit: Option<i32>,
     revisions: &[Arc<Revision>],
-    pods: &[Arc<Pod>],
-    current: &str,
-    update: &str,
+    live: impl Fn(&Revision) -> bool,
 ) -> Vec<Arc<Revision>> {
-    let live: FxHashSet<&str> = pods
-        .iter()
-        .filter_map(|p| p.meta.labels.get(super::plan::REVISION))
-        .chain([current, update])
-        .collect();
     let mut history: Vec<&Arc<Revision>> = revisions
         .iter()
-        .filter(|r| !live.contains(&*r.metadata.name) && r.metadata.deleted.is_none())
+        .filter(|r| !live(r) && r.metadata.deleted.is_none())
         .collect();
     history.sort_by_key(|r| r.revision);
-    let limit = usize::try_from(set.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
+    let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);
     let excess = history.len().saturating_sub(limit);
     history.into_iter().take(excess).cloned().collect()
 }
@@ -177,13 +183,8 @@ mod tests {
         let all: Vec<_> = (1..=6)
             .map(|n| revision(&format!("web-{n}"), n, json!(n)))
             .collect();
-        let mut set = StatefulSet::default();
-        set.spec.revision_history_limit = Some(2);
-        let pod: Pod = serde_json::from_value(
-            json!({"metadata": {"name": "web-0", "labels": {"controller-revision-hash": "web-1"}}}),
-        )
-        .unwrap();
-        let gone = expired(&set, &all, &[Arc::new(pod)], "web-5", "web-6");
+        let live = ["web-1", "web-5", "web-6"];
+        let gone = expired(Some(2), &all, |r| live.contains(&&*r.metadata.name));
         let names: Vec<_> = gone.iter().map(|r| &*r.metadata.name).collect();
         assert_eq!(names, ["web-2"]);
     }
