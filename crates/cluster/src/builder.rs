@@ -225,6 +225,7 @@ impl Builder {
             let client = server.client();
             let options = gantry_controllers::Options {
                 root_ca: Some(server.ca_pem().to_owned()),
+                default_class: Some("standard".to_owned()),
                 ..Default::default()
             };
             parts.run(&self.name, "controllers", stop.clone(), move |stop| {

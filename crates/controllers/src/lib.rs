@@ -8,7 +8,7 @@
 //! Of kube-controller-manager's controllers these are not there: Job, CronJob and the
 //! time-to-live of finished Jobs; HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
 //! Endpoints into EndpointSlices; ResourceQuota (the usage of quotas is not reckoned);
-//! volumes (binding, attaching, expansion, protection finalizers, clones of ephemeral ones);
+//! attaching of volumes, and claims of ephemeral ones;
 //! certificates (signing, approval, cleaning) and bootstrap tokens; aggregation of ClusterRoles;
 //! legacy tokens of service accounts; node addresses (IPAM), routes and load balancers of a cloud;
 //! device and resource claims; storage versions.
@@ -41,6 +41,7 @@ pub mod replicaset;
 pub mod runtime;
 pub mod selector;
 pub mod statefulset;
+pub mod volume;
 
 use runtime::{Api, Context, Informers, Recorder};
 
@@ -85,6 +86,9 @@ controllers! {
     NodeLifecycle = "node-lifecycle-controller", nodelifecycle::start;
     PodGarbageCollector = "pod-garbage-collector-controller", podgc::start;
     ServiceAccount = "serviceaccount-controller", account::start_accounts;
+    VolumeBinder = "persistentvolume-binder-controller", volume::start;
+    ClaimProtection = "persistentvolumeclaim-protection-controller", volume::start_claim_protection;
+    VolumeProtection = "persistentvolume-protection-controller", volume::start_volume_protection;
 }
 
 /// What to run.
@@ -96,6 +100,8 @@ pub struct Options {
     /// The certificate (PEM) by which pods know the API server. Where it is given, each namespace
     /// has it in the ConfigMap `kube-root-ca.crt`.
     pub root_ca: Option<String>,
+    /// The default StorageClass to create, whose volumes are simulated; none where it is `None`.
+    pub default_class: Option<String>,
     /// How soon a node that is silent counts as lost.
     pub node_timing: nodelifecycle::Timing,
 }
@@ -106,6 +112,7 @@ impl Default for Options {
             controllers: Name::ALL.iter().copied().collect(),
             workers: 8,
             root_ca: None,
+            default_class: None,
             node_timing: nodelifecycle::Timing::default(),
         }
     }
@@ -148,6 +155,9 @@ pub async fn run(
             options.workers,
             pem,
         )));
+    }
+    if let Some(name) = options.default_class.clone() {
+        starts.push(Box::new(volume::start_default_class(&context, name)));
     }
     let mut tasks = JoinSet::new();
     tasks.spawn(write_events);

@@ -9,6 +9,7 @@ pub mod meta;
 pub mod network;
 pub mod node;
 pub mod pod;
+pub mod volume;
 pub mod workload;
 
 pub use meta::{Key, Labels, Meta, Owner};
@@ -174,5 +175,21 @@ kind!(
     "poddisruptionbudgets",
     "PodDisruptionBudget",
     true
+);
+kind!(
+    VOLUMES,
+    "",
+    "v1",
+    "persistentvolumes",
+    "PersistentVolume",
+    false
+);
+kind!(
+    STORAGE_CLASSES,
+    "storage.k8s.io",
+    "v1",
+    "storageclasses",
+    "StorageClass",
+    false
 );
 kind!(LEASES, "coordination.k8s.io", "v1", "leases", "Lease", true);

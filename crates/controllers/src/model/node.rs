@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::nullable;
 use super::workload::Condition;
-use super::{
-    CLAIMS, CONFIG_MAPS, Kind, LEASES, Meta, NAMESPACES, NODES, SERVICE_ACCOUNTS, Watched,
-};
+use super::{CONFIG_MAPS, Kind, LEASES, Meta, NAMESPACES, NODES, SERVICE_ACCOUNTS, Watched};
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Node {
@@ -159,19 +157,6 @@ pub struct ConfigMap {
 
 impl Watched for ConfigMap {
     const KIND: Kind = CONFIG_MAPS;
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
-    fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Claim {
-    pub metadata: Meta,
-}
-
-impl Watched for Claim {
-    const KIND: Kind = CLAIMS;
     fn meta(&self) -> &Meta {
         &self.metadata
     }

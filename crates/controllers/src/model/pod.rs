@@ -139,7 +139,15 @@ impl Watched for Pod {
         if let Some(node) = &self.node {
             put(node_index(node));
         }
+        for (_, claim) in &self.claims {
+            put(claim_index(&self.meta.namespace, claim));
+        }
     }
+}
+
+/// Index value of the pods that mount a claim.
+pub fn claim_index(namespace: &str, claim: &str) -> Arc<str> {
+    format!("//claims/{namespace}/{claim}").into()
 }
 
 /// Index value of the pods bound to a node.

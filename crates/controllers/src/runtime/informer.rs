@@ -13,7 +13,8 @@ use super::api::Api;
 use super::reflector::{self, Sink, Source};
 use crate::model::batch::Job;
 use crate::model::network::{Budget, EndpointSlice, Service};
-use crate::model::node::{Claim, ConfigMap, Lease, Namespace, Node, ServiceAccount};
+use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
+use crate::model::volume::{Claim, StorageClass, Volume};
 use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
@@ -346,6 +347,8 @@ informers! {
     /// Those named `kube-root-ca.crt` only.
     root_certificates: ConfigMap = Informer::selected("metadata.name=kube-root-ca.crt");
     claims: Claim = Informer::default();
+    volumes: Volume = Informer::default();
+    storage_classes: StorageClass = Informer::default();
     services: Service = Informer::default();
     slices: EndpointSlice = Informer::default();
     budgets: Budget = Informer::default();

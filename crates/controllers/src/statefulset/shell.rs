@@ -390,7 +390,7 @@ impl StatefulSets {
             }
             match context
                 .api
-                .create::<crate::model::node::Claim>(&CLAIMS, &set.metadata.namespace, &claim)
+                .create::<crate::model::volume::Claim>(&CLAIMS, &set.metadata.namespace, &claim)
                 .await
             {
                 Ok(created) => {

@@ -1,0 +1,153 @@
+//! Persistent volumes, the claims to them, and the classes by which they are made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::meta::nullable;
+use super::{CLAIMS, Kind, Meta, STORAGE_CLASSES, VOLUMES, Watched};
+use crate::selector::Selector;
+
+/// Amounts by name, such as `storage: 1Gi`.
+pub type Amounts = BTreeMap<String, String>;
+
+/// Index value of the claims that have no volume yet.
+pub const UNBOUND: &str = "unbound";
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Claim {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: ClaimSpec,
+    #[serde(default)]
+    pub status: ClaimStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<String>,
+    pub selector: Option<Selector>,
+    #[serde(deserialize_with = "nullable")]
+    pub resources: Resources,
+    #[serde(deserialize_with = "nullable")]
+    pub volume_name: String,
+    /// `None` and empty mean the same here: no class.
+    #[serde(deserialize_with = "nullable")]
+    pub storage_class_name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub volume_mode: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    #[serde(deserialize_with = "nullable")]
+    pub requests: Amounts,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimStatus {
+    #[serde(deserialize_with = "nullable")]
+    pub phase: String,
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub capacity: Amounts,
+}
+
+impl Watched for Claim {
+    const KIND: Kind = CLAIMS;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, put: &mut dyn FnMut(Arc<str>)) {
+        if self.spec.volume_name.is_empty() {
+            put(UNBOUND.into());
+        } else {
+            put(volume_index(&self.spec.volume_name));
+        }
+    }
+}
+
+/// Index value of the claims that name a volume.
+pub fn volume_index(volume: &str) -> Arc<str> {
+    format!("/{volume}").into()
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Volume {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: VolumeSpec,
+    #[serde(default)]
+    pub status: VolumeStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub capacity: Amounts,
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<String>,
+    pub claim_ref: Option<ClaimRef>,
+    #[serde(deserialize_with = "nullable")]
+    pub persistent_volume_reclaim_policy: String,
+    #[serde(deserialize_with = "nullable")]
+    pub storage_class_name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub volume_mode: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClaimRef {
+    #[serde(deserialize_with = "nullable")]
+    pub namespace: String,
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    /// Empty where somebody has reserved the volume for a claim that may not be there yet.
+    #[serde(deserialize_with = "nullable")]
+    pub uid: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct VolumeStatus {
+    #[serde(deserialize_with = "nullable")]
+    pub phase: String,
+}
+
+impl Watched for Volume {
+    const KIND: Kind = VOLUMES;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageClass {
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub provisioner: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub reclaim_policy: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub volume_binding_mode: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub mount_options: Vec<String>,
+}
+
+impl Watched for StorageClass {
+    const KIND: Kind = STORAGE_CLASSES;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
+}
