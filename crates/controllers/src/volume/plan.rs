@@ -7,7 +7,7 @@ use gantry_machinery::quantity::Quantity;
 use crate::model::volume::{Amounts, Claim, StorageClass, Volume};
 
 /// The provisioner whose volumes are simulated.
-pub const SIMULATED: &str = "gantry.dev/simulated";
+pub const SIMULATED: &str = "simulated.gantry.dev";
 /// Annotation of a claim that has been bound: from then on its volume must be there.
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// Annotation of a claim or a volume whose other side a controller chose, not a person.
