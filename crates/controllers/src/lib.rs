@@ -5,8 +5,8 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
-//! Of kube-controller-manager's controllers these are not there: Job, CronJob and the
-//! time-to-live of finished Jobs; HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
+//! Of kube-controller-manager's controllers these are not there:
+//! HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
 //! Endpoints into EndpointSlices; ResourceQuota (the usage of quotas is not reckoned);
 //! attaching of volumes, and claims of ephemeral ones;
 //! certificates (signing, approval, cleaning) and bootstrap tokens; aggregation of ClusterRoles;
@@ -26,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 
 pub mod account;
 pub mod daemonset;
+pub mod cronjob;
 pub mod deployment;
 pub mod disruption;
 pub mod endpointslice;
 pub mod gc;
 pub mod hash;
 pub mod history;
+pub mod job;
 pub mod model;
 pub mod namespace;
 pub mod nodelifecycle;
@@ -42,6 +44,7 @@ pub mod runtime;
 pub mod selector;
 pub mod statefulset;
 pub mod volume;
+pub mod ttlafterfinished;
 
 use runtime::{Api, Context, Informers, Recorder};
 
@@ -79,6 +82,9 @@ controllers! {
     Deployment = "deployment-controller", deployment::start;
     ReplicaSet = "replicaset-controller", replicaset::start_replica_sets;
     ReplicationController = "replicationcontroller-controller", replicaset::start_replication_controllers;
+    Job = "job-controller", job::start;
+    CronJob = "cronjob-controller", cronjob::start;
+    TtlAfterFinished = "ttl-after-finished-controller", ttlafterfinished::start;
     EndpointSlice = "endpointslice-controller", endpointslice::start;
     Disruption = "disruption-controller", disruption::start;
     GarbageCollector = "garbage-collector-controller", gc::start;

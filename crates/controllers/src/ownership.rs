@@ -23,6 +23,19 @@ pub async fn claim<T: Watched>(
     selector: &Selector,
     member: impl Fn(&T) -> bool,
 ) -> Result<Vec<Arc<T>>, ApiError> {
+    claim_with(api, informer, owner_kind, owner, selector, member, &[]).await
+}
+
+/// [`claim`], where what is adopted is given `finalizers`, and what is released loses them.
+pub async fn claim_with<T: Watched>(
+    api: &Api,
+    informer: &Informer<T>,
+    owner_kind: &Kind,
+    owner: &Meta,
+    selector: &Selector,
+    member: impl Fn(&T) -> bool,
+    finalizers: &[&str],
+) -> Result<Vec<Arc<T>>, ApiError> {
     let mut claimed = Vec::new();
     for object in informer.indexed(&owner.uid) {
         let meta = object.meta();
@@ -32,7 +45,7 @@ pub async fn claim<T: Watched>(
         if selector.matches(&meta.labels) {
             claimed.push(object);
         } else if owner.deleted.is_none() && meta.deleted.is_none() {
-            release(api, &T::KIND, meta, &owner.uid).await?;
+            release(api, &T::KIND, meta, &owner.uid, finalizers).await?;
         }
     }
     if owner.deleted.is_some() {
@@ -53,15 +66,16 @@ pub async fn claim<T: Watched>(
             }
             checked = true;
         }
-        let patch = Patch::Strategic(json!({"metadata": {
+        let mut change = json!({
             "uid": &*meta.uid,
             "ownerReferences": [Owner::controller_json(owner_kind, owner)],
-        }}));
-        match api
-            .patch::<MetaOnly>(&T::KIND, &meta.key(), None, &patch)
-            .await
-        {
-            Ok(_) => claimed.push(object),
+        });
+        if !finalizers.is_empty() {
+            change["finalizers"] = json!(finalizers);
+        }
+        let patch = Patch::Strategic(json!({"metadata": change}));
+        match api.patch::<T>(&T::KIND, &meta.key(), None, &patch).await {
+            Ok(adopted) => claimed.push(Arc::new(adopted)),
             Err(error) if error.not_found() => {}
             Err(error) => return Err(error),
         }
@@ -69,11 +83,21 @@ pub async fn claim<T: Watched>(
     Ok(claimed)
 }
 
-async fn release(api: &Api, kind: &Kind, meta: &Meta, owner: &str) -> Result<(), ApiError> {
-    let patch = Patch::Strategic(json!({"metadata": {
+async fn release(
+    api: &Api,
+    kind: &Kind,
+    meta: &Meta,
+    owner: &str,
+    finalizers: &[&str],
+) -> Result<(), ApiError> {
+    let mut change = json!({
         "uid": &*meta.uid,
         "ownerReferences": [{"$patch": "delete", "uid": owner}],
-    }}));
+    });
+    if !finalizers.is_empty() {
+        change["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
+    }
+    let patch = Patch::Strategic(json!({"metadata": change}));
     match api.patch::<MetaOnly>(kind, &meta.key(), None, &patch).await {
         Err(error) if !error.not_found() => Err(error),
         _ => Ok(()),
@@ -113,6 +137,7 @@ fn matters(old: &Pod, new: &Pod) -> bool {
         || old.meta.labels != new.meta.labels
         || old.meta.owners != new.meta.owners
         || old.meta.finalizers != new.meta.finalizers
+        || old.tracked != new.tracked
 }
 
 /// Tells the owner of a pod (or of two, when it changes hands) of a change, and the owner's

@@ -87,6 +87,7 @@ pub fn share_all(feed: &Arc<Feed>, informers: &Informers) -> Vec<Kind> {
         share(feed, &informers.deployments),
         share(feed, &informers.daemon_sets),
         share(feed, &informers.jobs),
+        share(feed, &informers.cron_jobs),
     ]
 }
 

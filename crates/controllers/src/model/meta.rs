@@ -196,6 +196,8 @@ pub struct Meta {
     /// Set while the object waits for its finalizers or its grace period.
     #[serde(rename = "deletionTimestamp")]
     pub deleted: Option<Timestamp>,
+    #[serde(rename = "deletionGracePeriodSeconds")]
+    pub grace_seconds: Option<i64>,
     pub labels: Labels,
     pub annotations: Labels,
     #[serde(rename = "ownerReferences", deserialize_with = "nullable")]
@@ -214,6 +216,7 @@ impl Default for Meta {
             generation: 0,
             created: None,
             deleted: None,
+            grace_seconds: None,
             labels: Labels::default(),
             annotations: Labels::default(),
             owners: Vec::new(),

@@ -160,6 +160,7 @@ kind!(
     true
 );
 kind!(JOBS, "batch", "v1", "jobs", "Job", true);
+kind!(CRON_JOBS, "batch", "v1", "cronjobs", "CronJob", true);
 kind!(
     ENDPOINT_SLICES,
     "discovery.k8s.io",

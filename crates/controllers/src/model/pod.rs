@@ -7,10 +7,26 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::meta::nullable;
-use super::{Kind, Labels, Meta, PODS, Watched};
+use super::{Kind, Meta, PODS, Watched};
 
 /// Weighs a pod against its siblings when a ReplicaSet shrinks.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The finalizer of a pod that its Job has not counted yet.
+pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// Which index of an indexed Job the pod works on.
+pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// How many pods failed before it for the same index, where the Job has a limit per index: those
+/// that count towards the limit, and those that do not.
+pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+pub const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+/// The annotations that are kept of a pod, which may have large ones.
+const READ_ANNOTATIONS: [&str; 4] = [
+    DELETION_COST,
+    COMPLETION_INDEX,
+    INDEX_FAILURES,
+    INDEX_IGNORED_FAILURES,
+];
 
 /// `status.phase`; `None` is a pod whose status nobody has written yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
@@ -56,6 +72,21 @@ pub struct Pod {
     pub reason: Box<str>,
     /// The DisruptionTarget condition is True: the pod is about to be terminated by a disruption.
     pub disrupted: bool,
+    /// There as long as the pod bears the finalizer [`TRACKING`].
+    pub tracked: Option<Box<Tracked>>,
+}
+
+/// What its Job wants to know of a pod that it has not counted yet.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tracked {
+    /// Containers that have ended, and the codes they ended with; init containers come last.
+    pub exits: Box<[(Box<str>, i32)]>,
+    /// Type and status of its conditions, once it has failed or is told to go.
+    pub conditions: Box<[(Box<str>, Box<str>)]>,
+    /// When it ended, or was told to.
+    pub finished: Option<Timestamp>,
+    /// Restarts of all containers, those of init containers too.
+    pub restarts: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -236,6 +267,7 @@ impl WireAffinity {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct WireContainer {
+    name: Box<str>,
     #[serde(deserialize_with = "nullable")]
     ports: Vec<NamedPort>,
     restart_policy: Option<Box<str>>,
@@ -268,6 +300,8 @@ struct WireStatus {
     #[serde(deserialize_with = "nullable")]
     container_statuses: Vec<WireContainerStatus>,
     #[serde(deserialize_with = "nullable")]
+    init_container_statuses: Vec<WireContainerStatus>,
+    #[serde(deserialize_with = "nullable")]
     reason: Box<str>,
 }
 
@@ -291,7 +325,69 @@ struct WireCondition {
 #[serde(rename_all = "camelCase")]
 struct WireContainerStatus {
     #[serde(default)]
+    name: Box<str>,
+    #[serde(default)]
     restart_count: i32,
+    #[serde(default, deserialize_with = "nullable")]
+    state: WireState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireState {
+    terminated: Option<WireTerminated>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireTerminated {
+    #[serde(default)]
+    exit_code: i32,
+    finished_at: Option<Timestamp>,
+}
+
+impl Tracked {
+    fn of(meta: &Meta, spec: &WireSpec, status: &WireStatus) -> Self {
+        let (main, init) = (&status.container_statuses, &status.init_container_statuses);
+        let sidecar = |name: &str| {
+            spec.init_containers
+                .iter()
+                .any(|c| &*c.name == name && c.restart_policy.as_deref() == Some("Always"))
+        };
+        // Sidecars end after the main containers. One that has not ended leaves the time open.
+        let lasting = init.iter().filter(|c| sidecar(&c.name)).chain(main);
+        let ends: Option<Vec<Timestamp>> = lasting
+            .map(|c| c.state.terminated.as_ref()?.finished_at)
+            .collect();
+        let unready = || {
+            let ready = status.conditions.iter().find(|c| &*c.kind == "Ready")?;
+            ready
+                .last_transition_time
+                .filter(|_| &*ready.status == "False")
+        };
+        let told_to_go = || {
+            let grace = meta.grace_seconds.unwrap_or(0);
+            Timestamp::from_second(meta.deleted?.as_second().saturating_sub(grace)).ok()
+        };
+        let ended = |c: &WireContainerStatus| {
+            let code = c.state.terminated.as_ref()?.exit_code;
+            Some((c.name.clone(), code))
+        };
+        Tracked {
+            exits: main.iter().chain(init).filter_map(ended).collect(),
+            conditions: status
+                .conditions
+                .iter()
+                .filter(|_| status.phase == Phase::Failed || meta.deleted.is_some())
+                .map(|c| (c.kind.clone(), c.status.clone()))
+                .collect(),
+            finished: ends
+                .and_then(|ends| ends.into_iter().max())
+                .or_else(unready)
+                .or_else(told_to_go),
+            restarts: main.iter().chain(init).map(|c| c.restart_count).sum(),
+        }
+    }
 }
 
 impl From<Wire> for Pod {
@@ -301,12 +397,13 @@ impl From<Wire> for Pod {
             spec,
             status,
         } = wire;
-        // Of a pod's annotations, which may be large, one is read.
-        meta.annotations = meta
-            .annotations
-            .get(DELETION_COST)
-            .map(|cost| [(DELETION_COST, cost)].into_iter().collect())
-            .unwrap_or_else(Labels::default);
+        meta.annotations = READ_ANNOTATIONS
+            .iter()
+            .filter_map(|name| Some((*name, meta.annotations.get(name)?)))
+            .collect();
+        let tracked = meta
+            .has_finalizer(TRACKING)
+            .then(|| Box::new(Tracked::of(&meta, &spec, &status)));
         let condition = |kind: &str| status.conditions.iter().find(|c| &*c.kind == kind);
         let ready = condition("Ready");
         let mut ips: Vec<IpAddr> = status
@@ -363,6 +460,7 @@ impl From<Wire> for Pod {
             tolerations: spec.tolerations.into(),
             disrupted: condition("DisruptionTarget").is_some_and(|c| &*c.status == "True"),
             reason: status.reason,
+            tracked,
             meta,
         }
     }

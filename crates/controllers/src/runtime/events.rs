@@ -1,6 +1,7 @@
 //! Events about objects, with client-go's rules of thrift: the same event again raises a count, and
 //! an object that has much to tell is cut short.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ struct Event {
     name: Arc<str>,
     uid: Arc<str>,
     warning: bool,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     component: &'static str,
     at: Timestamp,
@@ -55,7 +56,7 @@ impl Recorder {
         component: &'static str,
         kind: &Kind,
         about: &Meta,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: String,
     ) {
         self.record(component, kind, about, false, reason, message);
@@ -66,7 +67,7 @@ impl Recorder {
         component: &'static str,
         kind: &Kind,
         about: &Meta,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: String,
     ) {
         self.record(component, kind, about, true, reason, message);
@@ -78,7 +79,7 @@ impl Recorder {
         kind: &Kind,
         about: &Meta,
         warning: bool,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: String,
     ) {
         let event = Event {
@@ -87,12 +88,13 @@ impl Recorder {
             name: about.name.clone(),
             uid: about.uid.clone(),
             warning,
-            reason,
+            reason: reason.into(),
             message,
             component,
             at: Timestamp::now(),
         };
-        if self.send.try_send(event).is_err() {
+        if let Err(dropped) = self.send.try_send(event) {
+            let reason = &*dropped.into_inner().reason;
             tracing::debug!(reason, "event dropped: too many wait to be written");
         }
     }
@@ -101,8 +103,8 @@ impl Recorder {
 /// What was said before, and how often.
 #[derive(Default)]
 struct Memory {
-    told: FxHashMap<(Arc<str>, &'static str, String), (Key, u32)>,
-    order: VecDeque<(Arc<str>, &'static str, String)>,
+    told: FxHashMap<(Arc<str>, Cow<'static, str>, String), (Key, u32)>,
+    order: VecDeque<(Arc<str>, Cow<'static, str>, String)>,
     buckets: FxHashMap<Arc<str>, (u32, i64)>,
 }
 
@@ -135,7 +137,11 @@ impl Memory {
             return Verdict::Drop;
         }
         *left -= 1;
-        let told = (event.uid.clone(), event.reason, event.message.clone());
+        let told = (
+            event.uid.clone(),
+            event.reason.clone(),
+            event.message.clone(),
+        );
         match self.told.get_mut(&told) {
             Some((key, count)) => {
                 *count += 1;
@@ -251,7 +257,7 @@ mod tests {
             name: "web".into(),
             uid: "u".into(),
             warning: false,
-            reason: "SuccessfulCreate",
+            reason: "SuccessfulCreate".into(),
             message: format!("{n}"),
             component: "test",
             at: Timestamp::from_second(at).unwrap(),

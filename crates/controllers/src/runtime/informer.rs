@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
 use super::reflector::{self, Sink, Source};
-use crate::model::batch::Job;
+use crate::model::batch::{CronJob, Job};
 use crate::model::network::{Budget, EndpointSlice, Service};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::volume::{Claim, StorageClass, Volume};
@@ -359,6 +359,7 @@ informers! {
     deployments: Deployment = Informer::default();
     daemon_sets: DaemonSet = Informer::default();
     jobs: Job = Informer::default();
+    cron_jobs: CronJob = Informer::default();
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The five fields of a cron schedule, as CronJobs take them.
 
+use std::time::Duration;
+
 /// A parsed schedule: one bit per value of each field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
@@ -11,6 +13,10 @@ pub struct Schedule {
     /// Day of month given as `*` or `?`: then only the weekday counts, and the other way round.
     pub any_day: bool,
     pub any_weekday: bool,
+    /// Given as `@every`: that long from one time to the next, and the fields say nothing.
+    pub every: Option<Duration>,
+    /// The time zone of a leading `TZ=` or `CRON_TZ=`.
+    pub zone: Option<String>,
 }
 
 const MONTHS: [&str; 12] = [
@@ -29,9 +35,12 @@ impl Schedule {
     /// Parses `minute hour day month weekday` or `@hourly` and its like. The error is the text that
     /// Kubernetes shows.
     pub fn parse(text: &str) -> Result<Schedule, String> {
-        let text = match text.strip_prefix("TZ=").or(text.strip_prefix("CRON_TZ=")) {
-            Some(rest) => rest.split_once(' ').map_or("", |(_, rest)| rest).trim(),
-            None => text,
+        let (zone, text) = match text.strip_prefix("TZ=").or(text.strip_prefix("CRON_TZ=")) {
+            Some(rest) => {
+                let (zone, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                (Some(zone.to_owned()), rest.trim())
+            }
+            None => (None, text),
         };
         if text.is_empty() {
             return Err("empty spec string".into());
@@ -43,7 +52,7 @@ impl Schedule {
             "@daily" | "@midnight" => "0 0 * * *",
             "@hourly" => "0 * * * *",
             other if other.starts_with("@every ") => {
-                return Schedule::every(&other[7..]);
+                return Schedule::every(&other[7..], zone);
             }
             other if other.starts_with('@') => {
                 return Err(format!("unrecognized descriptor: {other}"));
@@ -58,7 +67,12 @@ impl Schedule {
                 fields.join(" ")
             ));
         };
-        let any = |field: &str| field.split(',').any(|p| p.starts_with(['*', '?']));
+        // With a step it is a list of days like any other.
+        let any = |field: &str| {
+            field
+                .split(',')
+                .any(|p| matches!(p, "*" | "?" | "*/1" | "?/1"))
+        };
         Ok(Schedule {
             minutes: field(minute, &plain(0, 59))?,
             hours: field(hour, &plain(0, 23))?,
@@ -83,19 +97,20 @@ impl Schedule {
             )?,
             any_day: any(day),
             any_weekday: any(weekday),
+            every: None,
+            zone,
         })
     }
 
-    /// `@every 90m` has no calendar; it is taken as due at any minute.
-    fn every(duration: &str) -> Result<Schedule, String> {
-        let good = !duration.is_empty()
-            && duration.starts_with(|c: char| c.is_ascii_digit())
-            && duration.ends_with(['h', 'm', 's']);
-        if !good {
+    /// `@every 90m` has no calendar: times are that long apart, in whole seconds, and at least one.
+    fn every(text: &str, zone: Option<String>) -> Result<Schedule, String> {
+        let Some(nanoseconds) = go_duration(text) else {
             return Err(format!(
-                "failed to parse duration @every {duration}: time: invalid duration \"{duration}\""
+                "failed to parse duration @every {text}: time: invalid duration {}",
+                super::errors::quote(text)
             ));
-        }
+        };
+        let seconds = u64::try_from(nanoseconds / 1_000_000_000).unwrap_or(0);
         Ok(Schedule {
             minutes: u64::MAX,
             hours: u64::MAX,
@@ -104,8 +119,61 @@ impl Schedule {
             weekdays: u64::MAX,
             any_day: true,
             any_weekday: true,
+            every: Some(Duration::from_secs(seconds.max(1))),
+            zone,
         })
     }
+}
+
+/// Nanoseconds of a duration as Go writes it: `1h30m`, `1.5s`, `-2ms`.
+fn go_duration(text: &str) -> Option<i128> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let unit: i128 = match unit {
+            "ns" => 1,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return None;
+        }
+        let whole: i128 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().ok()?
+        };
+        total = total.checked_add(whole.checked_mul(unit)?)?;
+        let mut place = unit;
+        for digit in fraction.bytes() {
+            place /= 10;
+            total += i128::from(digit - b'0') * place;
+        }
+        // What Go cannot hold it refuses.
+        i64::try_from(total).ok()?;
+        rest = tail;
+    }
+    Some(sign * total)
 }
 
 fn plain(low: u32, high: u32) -> Bounds {
@@ -209,6 +277,21 @@ mod tests {
         assert_eq!((s.months, s.weekdays), (0b1110, 0b10));
         assert!(!s.any_day && !s.any_weekday);
         assert!(Schedule::parse("@hourly").is_ok());
+        let s = Schedule::parse("TZ=Asia/Tokyo 0 0 */2 * ?").expect("schedule");
+        assert_eq!(s.zone.as_deref(), Some("Asia/Tokyo"));
+        assert!(!s.any_day && s.any_weekday);
+        for (text, seconds) in [
+            ("@every 1h30m", Some(5400)),
+            ("@every 1.5s", Some(1)),
+            ("@every 90s500ms", Some(90)),
+            ("@every -5m", Some(1)),
+            ("@every 5", None),
+            ("@every 5x", None),
+            ("@every h", None),
+        ] {
+            let every = Schedule::parse(text).ok().and_then(|s| s.every);
+            assert_eq!(every.map(|e| e.as_secs()), seconds, "{text}");
+        }
         for (text, error) in [
             ("often", "expected exactly 5 fields, found 1: [often]"),
             ("60 * * * *", "end of range (60) above maximum (59): 60"),
