@@ -6,7 +6,8 @@
 //! written to the status (`uncountedTerminatedPods`), its finalizer removed, and then it moves from
 //! that list to the counter.
 //!
-//! Unlike Kubernetes, `status.active` does not go to 0 while a replacement waits for its back-off.
+//! Unlike Kubernetes, `status.active` does not go to 0 while a replacement waits for its back-off,
+//! and `status.startTime` goes when a Job is suspended, not only when it is resumed.
 
 pub mod backoff;
 pub mod indexes;

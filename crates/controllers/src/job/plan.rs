@@ -294,12 +294,7 @@ fn deadline(world: &World<'_>) -> Option<Duration> {
     if job.spec.suspend {
         return None;
     }
-    // What is resumed starts anew, though its start is not written yet.
-    let start = job
-        .status
-        .start_time
-        .filter(|_| standing(job, "Suspended").is_none());
-    let start = start.unwrap_or(world.now);
+    let start = job.status.start_time.unwrap_or(world.now);
     let allowed = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let passed = Duration::try_from(world.now.duration_since(start)).unwrap_or(Duration::ZERO);
     Some(allowed.saturating_sub(passed))

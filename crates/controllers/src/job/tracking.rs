@@ -104,6 +104,11 @@ pub fn track(world: &World<'_>, plan: &Plan, done: Done) -> Tracking {
 
 /// Tells in the conditions, and in an event, that a Job was suspended or resumed.
 fn suspended(job: &Job, status: &mut JobStatus, now: Timestamp, told: &mut Vec<Told>) {
+    if job.spec.suspend {
+        // The deadline is about the time that a Job is active in one go: what is resumed starts
+        // anew. The API takes another start only while the Job is suspended.
+        status.start_time = None;
+    }
     let (reason, message) = if job.spec.suspend {
         ("Suspended", "Job suspended")
     } else {
@@ -122,10 +127,6 @@ fn suspended(job: &Job, status: &mut JobStatus, now: Timestamp, told: &mut Vec<T
         now,
     ) {
         return;
-    }
-    if !job.spec.suspend {
-        // The deadline is about the time that a Job is active in one go.
-        status.start_time = Some(now);
     }
     told.push(Told {
         warning: false,
