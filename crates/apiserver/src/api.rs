@@ -25,7 +25,7 @@ use crate::{
     flow::{self, Flow},
     health,
     metrics::{self, Labels, Metrics, UnderWay},
-    pretty,
+    pretty, proxy,
     registry::{Entry, Registry},
     request::{self, Query, Target},
     respond::{self, Output, Reply},
@@ -56,6 +56,8 @@ pub struct Api {
     pub openapi: crate::openapi::Cache,
     pub metrics: Arc<Metrics>,
     pub flow: Flow,
+    /// Connections to kubelets and pods.
+    pub links: proxy::links::Links,
 }
 
 /// One request about a resource, understood and allowed.
@@ -128,7 +130,7 @@ impl Cx {
 /// the request, from in-process clients only: what comes in over a socket has no such extension.
 pub async fn handle<B>(api: Arc<Api>, request: Request<B>) -> Reply
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
@@ -242,7 +244,7 @@ fn method(method: &Method) -> &'static str {
 
 async fn route<B>(api: Arc<Api>, parts: Parts, body: B, trace: &mut Trace) -> Result<Reply, Failure>
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let path = parts.uri.path();
@@ -319,7 +321,8 @@ where
     let Some(verb) = verb else {
         return Err(errors::method_not_allowed());
     };
-    if parts.method == Method::HEAD {
+    let forwarded = proxy::is_forwarded(&target.subresource);
+    if parts.method == Method::HEAD && !forwarded {
         return Err(errors::method_not_allowed());
     }
     let named = !target.name.is_empty();
@@ -354,6 +357,24 @@ where
         if !offered {
             return Err(errors::method_not_allowed());
         }
+    }
+    if forwarded {
+        let mut cx = Cx {
+            api,
+            entry,
+            target,
+            query,
+            user,
+            headers: parts.headers.clone(),
+            output: Output::JSON,
+            now: jiff::Timestamp::now(),
+            warnings: vec![],
+            own: false,
+        };
+        rest::pods::admit_connection(&mut cx).await?;
+        let asked = proxy::Asked::from(cx);
+        let body = body.map_err(Into::into).boxed_unsync();
+        return proxy::connect(asked, parts, body).await;
     }
     let output = Output::negotiate(&parts.headers, &query, resource.custom.is_some())?;
     let body = if parts.method == Method::GET {
@@ -402,7 +423,7 @@ async fn carry_out(mut cx: Cx, verb: &'static str, body: Bytes) -> Reply {
 /// Reads a whole body within its limits.
 pub async fn read<B>(body: B) -> Result<Bytes, Failure>
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let limited = Limited::new(body, BODY_LIMIT);

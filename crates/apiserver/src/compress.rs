@@ -66,9 +66,9 @@ pub fn compress(mut reply: Reply, accept: Option<&HeaderValue>) -> Reply {
     let chunks = match std::mem::replace(reply.body_mut(), Body::empty()) {
         Body::Full(bytes) => bytes.into_iter().collect(),
         Body::Chunks(chunks, _) => chunks,
-        // Of no known size: not reached.
-        stream @ Body::Stream(_) => {
-            *reply.body_mut() = stream;
+        // Of no known size (not reached), or agreed on between client and another server.
+        body @ (Body::Stream(_) | Body::Remote(_)) => {
+            *reply.body_mut() = body;
             return reply;
         }
     };

@@ -109,14 +109,6 @@ pub fn no_such_path() -> Failure {
     .with_details(Details::default())
 }
 
-pub fn not_implemented(what: &str) -> Failure {
-    Failure::new(
-        501,
-        "NotImplemented",
-        format!("{what} is not offered by this server"),
-    )
-}
-
 pub fn unauthorized() -> Failure {
     Failure::new(401, "Unauthorized", "Unauthorized")
 }

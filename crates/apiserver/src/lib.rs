@@ -8,8 +8,7 @@
 //!
 //! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
 //!
-//! Not offered yet, and answered honestly: exec, attach, port-forward, logs of running pods and
-//! proxying (501).
+//! Logs, exec, attach, port-forward and proxying are passed on to kubelets and pods ([`proxy`]).
 
 mod admission;
 mod allocate;
@@ -25,10 +24,12 @@ mod discovery;
 mod errors;
 mod flow;
 mod health;
+mod in_process;
 mod metrics;
 mod object;
 mod openapi;
 mod pretty;
+mod proxy;
 mod registry;
 mod request;
 mod respond;
@@ -47,5 +48,6 @@ pub use authn::{
 };
 pub use authz::Authorization;
 pub use backup::PATH as SNAPSHOT_PATH;
-pub use server::{Config, Server, StartError, Version};
+pub use proxy::links::{Egress, Identity};
+pub use server::{Config, Kubelets, NodeLink, Server, StartError, Version};
 pub use tls::TlsError;

@@ -30,6 +30,8 @@ pub enum Body {
     Full(Option<Bytes>),
     Chunks(VecDeque<Bytes>, u64),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// What another server sends, as it comes.
+    Remote(hyper::body::Incoming),
 }
 
 impl Body {
@@ -40,7 +42,7 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = hyper::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -56,6 +58,7 @@ impl http_body::Body for Body {
                 .as_mut()
                 .poll_next(cx)
                 .map(|next| next.map(|b| Ok(Frame::data(b)))),
+            Body::Remote(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -64,6 +67,7 @@ impl http_body::Body for Body {
             Body::Full(bytes) => bytes.is_none(),
             Body::Chunks(chunks, _) => chunks.is_empty(),
             Body::Stream(_) => false,
+            Body::Remote(body) => body.is_end_stream(),
         }
     }
 
@@ -74,6 +78,7 @@ impl http_body::Body for Body {
             }
             Body::Chunks(_, left) => http_body::SizeHint::with_exact(*left),
             Body::Stream(_) => http_body::SizeHint::default(),
+            Body::Remote(body) => body.size_hint(),
         }
     }
 }

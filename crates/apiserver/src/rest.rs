@@ -78,7 +78,6 @@ async fn verbs(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Reply, Fa
         ("create", "binding") => pods::bind(cx, body).await,
         ("create", "eviction") => evict::evict(cx, body).await,
         ("create", "token") => token::create(cx, body).await,
-        (_, "log" | "exec" | "attach" | "portforward" | "proxy") => pods::streams(cx, &sub).await,
         _ => Err(errors::method_not_allowed()),
     }
 }

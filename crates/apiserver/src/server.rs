@@ -28,7 +28,12 @@ use crate::{
         Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
     },
     authz::{Authorization, Rbac},
-    bootstrap, crd,
+    bootstrap, crd, in_process,
+    proxy::{
+        self,
+        authority::{Authority, KUBELET_CLIENT},
+        links::{Egress, Identity, Links},
+    },
     registry::Registry,
     tls,
 };
@@ -82,6 +87,50 @@ pub struct Config {
     pub event_ttl: Duration,
     /// Requests worked on at a time, watches left out: the seats that priority levels share.
     pub seats: u32,
+    /// How kubelets are reached.
+    pub kubelet: Kubelets,
+    /// How the pods' network is reached, where the server is not in it.
+    pub egress: Option<Egress>,
+}
+
+/// How kubelets are reached, in the words of kube-apiserver's `--kubelet-…` flags.
+#[derive(Clone, Debug)]
+pub struct Kubelets {
+    /// Certificate and key that kubelets know the server by; without, it makes its own, which the
+    /// kubelets that run beside it know ([`Server::node_link`]).
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Bundle of authorities that kubelets' certificates are verified with. Without, and with a
+    /// certificate of somebody else's, they are not verified, as kube-apiserver does.
+    pub certificate_authority: Option<PathBuf>,
+    /// Which of a node's addresses is taken: the first of these types that it has.
+    pub address_types: Vec<String>,
+}
+
+impl Default for Kubelets {
+    fn default() -> Kubelets {
+        Kubelets {
+            client_certificate: None,
+            certificate_authority: None,
+            address_types: [
+                "Hostname",
+                "InternalDNS",
+                "InternalIP",
+                "ExternalDNS",
+                "ExternalIP",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        }
+    }
+}
+
+/// What a kubelet needs to serve this server.
+#[derive(Clone)]
+pub struct NodeLink {
+    /// What it shows.
+    pub serving: Identity,
+    /// The authority that signed what the server shows, PEM.
+    pub client_ca: String,
 }
 
 impl Default for Config {
@@ -101,6 +150,8 @@ impl Default for Config {
             version: Version::default(),
             event_ttl: Duration::from_secs(3600),
             seats: 600,
+            kubelet: Kubelets::default(),
+            egress: None,
         }
     }
 }
@@ -125,6 +176,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     api: Arc<Api>,
+    authority: Authority,
     connections: TaskTracker,
     accepting: Option<JoinHandle<()>>,
 }
@@ -160,7 +212,9 @@ impl Server {
             identity.client_ca(),
         )?;
         let tls = identity.config(authenticator.certificates.as_ref())?;
+        let authority = Authority::new().map_err(tls::TlsError::from)?;
         let api = Arc::new(Api {
+            links: links(&config, &authority)?,
             rbac: Rbac::new(config.authorization),
             hooks: crate::admission::Hooks::default(),
             callers: crate::webhook::Callers::new(store.clone()),
@@ -202,6 +256,7 @@ impl Server {
         Ok(Server {
             address,
             api,
+            authority,
             connections,
             accepting: Some(accepting),
         })
@@ -239,11 +294,24 @@ impl Server {
         let user = Arc::new(UserInfo::new(user, groups).authenticated());
         let api = self.api.clone();
         let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
-            request.extensions_mut().insert(user.clone());
-            let api = api.clone();
-            async move { Ok::<_, Infallible>(api::handle(api, request).await) }
+            let (api, user) = (api.clone(), user.clone());
+            async move {
+                if proxy::forward::upgrade(request.headers()).is_some() {
+                    return in_process::upgraded(api, user, request).await;
+                }
+                request.extensions_mut().insert(user);
+                Ok(api::handle(api, request).await)
+            }
         });
         kube::Client::new(service, "default")
+    }
+
+    /// What a kubelet at these names and addresses needs so that the server and it know each other.
+    pub fn node_link(&self, hosts: &[String]) -> Result<NodeLink, tls::TlsError> {
+        Ok(NodeLink {
+            serving: self.authority.serving(hosts)?,
+            client_ca: self.authority.cert.clone(),
+        })
     }
 
     /// Stops accepting, lets requests end (watches are ended), waits up to five seconds.
@@ -269,6 +337,29 @@ impl Drop for Server {
             accepting.abort();
         }
     }
+}
+
+fn links(config: &Config, authority: &Authority) -> Result<Links, tls::TlsError> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|source| tls::TlsError::File {
+            path: path.clone(),
+            source,
+        })
+    };
+    let kubelet = &config.kubelet;
+    let identity = match &kubelet.client_certificate {
+        Some((cert, key)) => Identity {
+            cert: read(cert)?,
+            key: read(key)?,
+        },
+        None => authority.client(KUBELET_CLIENT, &[MASTERS])?,
+    };
+    let roots = match (&kubelet.certificate_authority, &kubelet.client_certificate) {
+        (Some(path), _) => Some(read(path)?),
+        (None, None) => Some(authority.cert.clone()),
+        (None, Some(_)) => None,
+    };
+    Links::new(Some(&identity), roots.as_deref(), config.egress.clone())
 }
 
 /// Time for a TLS handshake.
@@ -341,7 +432,7 @@ async fn connection(
         let api = api.clone();
         async move { Ok::<_, Infallible>(api::handle(api, request).await) }
     });
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

@@ -1,4 +1,4 @@
-//! What only pods have: binding, ephemeral containers, resize, and the streams of a kubelet.
+//! What only pods have: binding, ephemeral containers, resize.
 
 use bytes::Bytes;
 use gantry_machinery::status::{Details, Failure};
@@ -12,7 +12,7 @@ use crate::{
     admission::{asking::ask, attributes::Operation},
     api::Cx,
     errors, object,
-    respond::{self, Body, Reply},
+    respond::{self, Reply},
 };
 
 fn conflict(name: &str, why: &str) -> Failure {
@@ -237,83 +237,14 @@ fn connection(cx: &Cx, sub: &str) -> Value {
     options
 }
 
-/// The ways into a running container, which this server does not offer. What Kubernetes refuses
-/// before it asks a kubelet is refused in its words.
-pub async fn streams(cx: &mut Cx, sub: &str) -> Result<Reply, Failure> {
-    let name = cx.target.name.clone();
-    if sub != "log" {
-        let mut options = connection(cx, sub);
-        ask(cx, Operation::Connect, sub, &mut options).await?;
+/// Asks webhooks whether a connection may be made.
+pub async fn admit_connection(cx: &mut Cx) -> Result<(), Failure> {
+    let sub = cx.target.subresource.clone();
+    if sub == "log" {
+        return Ok(());
     }
-    if !cx.entry.is("", "pods") {
-        return Err(cx.not_found_or("proxying"));
-    }
-    let stored = cx
-        .store()
-        .get(&cx.key(&name))
-        .ok_or_else(|| cx.not_found())?;
-    let pod = object::parse(&stored.value)?;
-    let empty = vec![];
-    let names: Vec<&str> = pod
-        .pointer("/spec/containers")
-        .and_then(Value::as_array)
-        .unwrap_or(&empty)
-        .iter()
-        .map(|c| object::text(c, "/name"))
-        .collect();
-    if sub == "proxy" {
-        return match object::text(&pod, "/status/podIP") {
-            "" => Err(errors::bad_request("address not allowed")),
-            _ => Err(errors::not_implemented("proxying to pods")),
-        };
-    }
-    if sub != "portforward" {
-        let wanted = cx.query.text("container");
-        let others = ["/spec/initContainers", "/spec/ephemeralContainers"];
-        let known = names.contains(&wanted)
-            || others.iter().any(|p| {
-                let list = pod.pointer(p).and_then(Value::as_array);
-                list.is_some_and(|l| l.iter().any(|c| object::text(c, "/name") == wanted))
-            });
-        if wanted.is_empty() && names.len() > 1 {
-            return Err(errors::bad_request(format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                names.join(" ")
-            )));
-        }
-        if !wanted.is_empty() && !known {
-            return Err(errors::bad_request(format!(
-                "container {wanted} is not valid for pod {name}"
-            )));
-        }
-    }
-    if object::text(&pod, "/spec/nodeName").is_empty() {
-        if sub == "log" {
-            let mut reply = Reply::new(Body::empty());
-            *reply.status_mut() = http::StatusCode::NO_CONTENT;
-            return Ok(reply);
-        }
-        return Err(errors::bad_request(format!(
-            "pod {name} does not have a host assigned"
-        )));
-    }
-    Err(errors::not_implemented(match sub {
-        "log" => "reading logs",
-        "exec" => "running commands in containers",
-        "attach" => "attaching to containers",
-        _ => "forwarding ports",
-    }))
-}
-
-impl Cx {
-    /// 404 for what does not exist, else 501.
-    fn not_found_or(&self, what: &str) -> Failure {
-        match self.store().get(&self.key(&self.target.name)) {
-            Some(_) if self.entry.is("", "services") => self.not_found(),
-            Some(_) => errors::not_implemented(what),
-            None => self.not_found(),
-        }
-    }
+    let mut options = connection(cx, &sub);
+    ask(cx, Operation::Connect, &sub, &mut options).await
 }
 
 /// The metadata of an object, for what is derived from it (a Scale, a TokenRequest).

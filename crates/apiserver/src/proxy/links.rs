@@ -1,0 +1,278 @@
+//! Connections to kubelets, pods and extension API servers: plain or TLS, direct or through the
+//! proxy that leads into the pods' network.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::tls::TlsError;
+
+/// A certificate and its private key, PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub cert: String,
+    pub key: String,
+}
+
+/// How the pods' network is reached where the server is not in it: as the `cluster` egress of
+/// kube-apiserver's EgressSelectorConfiguration, an HTTP CONNECT proxy.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// IPv4 ranges that are reached so, as address and prefix length.
+    pub ranges: Vec<(Ipv4Addr, u8)>,
+    /// The proxy. It speaks TLS with a certificate of the cluster's authority, and knows the server
+    /// by the certificate that kubelets know it by.
+    pub proxy: SocketAddr,
+}
+
+impl Egress {
+    fn covers(&self, host: &str) -> bool {
+        let Ok(address) = host.parse::<Ipv4Addr>() else {
+            return false;
+        };
+        self.ranges.iter().any(|(base, bits)| {
+            let mask = u32::MAX
+                .checked_shl(32 - u32::from((*bits).min(32)))
+                .unwrap_or(0);
+            u32::from(*base) & mask == u32::from(address) & mask
+        })
+    }
+}
+
+/// How TLS is spoken with the other side.
+#[derive(Clone)]
+pub enum Security {
+    Plain,
+    /// As to kubelets: with the server's certificate, theirs verified where an authority is known.
+    Kubelet,
+    /// TLS that takes any certificate, as Kubernetes' pod and service proxies do.
+    Unverified,
+}
+
+/// Where a connection goes.
+#[derive(Clone)]
+pub struct Remote {
+    pub host: String,
+    pub port: u16,
+    pub security: Security,
+}
+
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub type Stream = Box<dyn Io>;
+
+/// Makes connections to others.
+pub struct Links {
+    kubelet: Arc<ClientConfig>,
+    unverified: Arc<ClientConfig>,
+    egress: Option<Egress>,
+}
+
+const CONNECT_TIME: Duration = Duration::from_secs(30);
+
+impl Links {
+    /// `authority` is what kubelets' certificates are verified with; without one they are not, as
+    /// kube-apiserver does without `--kubelet-certificate-authority`.
+    pub fn new(
+        identity: Option<&Identity>,
+        authority: Option<&str>,
+        egress: Option<Egress>,
+    ) -> Result<Links, TlsError> {
+        Ok(Links {
+            kubelet: client_config(authority, identity)?,
+            unverified: client_config(None, None)?,
+            egress,
+        })
+    }
+
+    /// Connects; the errors of TCP and TLS come as they are.
+    pub async fn connect(&self, to: &Remote) -> io::Result<Stream> {
+        tokio::time::timeout(CONNECT_TIME, self.open(to))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
+    }
+
+    async fn open(&self, to: &Remote) -> io::Result<Stream> {
+        let raw: Stream = match &self.egress {
+            Some(egress) if egress.covers(&to.host) => {
+                self.through(egress, &to.host, to.port).await?
+            }
+            _ => {
+                let socket = TcpStream::connect((to.host.as_str(), to.port)).await?;
+                socket.set_nodelay(true)?;
+                Box::new(socket)
+            }
+        };
+        match &to.security {
+            Security::Plain => Ok(raw),
+            Security::Kubelet => secure(raw, &self.kubelet, &to.host).await,
+            Security::Unverified => secure(raw, &self.unverified, &to.host).await,
+        }
+    }
+
+    async fn through(&self, egress: &Egress, host: &str, port: u16) -> io::Result<Stream> {
+        let socket = TcpStream::connect(egress.proxy).await?;
+        socket.set_nodelay(true)?;
+        let proxy = egress.proxy.ip().to_string();
+        let stream = secure(Box::new(socket), &self.kubelet, &proxy).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
+                .await
+                .map_err(io::Error::other)?;
+        tokio::spawn(connection.with_upgrades());
+        let there = format!("{host}:{port}");
+        let request = Request::connect(&there)
+            .header(http::header::HOST, &there)
+            .body(Empty::new())
+            .map_err(io::Error::other)?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(io::Error::other)?;
+        if !answer.status().is_success() {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                format!("dial tcp {there}: connect: connection refused"),
+            ));
+        }
+        let upgraded = hyper::upgrade::on(answer).await.map_err(io::Error::other)?;
+        Ok(Box::new(TokioIo::new(upgraded)))
+    }
+}
+
+async fn secure(raw: Stream, config: &Arc<ClientConfig>, host: &str) -> io::Result<Stream> {
+    let name = match host.parse::<IpAddr>() {
+        Ok(address) => ServerName::from(address),
+        Err(_) => ServerName::try_from(host.to_owned())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?,
+    };
+    let stream = TlsConnector::from(config.clone())
+        .connect(name, raw)
+        .await?;
+    Ok(Box::new(stream))
+}
+
+/// A TLS client: `roots` (PEM) verify the other side, `identity` is shown to it.
+pub fn client_config(
+    roots: Option<&str>,
+    identity: Option<&Identity>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let bad = |path: &str| TlsError::Pem {
+        path: path.to_owned(),
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        Some(pem) => {
+            let mut store = RootCertStore::empty();
+            for cert in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                store.add(cert.map_err(|_| bad("a bundle of authorities"))?)?;
+            }
+            builder.with_root_certificates(store)
+        }
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider))),
+    };
+    let config = match identity {
+        Some(identity) => {
+            let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes())
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|_| bad("a client certificate"))?;
+            let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())
+                .map_err(|_| bad("a client's key"))?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate; that the other side holds its key is still checked.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_egress_covers_its_ranges_only() {
+        let egress = Egress {
+            ranges: vec![(Ipv4Addr::new(10, 64, 0, 0), 10)],
+            proxy: (Ipv4Addr::LOCALHOST, 1).into(),
+        };
+        for (host, covered) in [
+            ("10.64.0.7", true),
+            ("10.127.255.255", true),
+            ("10.128.0.1", false),
+            ("localhost", false),
+        ] {
+            assert_eq!(egress.covers(host), covered, "{host}");
+        }
+    }
+}
