@@ -48,6 +48,6 @@ pub use authn::{
 };
 pub use authz::Authorization;
 pub use backup::PATH as SNAPSHOT_PATH;
-pub use proxy::links::{Egress, Identity};
+pub use proxy::links::{Identity, Network, Stream};
 pub use server::{Config, Kubelets, NodeLink, Server, StartError, Version};
 pub use tls::TlsError;

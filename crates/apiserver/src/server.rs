@@ -32,7 +32,7 @@ use crate::{
     proxy::{
         self,
         authority::{Authority, KUBELET_CLIENT},
-        links::{Egress, Identity, Links},
+        links::{Identity, Links, Network},
     },
     registry::Registry,
     tls,
@@ -89,8 +89,8 @@ pub struct Config {
     pub seats: u32,
     /// How kubelets are reached.
     pub kubelet: Kubelets,
-    /// How the pods' network is reached, where the server is not in it.
-    pub egress: Option<Egress>,
+    /// The network of simulated nodes and pods in this process.
+    pub network: Option<Arc<dyn Network>>,
 }
 
 /// How kubelets are reached, in the words of kube-apiserver's `--kubelet-…` flags.
@@ -151,7 +151,7 @@ impl Default for Config {
             event_ttl: Duration::from_secs(3600),
             seats: 600,
             kubelet: Kubelets::default(),
-            egress: None,
+            network: None,
         }
     }
 }
@@ -359,7 +359,7 @@ fn links(config: &Config, authority: &Authority) -> Result<Links, tls::TlsError>
         (None, None) => Some(authority.cert.clone()),
         (None, Some(_)) => None,
     };
-    Links::new(Some(&identity), roots.as_deref(), config.egress.clone())
+    Links::new(Some(&identity), roots.as_deref(), config.network.clone())
 }
 
 /// Time for a TLS handshake.

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use gantry_apiserver::{Authentication, Config, Server, StaticToken};
+use futures::future::BoxFuture;
+use gantry_apiserver::{Authentication, Config, Network, Server, StaticToken, Stream};
 use gantry_hollow::NodeGroup;
 use gantry_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -187,6 +189,7 @@ impl Builder {
             }
         };
         let token = self.token()?;
+        let network = gantry_hollow::Network::default();
         let config = Config {
             address: self.address,
             cert_dir: self.data_dir.as_ref().map(|d| d.join("pki")),
@@ -199,6 +202,7 @@ impl Builder {
                 }],
                 ..Authentication::default()
             },
+            network: Some(Arc::new(SimulatedNetwork(network.clone()))),
             ..Config::default()
         };
         let server = Server::start(config, store.clone())
@@ -208,7 +212,7 @@ impl Builder {
                 source,
             })?;
         let stop = CancellationToken::new();
-        let parts = self.parts(&server, &stop);
+        let parts = self.parts(&server, network, &stop);
         Ok(EmbeddedCluster {
             name: self.name,
             server,
@@ -219,7 +223,12 @@ impl Builder {
         })
     }
 
-    fn parts(&self, server: &Server, stop: &CancellationToken) -> Parts {
+    fn parts(
+        &self,
+        server: &Server,
+        network: gantry_hollow::Network,
+        stop: &CancellationToken,
+    ) -> Parts {
         let mut parts = Parts::default();
         if self.controllers {
             let client = server.client();
@@ -243,6 +252,7 @@ impl Builder {
             let mut options = gantry_hollow::Options {
                 groups: self.nodes.clone(),
                 seed: self.seed,
+                network: Some(network),
                 ..Default::default()
             };
             if let Some((pods, nodes)) = &self.ranges {
@@ -273,6 +283,24 @@ impl Builder {
         let token = new_token();
         store_token(&path, &token)?;
         Ok(token)
+    }
+}
+
+/// The network of the simulated nodes, as the API server reaches it.
+#[derive(Debug)]
+struct SimulatedNetwork(gantry_hollow::Network);
+
+impl Network for SimulatedNetwork {
+    fn covers(&self, host: &str) -> bool {
+        self.0.covers(host)
+    }
+
+    fn connect(&self, host: String, port: u16) -> BoxFuture<'static, std::io::Result<Stream>> {
+        let network = self.0.clone();
+        Box::pin(async move {
+            let pipe = network.connect(&host, port).await?;
+            Ok(Box::new(pipe) as Stream)
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`object`]: what is decoded of watched objects;
 //! - [`pod`]: the state machine of a pod, pure: `step(what happened, time)`;
 //! - [`node`]: reports, room and addresses of a node, pure;
+//! - `kubelet`: what kubelets and pods answer over HTTP, from objects of the API;
 //! - `shell`: one event loop that owns all state; watches in, writes out.
 //!
 //! # Behaviour
@@ -41,14 +42,22 @@
 //!
 //! A node annotated `hollow.gantry.dev/down: "true"` plays dead until the annotation goes: no lease, no
 //! reports, its pods left as they were last seen.
+//!
+//! # Kubelets
+//!
+//! Given a [`Network`] (see [`Options::network`]), nodes announce a kubelet that answers there: logs,
+//! commands, attaching, port forwarding and usage, all simulated. Annotations `hollow.gantry.dev/cpu`
+//! and `memory` of a pod say what each of its containers uses.
 
 pub mod behaviour;
 pub mod clock;
+mod kubelet;
 pub mod node;
 pub mod object;
 pub mod options;
 pub mod pod;
 mod shell;
 
+pub use kubelet::Network;
 pub use options::{NodeGroup, Options, SIMULATED};
 pub use shell::{Error, run};

@@ -1,7 +1,12 @@
 //! What a simulation is started with.
 
-use crate::{behaviour::Defaults, object::Taint};
-use std::{collections::BTreeMap, time::Duration};
+use crate::{
+    behaviour::Defaults,
+    kubelet::{KUBELET_PORT, Network},
+    node::parse_cidr,
+    object::Taint,
+};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 /// Label of every simulated node, value `true`: the only nodes that are ever acted for.
 pub const SIMULATED: &str = "gantry.dev/simulated";
@@ -33,6 +38,24 @@ pub struct Options {
     pub concurrency: usize,
     /// Events a second at most; the rest are dropped, normal ones first. Zero: no events.
     pub events_per_second: u32,
+    /// Where kubelets and pods can be reached; without, nodes announce no kubelet.
+    pub network: Option<Network>,
+}
+
+impl Options {
+    /// The port that kubelets announce.
+    #[must_use]
+    pub fn kubelet_port(&self) -> u16 {
+        self.network.as_ref().map_or(0, |_| KUBELET_PORT)
+    }
+
+    /// The address of the simulated metrics server: the last of the nodes' that can be given.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<Ipv4Addr> {
+        self.network.as_ref()?;
+        let (first, last) = parse_cidr(&self.node_cidr).ok()?;
+        (last - first >= 16).then(|| Ipv4Addr::from(last - 1))
+    }
 }
 
 impl Default for Options {
@@ -49,6 +72,7 @@ impl Default for Options {
             node_cidr: "172.16.0.0/12".into(),
             concurrency: 64,
             events_per_second: 200,
+            network: None,
         }
     }
 }

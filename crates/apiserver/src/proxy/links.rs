@@ -1,16 +1,8 @@
-//! Connections to kubelets, pods and extension API servers: plain or TLS, direct or through the
-//! proxy that leads into the pods' network.
+//! Connections to kubelets, pods and extension API servers: plain or TLS, or within the process.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
-use http::Request;
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use futures::future::BoxFuture;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -32,29 +24,13 @@ pub struct Identity {
     pub key: String,
 }
 
-/// How the pods' network is reached where the server is not in it: as the `cluster` egress of
-/// kube-apiserver's EgressSelectorConfiguration, an HTTP CONNECT proxy.
-#[derive(Debug, Clone)]
-pub struct Egress {
-    /// IPv4 ranges that are reached so, as address and prefix length.
-    pub ranges: Vec<(Ipv4Addr, u8)>,
-    /// The proxy. It speaks TLS with a certificate of the cluster's authority, and knows the server
-    /// by the certificate that kubelets know it by.
-    pub proxy: SocketAddr,
-}
-
-impl Egress {
-    fn covers(&self, host: &str) -> bool {
-        let Ok(address) = host.parse::<Ipv4Addr>() else {
-            return false;
-        };
-        self.ranges.iter().any(|(base, bits)| {
-            let mask = u32::MAX
-                .checked_shl(32 - u32::from((*bits).min(32)))
-                .unwrap_or(0);
-            u32::from(*base) & mask == u32::from(address) & mask
-        })
-    }
+/// A network that is not the machine's: simulated nodes and pods of the same process. Its connections
+/// do not leave the process, so no TLS is spoken over them.
+pub trait Network: Send + Sync + fmt::Debug {
+    /// Whether an address, or the name of a host, is one of this network.
+    fn covers(&self, host: &str) -> bool;
+    /// Connects.
+    fn connect(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Stream>>;
 }
 
 /// How TLS is spoken with the other side.
@@ -83,7 +59,7 @@ pub type Stream = Box<dyn Io>;
 pub struct Links {
     kubelet: Arc<ClientConfig>,
     unverified: Arc<ClientConfig>,
-    egress: Option<Egress>,
+    network: Option<Arc<dyn Network>>,
 }
 
 const CONNECT_TIME: Duration = Duration::from_secs(30);
@@ -94,12 +70,12 @@ impl Links {
     pub fn new(
         identity: Option<&Identity>,
         authority: Option<&str>,
-        egress: Option<Egress>,
+        network: Option<Arc<dyn Network>>,
     ) -> Result<Links, TlsError> {
         Ok(Links {
             kubelet: client_config(authority, identity)?,
             unverified: client_config(None, None)?,
-            egress,
+            network,
         })
     }
 
@@ -111,50 +87,17 @@ impl Links {
     }
 
     async fn open(&self, to: &Remote) -> io::Result<Stream> {
-        let raw: Stream = match &self.egress {
-            Some(egress) if egress.covers(&to.host) => {
-                self.through(egress, &to.host, to.port).await?
-            }
-            _ => {
-                let socket = TcpStream::connect((to.host.as_str(), to.port)).await?;
-                socket.set_nodelay(true)?;
-                Box::new(socket)
-            }
-        };
+        if let Some(network) = self.network.as_ref().filter(|it| it.covers(&to.host)) {
+            return network.connect(to.host.clone(), to.port).await;
+        }
+        let socket = TcpStream::connect((to.host.as_str(), to.port)).await?;
+        socket.set_nodelay(true)?;
+        let raw: Stream = Box::new(socket);
         match &to.security {
             Security::Plain => Ok(raw),
             Security::Kubelet => secure(raw, &self.kubelet, &to.host).await,
             Security::Unverified => secure(raw, &self.unverified, &to.host).await,
         }
-    }
-
-    async fn through(&self, egress: &Egress, host: &str, port: u16) -> io::Result<Stream> {
-        let socket = TcpStream::connect(egress.proxy).await?;
-        socket.set_nodelay(true)?;
-        let proxy = egress.proxy.ip().to_string();
-        let stream = secure(Box::new(socket), &self.kubelet, &proxy).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
-                .await
-                .map_err(io::Error::other)?;
-        tokio::spawn(connection.with_upgrades());
-        let there = format!("{host}:{port}");
-        let request = Request::connect(&there)
-            .header(http::header::HOST, &there)
-            .body(Empty::new())
-            .map_err(io::Error::other)?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(io::Error::other)?;
-        if !answer.status().is_success() {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionRefused,
-                format!("dial tcp {there}: connect: connection refused"),
-            ));
-        }
-        let upgraded = hyper::upgrade::on(answer).await.map_err(io::Error::other)?;
-        Ok(Box::new(TokioIo::new(upgraded)))
     }
 }
 
@@ -253,26 +196,5 @@ impl ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_egress_covers_its_ranges_only() {
-        let egress = Egress {
-            ranges: vec![(Ipv4Addr::new(10, 64, 0, 0), 10)],
-            proxy: (Ipv4Addr::LOCALHOST, 1).into(),
-        };
-        for (host, covered) in [
-            ("10.64.0.7", true),
-            ("10.127.255.255", true),
-            ("10.128.0.1", false),
-            ("localhost", false),
-        ] {
-            assert_eq!(egress.covers(host), covered, "{host}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Annotations, Span,
     rule::{Crash, Effects, Glob, Ready, Rule},
 };
+use crate::object::parse_quantity;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -267,8 +268,13 @@ pub fn annotations(annotations: &Annotations) -> (Option<Arc<Effects>>, Vec<Refu
                 .map(|it| effects.exit_code = Some(it))
                 .map_err(|_| format!("{text:?} is no exit code")),
             "fail" => fail(text, &mut effects),
+            // Of what is used: see `kubelet::usage`.
+            "cpu" | "memory" => match parse_quantity(what, text) {
+                Some(_) => Ok(()),
+                None => Err(format!("{text:?} is no quantity")),
+            },
             _ => Err(
-                "there is no such behaviour; known: pull, start, ready, run, stop, exit-code, fail"
+                "there is no such behaviour; known: pull, start, ready, run, stop, exit-code, fail, cpu, memory"
                     .into(),
             ),
         };

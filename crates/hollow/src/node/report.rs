@@ -18,7 +18,14 @@ const LEASE_SECONDS: u32 = 40;
 
 /// A node to be created.
 #[must_use]
-pub fn node(group: &NodeGroup, name: &str, ip: &str, pod_cidr: &str, now: Millis) -> Value {
+pub fn node(
+    group: &NodeGroup,
+    name: &str,
+    ip: &str,
+    port: u16,
+    pod_cidr: &str,
+    now: Millis,
+) -> Value {
     let mut labels = group.labels.clone();
     let usual = [
         ("kubernetes.io/hostname", name),
@@ -48,7 +55,7 @@ pub fn node(group: &NodeGroup, name: &str, ip: &str, pod_cidr: &str, now: Millis
             "annotations": {SIMULATED: "a simulated node of Gantry: pods bound to it report as if they ran, and run nowhere"},
         },
         "spec": spec,
-        "status": node_status(name, ip, &offered, &offered, &[], now),
+        "status": node_status(name, ip, port, &offered, &offered, &[], now),
     })
 }
 
@@ -57,6 +64,7 @@ pub fn node(group: &NodeGroup, name: &str, ip: &str, pod_cidr: &str, now: Millis
 pub fn node_status(
     name: &str,
     ip: &str,
+    port: u16,
     capacity: &BTreeMap<String, String>,
     allocatable: &BTreeMap<String, String>,
     before: &[NodeCondition],
@@ -71,7 +79,7 @@ pub fn node_status(
         "allocatable": allocatable,
         "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
         "conditions": conditions(before, now),
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
             "architecture": "amd64",
             "bootID": id("boot"),
@@ -172,6 +180,7 @@ mod tests {
             &group,
             "sh-a-001",
             "172.16.0.1",
+            0,
             "10.64.0.0/24",
             Millis(1_700_000_000_000),
         );

@@ -66,6 +66,27 @@ pub struct NodeStatus {
     pub addresses: Vec<NodeAddress>,
     /// Who reports.
     pub node_info: NodeInfo,
+    /// Where its kubelet listens.
+    #[serde(deserialize_with = "or_default")]
+    pub daemon_endpoints: DaemonEndpoints,
+}
+
+/// Where the daemons of a node listen.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonEndpoints {
+    /// Its kubelet.
+    #[serde(deserialize_with = "or_default")]
+    pub kubelet_endpoint: DaemonEndpoint,
+}
+
+/// Where a daemon listens.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DaemonEndpoint {
+    /// The port; none if zero.
+    #[serde(rename = "Port")]
+    pub port: u16,
 }
 
 /// A condition of a node, slim.

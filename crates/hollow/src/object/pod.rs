@@ -47,6 +47,9 @@ pub struct PodSpec {
     /// Its containers.
     #[serde(deserialize_with = "or_default")]
     pub containers: Vec<ContainerSpec>,
+    /// Containers that were added to the running pod.
+    #[serde(deserialize_with = "or_default")]
+    pub ephemeral_containers: Vec<ContainerSpec>,
     /// Resources of the pod as a whole, if given.
     pub resources: Option<Resources>,
     /// What the runtime itself needs.
@@ -271,6 +274,9 @@ pub struct PodStatusWire {
     /// Its init containers.
     #[serde(deserialize_with = "or_default")]
     pub init_container_statuses: Vec<ContainerStatusWire>,
+    /// Its ephemeral containers.
+    #[serde(deserialize_with = "or_default")]
+    pub ephemeral_container_statuses: Vec<ContainerStatusWire>,
 }
 
 /// A condition of a pod.

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     clock::Millis,
-    object::{ConditionWire, ContainerStatusWire, PodSpec, PodStatusWire, TerminatedWire},
+    object::{
+        ConditionWire, ContainerSpec, ContainerStatusWire, PodSpec, PodStatusWire, TerminatedWire,
+    },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::{net::Ipv4Addr, sync::Arc};
@@ -91,6 +93,11 @@ impl Pod {
                 .map(|it| fresh(&it.image))
                 .collect(),
             main: spec.containers.iter().map(|it| fresh(&it.image)).collect(),
+            ephemeral: spec
+                .ephemeral_containers
+                .iter()
+                .map_while(|it| ephemeral(it, status, env.now))
+                .collect(),
             conditions: conditions(&status.conditions, env.now),
             // The deletion is seen, and acted upon, in the first step.
             deletion: None,
@@ -286,4 +293,19 @@ fn conditions(wire: &[ConditionWire], now: Millis) -> Conditions {
             explained: false,
         }),
     }
+}
+/// An ephemeral container that has run before.
+fn ephemeral(spec: &ContainerSpec, status: &PodStatusWire, now: Millis) -> Option<Container> {
+    let mut wires = status.ephemeral_container_statuses.iter();
+    let wire = wires.find(|it| it.name == *spec.name)?;
+    let mut it = Container::new(spec.image.clone(), "ContainerCreating");
+    it.created = true;
+    it.state = match (&wire.state.running, &wire.state.terminated) {
+        (Some(running), _) => State::Running {
+            since: millis(running.started_at.as_ref()).unwrap_or(now),
+        },
+        (None, Some(end)) => State::Terminated(Box::new(terminated(end, 0, now))),
+        (None, None) => return None,
+    };
+    Some(it)
 }

@@ -439,7 +439,7 @@ impl Pod {
         clippy::too_many_arguments,
         reason = "they are the fields of the record that it makes"
     )]
-    fn ended(
+    pub(super) fn ended(
         &mut self,
         slot: Slot,
         code: i32,

@@ -98,6 +98,8 @@ pub struct Pod {
     pub init: Vec<Container>,
     /// Containers, as in the spec.
     pub main: Vec<Container>,
+    /// Ephemeral containers that have been started, as in the spec.
+    pub ephemeral: Vec<Container>,
     /// Its conditions.
     pub conditions: Conditions,
     /// Set once it is being deleted: the time its containers get.
@@ -242,6 +244,22 @@ impl Container {
             crashes: 0,
             pull_failures: 0,
             todo: Todo::Begin,
+        }
+    }
+
+    /// It has ended by itself, and is left so.
+    fn end(&mut self, code: i32, now: Millis) {
+        if let State::Running { since } = self.state {
+            let reason = if code == 0 { "Completed" } else { "Error" };
+            self.state = State::Terminated(Box::new(Terminated {
+                attempt: self.restarts,
+                code,
+                reason: reason.into(),
+                message: None,
+                started: since,
+                finished: now,
+            }));
+            self.todo = Todo::Done;
         }
     }
 

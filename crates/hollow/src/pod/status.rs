@@ -63,6 +63,12 @@ pub fn status_patch(pod: &Pod) -> Value {
                 list(&pod.spec.init_containers, &pod.init, true),
             );
         }
+        if !pod.ephemeral.is_empty() {
+            put(
+                "ephemeralContainerStatuses",
+                list(&pod.spec.ephemeral_containers, &pod.ephemeral, false),
+            );
+        }
         put(
             "containerStatuses",
             list(&pod.spec.containers, &pod.main, false),

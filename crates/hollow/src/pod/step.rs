@@ -37,6 +37,8 @@ pub enum Input<'a> {
     Observed(Observed),
     /// The rules have changed; these held before.
     Rules(&'a Behaviours),
+    /// The main process of a container has ended by itself, with this code.
+    Ended(&'a str, i32),
 }
 
 /// The pod as the API server shows it, without what is the kubelet's own.
@@ -102,7 +104,9 @@ impl Pod {
                 let runs = self.runs(before);
                 self.rethink(&runs, env);
             }
+            Input::Ended(name, code) => self.end(name, code, env, &mut out),
         }
+        self.start_ephemeral(env.now, &mut out);
         if !self.finished() {
             self.advance(env, &mut out);
             let phase = self.next_phase();
@@ -126,7 +130,7 @@ impl Pod {
             self.overrides = seen.overrides;
             self.rethink(&before, env);
         }
-        // Containers cannot be added to a pod or taken away; ephemeral ones are not simulated.
+        // Containers cannot be added to a pod or taken away, but for ephemeral ones.
         let same_shape = seen.spec.containers.len() == self.main.len()
             && seen.spec.init_containers.len() == self.init.len();
         if same_shape && !Arc::ptr_eq(&self.spec, &seen.spec) {
@@ -144,6 +148,46 @@ impl Pod {
         {
             self.deletion = Some(grace);
             self.kill(grace, env, out);
+        }
+    }
+
+    /// A container ends by itself.
+    fn end(&mut self, name: &str, code: i32, env: &Env<'_>, out: &mut Outcome) {
+        let ephemeral = self
+            .spec
+            .ephemeral_containers
+            .iter()
+            .position(|it| *it.name == *name);
+        if let Some(it) = ephemeral.and_then(|index| self.ephemeral.get_mut(index)) {
+            it.end(code, env.now);
+            out.changed = true;
+            return;
+        }
+        let running = |slot: &Slot| {
+            *self.spec_at(*slot).name == *name && matches!(self.at(*slot).todo, Todo::Run(_))
+        };
+        let found = self.slots().find(running);
+        if let Some(slot) = found {
+            self.ended(slot, code, None, None, None, env, out);
+        }
+    }
+
+    /// Ephemeral containers run as soon as they are seen in a pod that runs; nothing restarts them.
+    fn start_ephemeral(&mut self, now: Millis, out: &mut Outcome) {
+        if self.sandbox != Sandbox::Ready || self.finished() {
+            return;
+        }
+        for spec in self
+            .spec
+            .ephemeral_containers
+            .iter()
+            .skip(self.ephemeral.len())
+        {
+            let mut it = Container::new(spec.image.clone(), "ContainerCreating");
+            it.state = State::Running { since: now };
+            it.created = true;
+            self.ephemeral.push(it);
+            out.changed = true;
         }
     }
 

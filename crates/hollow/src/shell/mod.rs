@@ -9,7 +9,12 @@ mod tests;
 mod timer;
 mod world;
 
-use crate::{clock::Millis, node::AddressError, options::Options};
+use crate::{
+    clock::Millis,
+    kubelet::{self, Ended},
+    node::AddressError,
+    options::Options,
+};
 use events::Outbox;
 use futures::FutureExt as _;
 use kube::{
@@ -20,8 +25,8 @@ use kube::{
 };
 use serde::de::IgnoredAny;
 use source::{Seen, Sources};
-use std::{panic::AssertUnwindSafe, time::Duration};
-use tokio::{task::JoinSet, time::Instant};
+use std::{convert::Infallible, net::Ipv4Addr, panic::AssertUnwindSafe, time::Duration};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use world::{Answer, Subject, World, Write};
 
@@ -62,11 +67,41 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     if !(options.time_scale.is_finite() && options.time_scale > 0.0) {
         return Err(Error::TimeScale(options.time_scale));
     }
-    let mut shell = Shell::new(client, options)?;
+    let metrics = options.metrics_address();
+    let (ends, ended) = mpsc::unbounded_channel();
+    // The network is up as long as this runs.
+    let _up = options
+        .network
+        .as_ref()
+        .map(|network| network.up(client.clone(), &options.pod_cidr, metrics, ends));
+    let mut shell = Shell::new(client.clone(), options)?;
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        result = shell.run() => result,
+        result = shell.run(ended) => result,
+        never = offer(client, metrics) => match never {},
     }
+}
+
+/// Leads clients to the simulated metrics server, then waits for ever.
+async fn offer(client: Client, metrics: Option<Ipv4Addr>) -> Infallible {
+    for (collection, object) in metrics.map(kubelet::objects).into_iter().flatten() {
+        let name = object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let params = PatchParams::apply(events::COMPONENT).force();
+        for attempt in 1.. {
+            let request = Request::new(collection).patch(&name, &params, &Patch::Apply(&object));
+            let applied = match request {
+                Ok(request) => client.request::<IgnoredAny>(request).await,
+                Err(error) => Err(kube::Error::BuildRequest(error)),
+            };
+            let Err(error) = applied else { break };
+            tracing::warn!(%error, name, "cannot offer the simulated metrics server, trying again");
+            tokio::time::sleep(world::retry_after(&name, attempt)).await;
+        }
+    }
+    std::future::pending().await
 }
 
 type Answered = (Option<Subject>, Answer);
@@ -97,7 +132,7 @@ impl Shell {
         })
     }
 
-    async fn run(&mut self) -> Result<(), Error> {
+    async fn run(&mut self, mut ended: mpsc::UnboundedReceiver<Ended>) -> Result<(), Error> {
         let (mut sources, mut seen) = Sources::new(self.client.clone());
         sources.watch_nodes_and_rules();
         // Pods are watched once nodes and rules are known: what a pod does depends on both.
@@ -108,6 +143,7 @@ impl Shell {
             let sleep = next.map_or(Duration::from_secs(3600), |at| at.since(now()));
             tokio::select! {
                 _ = seen.recv_many(&mut batch, BATCH) => {}
+                Some(ended) = ended.recv() => self.world.container_ended(&ended, now()),
                 Some(joined) = self.writes.join_next() => self.joined(joined),
                 () = tokio::time::sleep(sleep) => {}
             }

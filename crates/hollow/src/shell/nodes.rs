@@ -183,7 +183,7 @@ impl World {
                 self.node_met(name, uid, address, now)
             }
         };
-        let epoch = self.node_epoch;
+        let (epoch, port) = (self.node_epoch, self.options.kubelet_port());
         let Some(entry) = self.nodes.get_mut(id) else {
             return;
         };
@@ -208,7 +208,8 @@ impl World {
             .conditions
             .iter()
             .any(|it| it.type_ == "Ready" && it.status == "True");
-        entry.register = status.node_info.kubelet_version.is_empty();
+        entry.register = status.node_info.kubelet_version.is_empty()
+            || status.daemon_endpoints.kubelet_endpoint.port != port;
         entry.report |= !ready && !entry.register;
         entry.untaint = ready
             && spec
@@ -260,6 +261,9 @@ impl World {
             epoch: self.node_epoch,
         });
         self.node_ids.insert(name.clone(), id);
+        if let (Some(network), Some(entry)) = (&self.options.network, self.nodes.get(id)) {
+            network.add_node(&name, &entry.ip);
+        }
         if self.strangers.remove(&*name) {
             self.to_list.push(name.to_string());
         }
@@ -324,6 +328,9 @@ impl World {
             return;
         };
         self.node_ids.remove(&entry.name);
+        if let Some(network) = &self.options.network {
+            network.remove_node(&entry.name, &entry.ip);
+        }
         if let Ok(ip) = entry.ip.parse::<Ipv4Addr>() {
             self.node_addresses.release(ip.into());
         }
@@ -385,11 +392,19 @@ impl World {
     pub(super) fn create_write(&self, index: u32, now: Millis) -> Option<(Subject, Write)> {
         let it = self.missing.get(index as usize)?;
         let group = self.options.groups.get(it.group)?;
-        let body = node::node(group, &it.name, &it.ip, &it.range, now);
+        let body = node::node(
+            group,
+            &it.name,
+            &it.ip,
+            self.options.kubelet_port(),
+            &it.range,
+            now,
+        );
         Some((Subject::Create(index), Write::Create(NODES.into(), body)))
     }
 
     pub(super) fn node_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
+        let port = self.options.kubelet_port();
         let entry = self.nodes.get_mut(id)?;
         let name = entry.name.to_string();
         if entry.range_due {
@@ -403,6 +418,7 @@ impl World {
             let status = node::node_status(
                 &name,
                 &entry.ip,
+                port,
                 &entry.capacity,
                 &entry.allocatable,
                 &entry.conditions,

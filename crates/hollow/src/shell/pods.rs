@@ -8,6 +8,7 @@ use super::{
 use crate::{
     behaviour,
     clock::Millis,
+    kubelet::Ended,
     node::Pool,
     object::{Amounts, PodObject, PodSpec},
     pod::{self, Env, Identity, Input, Observed, Occurrence, Pod, status_patch},
@@ -235,6 +236,21 @@ impl World {
         self.belie(id, called_unready, now);
     }
 
+    /// A client has ended the main process of a container.
+    pub fn container_ended(&mut self, ended: &Ended, now: Millis) {
+        let key = (ended.namespace.as_str().into(), ended.name.as_str().into());
+        let Some(id) = self.pod_ids.get(&key).copied() else {
+            return;
+        };
+        if self
+            .pods
+            .get(id)
+            .is_some_and(|it| *it.pod.id.uid == *ended.uid)
+        {
+            self.step(id, Input::Ended(&ended.container, ended.code), now);
+        }
+    }
+
     /// A kubelet reports again what others have overwritten. Not at once: most of what differs is the watch
     /// showing states from before our own last report.
     fn belie(&mut self, id: Id, called_unready: bool, now: Millis) {
@@ -372,6 +388,9 @@ impl World {
         };
         self.pod_ids
             .remove(&(entry.pod.id.namespace.clone(), entry.pod.id.name.clone()));
+        if let Some(network) = &self.options.network {
+            network.forget(&entry.pod.id.uid);
+        }
         if let Some(node) = self.nodes.get_mut(entry.node) {
             node.pods.remove(&id);
             if entry.counted {

@@ -147,6 +147,9 @@ impl World {
                 let (first, last) = crate::node::parse_cidr(&options.node_cidr)?;
                 blocks.take(first, first);
                 blocks.take(last, last);
+                if let Some(address) = options.metrics_address() {
+                    blocks.take(address.into(), address.into());
+                }
                 blocks
             },
             missing: Vec::new(),

@@ -1,0 +1,321 @@
+//! Logs of simulated containers: made up, the same each time they are read, and saying so.
+//!
+//! A run of a container says once that it is simulated, then that it still is every ten seconds, then
+//! how it ended. What is told follows from the pod's status alone.
+
+use super::{
+    Answer,
+    found::{Found, Run, find},
+    plain,
+    query::Query,
+    streamed,
+};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, runtime::watcher::watch_object};
+use std::collections::VecDeque;
+use tokio::sync::mpsc;
+
+/// Between two lines of a running container.
+const BEAT: SignedDuration = SignedDuration::from_secs(10);
+/// Lines that are kept of a run, as by a log that is rotated.
+const KEPT: i64 = 10_000;
+
+/// A line and its time.
+type Line = (Timestamp, String);
+
+/// The lines of a run up to an instant, in order.
+fn lines(pod: &Pod, container: &Found<'_>, run: &Run, until: Timestamp) -> Vec<Line> {
+    let name = container.name;
+    let end = run.finished.as_ref().map_or(until, |it| it.0).min(until);
+    let mut all = vec![];
+    let beats = end.duration_since(run.started).as_secs() / BEAT.as_secs();
+    let first = (beats - KEPT).max(0);
+    if first == 0 && end >= run.started {
+        let meta = &pod.metadata;
+        let text = format!(
+            "simulated by Gantry: container {name} ({}) of pod {}/{}, run {}: nothing runs here",
+            container.image,
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+            run.attempt,
+        );
+        all.push((run.started, text));
+    }
+    for beat in first.max(1)..=beats {
+        let after = SignedDuration::from_secs(beat * BEAT.as_secs());
+        let Ok(at) = run.started.checked_add(after) else {
+            break;
+        };
+        all.push((
+            at,
+            format!(
+                "simulated by Gantry: container {name} has run for {} s",
+                after.as_secs()
+            ),
+        ));
+    }
+    if let Some((at, code, why)) = run.finished.as_ref().filter(|it| it.0 <= until) {
+        all.push((
+            *at,
+            format!(
+                "simulated by Gantry: container {name} has ended with exit code {code} ({why})"
+            ),
+        ));
+    }
+    all
+}
+
+/// What is asked of a log.
+struct Options {
+    follow: bool,
+    previous: bool,
+    timestamps: bool,
+    since: Option<Timestamp>,
+    tail: Option<usize>,
+    limit: Option<usize>,
+    /// Standard error of a simulated container is empty.
+    errors_only: bool,
+}
+
+impl Options {
+    fn read(query: &Query, now: Timestamp) -> Result<Options, String> {
+        let number = |name: &str| match query.first(name) {
+            None => Ok(None),
+            Some(text) => text
+                .parse::<u32>()
+                .map(Some)
+                .map_err(|_| format!("invalid {name}: {text:?}")),
+        };
+        let seconds = number("sinceSeconds")?.map(|it| now - SignedDuration::from_secs(it.into()));
+        let time = match query.first("sinceTime") {
+            None => None,
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|_| format!("invalid sinceTime: {text:?}"))?,
+            ),
+        };
+        Ok(Options {
+            follow: query.flag("follow"),
+            previous: query.flag("previous"),
+            timestamps: query.flag("timestamps"),
+            since: seconds.or(time),
+            tail: number("tailLines")?.map(|it| it as usize),
+            limit: number("limitBytes")?.map(|it| it as usize),
+            errors_only: query.first("stream") == Some("Stderr"),
+        })
+    }
+
+    /// Lines as they are sent; the rest of the limit is in `left`.
+    fn print(&self, line: &Line, left: &mut Option<usize>) -> Bytes {
+        let mut text = match self.timestamps {
+            true => format!("{} {}\n", line.0.strftime("%Y-%m-%dT%H:%M:%S.%9fZ"), line.1),
+            false => format!("{}\n", line.1),
+        };
+        if let Some(left) = left {
+            text.truncate(*left);
+            *left -= text.len();
+        }
+        text.into()
+    }
+
+    fn chosen(&self, all: Vec<Line>) -> VecDeque<Line> {
+        let since = self.since;
+        let mut all: VecDeque<Line> = all
+            .into_iter()
+            .filter(|(at, _)| !self.errors_only && since.is_none_or(|since| *at >= since))
+            .collect();
+        if let Some(tail) = self.tail {
+            all.drain(..all.len().saturating_sub(tail));
+        }
+        all
+    }
+}
+
+/// `GET /containerLogs/NAMESPACE/POD/CONTAINER`.
+pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> Response<Answer> {
+    let now = Timestamp::now();
+    let options = match Options::read(query, now) {
+        Ok(options) => options,
+        Err(why) => return plain(StatusCode::UNPROCESSABLE_ENTITY, why),
+    };
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let bad = |why: String| plain(StatusCode::BAD_REQUEST, why);
+    let Some(found) = find(&pod, container) else {
+        return bad(format!(
+            "container {container:?} in pod {name:?} is not available"
+        ));
+    };
+    let run = match (options.previous, found.previous()) {
+        (true, None) => {
+            return bad(format!(
+                "previous terminated container {container:?} in pod {name:?} not found"
+            ));
+        }
+        (true, previous) => previous,
+        // A container that waits to be started again shows what it said before.
+        (false, previous) => found.current().or(previous),
+    };
+    let Some(run) = run else {
+        let why = match found.waiting() {
+            "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image",
+            reason => reason,
+        };
+        return bad(format!(
+            "container {container:?} in pod {name:?} is waiting to start: {why}"
+        ));
+    };
+    let mut left = options.limit;
+    let first = options.chosen(lines(&pod, &found, &run, now));
+    let mut text: Vec<u8> = vec![];
+    for line in &first {
+        text.extend(options.print(line, &mut left));
+    }
+    if !options.follow || run.finished.is_some() || options.errors_only {
+        return plain(StatusCode::OK, text);
+    }
+    let (send, receive) = mpsc::channel(16);
+    let container = container.to_owned();
+    tokio::spawn(async move {
+        if !text.is_empty() && send.send(text.into()).await.is_err() {
+            return;
+        }
+        let following = follow(
+            pods,
+            pod,
+            &container,
+            run,
+            now,
+            |line| options.print(line, &mut left),
+            &send,
+        );
+        tokio::select! {
+            () = following => {}
+            // The client has gone: nothing is left to do for it.
+            () = send.closed() => {}
+        }
+    });
+    streamed(receive)
+}
+
+/// Sends what a running container says from an instant on, until the run ends or the pod goes.
+pub async fn follow(
+    pods: Api<Pod>,
+    mut pod: Pod,
+    container: &str,
+    run: Run,
+    mut told: Timestamp,
+    mut print: impl FnMut(&Line) -> Bytes,
+    send: &mpsc::Sender<Bytes>,
+) {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let mut changes = std::pin::pin!(watch_object(pods, &name));
+    loop {
+        let now = Timestamp::now();
+        let Some(found) = find(&pod, container) else {
+            return;
+        };
+        // Another run may have begun: then this one has ended, and how stands in the status.
+        let this = [found.current(), found.previous()]
+            .into_iter()
+            .flatten()
+            .find(|it| it.started == run.started);
+        let Some(this) = this else { return };
+        for line in lines(&pod, &found, &this, now)
+            .iter()
+            .filter(|it| it.0 > told)
+        {
+            let bytes = print(line);
+            if bytes.is_empty() || send.send(bytes).await.is_err() {
+                return;
+            }
+        }
+        told = now;
+        if this.finished.is_some() {
+            return;
+        }
+        let passed = now.duration_since(run.started).as_millis();
+        let beat = BEAT.as_millis();
+        let wait = u64::try_from(beat - passed.rem_euclid(beat)).unwrap_or(1000);
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_millis(wait + 1)) => {}
+            seen = changes.next() => match seen {
+                Some(Ok(Some(seen))) if seen.metadata.uid == pod.metadata.uid => pod = seen,
+                Some(Err(error)) => tracing::debug!(%error, "the watch of a pod whose log is followed"),
+                _ => return,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod() -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "u"},
+            "spec": {"nodeName": "n", "containers": [{"name": "app", "image": "web:1"}]},
+            "status": {"containerStatuses": [{
+                "name": "app", "image": "web:1", "imageID": "", "ready": true, "restartCount": 1,
+                "state": {"running": {"startedAt": "2026-01-01T00:01:00Z"}},
+                "lastState": {"terminated": {"exitCode": 3, "reason": "Error",
+                    "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:25Z"}},
+            }]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_log_follows_from_the_status() {
+        let pod = pod();
+        let found = find(&pod, "app").unwrap();
+        let now: Timestamp = "2026-01-01T00:01:31Z".parse().unwrap();
+        let run = found.current().unwrap();
+        let all = lines(&pod, &found, &run, now);
+        assert_eq!(all.len(), 4);
+        assert!(
+            all[0].1.contains("nothing runs here") && all[0].1.contains("run 1"),
+            "{}",
+            all[0].1
+        );
+        assert_eq!(
+            all[3].1,
+            "simulated by Gantry: container app has run for 30 s"
+        );
+        let before = lines(&pod, &found, &found.previous().unwrap(), now);
+        assert!(
+            before[3].1.ends_with("has ended with exit code 3 (Error)"),
+            "{}",
+            before[3].1
+        );
+
+        let asked = |query: &str| {
+            let options = Options::read(&Query::parse(Some(query)), now).unwrap();
+            let mut left = options.limit;
+            let chosen = options.chosen(lines(&pod, &found, &run, now));
+            chosen
+                .iter()
+                .flat_map(|it| options.print(it, &mut left))
+                .collect::<Vec<u8>>()
+        };
+        let text = String::from_utf8(asked("tailLines=1&timestamps=true")).unwrap();
+        assert_eq!(
+            text,
+            "2026-01-01T00:01:30.000000000Z simulated by Gantry: container app has run for 30 s\n"
+        );
+        assert_eq!(asked("limitBytes=9"), b"simulated");
+        assert_eq!(
+            asked("sinceSeconds=12")
+                .iter()
+                .filter(|it| **it == b'\n')
+                .count(),
+            2
+        );
+        assert_eq!(asked("stream=Stderr"), b"");
+    }
+}

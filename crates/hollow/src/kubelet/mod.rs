@@ -1,0 +1,318 @@
+//! What simulated kubelets and pods answer over HTTP, in a network of their own within the process.
+//!
+//! [`Network`] makes connections to the addresses of nodes and pods for whoever is given it: the API
+//! server of the same process, which finds the kubelets by what the nodes' statuses say. A connection
+//! is a pipe, so nobody else can listen or pretend, and no TLS is spoken over it. All that is answered
+//! is made up from objects of the API, and says so.
+
+mod command;
+mod exec;
+mod files;
+mod found;
+mod logs;
+mod metrics;
+mod ports;
+mod query;
+mod spdy;
+mod usage;
+mod web_socket;
+
+pub use metrics::objects;
+
+use crate::node::parse_cidr;
+use bytes::Bytes;
+use files::Files;
+use futures::StreamExt as _;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, api::ListParams};
+use parking_lot::{Mutex, RwLock};
+use query::{Query, unescaped};
+use rustc_hash::FxHashMap;
+use std::{convert::Infallible, fmt, io, net::Ipv4Addr, sync::Arc};
+use tokio::{io::DuplexStream, sync::mpsc};
+
+/// The port that simulated kubelets announce, a kubelet's usual one.
+pub const KUBELET_PORT: u16 = 10250;
+/// The port of the simulated metrics server.
+const METRICS_PORT: u16 = 443;
+/// What a pipe holds in each direction.
+const PIPE: usize = 64 * 1024;
+
+/// The body of an answer.
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The network of simulated nodes and pods. Clones are the same network.
+#[derive(Clone, Default)]
+pub struct Network(Arc<Inner>);
+
+/// By container.
+type FilesOfPod = FxHashMap<String, Arc<Files>>;
+
+#[derive(Default)]
+struct Inner {
+    state: RwLock<State>,
+    files: Mutex<FxHashMap<Arc<str>, FilesOfPod>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of the simulation that runs, while one does.
+    client: Option<Client>,
+    ended: Option<mpsc::UnboundedSender<Ended>>,
+    /// Names of nodes, by name and by address.
+    nodes: FxHashMap<Arc<str>, Arc<str>>,
+    /// First and last address of pods.
+    pods: Option<(u32, u32)>,
+    /// Where usage is told.
+    metrics: Option<Ipv4Addr>,
+}
+
+/// The main process of a container has ended, because a client has ended it.
+#[derive(Debug)]
+pub struct Ended {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub name: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// The container.
+    pub container: String,
+    /// The exit code.
+    pub code: i32,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("nodes", &(self.0.state.read().nodes.len() / 2))
+            .finish()
+    }
+}
+
+/// While it is there, the network is up.
+pub(crate) struct Up(Network);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Above all the client, which may hold whoever holds the network.
+        *self.0.0.state.write() = State::default();
+        self.0.0.files.lock().clear();
+    }
+}
+
+fn refused(host: &str, port: u16) -> io::Error {
+    let said = format!("dial tcp {host}:{port}: connect: connection refused");
+    io::Error::new(io::ErrorKind::ConnectionRefused, said)
+}
+
+impl Network {
+    /// Brings the network up for a simulation.
+    pub(crate) fn up(
+        &self,
+        client: Client,
+        pod_cidr: &str,
+        metrics: Option<Ipv4Addr>,
+        ended: mpsc::UnboundedSender<Ended>,
+    ) -> Up {
+        let mut state = self.0.state.write();
+        state.client = Some(client);
+        state.ended = Some(ended);
+        state.pods = parse_cidr(pod_cidr).ok();
+        state.metrics = metrics;
+        drop(state);
+        Up(self.clone())
+    }
+
+    pub(crate) fn add_node(&self, name: &Arc<str>, address: &Arc<str>) {
+        let nodes = &mut self.0.state.write().nodes;
+        nodes.insert(name.clone(), name.clone());
+        nodes.insert(address.clone(), name.clone());
+    }
+
+    pub(crate) fn remove_node(&self, name: &str, address: &str) {
+        let nodes = &mut self.0.state.write().nodes;
+        nodes.remove(name);
+        nodes.remove(address);
+    }
+
+    /// Forgets the files of a pod.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.0.files.lock().remove(uid);
+    }
+
+    /// The files of a container, which begin as `first`.
+    fn files(&self, uid: &str, container: &str, first: [(String, Vec<u8>); 4]) -> Arc<Files> {
+        let mut all = self.0.files.lock();
+        let pod = all.entry(uid.into()).or_default();
+        pod.entry(container.to_owned())
+            .or_insert_with(|| Arc::new(Files::with(first)))
+            .clone()
+    }
+
+    fn ended(&self, what: Ended) {
+        if let Some(ended) = &self.0.state.read().ended {
+            // A simulation that has ended runs no containers.
+            let _ = ended.send(what);
+        }
+    }
+
+    /// Whether an address, or the name of a node, is one of this network.
+    pub fn covers(&self, host: &str) -> bool {
+        let state = self.0.state.read();
+        state.nodes.contains_key(host) || state.in_range(host)
+    }
+
+    /// Connects to a port of a node or of a pod.
+    ///
+    /// # Errors
+    /// When nothing listens there, in the words of Go's dialers.
+    pub async fn connect(&self, host: &str, port: u16) -> io::Result<DuplexStream> {
+        let (client, node, metrics) = {
+            let state = self.0.state.read();
+            let metrics = state.metrics.is_some_and(|it| it.to_string() == host);
+            (
+                state.client.clone(),
+                state.nodes.get(host).cloned(),
+                metrics,
+            )
+        };
+        let Some(client) = client else {
+            return Err(refused(host, port));
+        };
+        match (node, metrics, port) {
+            (Some(node), _, KUBELET_PORT) => {
+                let network = self.clone();
+                Ok(serve(move |request| {
+                    kubelet(network.clone(), client.clone(), node.clone(), request)
+                }))
+            }
+            (None, true, METRICS_PORT) => Ok(serve(move |request| {
+                metrics::serve(client.clone(), request)
+            })),
+            (None, false, port) => {
+                let pods: Api<Pod> = Api::all(client);
+                let only = ListParams::default().fields(&format!("status.podIP={host}"));
+                let found = pods.list(&only).await.map_err(io::Error::other)?;
+                let running = found
+                    .items
+                    .iter()
+                    .find_map(|pod| ports::connect(pod, port).ok());
+                running.ok_or_else(|| refused(host, port))
+            }
+            _ => Err(refused(host, port)),
+        }
+    }
+}
+
+impl State {
+    fn in_range(&self, host: &str) -> bool {
+        let Ok(address) = host.parse::<Ipv4Addr>() else {
+            return false;
+        };
+        let number = u32::from(address);
+        self.metrics == Some(address)
+            || self
+                .pods
+                .is_some_and(|(first, last)| (first..=last).contains(&number))
+    }
+}
+
+/// A pipe at whose other end requests are answered.
+fn serve<F, A>(answer: F) -> DuplexStream
+where
+    F: Fn(Request<Incoming>) -> A + Send + 'static,
+    A: Future<Output = Response<Answer>> + Send + 'static,
+{
+    let (near, far) = tokio::io::duplex(PIPE);
+    let service = hyper::service::service_fn(move |request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(far), service)
+        .with_upgrades();
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::debug!(%error, "a connection to a simulated kubelet");
+        }
+    });
+    near
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Answer> {
+    typed(status, "text/plain; charset=utf-8", text)
+}
+
+fn typed(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Answer> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// An answer that goes on as long as somebody sends.
+fn streamed(receive: mpsc::Receiver<Bytes>) -> Response<Answer> {
+    let chunks = futures::stream::unfold(receive, |mut receive| async move {
+        let bytes = receive.recv().await?;
+        Some((bytes, receive))
+    });
+    let frames = StreamBody::new(chunks.map(|it| Ok::<_, Infallible>(Frame::data(it))));
+    let mut response = Response::new(frames.boxed_unsync());
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Answers a request to the kubelet of a node.
+async fn kubelet(
+    network: Network,
+    client: Client,
+    node: Arc<str>,
+    request: Request<Incoming>,
+) -> Response<Answer> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<_> = path.split('/').skip(1).map(unescaped).collect();
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    let query = Query::parse(request.uri().query());
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let (namespace, name) = match parts.as_slice() {
+        ["healthz"] => return plain(StatusCode::OK, "ok"),
+        ["metrics", "resource"] | ["stats", "summary"] | ["pods"] if reads => {
+            return match metrics::of_node(client, &node, parts[0]).await {
+                Ok(answer) => answer,
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            };
+        }
+        ["containerLogs" | "exec" | "attach", namespace, pod, _]
+        | ["portForward", namespace, pod] => (*namespace, *pod),
+        _ => return plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+    };
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let pod = match pods.get_opt(name).await {
+        Ok(pod) => {
+            pod.filter(|it| it.spec.as_ref().and_then(|it| it.node_name.as_deref()) == Some(&*node))
+        }
+        Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let Some(pod) = pod else {
+        return plain(StatusCode::NOT_FOUND, "pod does not exist\n");
+    };
+    match parts.as_slice() {
+        ["containerLogs", _, _, container] => match reads {
+            true => logs::serve(pods, pod, container, &query).await,
+            false => plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
+        },
+        [what @ ("exec" | "attach"), _, _, container] => {
+            let work = exec::Work::new(network, pods, pod, container, *what == "attach", &query);
+            exec::serve(request, work)
+        }
+        _ => ports::serve(request, pod, &query),
+    }
+}
