@@ -17,13 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, allocate,
+    audit::{self, Audit},
     authn::{self, Authenticator, UserInfo, certificate::Shown},
-    authz::{self, Attributes, Rbac},
+    authz::{self, Attributes, Authorizer},
     backup,
     compress::compress,
     discovery, errors,
     flow::{self, Flow},
     health,
+    impersonation::impersonate,
     metrics::{self, Labels, Metrics, UnderWay},
     pretty, proxy,
     registry::{Entry, Registry},
@@ -43,7 +45,8 @@ pub struct Api {
     pub config: Config,
     pub registry: RwLock<Arc<Registry>>,
     pub authenticator: Authenticator,
-    pub rbac: Rbac,
+    pub authorizer: Authorizer,
+    pub audit: Option<Arc<Audit>>,
     pub hooks: crate::admission::Hooks,
     pub callers: crate::webhook::Callers,
     pub services: allocate::Services,
@@ -117,10 +120,19 @@ impl Cx {
         errors::not_found(self.resource(), &self.target.name)
     }
 
+    /// Refuses with 403 when the user may not do something else that this needs.
+    pub fn demand(&self, a: &Attributes<'_>) -> Result<(), Failure> {
+        let decided = self.api.authorizer.decide(&self.api.store, &self.user, a);
+        match decided {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(refused(&self.user, a, &reason)),
+        }
+    }
+
     /// Whether the user may do something else too, in the namespace of the request.
     pub fn may(&self, a: &Attributes<'_>) -> bool {
         self.api
-            .rbac
+            .authorizer
             .authorize(&self.api.store, &self.user, a)
             .is_some()
     }
@@ -139,12 +151,31 @@ where
     let coding = parts.headers.get(header::ACCEPT_ENCODING).cloned();
     let pretty = pretty::wanted(&parts.headers, parts.uri.query());
     let since = Instant::now();
-    let mut trace = Trace::default();
+    let id = audit_id(&parts.headers);
+    let mut trace = Trace {
+        id: id.clone(),
+        ..Trace::default()
+    };
     let outcome = route(api.clone(), parts, body, &mut trace).await;
     let mut reply = match outcome {
         Ok(reply) => reply,
         Err(failure) => respond::failure(&failure, accept.as_ref()),
     };
+    let mut ongoing = None;
+    if let Some(mut record) = trace.record {
+        record.answer(&reply);
+        if trace.unknown {
+            record.unauthenticated().await;
+        } else if audit::goes_on(&reply) {
+            record.started().await;
+            ongoing = Some(record);
+        } else {
+            record.complete(trace.panicked).await;
+        }
+    }
+    if let Ok(id) = header::HeaderValue::try_from(id) {
+        reply.headers_mut().insert(AUDIT_ID, id);
+    }
     if pretty {
         reply = pretty::print(reply);
     }
@@ -156,7 +187,11 @@ where
         // A watch is answered when it ends.
         let running = series.running(since);
         let events = std::mem::replace(stream, Box::pin(futures::stream::empty()));
-        *stream = Box::pin(events.inspect(move |_| running.event()));
+        *stream = Box::pin(events.inspect(move |_| {
+            // Its record is complete when the stream is dropped.
+            let _: &Option<audit::Record> = &ongoing;
+            running.event();
+        }));
     } else {
         let size = http_body::Body::size_hint(reply.body()).exact();
         series.answered(reply.status().as_u16(), since.elapsed(), size);
@@ -173,6 +208,22 @@ struct Trace {
     labels: Labels,
     ticket: Option<flow::Ticket>,
     under_way: Option<UnderWay>,
+    /// The request's name in the audit log.
+    id: String,
+    record: Option<audit::Record>,
+    /// Nobody is known for the request.
+    unknown: bool,
+    panicked: bool,
+}
+
+const AUDIT_ID: header::HeaderName = header::HeaderName::from_static("audit-id");
+
+/// The name of a request in the audit log: as the client says, else a new one.
+fn audit_id(headers: &HeaderMap) -> String {
+    match headers.get(AUDIT_ID).and_then(|v| v.to_str().ok()) {
+        Some(given) if !given.is_empty() => given.to_owned(),
+        _ => crate::object::uid(),
+    }
 }
 
 /// What a request is counted as. Paths and names of the client's making are not told apart.
@@ -255,7 +306,8 @@ where
         .as_ref()
         .and_then(|t| registry.lookup(&t.group, &t.version, &t.plural));
     trace.labels = labels(&parts, target.as_ref(), entry.map(|e| &**e), &query);
-    let user = authenticate(&api, &parts).await?;
+    let received = jiff::Timestamp::now();
+    let user = authenticate(&api, &parts).await;
     let verb = match &target {
         Some(target) => request::verb(&parts.method, target, &query),
         None => None,
@@ -269,7 +321,7 @@ where
             subresource: &t.subresource,
             namespace: &t.namespace,
             name: &t.name,
-            path: None,
+            ..Attributes::default()
         },
         None => Attributes {
             verb: &lower,
@@ -277,7 +329,22 @@ where
             ..Attributes::default()
         },
     };
-    let user = impersonate(&api, &parts.headers, user, &attributes)?;
+    if let Some(audit) = &api.audit {
+        let known = user.as_ref().ok().map(|u| &**u);
+        let what = (&attributes, target.as_ref());
+        trace.record = audit.begin(&parts, &trace.id, received, known, what).await;
+        trace.unknown = known.is_none();
+    }
+    let mut user = user?;
+    if let Some(as_other) = impersonate(&api, &parts.headers, &user, &attributes)? {
+        user = as_other.user;
+        if let Some(record) = &mut trace.record {
+            record.note(|event| {
+                event.impersonated = Some(user.to_value());
+                event.constraint = as_other.constraint;
+            });
+        }
+    }
     match api.flow.admit(&user, &attributes).await {
         Ok(ticket) => trace.ticket = ticket,
         Err(refused) => return Ok(refused.reply()),
@@ -295,15 +362,30 @@ where
             attributes.name = name;
         }
     }
-    if api.rbac.authorize(&api.store, &user, &attributes).is_none() {
+    let fields;
+    if user.node().is_some() {
+        fields = rest::list::selected_fields(&query);
+        attributes.fields = &fields;
+    }
+    let decided = api.authorizer.decide(&api.store, &user, &attributes);
+    if let Some(record) = &mut trace.record {
+        let decision = if decided.is_ok() { "allow" } else { "forbid" };
+        let (Ok(reason) | Err(reason)) = &decided;
+        record.note(|event| {
+            let notes = &mut event.annotations;
+            notes.insert("authorization.k8s.io/decision", decision.to_owned());
+            notes.insert("authorization.k8s.io/reason", reason.clone());
+        });
+    }
+    if let Err(reason) = decided {
         if matches!(attributes.verb, "list" | "watch" | "deletecollection") {
             attributes.name = "";
         }
-        return Err(refused(&user, &attributes));
+        return Err(refused(&user, &attributes, &reason));
     }
     if target.is_none() && path == backup::PATH {
         if !user.in_group(authn::MASTERS) {
-            return Err(refused(&user, &attributes));
+            return Err(refused(&user, &attributes, ""));
         }
         return backup::serve(&api, &parts.method).await;
     }
@@ -382,6 +464,17 @@ where
     } else {
         read(body).await?
     };
+    if let Some(record) = &mut trace.record
+        && !body.is_empty()
+    {
+        let media = parts.headers.get(header::CONTENT_TYPE);
+        let media = media.and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let content = audit::Content {
+            bytes: body.clone(),
+            media: media.to_owned(),
+        };
+        record.note(|event| event.request = Some(content));
+    }
     let mut cx = Cx {
         api,
         entry,
@@ -407,9 +500,10 @@ where
     }
     // A task of its own: when the client goes away in the middle of a write, what follows the
     // commit (the registry, the index of roles, given addresses) must not be left undone.
-    tokio::spawn(carry_out(cx, verb, body))
-        .await
-        .map_err(|e| errors::internal(format_args!("the handler ended: {e}")))
+    tokio::spawn(carry_out(cx, verb, body)).await.map_err(|e| {
+        trace.panicked = e.is_panic();
+        errors::internal(format_args!("the handler ended: {e}"))
+    })
 }
 
 async fn carry_out(mut cx: Cx, verb: &'static str, body: Bytes) -> Reply {
@@ -470,73 +564,12 @@ async fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure
     }
 }
 
-/// The user that the request is to be seen as, when it asks to be and may.
-fn impersonate(
-    api: &Api,
-    headers: &HeaderMap,
-    user: Arc<UserInfo>,
-    asked: &Attributes<'_>,
-) -> Result<Arc<UserInfo>, Failure> {
-    let Some(wanted) = authn::impersonation(headers) else {
-        return Ok(user);
-    };
-    if wanted.name.is_empty() {
-        return Err(errors::bad_request(format!(
-            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:[]string{{{}}}, Extra:map[string][]string(nil)}} without impersonating a user name",
-            wanted.uid,
-            wanted
-                .groups
-                .iter()
-                .map(|g| format!("{g:?}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        )));
-    }
-    let account: Vec<&str> = match wanted.name.strip_prefix("system:serviceaccount:") {
-        Some(rest) => rest.split(':').collect(),
-        None => vec![],
-    };
-    let mut needed = match account.as_slice() {
-        [namespace, name] => vec![("", "serviceaccounts", "", *namespace, *name)],
-        _ => vec![("", "users", "", "", wanted.name.as_str())],
-    };
-    for group in &wanted.groups {
-        needed.push(("", "groups", "", "", group));
-    }
-    if !wanted.uid.is_empty() {
-        needed.push(("authentication.k8s.io", "uids", "", "", &wanted.uid));
-    }
-    for (key, values) in &wanted.extra {
-        for value in values {
-            needed.push(("authentication.k8s.io", "userextras", key, "", value));
-        }
-    }
-    for (group, resource, subresource, namespace, name) in needed {
-        let a = Attributes {
-            verb: "impersonate",
-            group,
-            resource,
-            subresource,
-            namespace,
-            name,
-            path: None,
-        };
-        if api.rbac.authorize(&api.store, &user, &a).is_none() {
-            // Kubernetes 1.36 names the right that would also do: to impersonate for this alone.
-            let verb = format!("impersonate-on:user-info:{}", asked.verb);
-            let a = Attributes {
-                verb: &verb,
-                ..asked.clone()
-            };
-            return Err(refused(&user, &a));
-        }
-    }
-    Ok(authn::impersonated(wanted))
-}
-
 /// 403 in the words of Kubernetes.
-pub fn refused(user: &UserInfo, a: &Attributes<'_>) -> Failure {
-    let why = authz::refusal(user, a);
+pub fn refused(user: &UserInfo, a: &Attributes<'_>, reason: &str) -> Failure {
+    let mut why = authz::refusal(user, a);
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
     if a.path.is_some() {
         return Failure::new(403, "Forbidden", format!("forbidden: {why}"))
             .with_details(Details::default());

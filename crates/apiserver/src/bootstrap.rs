@@ -1,5 +1,7 @@
 //! The objects that are there from the start, and the clean-up of old events.
 
+mod policy;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gantry_machinery::status::Failure;
@@ -10,7 +12,6 @@ use crate::{
     allocate,
     api::{Api, Cx},
     authn::{MASTERS, UserInfo},
-    authz::GROUP as RBAC,
     object,
     request::{Query, Target},
     respond::Output,
@@ -19,6 +20,8 @@ use crate::{
         delete,
     },
 };
+
+pub use policy::roles;
 
 /// A request of the server's own.
 pub fn own(
@@ -104,23 +107,7 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
         });
         ensure(api, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
-    let table: Value = serde_json::from_str(include_str!("../data/rbac.json")).unwrap_or_default();
-    for plural in [
-        "clusterroles",
-        "clusterrolebindings",
-        "roles",
-        "rolebindings",
-    ] {
-        for object in table
-            .get(plural)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let namespace = object::meta_text(object, "namespace").to_owned();
-            ensure(api, RBAC, plural, &namespace, bootstrapping(object.clone())).await?;
-        }
-    }
+    policy::reconcile(api).await?;
     let (base, bits) = api.config.service_cidr;
     let cidr = json!({
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [format!("{base}/{bits}")]},
@@ -139,26 +126,6 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
     });
     ensure(api, "", "services", "default", service).await?;
     crate::flow::ensure(api).await
-}
-
-/// Marks a role or binding as one that comes with the server.
-fn bootstrapping(mut object: Value) -> Value {
-    if let Some(meta) = object::meta_mut(&mut object) {
-        for (part, name, value) in [
-            ("labels", "kubernetes.io/bootstrapping", "rbac-defaults"),
-            (
-                "annotations",
-                "rbac.authorization.kubernetes.io/autoupdate",
-                "true",
-            ),
-        ] {
-            let map = meta.entry(part).or_insert_with(|| json!({}));
-            if let Some(map) = map.as_object_mut() {
-                map.insert(name.to_owned(), value.into());
-            }
-        }
-    }
-    object
 }
 
 /// How often events are looked through.

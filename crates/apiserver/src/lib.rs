@@ -13,6 +13,7 @@
 mod admission;
 mod allocate;
 mod api;
+mod audit;
 mod authn;
 mod authz;
 mod backup;
@@ -24,6 +25,7 @@ mod discovery;
 mod errors;
 mod flow;
 mod health;
+mod impersonation;
 mod in_process;
 mod metrics;
 mod object;
@@ -41,6 +43,7 @@ mod tls;
 mod webhook;
 
 pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};
+pub use audit::{AuditConfig, AuditError, LogFile as AuditLogFile, Policy as AuditPolicy};
 pub use authn::{
     Anonymous, Authentication, AuthenticationError, KeyError, StaticToken, UserInfo,
     oidc::{ALGORITHMS as OIDC_ALGORITHMS, Claim as OidcClaim, Issuer as OidcIssuer},

@@ -406,6 +406,14 @@ impl Fields {
             .map(|r| r.value.as_str())
     }
 
+    /// All fields that must have one value, with these.
+    pub fn equalities(&self) -> Vec<(String, String)> {
+        let all = self.0.requirements().iter();
+        all.filter(|r| r.operator == FieldOperator::Equals)
+            .map(|r| (r.path.clone(), r.value.clone()))
+            .collect()
+    }
+
     /// `field` tells a stored object's value at a path; none is the empty text.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.requirements().iter().all(|r| {

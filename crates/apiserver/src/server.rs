@@ -24,10 +24,11 @@ use tokio_util::task::TaskTracker;
 use crate::{
     allocate,
     api::{self, Api},
+    audit::{Audit, AuditConfig, AuditError, Peer},
     authn::{
         Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
     },
-    authz::{Authorization, Rbac},
+    authz::{Authorization, Authorizer},
     bootstrap, crd, in_process,
     proxy::{
         self,
@@ -74,7 +75,10 @@ pub struct Config {
     /// Serving certificate and private key to use instead of making one, PEM files.
     pub serving_certificate: Option<(PathBuf, PathBuf)>,
     pub authentication: Authentication,
-    pub authorization: Authorization,
+    /// What is recorded of requests, if anything is.
+    pub audit: Option<AuditConfig>,
+    /// Authorizers, asked in this order.
+    pub authorization: Vec<Authorization>,
     /// IPv4 range of Service addresses, `10.0.0.0/16`.
     pub service_cidr: (Ipv4Addr, u8),
     /// Range of node ports, both ends included.
@@ -141,7 +145,8 @@ impl Default for Config {
             cert_dir: None,
             serving_certificate: None,
             authentication: Authentication::default(),
-            authorization: Authorization::Rbac,
+            audit: None,
+            authorization: vec![Authorization::Node, Authorization::Rbac],
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 12),
             node_ports: (30_000, 32_767),
             allow_privileged: true,
@@ -166,6 +171,8 @@ pub enum StartError {
     },
     #[error("preparing certificates")]
     Tls(#[from] tls::TlsError),
+    #[error("preparing the audit log")]
+    Audit(#[from] AuditError),
     #[error("preparing authentication")]
     Authentication(#[from] AuthenticationError),
     #[error("writing the first objects: {0}")]
@@ -213,9 +220,14 @@ impl Server {
         )?;
         let tls = identity.config(authenticator.certificates.as_ref())?;
         let authority = Authority::new().map_err(tls::TlsError::from)?;
+        let audit = match &config.audit {
+            Some(audit) => Some(Arc::new(Audit::start(audit)?)),
+            None => None,
+        };
         let api = Arc::new(Api {
             links: links(&config, &authority)?,
-            rbac: Rbac::new(config.authorization),
+            audit,
+            authorizer: Authorizer::new(&config.authorization, &bootstrap::roles()),
             hooks: crate::admission::Hooks::default(),
             callers: crate::webhook::Callers::new(store.clone()),
             services: allocate::Services::load(&config, &store),
@@ -247,6 +259,7 @@ impl Server {
         let connections = TaskTracker::new();
         connections.spawn(bootstrap::expire_events(api.clone()));
         api.authenticator.start(&connections, &api.stop);
+        api.authorizer.start(&api.store, &connections, &api.stop);
         let accepting = tokio::spawn(accept(
             listener,
             TlsAcceptor::from(tls),
@@ -326,6 +339,9 @@ impl Server {
             .is_err()
         {
             tracing::warn!("connections still open at shutdown are dropped");
+        }
+        if let Some(audit) = &self.api.audit {
+            audit.flush().await;
         }
     }
 }
@@ -426,6 +442,7 @@ async fn connection(
         ))
     });
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         if let Some(shown) = &shown {
             request.extensions_mut().insert(shown.clone());
         }

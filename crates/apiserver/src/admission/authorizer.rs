@@ -39,8 +39,12 @@ impl Authorizer for Asker<'_> {
             namespace: &question.namespace,
             name: &question.name,
             path: (!question.path.is_empty()).then_some(question.path.as_str()),
+            ..Attributes::default()
         };
-        let reason = self.api.rbac.authorize(&self.api.store, user, &attributes);
+        let reason = self
+            .api
+            .authorizer
+            .authorize(&self.api.store, user, &attributes);
         Answer {
             allowed: reason.is_some(),
             reason: reason.unwrap_or_default(),

@@ -45,7 +45,7 @@ pub fn check(cx: &Cx, object: &Value, old: Option<&Value>) -> Result<(), Failure
         if cx.may(&a) {
             return Ok(());
         }
-        match cx.api.rbac.role(cx.store(), &namespace, kind, role) {
+        match cx.api.authorizer.role(cx.store(), &namespace, kind, role) {
             Some(rules) => rules.to_vec(),
             None => return Err(errors::not_found(&resource, role)),
         }
@@ -63,9 +63,24 @@ pub fn check(cx: &Cx, object: &Value, old: Option<&Value>) -> Result<(), Failure
         }
         authz::rules_of(object)
     };
-    let held = cx.api.rbac.rules(cx.store(), &cx.user, &namespace);
+    let aggregates = |role: &Value| {
+        let selectors = role.pointer("/aggregationRule/clusterRoleSelectors");
+        selectors
+            .and_then(Value::as_array)
+            .is_some_and(|s| !s.is_empty())
+    };
+    let aggregating = !binding && (aggregates(object) || old.is_some_and(aggregates));
+    let held = cx.api.authorizer.held(cx.store(), &cx.user, &namespace);
     let missing = authz::uncovered(&held, &wanted);
     if missing.is_empty() {
+        // What is gathered may be anything.
+        if aggregating && !authz::uncovered(&held, &everything()).is_empty() {
+            return Err(errors::forbidden(
+                &resource,
+                &name,
+                "must have cluster-admin privileges to use an aggregationRule",
+            ));
+        }
         return Ok(());
     }
     let groups: Vec<String> = cx.user.groups.iter().map(|g| format!("{g:?}")).collect();
@@ -80,4 +95,20 @@ pub fn check(cx: &Cx, object: &Value, old: Option<&Value>) -> Result<(), Failure
             lines.join("\n")
         ),
     ))
+}
+
+fn everything() -> [Rule; 2] {
+    let any = || vec!["*".to_owned()];
+    let resources = Rule {
+        verbs: any(),
+        groups: any(),
+        resources: any(),
+        ..Rule::default()
+    };
+    let paths = Rule {
+        verbs: any(),
+        urls: any(),
+        ..Rule::default()
+    };
+    [resources, paths]
 }

@@ -14,6 +14,7 @@ mod plugins;
 mod pods;
 pub mod policies;
 mod quota;
+mod restriction;
 mod review;
 mod rounds;
 mod security;
@@ -159,6 +160,9 @@ pub async fn validate(
     old: Option<&Value>,
 ) -> Result<Charges, Refused> {
     let own = cx.target.subresource.is_empty();
+    if enabled(cx, "NodeRestriction") {
+        restriction::check(cx, object, old)?;
+    }
     if cx.target.subresource == "resize" {
         pods::node_of_resize(cx, object, old)?;
     }
@@ -185,7 +189,26 @@ pub async fn validate(
 
 /// Refuses deletions.
 pub fn deletion(cx: &Cx, object: &Value) -> Result<(), Failure> {
+    if enabled(cx, "NodeRestriction") && cx.target.subresource != "eviction" {
+        restriction::deletion(cx, object)?;
+    }
     namespace::protect(cx, object)
+}
+
+/// Refuses what the subresource `eviction` of a pod is asked for.
+pub fn eviction(cx: &Cx, pod: &Value) -> Result<(), Failure> {
+    if enabled(cx, "NodeRestriction") {
+        restriction::eviction(cx, pod)?;
+    }
+    Ok(())
+}
+
+/// Refuses TokenRequests.
+pub fn token(cx: &Cx, request: &Value) -> Result<(), Failure> {
+    if enabled(cx, "NodeRestriction") {
+        restriction::token(cx, request)?;
+    }
+    Ok(())
 }
 
 /// A stored object that a step reads. It is parsed once for all requests.

@@ -35,7 +35,7 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("NamespaceExists", Absent),
     ("NamespaceLifecycle", On),
     ("NodeDeclaredFeatureValidator", Absent),
-    ("NodeRestriction", Absent),
+    ("NodeRestriction", On),
     ("OwnerReferencesPermissionEnforcement", Absent),
     ("PersistentVolumeClaimResize", Absent),
     ("PodNodeSelector", Absent),

@@ -276,6 +276,11 @@ impl Authenticator {
         Err(wrong())
     }
 
+    /// Whether an audience is what this API is called.
+    pub fn is_here(&self, audience: &str) -> bool {
+        self.accounts.audiences.iter().any(|a| a == audience)
+    }
+
     /// Whether a request without credentials may go on to this path.
     pub fn lets_on(&self, path: &str) -> bool {
         match &self.anonymous {

@@ -43,6 +43,7 @@ pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         .get(&cx.key(&name))
         .ok_or_else(|| cx.not_found())?;
     let pod = object::parse(&stored.value)?;
+    crate::admission::eviction(cx, &pod)?;
     if !ignores_budgets(&pod) {
         let budgets = budgets_of(cx, &pod);
         match budgets.as_slice() {

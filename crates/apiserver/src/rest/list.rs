@@ -122,6 +122,11 @@ pub fn selected_name(query: &Query) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// Fields that a field selector wants to have a value, with these.
+pub fn selected_fields(query: &Query) -> Vec<(String, String)> {
+    Fields::parse(query.text("fieldSelector")).map_or(vec![], |fields| fields.equalities())
+}
+
 /// Where a limited list goes on.
 struct Continue {
     /// Of the state that is listed; `None` for the newest there is, once that one is gone.

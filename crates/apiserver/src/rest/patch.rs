@@ -207,11 +207,9 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
                 subresource: "",
                 namespace: &cx.target.namespace,
                 name: &name,
-                path: None,
+                ..Attributes::default()
             };
-            if !cx.may(&a) {
-                return Err(crate::api::refused(&cx.user, &a));
-            }
+            cx.demand(&a)?;
             if !object::meta_text(&config, "uid").is_empty() {
                 return Err(errors::conflict(
                     &resource,

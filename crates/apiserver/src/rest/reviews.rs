@@ -7,6 +7,8 @@ use gantry_machinery::{
 };
 use serde_json::{Value, json};
 
+mod selectors;
+
 use super::input;
 use crate::{
     admission::{asking::ask, attributes::Operation},
@@ -112,7 +114,13 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
             name: object::text(spec, "/user").to_owned(),
             uid: object::text(spec, "/uid").to_owned(),
             groups: object::strings(spec.get("groups")),
-            extra: Default::default(),
+            extra: spec
+                .get("extra")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+                .map(|(key, values)| (key.to_lowercase(), object::strings(Some(values))))
+                .collect(),
         };
         if user.name.is_empty() && user.groups.is_empty() {
             return Err(refuse(
@@ -133,6 +141,10 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
             ));
         }
     }
+    let selected = match of {
+        Some(of) => selectors::fields(of, &refuse)?,
+        None => vec![],
+    };
     let a = match (of, non) {
         (Some(a), _) => Attributes {
             verb: object::text(a, "/verb"),
@@ -141,7 +153,8 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
             subresource: object::text(a, "/subresource"),
             namespace: object::text(a, "/namespace"),
             name: object::text(a, "/name"),
-            path: None,
+            fields: &selected,
+            ..Attributes::default()
         },
         (None, Some(a)) => Attributes {
             verb: object::text(a, "/verb"),
@@ -150,9 +163,10 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
         },
         (None, None) => return Err(errors::bad_request(both)),
     };
-    let reason = cx.api.rbac.authorize(cx.store(), &user, &a);
-    let mut status = json!({"allowed": reason.is_some()});
-    if let Some(reason) = reason.filter(|r| !r.is_empty()) {
+    let decided = cx.api.authorizer.decide(cx.store(), &user, &a);
+    let mut status = json!({"allowed": decided.is_ok()});
+    let (Ok(reason) | Err(reason)) = decided;
+    if !reason.is_empty() {
         status["reason"] = reason.into();
     }
     Ok(status)
@@ -163,7 +177,8 @@ fn rules_of(cx: &Cx, review: &Value) -> Result<Value, Failure> {
     if namespace.is_empty() {
         return Err(errors::bad_request("no namespace on request"));
     }
-    let all = cx.api.rbac.rules(cx.store(), &cx.user, namespace);
+    let held = cx.api.authorizer.rules(cx.store(), &cx.user, namespace);
+    let all = held.rules;
     let list = |v: &[String]| Value::from(v.to_vec());
     let with = |rule: &Rule, fields: &[(&str, &[String])]| {
         let mut out = json!({"verbs": list(&rule.verbs)});
@@ -193,5 +208,12 @@ fn rules_of(cx: &Cx, review: &Value) -> Result<Value, Failure> {
         .filter(|r| !r.urls.is_empty())
         .map(|r| with(r, &[("nonResourceURLs", &r.urls)]))
         .collect();
-    Ok(json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false}))
+    let mut status = json!({
+        "resourceRules": resources, "nonResourceRules": urls,
+        "incomplete": held.incomplete.is_some(),
+    });
+    if let Some(why) = held.incomplete {
+        status["evaluationError"] = why.into();
+    }
+    Ok(status)
 }

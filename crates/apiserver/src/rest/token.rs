@@ -22,6 +22,7 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
     let mut request = input::plain(cx, &body)?;
     ask(cx, Operation::Create, "token", &mut request).await?;
+    crate::admission::token(cx, &request)?;
     let name = cx.target.name.clone();
     let namespace = cx.target.namespace.clone();
     let stored = cx

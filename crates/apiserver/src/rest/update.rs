@@ -57,11 +57,9 @@ pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             subresource: "",
             namespace: &cx.target.namespace,
             name: &name,
-            path: None,
+            ..Attributes::default()
         };
-        if !cx.may(&a) {
-            return Err(crate::api::refused(&cx.user, &a));
-        }
+        cx.demand(&a)?;
         object::remove_meta(&mut new, "resourceVersion");
         let whole = create::object_of(cx, new, Ownership::Update).await?;
         return respond::object_reply(cx, 201, whole);

@@ -137,7 +137,7 @@ async fn commit(
 /// What the server itself keeps in step with its objects.
 fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
     match (entry.storage.group.as_str(), entry.storage.plural.as_str()) {
-        (crate::authz::GROUP, _) => api.rbac.changed(),
+        (crate::authz::GROUP, _) => api.authorizer.changed(),
         (crate::flow::GROUP, _) => api.flow.reload(&api.store),
         ("apiextensions.k8s.io", "customresourcedefinitions") => crd::reload(api),
         (crate::admission::GROUP, _) => api.hooks.changed(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use super::audit::AuditFlags;
 use super::authentication::AuthenticationFlags;
 use super::unused::Unused;
 use crate::commands::history::History;
@@ -58,7 +59,11 @@ pub struct ApiServer {
     #[command(flatten)]
     pub authentication: AuthenticationFlags,
 
-    /// How requests are authorized: RBAC or AlwaysAllow [default: RBAC]
+    #[command(flatten)]
+    pub audit: AuditFlags,
+
+    /// How requests are authorized, in this order: Node, RBAC, AlwaysAllow, AlwaysDeny [default:
+    /// Node,RBAC]
     #[arg(long, value_name = "MODES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
     pub authorization_mode: Vec<String>,
     /// Admission plugins to use beside those that work by default

@@ -1,5 +1,6 @@
 //! `gantry apiserver`: the API server alone, under kube-apiserver's flags.
 
+mod audit;
 mod authentication;
 mod flags;
 mod tokens;
@@ -10,7 +11,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use gantry_apiserver::{Authorization, Config, Server, StartError};
+use gantry_apiserver::{Anonymous, Authorization, Config, Server, StartError};
 use gantry_store::{OpenError, Store};
 
 pub use flags::ApiServer;
@@ -125,6 +126,11 @@ impl ApiServer {
     /// What the flags say of the server; what they ask for in vain is an error that names the flag.
     fn config(&self) -> Result<Config> {
         let authorization = self.authorization()?;
+        let mut authentication = self.authentication.config()?;
+        if authorization.contains(&Authorization::AlwaysAllow) {
+            // As kube-apiserver does: everybody is not to be nobody in particular.
+            authentication.anonymous = Anonymous::Never;
+        }
         let serving_certificate = match (&self.tls_cert_file, &self.tls_private_key_file) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,
@@ -142,7 +148,8 @@ impl ApiServer {
                 .clone()
                 .or_else(|| self.data_dir.as_ref().map(|d| d.join("pki"))),
             serving_certificate,
-            authentication: self.authentication.config()?,
+            authentication,
+            audit: self.audit.config()?,
             authorization,
             service_cidr: self.service_cluster_ip_range.ipv4,
             node_ports: self.service_node_port_range,
@@ -153,15 +160,17 @@ impl ApiServer {
         })
     }
 
-    fn authorization(&self) -> Result<Authorization> {
-        let mut chosen = None;
+    fn authorization(&self) -> Result<Vec<Authorization>> {
+        let mut modes = vec![];
         for mode in &self.authorization_mode {
-            match mode.as_str() {
-                "RBAC" => chosen = chosen.or(Some(Authorization::Rbac)),
-                "AlwaysAllow" => chosen = Some(Authorization::AlwaysAllow),
-                "Node" | "ABAC" | "Webhook" | "AlwaysDeny" => {
+            let mode = match mode.as_str() {
+                "Node" => Authorization::Node,
+                "RBAC" => Authorization::Rbac,
+                "AlwaysAllow" => Authorization::AlwaysAllow,
+                "AlwaysDeny" => Authorization::AlwaysDeny,
+                "ABAC" | "Webhook" => {
                     return Err(Failure::usage(format!(
-                        "--authorization-mode {mode} is not offered; RBAC and AlwaysAllow are"
+                        "--authorization-mode {mode} is not offered; Node, RBAC, AlwaysAllow and AlwaysDeny are"
                     )));
                 }
                 other => {
@@ -169,9 +178,18 @@ impl ApiServer {
                         "--authorization-mode: {other:?} is not a valid mode"
                     )));
                 }
+            };
+            if modes.contains(&mode) {
+                return Err(Failure::usage(format!(
+                    "--authorization-mode has mode {mode:?} specified more than once"
+                )));
             }
+            modes.push(mode);
         }
-        Ok(chosen.unwrap_or_default())
+        if modes.is_empty() {
+            return Ok(Config::default().authorization);
+        }
+        Ok(modes)
     }
 
     fn disabled_admission(&self) -> Result<Vec<String>> {
@@ -204,6 +222,7 @@ impl ApiServer {
     /// What is worth saying about flags that are used.
     fn notes(&self) -> Vec<String> {
         let mut notes = vec![];
+        notes.extend(self.audit.notes());
         if self.data_dir.is_none() {
             notes.push(
                 "objects are kept in memory: give --data-dir to keep them on disk".to_owned(),

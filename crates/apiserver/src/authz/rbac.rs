@@ -1,4 +1,4 @@
-//! May they: RBAC over the stored roles and bindings, indexed by subject.
+//! RBAC over the stored roles and bindings, indexed by subject.
 //!
 //! The index is rebuilt when a write to one of the four kinds has been committed, by the next
 //! question asked. Aggregated ClusterRoles are resolved here, so that they work without a
@@ -12,47 +12,23 @@ use std::sync::{
 use gantry_store::Store;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    authn::{MASTERS, UserInfo},
-    object,
-    rules::Labels,
-};
+use super::Attributes;
+use crate::{authn::UserInfo, object, rules::Labels};
 
-/// How requests are authorized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Authorization {
-    #[default]
-    Rbac,
-    /// Every authenticated user may do everything.
-    AlwaysAllow,
-}
-
-/// What is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Attributes<'a> {
-    pub verb: &'a str,
-    pub group: &'a str,
-    pub resource: &'a str,
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    pub name: &'a str,
-    /// Set for requests that are not about resources.
-    pub path: Option<&'a str>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rule {
     pub verbs: Vec<String>,
-    #[serde(rename = "apiGroups")]
+    #[serde(rename = "apiGroups", skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<String>,
-    #[serde(rename = "resourceNames")]
+    #[serde(rename = "resourceNames", skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
-    #[serde(rename = "nonResourceURLs")]
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
 }
 
@@ -125,7 +101,8 @@ pub fn rules_of(role: &Value) -> Vec<Rule> {
 struct Grant {
     /// Empty for all namespaces.
     namespace: String,
-    rules: Arc<Vec<Rule>>,
+    /// The rules of the role, or that there is none.
+    rules: Result<Arc<Vec<Rule>>, String>,
     reason: String,
 }
 
@@ -138,22 +115,22 @@ struct Index {
 }
 
 pub struct Rbac {
-    mode: Authorization,
     generation: AtomicU64,
     index: Mutex<Arc<Index>>,
+}
+
+impl Default for Rbac {
+    fn default() -> Rbac {
+        Rbac {
+            generation: AtomicU64::new(1),
+            index: Mutex::default(),
+        }
+    }
 }
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 
 impl Rbac {
-    pub fn new(mode: Authorization) -> Rbac {
-        Rbac {
-            mode,
-            generation: AtomicU64::new(1),
-            index: Mutex::default(),
-        }
-    }
-
     /// A role or binding was written.
     pub fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
@@ -168,42 +145,59 @@ impl Rbac {
         index.clone()
     }
 
-    /// Why it is allowed, `None` when it is not.
-    pub fn authorize(&self, store: &Store, user: &UserInfo, a: &Attributes<'_>) -> Option<String> {
-        if user.in_group(MASTERS) {
-            return Some(String::new());
-        }
-        if self.mode == Authorization::AlwaysAllow && !user.is_anonymous() {
-            return Some(String::new());
-        }
+    /// Why it is allowed, or what keeps it from being known.
+    pub fn authorize(
+        &self,
+        store: &Store,
+        user: &UserInfo,
+        a: &Attributes<'_>,
+    ) -> Result<String, String> {
         let index = self.index(store);
+        let mut missing: Vec<&str> = vec![];
         for subject in subjects(user) {
             for grant in index.by_subject.get(&subject).into_iter().flatten() {
                 let here = grant.namespace.is_empty()
                     || (a.path.is_none() && grant.namespace == a.namespace);
-                if here && grant.rules.iter().any(|r| r.allows(a)) {
-                    return Some(grant.reason.clone());
+                if !here {
+                    continue;
+                }
+                match &grant.rules {
+                    Ok(rules) if rules.iter().any(|r| r.allows(a)) => {
+                        return Ok(grant.reason.clone());
+                    }
+                    Ok(_) => {}
+                    Err(role) => missing.push(role),
                 }
             }
         }
-        None
+        Err(match missing.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            many => format!("RBAC: [{}]", many.join(", ")),
+        })
     }
 
-    /// All rules that hold for a user in a namespace.
-    pub fn rules(&self, store: &Store, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+    /// All rules that hold for a user in a namespace, and which roles are missing.
+    pub fn rules(
+        &self,
+        store: &Store,
+        user: &UserInfo,
+        namespace: &str,
+    ) -> (Vec<Rule>, Vec<String>) {
         let index = self.index(store);
-        if user.in_group(MASTERS)
-            && let Some(rules) = index.cluster_roles.get("cluster-admin")
-        {
-            return rules.to_vec();
-        }
-        subjects(user)
+        let (mut rules, mut missing) = (vec![], vec![]);
+        for grant in subjects(user)
             .iter()
             .filter_map(|s| index.by_subject.get(s))
             .flatten()
             .filter(|g| g.namespace.is_empty() || g.namespace == namespace)
-            .flat_map(|g| g.rules.iter().cloned())
-            .collect()
+        {
+            match &grant.rules {
+                Ok(held) => rules.extend(held.iter().cloned()),
+                Err(role) => missing.push(role.clone()),
+            }
+        }
+        (rules, missing)
     }
 
     /// The rules of a named role, `None` when there is none.
@@ -313,7 +307,10 @@ fn bind(index: &mut Index, kind: &str, binding: &Value) {
     } else {
         index.roles.get(&format!("{namespace}/{role}"))
     };
-    let Some(rules) = rules.cloned() else { return };
+    let rules = rules.cloned().ok_or_else(|| {
+        let kind = role_kind.to_lowercase();
+        format!("{kind}.{GROUP} \"{role}\" not found")
+    });
     let full = if namespace.is_empty() {
         name.to_owned()
     } else {
@@ -349,27 +346,6 @@ fn bind(index: &mut Index, kind: &str, binding: &Value) {
             ),
         });
     }
-}
-
-/// The sentence that a refusal ends with.
-pub fn refusal(user: &UserInfo, a: &Attributes<'_>) -> String {
-    if let Some(path) = a.path {
-        return format!("User \"{}\" cannot {} path \"{path}\"", user.name, a.verb);
-    }
-    let resource = if a.subresource.is_empty() {
-        a.resource.to_owned()
-    } else {
-        format!("{}/{}", a.resource, a.subresource)
-    };
-    let place = if a.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace \"{}\"", a.namespace)
-    };
-    format!(
-        "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\" {place}",
-        user.name, a.verb, a.group
-    )
 }
 
 /// Rights in `wanted` that none of `held` covers, split as Kubernetes splits them for messages.

@@ -1,0 +1,457 @@
+//! The Node authorizer: a node may read what its pods need, and speak about itself.
+//!
+//! What belongs to a node is indexed from the store's own events, beside the requests; kubelets try
+//! again when they are faster than that, as with kube-apiserver.
+
+use std::sync::Arc;
+
+use gantry_store::{Event, EventKind, Store, Stored};
+use parking_lot::RwLock;
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::Value;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Attributes, Rule, references};
+use crate::object;
+
+/// A kind of object that pods refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Secret,
+    ConfigMap,
+    Claim,
+    Account,
+    ResourceClaim,
+}
+
+/// An object that a pod refers to, by `namespace/name`.
+pub type Reference = (Kind, Arc<str>);
+
+#[derive(Default)]
+struct Volume {
+    /// `namespace/name` of the claim that it is bound to.
+    claim: Option<Arc<str>>,
+    secrets: Vec<Arc<str>>,
+}
+
+/// Which node needs what.
+#[derive(Default)]
+struct Graph {
+    /// Node and references of each pod that is on a node.
+    pods: FxHashMap<Arc<str>, (Arc<str>, Vec<Reference>)>,
+    /// How many pods of a node refer to an object.
+    needed: FxHashMap<(Arc<str>, Reference), u32>,
+    volumes: FxHashMap<Arc<str>, Volume>,
+    /// Volumes whose node needs a Secret.
+    by_secret: FxHashMap<Arc<str>, FxHashSet<Arc<str>>>,
+    attachments: FxHashMap<Arc<str>, Arc<str>>,
+    slices: FxHashMap<Arc<str>, Arc<str>>,
+}
+
+impl Graph {
+    fn put_pod(&mut self, key: &Arc<str>, pod: &Value) {
+        let node = object::text(pod, "/spec/nodeName");
+        if node.is_empty() {
+            self.remove_pod(key);
+            return;
+        }
+        let references = references::of_pod(pod);
+        if let Some((on, known)) = self.pods.get(key)
+            && **on == *node
+            && *known == references
+        {
+            return;
+        }
+        self.remove_pod(key);
+        let node: Arc<str> = node.into();
+        for reference in &references {
+            let needed = (node.clone(), reference.clone());
+            *self.needed.entry(needed).or_default() += 1;
+        }
+        self.pods.insert(key.clone(), (node, references));
+    }
+
+    fn remove_pod(&mut self, key: &str) {
+        let Some((node, references)) = self.pods.remove(key) else {
+            return;
+        };
+        for reference in references {
+            let needed = (node.clone(), reference);
+            if let Some(count) = self.needed.get_mut(&needed) {
+                *count -= 1;
+                if *count == 0 {
+                    self.needed.remove(&needed);
+                }
+            }
+        }
+    }
+
+    fn put_volume(&mut self, key: &Arc<str>, volume: &Value) {
+        self.remove_volume(key);
+        let reference = volume.pointer("/spec/claimRef").filter(|r| r.is_object());
+        let claim = reference.map(|r| {
+            let (namespace, name) = (object::text(r, "/namespace"), object::text(r, "/name"));
+            Arc::from(format!("{namespace}/{name}"))
+        });
+        let secrets = references::of_volume(volume);
+        for secret in &secrets {
+            let volumes = self.by_secret.entry(secret.clone()).or_default();
+            volumes.insert(key.clone());
+        }
+        self.volumes.insert(key.clone(), Volume { claim, secrets });
+    }
+
+    fn remove_volume(&mut self, key: &str) {
+        let Some(volume) = self.volumes.remove(key) else {
+            return;
+        };
+        for secret in volume.secrets {
+            if let Some(volumes) = self.by_secret.get_mut(&secret) {
+                volumes.remove(key);
+                if volumes.is_empty() {
+                    self.by_secret.remove(&secret);
+                }
+            }
+        }
+    }
+
+    fn needs(&self, node: &str, kind: Kind, name: &str) -> bool {
+        self.needed
+            .contains_key(&(node.into(), (kind, name.into())))
+    }
+
+    /// Whether a volume is bound to a claim of one of the node's pods.
+    fn uses(&self, node: &str, volume: &str) -> bool {
+        let claim = self.volumes.get(volume).and_then(|v| v.claim.as_ref());
+        claim.is_some_and(|claim| self.needs(node, Kind::Claim, claim))
+    }
+
+    fn secret(&self, node: &str, name: &str) -> bool {
+        self.needs(node, Kind::Secret, name)
+            || self
+                .by_secret
+                .get(name)
+                .into_iter()
+                .flatten()
+                .any(|volume| self.uses(node, volume))
+    }
+}
+
+/// The kinds that the graph is made of, by their buckets in the store.
+#[derive(Clone, Copy)]
+enum Part {
+    Pods,
+    Volumes,
+    Attachments,
+    Slices,
+}
+
+const PARTS: [(Part, &str); 4] = [
+    (Part::Pods, "/pods"),
+    (Part::Volumes, "/persistentvolumes"),
+    (Part::Attachments, "storage.k8s.io/volumeattachments"),
+    (Part::Slices, "resource.k8s.io/resourceslices"),
+];
+
+impl Part {
+    fn put(self, graph: &mut Graph, stored: &Stored) {
+        let key = &stored.key.name;
+        let Ok(object) = serde_json::from_slice::<Value>(&stored.value) else {
+            return;
+        };
+        let keep = |map: &mut FxHashMap<Arc<str>, Arc<str>>, node: &str| {
+            if node.is_empty() {
+                map.remove(key);
+            } else {
+                map.insert(key.clone(), node.into());
+            }
+        };
+        match self {
+            Part::Pods => graph.put_pod(key, &object),
+            Part::Volumes => graph.put_volume(key, &object),
+            Part::Attachments => {
+                keep(
+                    &mut graph.attachments,
+                    object::text(&object, "/spec/nodeName"),
+                );
+            }
+            Part::Slices => keep(&mut graph.slices, object::text(&object, "/spec/nodeName")),
+        }
+    }
+
+    fn remove(self, graph: &mut Graph, key: &str) {
+        match self {
+            Part::Pods => graph.remove_pod(key),
+            Part::Volumes => graph.remove_volume(key),
+            Part::Attachments => {
+                graph.attachments.remove(key);
+            }
+            Part::Slices => {
+                graph.slices.remove(key);
+            }
+        }
+    }
+
+    fn clear(self, graph: &mut Graph) {
+        match self {
+            Part::Pods => {
+                graph.pods.clear();
+                graph.needed.clear();
+            }
+            Part::Volumes => {
+                graph.volumes.clear();
+                graph.by_secret.clear();
+            }
+            Part::Attachments => graph.attachments.clear(),
+            Part::Slices => graph.slices.clear(),
+        }
+    }
+}
+
+/// Follows one kind until the server or the store ends.
+async fn follow(
+    graph: Arc<RwLock<Graph>>,
+    part: Part,
+    bucket: &'static str,
+    store: Store,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let snapshot = store.snapshot(bucket);
+        let Ok(mut watch) = store.watch(bucket, snapshot.revision()) else {
+            continue;
+        };
+        {
+            let mut graph = graph.write();
+            part.clear(&mut graph);
+            for stored in snapshot.iter() {
+                part.put(&mut graph, stored);
+            }
+        }
+        drop(snapshot);
+        loop {
+            let batch = tokio::select! {
+                batch = watch.next() => batch,
+                () = stop.cancelled() => return,
+            };
+            match batch {
+                Ok(batch) => {
+                    let mut graph = graph.write();
+                    for event in &batch.events {
+                        apply(&mut graph, part, event);
+                    }
+                }
+                Err(gantry_store::Lagged::Closed) => return,
+                // Too far behind: from the state there is now.
+                Err(gantry_store::Lagged::Compacted { .. }) => break,
+            }
+        }
+    }
+}
+
+fn apply(graph: &mut Graph, part: Part, event: &Event) {
+    match event.kind {
+        EventKind::Put => part.put(graph, &event.object),
+        EventKind::Delete => part.remove(graph, &event.object.key.name),
+    }
+}
+
+/// The authorizer of nodes.
+pub struct Nodes {
+    graph: Arc<RwLock<Graph>>,
+    /// What every node may do, but for the kinds that are looked at more closely.
+    rules: Vec<Rule>,
+}
+
+type Verdict = Result<(), String>;
+
+impl Nodes {
+    /// `rules` are those of the role `system:node`.
+    pub fn new(rules: Vec<Rule>) -> Nodes {
+        Nodes {
+            graph: Arc::default(),
+            rules,
+        }
+    }
+
+    /// Starts to follow the objects that tell which node needs what.
+    pub fn start(&self, store: &Store, tasks: &TaskTracker, stop: &CancellationToken) {
+        for (part, bucket) in PARTS {
+            let graph = self.graph.clone();
+            tasks.spawn(follow(graph, part, bucket, store.clone(), stop.clone()));
+        }
+    }
+
+    /// Whether a node may, or why it may not.
+    pub fn authorize(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        if a.path.is_none() {
+            match (a.group, a.resource) {
+                ("", "secrets" | "configmaps") => return self.read(node, a),
+                ("", "persistentvolumeclaims") if a.subresource == "status" => {
+                    return match a.verb {
+                        "update" | "patch" => self.related(node, a),
+                        _ => Err("can only get/update/patch this type".to_owned()),
+                    };
+                }
+                ("", "persistentvolumeclaims" | "persistentvolumes")
+                | ("resource.k8s.io", "resourceclaims")
+                | ("storage.k8s.io", "volumeattachments") => return self.get(node, a),
+                ("", "serviceaccounts") => return self.account(node, a),
+                ("coordination.k8s.io", "leases") => return lease(node, a),
+                ("storage.k8s.io", "csinodes") => return csi_node(node, a),
+                ("resource.k8s.io", "resourceslices") => return self.slice(node, a),
+                ("", "nodes") => return own_node(node, a),
+                ("", "pods") => return self.pod(node, a),
+                _ => {}
+            }
+        }
+        if self.rules.iter().any(|rule| rule.allows(a)) {
+            return Ok(());
+        }
+        Err(String::new())
+    }
+
+    fn related(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        if a.name.is_empty() {
+            return Err("No Object name found".to_owned());
+        }
+        let full = || format!("{}/{}", a.namespace, a.name);
+        let graph = self.graph.read();
+        let is =
+            |map: &FxHashMap<Arc<str>, Arc<str>>| map.get(a.name).is_some_and(|n| **n == *node);
+        let related = match a.resource {
+            "secrets" => graph.secret(node, &full()),
+            "configmaps" => graph.needs(node, Kind::ConfigMap, &full()),
+            "persistentvolumeclaims" => graph.needs(node, Kind::Claim, &full()),
+            "persistentvolumes" => graph.uses(node, a.name),
+            "serviceaccounts" => graph.needs(node, Kind::Account, &full()),
+            "resourceclaims" => graph.needs(node, Kind::ResourceClaim, &full()),
+            "volumeattachments" => is(&graph.attachments),
+            "resourceslices" => is(&graph.slices),
+            "pods" => {
+                let pod = graph.pods.get(full().as_str());
+                pod.is_some_and(|(on, _)| **on == *node)
+            }
+            _ => false,
+        };
+        if related {
+            return Ok(());
+        }
+        Err(format!(
+            "no relationship found between node '{node}' and this object"
+        ))
+    }
+
+    fn read(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        if !matches!(a.verb, "get" | "list" | "watch") {
+            return Err("can only read resources of this type".to_owned());
+        }
+        if !a.subresource.is_empty() {
+            return Err("cannot read subresource".to_owned());
+        }
+        if a.namespace.is_empty() {
+            return Err("can only read namespaced object of this type".to_owned());
+        }
+        self.related(node, a)
+    }
+
+    fn get(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        if a.verb != "get" {
+            return Err("can only get individual resources of this type".to_owned());
+        }
+        if !a.subresource.is_empty() {
+            return Err("cannot get subresource".to_owned());
+        }
+        self.related(node, a)
+    }
+
+    fn account(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        match (a.verb, a.subresource) {
+            ("get", "") => self.related(node, a),
+            ("create", "token") if !a.name.is_empty() => self.related(node, a),
+            ("create", "token") => {
+                Err("can only create tokens for individual service accounts".to_owned())
+            }
+            _ => Err("can only create token subresource of serviceaccount".to_owned()),
+        }
+    }
+
+    fn slice(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        if !a.subresource.is_empty() {
+            return Err("cannot authorize ResourceSlice subresources".to_owned());
+        }
+        match a.verb {
+            // Whose slice it is to be, the plugin NodeRestriction sees.
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(node, a),
+            "list" | "watch" | "deletecollection" if a.selects("spec.nodeName", node) => Ok(()),
+            "list" | "watch" | "deletecollection" => Err(
+                "can only list/watch/deletecollection resourceslices with nodeName field selector"
+                    .to_owned(),
+            ),
+            _ => Err("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection".to_owned()),
+        }
+    }
+
+    fn pod(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+        match (a.subresource, a.verb) {
+            ("", "get") => self.related(node, a),
+            ("", "list" | "watch") if a.selects("spec.nodeName", node) => Ok(()),
+            ("", "list" | "watch") => {
+                Err("can only list/watch pods with spec.nodeName field selector".to_owned())
+            }
+            // Which pods, the plugin NodeRestriction sees.
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Ok(())
+            }
+            _ => Err(String::new()),
+        }
+    }
+}
+
+fn own_node(node: &str, a: &Attributes<'_>) -> Verdict {
+    match (a.subresource, a.verb) {
+        // Which node, the plugin NodeRestriction sees.
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
+        ("", "get" | "list" | "watch") if a.name == node => Ok(()),
+        ("", "get" | "list" | "watch") if a.name.is_empty() => Err(format!(
+            "node '{node}' cannot read all nodes, only its own Node object"
+        )),
+        ("", "get" | "list" | "watch") => Err(format!(
+            "node '{node}' cannot read '{}', only its own Node object",
+            a.name
+        )),
+        _ => Err(String::new()),
+    }
+}
+
+fn lease(node: &str, a: &Attributes<'_>) -> Verdict {
+    const NAMESPACE: &str = "kube-node-lease";
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return Err("can only get, create, update, patch, or delete a node lease".to_owned());
+    }
+    if a.namespace != NAMESPACE {
+        return Err(format!(
+            "can only access leases in the {NAMESPACE:?} system namespace"
+        ));
+    }
+    if a.verb != "create" && a.name != node {
+        return Err(
+            "can only access node lease with the same name as the requesting node".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn csi_node(node: &str, a: &Attributes<'_>) -> Verdict {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return Err("can only get, create, update, patch, or delete a CSINode".to_owned());
+    }
+    if !a.subresource.is_empty() {
+        return Err("cannot authorize CSINode subresources".to_owned());
+    }
+    if a.verb != "create" && a.name != node {
+        return Err("can only access CSINode with the same name as the requesting node".to_owned());
+    }
+    Ok(())
+}
