@@ -18,6 +18,7 @@ mod authn;
 mod authz;
 mod backup;
 mod bootstrap;
+mod certificates;
 mod compress;
 mod convert;
 mod crd;

@@ -13,7 +13,7 @@ use gantry_machinery::{
 };
 use serde_json::Value;
 
-use crate::api::Cx;
+use crate::{api::Cx, certificates};
 
 pub use gantry_machinery::decode::{Decoded, FieldValidation, Format};
 
@@ -148,6 +148,7 @@ fn context<'a>(
 
 pub fn validate_create(cx: &Cx, resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = validation::create(&context(cx, resource, None), object);
+    causes.extend(certificates::create(cx, object));
     causes.extend(security_labels(resource, object));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), object, None));
@@ -165,6 +166,7 @@ pub fn validate_update(
     old: &Value,
 ) -> Vec<Cause> {
     let mut causes = validation::update(&context(cx, resource, subresource), new, old);
+    causes.extend(certificates::update(cx, subresource, new, old));
     causes.extend(security_labels(resource, new));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), new, Some(old)));

@@ -186,6 +186,7 @@ pub struct Server {
     authority: Authority,
     connections: TaskTracker,
     accepting: Option<JoinHandle<()>>,
+    ca_key: Option<String>,
 }
 
 /// How long [`Server::shutdown`] waits for requests that are under way.
@@ -234,7 +235,7 @@ impl Server {
             registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),
             authenticator,
             stop: CancellationToken::new(),
-            ca_pem: identity.ca_pem,
+            ca_pem: identity.ca_pem.clone(),
             external: SocketAddr::new(config.advertise.unwrap_or(address.ip()), address.port()),
             definitions: tokio::sync::Mutex::new(()),
             openapi: crate::openapi::Cache::default(),
@@ -272,6 +273,7 @@ impl Server {
             authority,
             connections,
             accepting: Some(accepting),
+            ca_key: identity.ca_key,
         })
     }
 
@@ -283,6 +285,14 @@ impl Server {
     /// Certificate of the authority that signed the serving certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.api.ca_pem
+    }
+
+    /// Certificate and private key, PEM, of the authority that client certificates are known by,
+    /// where it was made here.
+    pub fn authority(&self) -> Option<(&str, &str)> {
+        let own = self.api.config.authentication.client_ca.is_none();
+        let key = self.ca_key.as_deref().filter(|_| own)?;
+        Some((&self.api.ca_pem, key))
     }
 
     /// Signs the tokens without an end that Secrets keep, for the controller that fills them: from

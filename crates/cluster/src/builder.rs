@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use gantry_apiserver::{Authentication, Config, Network, Server, StaticToken, Stream};
+use gantry_controllers::certificates::Authority;
+use gantry_controllers::tokens::TokenSigner;
 use gantry_hollow::NodeGroup;
 use gantry_store::Store;
 use tokio_util::sync::CancellationToken;
@@ -235,6 +237,11 @@ impl Builder {
             let options = gantry_controllers::Options {
                 root_ca: Some(server.ca_pem().to_owned()),
                 default_class: Some("standard".to_owned()),
+                authority: server
+                    .authority()
+                    .and_then(|(certificate, key)| Authority::new(certificate, key).ok())
+                    .map(Arc::new),
+                tokens: Some(TokenSigner::new(server.sign_account_token())),
                 ..Default::default()
             };
             parts.run(&self.name, "controllers", stop.clone(), move |stop| {

@@ -9,8 +9,7 @@
 //! HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
 //! Endpoints into EndpointSlices; ResourceQuota (the usage of quotas is not reckoned);
 //! attaching of volumes, and claims of ephemeral ones;
-//! certificates (signing, approval, cleaning) and bootstrap tokens; aggregation of ClusterRoles;
-//! legacy tokens of service accounts; node addresses (IPAM), routes and load balancers of a cloud;
+//! bootstrap tokens; node addresses (IPAM), routes and load balancers of a cloud;
 //! device and resource claims; storage versions.
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
@@ -27,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub mod account;
 pub mod daemonset;
 pub mod cronjob;
+pub mod aggregation;
+pub mod certificates;
 pub mod deployment;
 pub mod disruption;
 pub mod endpointslice;
@@ -45,6 +46,7 @@ pub mod selector;
 pub mod statefulset;
 pub mod volume;
 pub mod ttlafterfinished;
+pub mod tokens;
 
 use runtime::{Api, Context, Informers, Recorder};
 
@@ -95,6 +97,9 @@ controllers! {
     VolumeBinder = "persistentvolume-binder-controller", volume::start;
     ClaimProtection = "persistentvolumeclaim-protection-controller", volume::start_claim_protection;
     VolumeProtection = "persistentvolume-protection-controller", volume::start_volume_protection;
+    CertificateApproving = "certificatesigningrequest-approving-controller", certificates::start_approving;
+    CertificateCleaning = "certificatesigningrequest-cleaner-controller", certificates::start_cleaning;
+    RoleAggregation = "clusterrole-aggregation-controller", aggregation::start;
 }
 
 /// What to run.
@@ -108,6 +113,10 @@ pub struct Options {
     pub root_ca: Option<String>,
     /// The default StorageClass to create, whose volumes are simulated; none where it is `None`.
     pub default_class: Option<String>,
+    /// Signs approved certificate requests; without it, somebody else does.
+    pub authority: Option<Arc<certificates::Authority>>,
+    /// Signs the tokens that Secrets keep; without it, they are not filled.
+    pub tokens: Option<tokens::TokenSigner>,
     /// How soon a node that is silent counts as lost.
     pub node_timing: nodelifecycle::Timing,
 }
@@ -119,6 +128,8 @@ impl Default for Options {
             workers: 8,
             root_ca: None,
             default_class: None,
+            authority: None,
+            tokens: None,
             node_timing: nodelifecycle::Timing::default(),
         }
     }
@@ -164,6 +175,19 @@ pub async fn run(
     }
     if let Some(name) = options.default_class.clone() {
         starts.push(Box::new(volume::start_default_class(&context, name)));
+    }
+    if let Some(authority) = options.authority.clone() {
+        let start = certificates::start_signing(&context, options.workers, authority);
+        starts.push(Box::new(start));
+    }
+    if let Some(signer) = options.tokens.clone() {
+        let root_ca = options.root_ca.clone();
+        starts.push(Box::new(tokens::start(
+            &context,
+            options.workers,
+            signer,
+            root_ca,
+        )));
     }
     let mut tasks = JoinSet::new();
     tasks.spawn(write_events);

@@ -31,6 +31,7 @@ use serde_json::Value;
 use self::{asking::Asking, rounds::Rounds};
 use crate::{
     api::Cx,
+    certificates,
     object::{self, View},
     registry::Entry,
     rest::{scale, write::Refused},
@@ -163,6 +164,7 @@ pub async fn validate(
     if enabled(cx, "NodeRestriction") {
         restriction::check(cx, object, old)?;
     }
+    certificates::admit(cx, object, old, |plugin| enabled(cx, plugin))?;
     if cx.target.subresource == "resize" {
         pods::node_of_resize(cx, object, old)?;
     }

@@ -90,14 +90,15 @@ fn authorize_web_socket(asked: &Asked, parts: &Parts) -> Result<(), Failure> {
         namespace: &t.namespace,
         name: &t.name,
         path: None,
+        ..Attributes::default()
     };
-    match asked
+    let decided = asked
         .api
-        .rbac
-        .authorize(&asked.api.store, &asked.user, &attributes)
-    {
-        Some(_) => Ok(()),
-        None => Err(refused(&asked.user, &attributes)),
+        .authorizer
+        .decide(&asked.api.store, &asked.user, &attributes);
+    match decided {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(refused(&asked.user, &attributes, &reason)),
     }
 }
 

@@ -250,6 +250,7 @@ async fn once(
             object::set_meta(&mut new, "managedFields", owners);
         }
     }
+    crate::certificates::stamp(cx, &mut new, old);
     input::unique_owners(cx, &mut new);
     // What the server itself records is nobody else's business.
     let asked = match change.track {
@@ -370,6 +371,12 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
                 || resource.group.is_empty() && resource.plural == "nodes"
             {
                 copy(new, "status");
+            }
+            if cx
+                .entry
+                .is("certificates.k8s.io", "certificatesigningrequests")
+            {
+                copy(new, "spec");
             }
             if resource.group.is_empty() && resource.plural == "namespaces" {
                 // Its finalizers change through the finalize subresource alone.

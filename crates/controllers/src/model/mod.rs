@@ -10,6 +10,9 @@ pub mod network;
 pub mod node;
 pub mod pod;
 pub mod volume;
+pub mod role;
+pub mod secret;
+pub mod signing;
 pub mod workload;
 
 pub use meta::{Key, Labels, Meta, Owner};
@@ -158,6 +161,31 @@ kind!(
     "controllerrevisions",
     "ControllerRevision",
     true
+);
+kind!(SECRETS, "", "v1", "secrets", "Secret", true);
+kind!(
+    SIGNING_REQUESTS,
+    "certificates.k8s.io",
+    "v1",
+    "certificatesigningrequests",
+    "CertificateSigningRequest",
+    false
+);
+kind!(
+    ACCESS_REVIEWS,
+    "authorization.k8s.io",
+    "v1",
+    "subjectaccessreviews",
+    "SubjectAccessReview",
+    false
+);
+kind!(
+    CLUSTER_ROLES,
+    "rbac.authorization.k8s.io",
+    "v1",
+    "clusterroles",
+    "ClusterRole",
+    false
 );
 kind!(JOBS, "batch", "v1", "jobs", "Job", true);
 kind!(CRON_JOBS, "batch", "v1", "cronjobs", "CronJob", true);

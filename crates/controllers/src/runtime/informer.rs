@@ -15,6 +15,10 @@ use crate::model::batch::{CronJob, Job};
 use crate::model::network::{Budget, EndpointSlice, Service};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::volume::{Claim, StorageClass, Volume};
+use crate::model::node::{Claim, ConfigMap, Lease, Namespace, Node, ServiceAccount};
+use crate::model::role::ClusterRole;
+use crate::model::secret::TokenSecret;
+use crate::model::signing::SigningRequest;
 use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
@@ -360,6 +364,11 @@ informers! {
     daemon_sets: DaemonSet = Informer::default();
     jobs: Job = Informer::default();
     cron_jobs: CronJob = Informer::default();
+    signing_requests: SigningRequest = Informer::default();
+    cluster_roles: ClusterRole = Informer::default();
+    /// All accounts, for those who keep tokens of them.
+    accounts: ServiceAccount = Informer::default();
+    token_secrets: TokenSecret = Informer::selected("type=kubernetes.io/service-account-token");
 }
 
 #[cfg(test)]
