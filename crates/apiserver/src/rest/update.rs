@@ -430,10 +430,16 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
             let conditions = new.pointer("/status/conditions").cloned();
             copy(new, "spec");
             copy(new, "status");
-            if let (Some(map), Some(conditions)) = (new.as_object_mut(), conditions) {
+            if let Some(map) = new.as_object_mut() {
                 let status = map.entry("status").or_insert_with(|| json!({}));
-                if let Some(status) = status.as_object_mut() {
-                    status.insert("conditions".to_owned(), conditions);
+                match (status.as_object_mut(), conditions) {
+                    (Some(status), Some(conditions)) => {
+                        status.insert("conditions".to_owned(), conditions);
+                    }
+                    (Some(status), None) => {
+                        status.remove("conditions");
+                    }
+                    (None, _) => {}
                 }
             }
         }

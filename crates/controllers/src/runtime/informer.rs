@@ -15,7 +15,6 @@ use crate::model::batch::{CronJob, Job};
 use crate::model::network::{Budget, EndpointSlice, Service};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::volume::{Claim, StorageClass, Volume};
-use crate::model::node::{Claim, ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::role::ClusterRole;
 use crate::model::secret::TokenSecret;
 use crate::model::signing::SigningRequest;
