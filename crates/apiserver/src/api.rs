@@ -112,6 +112,15 @@ impl Cx {
         }
     }
 
+    /// Adds warnings to the answer, each once however often the work was tried again.
+    pub fn warn(&mut self, warnings: Vec<String>) {
+        for warning in warnings {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+    }
+
     pub fn key(&self, name: &str) -> gantry_store::Key {
         crate::object::key(&self.entry, &self.target.namespace, name)
     }
@@ -487,6 +496,7 @@ where
         warnings: vec![],
         own: false,
     };
+    cx.warnings.extend(deprecated(&resource).map(str::to_owned));
     if let Some(custom) = &resource.custom
         && custom.deprecated
     {
@@ -504,6 +514,17 @@ where
         trace.panicked = e.is_panic();
         errors::internal(format_args!("the handler ended: {e}"))
     })
+}
+
+/// What every answer about a built-in kind out of use says.
+fn deprecated(resource: &Resource) -> Option<&'static str> {
+    match (resource.group.as_str(), resource.kind.as_str()) {
+        ("", "Endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 async fn carry_out(mut cx: Cx, verb: &'static str, body: Bytes) -> Reply {

@@ -126,6 +126,22 @@ pub fn not_acceptable(accepted: &str) -> Failure {
     .with_details(Details::default())
 }
 
+/// What is said before any handler has seen a request for a built-in resource.
+pub fn unrouted_accept(available: &str) -> Failure {
+    Failure::new(
+        406,
+        "NotAcceptable",
+        format!("406: Not Acceptable\n\nAvailable representations: {available}"),
+    )
+    .with_details(Details::default())
+}
+
+/// As [`unrouted_accept`], of the body's type.
+pub fn unrouted_content_type() -> Failure {
+    Failure::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+        .with_details(Details::default())
+}
+
 pub fn unsupported_media(accepted: &str) -> Failure {
     Failure::new(
         415,

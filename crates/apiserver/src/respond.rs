@@ -268,10 +268,12 @@ impl Output {
         let Some(all) = alternatives(headers.get(header::ACCEPT)) else {
             return Ok(Output::JSON);
         };
+        let mut known_media = false;
         for alternative in all {
             let Some(media) = alternative.offered() else {
                 continue;
             };
+            known_media = true;
             let version = alternative.version;
             let meta_version = match version {
                 "v1beta1" => "meta.k8s.io/v1beta1",
@@ -293,7 +295,10 @@ impl Output {
                 meta_version,
             });
         }
-        Err(errors::not_acceptable(OFFERED))
+        if custom || known_media {
+            return Err(errors::not_acceptable(OFFERED));
+        }
+        Err(errors::unrouted_accept(OFFERED))
     }
 }
 

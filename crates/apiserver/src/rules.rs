@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gantry_machinery::{
     apply::{self, Manager, Operation},
-    crd, decode, defaults, patch,
+    crd, decode, defaults, patch, protobuf,
     resource::Resource,
     schema::{self, Schema},
     selector::{self, FieldOperator, LabelLookup},
@@ -41,31 +41,41 @@ pub fn parse(body: &[u8], format: Format) -> Result<Value, Failure> {
     decode::parse(body, format).map(|parsed| parsed.value)
 }
 
-/// What a patch produced, as an object of the resource again; the warnings.
-pub fn normalize(
+/// What a patch made of `old`, as an object of the resource again; the warnings.
+pub fn normalize_patched(
     resource: &Resource,
+    old: &Value,
     object: &mut Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, Failure> {
-    let sent = match validation {
-        FieldValidation::Ignore => None,
-        _ => Some(object.clone()),
+    let sent = object.clone();
+    let refuse = |why: &str| {
+        let shown = protobuf::patched(&resource.api_version(), &resource.kind, old, &sent);
+        invalid_patch(&shown, why)
     };
     if let Some(why) = another_kind(resource, object) {
-        return Err(invalid_patch(sent.as_ref(), &why));
+        return Err(refuse(&why));
     }
     let unknown = decode::normalize_reporting(resource, object)
-        .map_err(|failure| invalid_patch(sent.as_ref(), decoders_own(&failure)))?;
+        .map_err(|failure| refuse(decoders_own(&failure)))?;
     let complaints = complaints(&unknown);
     match validation {
         FieldValidation::Ignore => Ok(vec![]),
         FieldValidation::Warn => Ok(complaints),
         FieldValidation::Strict if complaints.is_empty() => Ok(vec![]),
-        FieldValidation::Strict => Err(invalid_patch(
-            Some(object),
-            &format!("strict decoding error: {}", complaints.join(", ")),
-        )),
+        FieldValidation::Strict => Err(refuse(&format!(
+            "strict decoding error: {}",
+            complaints.join(", ")
+        ))),
     }
+}
+
+/// What the server made of an object, as an object of the resource again.
+pub fn normalize(resource: &Resource, object: &mut Value) -> Result<(), Failure> {
+    if let Some(why) = another_kind(resource, object) {
+        return Err(invalid_patch("", &why));
+    }
+    decode::normalize(resource, object).map_err(|failure| invalid_patch("", decoders_own(&failure)))
 }
 
 /// The words after "cannot be handled as a Kind: ".
@@ -98,8 +108,7 @@ fn another_kind(resource: &Resource, object: &Value) -> Option<String> {
 }
 
 /// 422 about the result of a patch.
-fn invalid_patch(object: Option<&Value>, why: &str) -> Failure {
-    let shown = object.map(Value::to_string).unwrap_or_default();
+fn invalid_patch(shown: &str, why: &str) -> Failure {
     let message = format!("Invalid value: {shown:?}: {why}");
     Failure::new(
         422,
@@ -204,6 +213,11 @@ fn security_labels(resource: &Resource, object: &Value) -> Vec<Cause> {
 
 pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Failure {
     validation::invalid(resource, name, causes)
+}
+
+/// What to tell the client about an object that is valid.
+pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
+    validation::warnings(resource, new, old)
 }
 
 fn manager<'a>(

@@ -27,9 +27,7 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
     let object = input::decode(cx, &resource, &body)?;
     let name = object::name(&object).to_owned();
-    let warnings = gantry_machinery::validation::warnings(&resource, &object);
     let whole = object_of(cx, object, Ownership::Update).await?;
-    cx.warnings.extend(warnings);
     if cx.target.name.is_empty() {
         // For what follows a creation; a generated name is of no interest there.
         cx.target.name = name;
@@ -147,6 +145,7 @@ async fn once(cx: &mut Cx, asked: Option<&Asking>, mut object: Value) -> Result<
     if !causes.is_empty() {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
+    cx.warn(rules::warnings(&resource, &object, None));
     let held = crate::allocate::on_create(cx, &mut object)?;
     let result = store(cx, asked, &name, &object).await;
     if result.is_err() || cx.dry_run() {

@@ -183,6 +183,7 @@ pub fn unique_owners(cx: &mut Cx, object: &mut Value) {
 
 /// Sets the namespace of a namespaced object to that of the request, which it must not contradict.
 pub fn place(cx: &Cx, object: &mut Value) -> Result<(), Failure> {
+    check_place(cx, object)?;
     let given = object::meta_text(object, "namespace");
     if !cx.resource().namespaced() {
         if !given.is_empty() && cx.resource().custom.is_none() {
@@ -192,7 +193,14 @@ pub fn place(cx: &Cx, object: &mut Value) -> Result<(), Failure> {
     }
     if given.is_empty() {
         object::set_meta(object, "namespace", cx.target.namespace.clone());
-    } else if given != cx.target.namespace {
+    }
+    Ok(())
+}
+
+/// Refuses an object of another namespace than that of the request.
+pub fn check_place(cx: &Cx, object: &Value) -> Result<(), Failure> {
+    let given = object::meta_text(object, "namespace");
+    if cx.resource().namespaced() && !given.is_empty() && given != cx.target.namespace {
         return Err(errors::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));

@@ -276,7 +276,8 @@ async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure>
         };
     }
     let text = cx.query.text("resourceVersion");
-    let wanted = get::parse_version(text).map_err(|f| errors::bad_request(f.message))?;
+    let wanted = get::parse_version(text)
+        .map_err(|f| errors::bad_request(format!("invalid resource version: {}", f.message)))?;
     let how = cx.query.text("resourceVersionMatch");
     let limited = cx.query.integer("limit")?.is_some_and(|l| l > 0);
     if how == "Exact" || (how.is_empty() && wanted > 0 && limited) {

@@ -26,7 +26,6 @@ pub enum Kind {
     Apply,
 }
 
-pub const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 const ACCEPTED_CUSTOM: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
@@ -40,10 +39,10 @@ pub fn kind(cx: &Cx) -> Result<Kind, Failure> {
         "application/strategic-merge-patch+json" => {
             return Err(errors::unsupported_media(ACCEPTED_CUSTOM));
         }
-        _ => {
-            let accepted = if custom { ACCEPTED_CUSTOM } else { ACCEPTED };
-            return Err(errors::unsupported_media(accepted).with_details(Details::default()));
+        _ if custom => {
+            return Err(errors::unsupported_media(ACCEPTED_CUSTOM).with_details(Details::default()));
         }
+        _ => return Err(errors::unrouted_content_type()),
     })
 }
 
@@ -61,9 +60,15 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         _ => serde_json::from_slice(&body).map_err(|e| malformed(kind, &e, &body))?,
     };
     if !matches!(kind, Kind::Json) && !patch.is_object() {
-        return Err(errors::bad_request(
-            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
-        ));
+        let found = match patch {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        };
+        return Err(errors::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
     }
     let change = Change {
         subresource: sub,
@@ -74,12 +79,9 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let validation = input::field_validation(cx);
     let whole = update::modify(cx, change, |cx, old| {
         let mut new = apply_to(&resource, kind, old, &patch, &body)?;
-        let warnings = rules::normalize(&resource, &mut new, validation)?;
-        for warning in warnings {
-            if !cx.warnings.contains(&warning) {
-                cx.warnings.push(warning);
-            }
-        }
+        cx.warn(rules::normalize_patched(
+            &resource, old, &mut new, validation,
+        )?);
         let (before, after) = (object::name(old), object::name(&new));
         if after.is_empty() {
             object::set_meta(&mut new, "name", before.to_owned());
@@ -191,7 +193,8 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
         }
         _ => {}
     }
-    input::place(cx, &mut config)?;
+    // The namespace is filled in when the object is created: messages show what was sent.
+    input::check_place(cx, &config)?;
     let manager = cx.manager();
     let force = cx.query.flag("force");
     let subresource = (!sub.is_empty()).then_some(sub);
@@ -210,11 +213,14 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
                 ..Attributes::default()
             };
             cx.demand(&a)?;
-            if !object::meta_text(&config, "uid").is_empty() {
+            let uid = object::meta_text(&config, "uid");
+            if !uid.is_empty() {
                 return Err(errors::conflict(
                     &resource,
                     &name,
-                    "uid mismatch: the provided object specified uid, and no existing object was found",
+                    &format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    ),
                 ));
             }
             if !object::meta_text(&config, "resourceVersion").is_empty() {
@@ -222,7 +228,7 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
             }
             let mut object =
                 rules::apply(cx, &resource, None, None, config.clone(), &manager, force)?;
-            rules::normalize(&resource, &mut object, rules::FieldValidation::Ignore)?;
+            rules::normalize(&resource, &mut object)?;
             match create::object_of(cx, object, Ownership::Applied).await {
                 Ok(whole) => return respond::object_reply(cx, 201, whole),
                 // Somebody else created it meanwhile: apply to that.
@@ -258,7 +264,7 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
             &manager,
             force,
         )?;
-        rules::normalize(&resource, &mut merged, rules::FieldValidation::Ignore)?;
+        rules::normalize(&resource, &mut merged)?;
         Ok(merged)
     })
     .await?;

@@ -282,6 +282,9 @@ async fn once(
     if !causes.is_empty() {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
+    if sub.is_none() {
+        cx.warn(rules::warnings(&resource, &new, Some(old)));
+    }
     let swap = crate::allocate::on_update(cx, &mut new, old)?;
     let result = store(cx, asked.as_ref(), (key, revision), old, &mut new).await;
     // An update that removes the object has freed with it all that the old form used.

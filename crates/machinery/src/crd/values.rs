@@ -7,16 +7,22 @@ use crate::schema::{Kind, Schema};
 /// Removes fields that the schema does not know and returns their paths (`spec.list[0].x`), which
 /// the API server reports as unknown fields.
 pub fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
-    prune_value(schema, object)
+    let mut gone = Vec::new();
+    walk(schema, object, &mut String::new(), &mut gone);
+    // Kubernetes takes out what the schema does not know, sorts that, and only then looks at the
+    // metadata of embedded objects.
+    gone.sort_by(|(a, metadata), (b, other)| metadata.cmp(other).then_with(|| a.cmp(b)));
+    gone.into_iter().map(|(path, _)| path).collect()
 }
 
 pub(super) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
-    let mut gone = Vec::new();
-    walk(schema, value, &mut String::new(), &mut gone);
-    gone
+    prune(schema, value)
 }
 
-fn walk(schema: &Schema, value: &mut Value, path: &mut String, gone: &mut Vec<String>) {
+/// What went: its path, and whether it was in the metadata of an embedded object.
+type Gone = Vec<(String, bool)>;
+
+fn walk(schema: &Schema, value: &mut Value, path: &mut String, gone: &mut Gone) {
     let length = path.len();
     match value {
         Value::Object(members) => {
@@ -38,7 +44,7 @@ fn walk(schema: &Schema, value: &mut Value, path: &mut String, gone: &mut Vec<St
                     if known(&name) {
                         members.insert(name, member);
                     } else {
-                        gone.push(join(path, &name));
+                        gone.push((join(path, &name), schema.source.is_none()));
                     }
                 }
             }

@@ -13,12 +13,14 @@
 
 mod decode;
 mod encode;
+mod order;
 mod raw;
 mod table;
 pub(crate) mod wire;
 
 use serde_json::{Map, Value};
 
+pub use order::patched;
 pub use wire::Fault;
 
 use crate::schema;

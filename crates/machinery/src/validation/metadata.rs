@@ -100,15 +100,10 @@ fn owners(metadata: &Value, path: &Path<'_>, e: &mut Errors) {
         let api_version = text(owner, "apiVersion");
         let version = path.child("apiVersion");
         match api_version.split('/').collect::<Vec<_>>()[..] {
-            [""] | ["", _] | [_, ""] => {
+            [""] | ["", _] | [_, ""] | [_, _, _, ..] => {
                 e.invalid_text(&version, api_version, "version must not be empty");
             }
-            [_] | [_, _] => {}
-            _ => e.invalid_text(
-                &version,
-                api_version,
-                &format!("unexpected GroupVersion string: {api_version}"),
-            ),
+            _ => {}
         }
         for (field, value) in [
             ("kind", text(owner, "kind")),

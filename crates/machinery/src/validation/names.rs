@@ -233,17 +233,77 @@ pub fn fully_qualified(text: &str) -> Faults {
     dns1123_subdomain(text)
 }
 
+/// An address as the fields of old take it: octets may begin with zeros, IPv4 may come within
+/// IPv6 and is then IPv4.
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(match address {
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        });
+    }
+    let mut octets = [0; 4];
+    let parts: Vec<&str> = text.split('.').collect();
+    if parts.len() != octets.len() {
+        return None;
+    }
+    for (octet, part) in octets.iter_mut().zip(parts) {
+        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let digits = part.trim_start_matches('0');
+        *octet = if digits.is_empty() {
+            0
+        } else {
+            digits.parse().ok()?
+        };
+    }
+    Some(IpAddr::from(octets))
+}
+
 pub fn ip(text: &str) -> Faults {
-    if text.parse::<IpAddr>().is_ok() {
+    if parse_ip(text).is_some() {
         return Vec::new();
     }
     vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
 }
 
+/// An address as newer fields take it: in the one form in which it is written.
+pub fn canonical_ip(text: &str) -> Faults {
+    let faults = ip(text);
+    let Some(address) = parse_ip(text) else {
+        return faults;
+    };
+    match text.parse::<IpAddr>() {
+        Err(_) => vec!["must not have leading 0s".into()],
+        Ok(strict) if strict != address => {
+            vec!["must not be an IPv4-mapped IPv6 address".into()]
+        }
+        Ok(_) if address.to_string() != text => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// The network of an address: the bits after the prefix are zero.
+pub fn network(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
 /// A network in CIDR form: its address (which may be inside it) and prefix length.
 pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
+    let address = parse_ip(address)?;
     if bits.is_empty() || !bits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -257,6 +317,32 @@ pub fn cidr(text: &str) -> Faults {
         return Vec::new();
     }
     vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()]
+}
+
+/// A network as newer fields take it.
+pub fn canonical_cidr(text: &str) -> Faults {
+    let faults = cidr(text);
+    let Some((address, bits)) = parse_cidr(text) else {
+        return faults;
+    };
+    let written = text.split_once('/').map_or(text, |(address, _)| address);
+    let network = network(address, bits);
+    match written.parse::<IpAddr>() {
+        Err(_) => vec!["must not have leading 0s in IP or prefix length".into()],
+        Ok(_) if !text.ends_with(&format!("/{bits}")) => {
+            vec!["must not have leading 0s in IP or prefix length".into()]
+        }
+        Ok(strict) if strict != address => {
+            vec!["must not have an IPv4-mapped IPv6 address".into()]
+        }
+        Ok(_) if network != address => {
+            vec!["must not have bits set beyond the prefix length".into()]
+        }
+        Ok(_) if format!("{network}/{bits}") != text => {
+            vec![format!("must be in canonical form (\"{network}/{bits}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
 }
 
 /// Which rule an object's name follows, by group and kind.

@@ -672,17 +672,3 @@ pub fn seccomp(context: &Value, path: &Path<'_>, e: &mut Errors) {
         ),
     }
 }
-
-/// Names of the containers' variables, for the warnings about those given twice.
-pub fn hidden_variables(container: &Value) -> Vec<(usize, &str)> {
-    let all = list(container, "env");
-    all.iter()
-        .enumerate()
-        .filter(|(i, v)| {
-            all[..*i]
-                .iter()
-                .any(|earlier| text(earlier, "name") == text(v, "name"))
-        })
-        .map(|(i, v)| (i, text(v, "name")))
-        .collect()
-}

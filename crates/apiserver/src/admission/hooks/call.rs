@@ -232,7 +232,7 @@ pub async fn settled(
         None => &at.entry.resource,
     };
     if at.whole() {
-        rules::normalize(resource, &mut new, rules::FieldValidation::Ignore)
+        rules::normalize(resource, &mut new)
             .map_err(|failure| review::internal(&failure.message))?;
     }
     if new == *before {
