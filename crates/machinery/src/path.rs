@@ -40,6 +40,17 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// The same place under another name.
+    pub fn sibling<'b>(&self, name: &'b str) -> Path<'b>
+    where
+        'a: 'b,
+    {
+        Path {
+            parent: self.parent,
+            segment: Segment::Field(name),
+        }
+    }
+
     pub fn index(&self, index: usize) -> Path<'_> {
         Path {
             parent: Some(self),

@@ -158,7 +158,7 @@ fn bound(cx: &Cx, reference: &Value) -> Result<Bound, Failure> {
         (api, _) => {
             let (group, version) = api.split_once('/').unwrap_or(("", api));
             return Err(errors::bad_request(format!(
-                "cannot bind token for serviceaccount {account:?} to object type {group}/{version}, Kind={kind}"
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
             )));
         }
     };

@@ -8,6 +8,7 @@ pub const COMPUTED: &[(&str, Compute)] = &[
     ("core.v1.Pod", pod),
     ("core.v1.PodSpec", pod_spec),
     ("core.v1.Container", container),
+    ("core.v1.ImageVolumeSource", image_volume),
     ("core.v1.EphemeralContainer", container),
     ("core.v1.ResourceRequirements", resources),
     ("core.v1.Volume", volume),
@@ -123,12 +124,23 @@ fn pod_spec(spec: &mut Object) {
 
 fn container(container: &mut Object) {
     if !container.contains_key("imagePullPolicy") {
-        let policy = if floats(text(container, "image")) {
-            "Always"
-        } else {
-            "IfNotPresent"
-        };
+        let policy = pull_policy(text(container, "image"));
         container.insert("imagePullPolicy".into(), policy.into());
+    }
+}
+
+fn image_volume(source: &mut Object) {
+    if text(source, "pullPolicy").is_empty() {
+        let policy = pull_policy(text(source, "reference"));
+        source.insert("pullPolicy".into(), policy.into());
+    }
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    if floats(image) {
+        "Always"
+    } else {
+        "IfNotPresent"
     }
 }
 

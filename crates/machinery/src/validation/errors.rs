@@ -112,6 +112,16 @@ impl Errors {
         );
     }
 
+    pub fn not_found_detailed(&mut self, path: &Path<'_>, value: &str, detail: &str) {
+        let message = format!("Not found: {}: {detail}", quote(value));
+        self.add("FieldValueNotFound", path, message);
+    }
+
+    pub fn duplicate_detailed(&mut self, path: &Path<'_>, shown: &str, detail: &str) {
+        let message = format!("Duplicate value: {shown}: {detail}");
+        self.add("FieldValueDuplicate", path, message);
+    }
+
     pub fn too_long(&mut self, path: &Path<'_>, most: usize) {
         self.add(
             "FieldValueTooLong",

@@ -13,23 +13,29 @@ mod core;
 pub mod cron;
 mod errors;
 mod flowcontrol;
+mod handlers;
 mod metadata;
+mod mounts;
 pub mod names;
 mod networking;
 mod node;
 mod pod;
 mod pod_parts;
 mod policies;
+mod pod_resources;
+mod pod_update;
 mod policy;
 mod rbac;
 mod resize;
 mod resources;
 mod scheduling;
+mod security;
 mod selectors;
 mod service;
 mod storage;
 mod update;
 pub(crate) mod value;
+mod volume_sources;
 mod volumes;
 mod warnings;
 
@@ -129,7 +135,8 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("", "PersistentVolume") => storage::persistent_volume(object, e),
         ("", "PersistentVolumeClaim") => {
             let path = root.child("spec");
-            storage::claim_spec(value::at(object, "spec"), &path, e);
+            let before = old.map(|o| value::at(o, "spec"));
+            storage::claim_spec(value::at(object, "spec"), before, &path, e);
         }
         ("apps", "Deployment") => apps::deployment(cx, object, e),
         ("apps", "ReplicaSet") => apps::replica_set(cx, object, e),

@@ -225,6 +225,59 @@ pub fn port_name(text: &str) -> Faults {
     faults
 }
 
+/// Names of HTTP header fields.
+pub fn header_name(text: &str) -> Faults {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Vec::new();
+    }
+    vec!["a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')".into()]
+}
+
+/// As a subdomain, but with underscores: what resolvers search.
+pub fn search_domain(text: &str) -> Faults {
+    const FORM: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*')";
+    let mut faults = Vec::new();
+    if text.len() > 253 {
+        faults.push(too_long(253));
+    }
+    let end = |b: Option<&u8>| b.is_some_and(|b| lower_alnum(*b) || *b == b'_');
+    let part = |p: &str| {
+        let bytes = p.as_bytes();
+        end(bytes.first())
+            && end(bytes.last())
+            && bytes
+                .iter()
+                .all(|b| lower_alnum(*b) || matches!(b, b'-' | b'_'))
+    };
+    if !text.split('.').all(part) {
+        faults.push(FORM.to_owned());
+    }
+    faults
+}
+
+/// A ClusterTrustBundle's name: prefixed by its signer's, or a subdomain.
+pub fn trust_bundle(name: &str, signer: Option<&str>) -> Faults {
+    let signer = signer.map(str::to_owned).or_else(|| {
+        let (signer, _) = name.rsplit_once(':')?;
+        Some(signer.replacen(':', "/", 1))
+    });
+    let Some(signer) = signer.filter(|s| !s.is_empty()) else {
+        return match name.contains(':') {
+            true => vec![
+                "ClusterTrustBundle without signer name must not have \":\" in its name".into(),
+            ],
+            false => dns1123_subdomain(name),
+        };
+    };
+    let prefix = format!("{}:", signer.replacen('/', ":", 1));
+    match name.strip_prefix(&prefix) {
+        Some(rest) => dns1123_subdomain(rest),
+        None => vec![format!(
+            "ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}"
+        )],
+    }
+}
+
 /// A domain with at least two labels, as finalizers' and signers' prefixes.
 pub fn fully_qualified(text: &str) -> Faults {
     if text.split('.').count() < 2 {
@@ -266,6 +319,16 @@ pub fn ip(text: &str) -> Faults {
         return Vec::new();
     }
     vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
+}
+
+/// Whether addresses are one of each family; what is no address counts for nothing.
+pub fn dual_stack(addresses: &[&str]) -> bool {
+    let families: Vec<bool> = addresses
+        .iter()
+        .filter_map(|a| parse_ip(a.split('/').next().unwrap_or(a)))
+        .map(|a| a.is_ipv4())
+        .collect();
+    addresses.len() == 2 && families.len() == 2 && families[0] != families[1]
 }
 
 /// An address as newer fields take it: in the one form in which it is written.

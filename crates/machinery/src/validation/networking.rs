@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::{
     errors::Errors,
-    names,
-    pod_parts::port_or_name,
-    selectors, service,
+    handlers::port_or_name,
+    names, selectors, service,
     value::{at, has, int, list, text},
 };
 use crate::path::Path;

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::{
     Context,
     errors::Errors,
-    metadata, names, pod_parts, resources, selectors,
-    value::{at, entries, flag, has, int, list, text},
+    metadata, mounts, names, pod_parts, pod_resources, security, selectors,
+    value::{at, flag, has, int, list, text},
     volumes,
 };
 use crate::path::Path;
@@ -16,27 +16,50 @@ use crate::path::Path;
 pub fn pod(cx: &Context<'_>, pod: &Value, old: Option<&Value>, e: &mut Errors) {
     let spec = at(pod, "spec");
     let path = Path::new("spec");
-    pod_annotations(at(pod, "metadata"), &Path::new("metadata"), e);
-    pod_spec(cx, spec, &path, e);
-    if old.is_none() && !list(spec, "ephemeralContainers").is_empty() {
+    let metadata = at(pod, "metadata");
+    pod_annotations(metadata, spec, &Path::new("metadata"), e);
+    pod_spec(cx, spec, Some(text(metadata, "name")), &path, e);
+    mounts::projected_tokens(spec, &path, e);
+    if old.is_some() {
+        return;
+    }
+    if !list(spec, "ephemeralContainers").is_empty() {
         e.forbidden(
             &path.child("ephemeralContainers"),
             "cannot be set on create",
         );
     }
-}
-
-fn pod_annotations(metadata: &Value, path: &Path<'_>, e: &mut Errors) {
-    let annotations = at(metadata, "annotations");
-    let cost = text(annotations, DELETION_COST);
-    let plain = cost.parse::<i32>().is_ok_and(|n| n.to_string() == cost);
-    if !cost.is_empty() && !plain {
-        let path = path.child("annotations");
-        e.invalid_text(&path.child(DELETION_COST), cost, "must be a 32bit integer");
+    if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
+        e.forbidden(
+            &path.child("nodeName"),
+            "cannot be set until all schedulingGates have been cleared",
+        );
     }
 }
 
+fn pod_annotations(metadata: &Value, spec: &Value, path: &Path<'_>, e: &mut Errors) {
+    let annotations = at(metadata, "annotations");
+    if annotations.is_null() {
+        return;
+    }
+    let path = path.child("annotations");
+    if has(annotations, MIRROR) && text(spec, "nodeName").is_empty() {
+        e.invalid_text(
+            &path.key(MIRROR),
+            text(annotations, MIRROR),
+            "must set spec.nodeName if mirror pod annotation is set",
+        );
+    }
+    let cost = text(annotations, DELETION_COST);
+    let plain = cost.parse::<i32>().is_ok_and(|n| n.to_string() == cost);
+    if !cost.is_empty() && !plain {
+        e.invalid_text(&path.key(DELETION_COST), cost, "must be a 32bit integer");
+    }
+    security::annotations(metadata, spec, &path, e);
+}
+
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A `PodTemplateSpec`.
 pub fn template(cx: &Context<'_>, template: &Value, path: &Path<'_>, e: &mut Errors) {
@@ -45,8 +68,9 @@ pub fn template(cx: &Context<'_>, template: &Value, path: &Path<'_>, e: &mut Err
     metadata::labels(meta, "labels", &path.child("labels"), e);
     metadata::annotations(meta, &path.child("annotations"), e);
     let spec = at(template, "spec");
+    pod_annotations(meta, spec, path, e);
     let path = path.child("spec");
-    pod_spec(cx, spec, &path, e);
+    pod_spec(cx, spec, None, &path, e);
     if !list(spec, "ephemeralContainers").is_empty() {
         e.forbidden(
             &path.child("ephemeralContainers"),
@@ -57,10 +81,21 @@ pub fn template(cx: &Context<'_>, template: &Value, path: &Path<'_>, e: &mut Err
 
 const INT32_RANGE: &str = "must be between 1 and 2147483647, inclusive";
 
-pub fn pod_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors) {
-    let volumes = volumes::volumes(spec, &path.child("volumes"), e);
+/// A pod's spec; `name` is the pod's, where it is of a pod and not of a template.
+fn pod_spec(cx: &Context<'_>, spec: &Value, name: Option<&str>, path: &Path<'_>, e: &mut Errors) {
+    if !has(spec, "terminationGracePeriodSeconds") {
+        e.required(&path.child("terminationGracePeriodSeconds"), "");
+    }
+    let volumes = volumes::volumes(spec, name, &path.child("volumes"), e);
     resource_claims(spec, path, e);
-    pod_parts::all_containers(cx, spec, path, &volumes, e);
+    let parts = pod_parts::Pod {
+        cx,
+        spec,
+        volumes: &volumes,
+        whole: name.is_some(),
+    };
+    pod_parts::all_containers(&parts, path, e);
+    pod_resources::of_pod(spec, &path.child("resources"), e);
     one_of(
         spec,
         "restartPolicy",
@@ -76,13 +111,7 @@ pub fn pod_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors)
         e,
     );
     metadata::labels(spec, "nodeSelector", &path.child("nodeSelector"), e);
-    pod_security(spec, path, e);
-    let secrets = path.child("imagePullSecrets");
-    for (i, secret) in list(spec, "imagePullSecrets").iter().enumerate() {
-        if text(secret, "name").is_empty() {
-            e.required(&secrets.index(i).child("name"), "");
-        }
-    }
+    security::pod(spec, path, e);
     selectors::affinity(at(spec, "affinity"), &path.child("affinity"), e);
     dns_config(spec, path, e);
     let gates = path.child("readinessGates");
@@ -93,6 +122,7 @@ pub fn pod_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors)
     }
     scheduling_gates(spec, &path.child("schedulingGates"), e);
     spread(spec, &path.child("topologySpreadConstraints"), e);
+    security::host_and_system(cx, spec, path, e);
     for (field, rule) in [
         (
             "serviceAccountName",
@@ -118,17 +148,18 @@ pub fn pod_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors)
     }
     selectors::tolerations(spec, &path.child("tolerations"), e);
     let aliases = path.child("hostAliases");
-    for alias in list(spec, "hostAliases") {
+    for (i, alias) in list(spec, "hostAliases").iter().enumerate() {
+        let here = aliases.index(i);
         let ip = text(alias, "ip");
-        e.invalid_each(&aliases.child("ip"), ip, names::ip(ip));
-        for name in list(alias, "hostnames") {
+        e.invalid_each(&here.child("ip"), ip, names::ip(ip));
+        let here = here.child("hostnames");
+        for (i, name) in list(alias, "hostnames").iter().enumerate() {
             let name = name.as_str().unwrap_or("");
-            e.invalid_each(
-                &aliases.child("hostnames"),
-                name,
-                names::dns1123_subdomain(name),
-            );
+            e.invalid_each(&here.index(i), name, names::dns1123_subdomain(name));
         }
+    }
+    if let Some(name) = at(spec, "hostnameOverride").as_str() {
+        host_name_override(spec, name, &path.child("hostnameOverride"), e);
     }
     for field in ["priorityClassName", "runtimeClassName"] {
         let value = text(spec, field);
@@ -144,16 +175,24 @@ pub fn pod_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors)
             &["PreemptLowerPriority", "Never"],
         );
     }
-    let overhead = path.child("overhead");
-    for (name, value) in entries(spec, "overhead") {
-        let path = overhead.key(name);
-        resources::name(name, &path, e);
-        resources::amount(name, value, &path, e);
+    pod_resources::overhead(spec, &path.child("overhead"), e);
+    security::system(spec, path, e);
+}
+
+/// A host name of any form takes the place of all others.
+fn host_name_override(spec: &Value, name: &str, path: &Path<'_>, e: &mut Errors) {
+    e.invalid_each(path, name, names::dns1123_subdomain(name));
+    if name.len() > 64 {
+        e.too_long(path, 64);
     }
-    let os = text(at(spec, "os"), "name");
-    if has(spec, "os") && !matches!(os, "linux" | "windows") {
-        let path = path.child("os").child("name").to_string();
-        e.not_supported(&Path::new(&path), os, &["linux", "windows"]);
+    if flag(spec, "hostNetwork") {
+        e.forbidden(path, "may not be specified when `hostNetwork` is true");
+    }
+    if flag(spec, "setHostnameAsFQDN") {
+        e.forbidden(
+            path,
+            "may not be specified when `setHostnameAsFQDN` is true",
+        );
     }
 }
 
@@ -190,88 +229,38 @@ fn resource_claims(spec: &Value, path: &Path<'_>, e: &mut Errors) {
             } else {
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             };
-            e.invalid_shown(&path, &super::errors::show(claim), detail);
+            let shown = security::internal(
+                claim,
+                &[
+                    ("Name", "name"),
+                    ("ResourceClaimName", "resourceClaimName"),
+                    ("ResourceClaimTemplateName", "resourceClaimTemplateName"),
+                ],
+            );
+            e.invalid_shown(&path, &shown, detail);
+        }
+        for field in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(name) = at(claim, field).as_str() {
+                e.invalid_each(&path.child(field), name, names::dns1123_subdomain(name));
+            }
         }
     }
-}
-
-const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
-
-/// Users and groups are 31-bit numbers.
-pub fn id(object: &Value, field: &str, path: &Path<'_>, e: &mut Errors) {
-    if let Some(id) = int(object, field)
-        && !(0..=i64::from(i32::MAX)).contains(&id)
-    {
-        e.invalid_int(&path.child(field), id, ID_RANGE);
-    }
-}
-
-fn pod_security(spec: &Value, path: &Path<'_>, e: &mut Errors) {
-    let context = at(spec, "securityContext");
-    let path = path.child("securityContext");
-    for field in ["fsGroup", "runAsUser", "runAsGroup"] {
-        id(context, field, &path, e);
-    }
-    let groups = path.child("supplementalGroups");
-    for (i, group) in list(context, "supplementalGroups").iter().enumerate() {
-        let id = group.as_i64().unwrap_or(0);
-        if !(0..=i64::from(i32::MAX)).contains(&id) {
-            e.invalid_int(&groups.index(i), id, ID_RANGE);
-        }
-    }
-    if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
-        e.invalid_shown(
-            &path.child("shareProcessNamespace"),
-            "true",
-            "ShareProcessNamespace and HostPID cannot both be enabled",
-        );
-    }
-    let sysctls = path.child("sysctls");
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, sysctl) in list(context, "sysctls").iter().enumerate() {
-        let path = sysctls.index(i).to_string();
-        let path = Path::new(&path);
-        let name = text(sysctl, "name");
-        if name.is_empty() {
-            e.required(&path.child("name"), "");
-        } else if !is_sysctl(name) {
-            e.invalid_text(&path.child("name"), name, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
-        } else if seen.contains(&name) {
-            e.duplicate_text(&path.child("name"), name);
-        }
-        seen.push(name);
-    }
-    let policy = text(context, "fsGroupChangePolicy");
-    if !policy.is_empty() && !matches!(policy, "OnRootMismatch" | "Always") {
-        e.not_supported(
-            &path.child("fsGroupChangePolicy"),
-            policy,
-            &["Always", "OnRootMismatch"],
-        );
-    }
-    pod_parts::seccomp(context, &path, e);
-}
-
-fn is_sysctl(name: &str) -> bool {
-    let segment = |s: &str| {
-        let bytes = s.as_bytes();
-        let end = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        !bytes.is_empty()
-            && bytes.first().is_some_and(end)
-            && bytes.last().is_some_and(end)
-            && bytes.iter().all(|b| end(b) || matches!(b, b'-' | b'_'))
-    };
-    name.len() <= 253 && name.split(['.', '/']).all(segment)
 }
 
 fn dns_config(spec: &Value, path: &Path<'_>, e: &mut Errors) {
     let config = at(spec, "dnsConfig");
     let path = path.child("dnsConfig");
-    if text(spec, "dnsPolicy") == "None" && list(config, "nameservers").is_empty() {
-        e.required(
-            &path.child("nameservers"),
-            "must provide at least one DNS nameserver when `dnsPolicy` is None",
-        );
+    if text(spec, "dnsPolicy") == "None" {
+        if config.is_null() {
+            let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
+            e.required(&path, detail);
+            return;
+        }
+        if list(config, "nameservers").is_empty() {
+            let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            e.required(&path.child("nameservers"), detail);
+            return;
+        }
     }
     let servers = list(config, "nameservers");
     let servers_path = path.child("nameservers");
@@ -286,10 +275,33 @@ fn dns_config(spec: &Value, path: &Path<'_>, e: &mut Errors) {
         let server = server.as_str().unwrap_or("");
         e.invalid_each(&servers_path.index(i), server, names::ip(server));
     }
+    searches(config, &path.child("searches"), e);
     let options = path.child("options");
     for (i, option) in list(config, "options").iter().enumerate() {
         if text(option, "name").is_empty() {
             e.required(&options.index(i), "must not be empty");
+        }
+    }
+}
+
+fn searches(config: &Value, path: &Path<'_>, e: &mut Errors) {
+    let all: Vec<&str> = list(config, "searches")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let shown = at(config, "searches");
+    if all.len() > 32 {
+        e.invalid(path, shown, "must not have more than 32 search paths");
+    }
+    if all.iter().map(|s| s.len() + 1).sum::<usize>() > 2048 + 1 {
+        let detail =
+            "must not have more than 2048 characters (including spaces) in the search list";
+        e.invalid(path, shown, detail);
+    }
+    for (i, search) in all.into_iter().enumerate() {
+        if search != "." {
+            let search = search.strip_suffix('.').unwrap_or(search);
+            e.invalid_each(&path.index(i), search, names::search_domain(search));
         }
     }
 }
@@ -308,8 +320,8 @@ fn scheduling_gates(spec: &Value, path: &Path<'_>, e: &mut Errors) {
 }
 
 fn spread(spec: &Value, path: &Path<'_>, e: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    for (i, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
+    let all = list(spec, "topologySpreadConstraints");
+    for (i, constraint) in all.iter().enumerate() {
         let path = path.index(i);
         let (key, action) = (
             text(constraint, "topologyKey"),
@@ -321,8 +333,6 @@ fn spread(spec: &Value, path: &Path<'_>, e: &mut Errors) {
         }
         if key.is_empty() {
             e.required(&path.child("topologyKey"), "can not be empty");
-        } else {
-            e.invalid_each(&path.child("topologyKey"), key, names::qualified_name(key));
         }
         if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
             e.not_supported(
@@ -331,13 +341,14 @@ fn spread(spec: &Value, path: &Path<'_>, e: &mut Errors) {
                 &["DoNotSchedule", "ScheduleAnyway"],
             );
         }
-        if seen.contains(&(key, action)) {
+        let kind =
+            |c: &Value| (text(c, "topologyKey") == key) && text(c, "whenUnsatisfiable") == action;
+        if all.iter().skip(i + 1).any(kind) {
             e.duplicate_shown(
                 &path.child("{topologyKey, whenUnsatisfiable}"),
                 &super::errors::quote(&format!("{{{key}, {action}}}")),
             );
         }
-        seen.push((key, action));
         if let Some(domains) = int(constraint, "minDomains") {
             if domains <= 0 {
                 e.invalid_int(
@@ -362,6 +373,7 @@ fn spread(spec: &Value, path: &Path<'_>, e: &mut Errors) {
                 e.not_supported(&path.child(field), policy, &["Honor", "Ignore"]);
             }
         }
+        selectors::spread_keys(constraint, &path.child("matchLabelKeys"), e);
         selectors::label_selector(
             at(constraint, "labelSelector"),
             &path.child("labelSelector"),

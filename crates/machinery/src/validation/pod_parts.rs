@@ -1,28 +1,33 @@
-//! Containers: ports, environment, mounts, probes, security.
+//! Containers: of each sort, with their ports and environment. Mounts, handlers and security
+//! contexts have modules of their own.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     Context,
-    errors::{Errors, show},
-    names,
-    pod::id,
-    resources,
+    errors::Errors,
+    handlers::{lifecycle, probes},
+    mounts, names, pod_resources, resources, security,
     value::{at, blank, flag, has, int, list, text},
-    volumes::{Volumes, relative_path},
+    volumes::Volumes,
 };
 use crate::path::Path;
 
 const EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 
+/// What a pod's containers are checked with.
+pub struct Pod<'a> {
+    pub cx: &'a Context<'a>,
+    pub spec: &'a Value,
+    pub volumes: &'a Volumes<'a>,
+    /// Pods are held to a few rules more than templates.
+    pub whole: bool,
+}
+
 /// Containers, init containers and ephemeral containers of a pod spec.
-pub fn all_containers(
-    cx: &Context<'_>,
-    spec: &Value,
-    path: &Path<'_>,
-    volumes: &Volumes<'_>,
-    e: &mut Errors,
-) {
+pub fn all_containers(pod: &Pod<'_>, path: &Path<'_>, e: &mut Errors) {
+    let spec = pod.spec;
+    let grace = int(spec, "terminationGracePeriodSeconds");
     let here = path.child("containers");
     let containers = list(spec, "containers");
     if containers.is_empty() {
@@ -31,64 +36,61 @@ pub fn all_containers(
     let mut seen: Vec<&str> = Vec::with_capacity(containers.len());
     for (i, container) in containers.iter().enumerate() {
         let path = here.index(i);
-        common(cx, spec, container, &path, volumes, e);
+        common(pod, container, &path, e);
         unique(container, &mut seen, &path, e);
-        lifecycle(container, &path, e);
+        lifecycle(container, grace, &path, e);
         probes(container, &path, e);
-        let policy = text(container, "restartPolicy");
-        if !matches!(policy, "" | "Always" | "OnFailure" | "Never") {
-            e.not_supported(
-                &path.child("restartPolicy"),
-                policy,
-                &["Always", "Never", "OnFailure"],
-            );
-        }
+        restart_rules(container, &path, e);
     }
     host_port_conflicts(containers, &here, e);
     let here = path.child("initContainers");
     for (i, container) in list(spec, "initContainers").iter().enumerate() {
         let path = here.index(i);
-        common(cx, spec, container, &path, volumes, e);
+        common(pod, container, &path, e);
+        restart_rules(container, &path, e);
         unique(container, &mut seen, &path, e);
+        // They run one after the other: ports conflict only within one, which Kubernetes reports
+        // as the first.
+        host_port_conflicts(std::slice::from_ref(container), &here, e);
         if text(container, "restartPolicy") == "Always" {
-            lifecycle(container, &path, e);
+            lifecycle(container, grace, &path, e);
             probes(container, &path, e);
             continue;
         }
-        for (field, detail) in [
-            (
-                "lifecycle",
-                "may not be set for init containers without restartPolicy=Always",
-            ),
-            (
-                "livenessProbe",
-                "may not be set for init containers without restartPolicy=Always",
-            ),
-            (
-                "readinessProbe",
-                "may not be set for init containers without restartPolicy=Always",
-            ),
-            (
-                "startupProbe",
-                "may not be set for init containers without restartPolicy=Always",
-            ),
+        for field in [
+            "lifecycle",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
         ] {
             if has(container, field) {
-                e.forbidden(&path.child(field), detail);
+                e.forbidden(
+                    &path.child(field),
+                    "may not be set for init containers without restartPolicy=Always",
+                );
             }
         }
     }
     let here = path.child("ephemeralContainers");
     for (i, container) in list(spec, "ephemeralContainers").iter().enumerate() {
         let path = here.index(i);
-        common(cx, spec, container, &path, volumes, e);
+        common(pod, container, &path, e);
         unique(container, &mut seen, &path, e);
+        let target = text(container, "targetContainerName");
+        let known = |c: &&Value| text(c, "name") == target;
+        let found = containers.iter().find(known).is_some()
+            || list(spec, "initContainers").iter().find(known).is_some();
+        if !target.is_empty() && !found {
+            e.not_found(&path.child("targetContainerName"), target);
+        }
         for field in [
             "ports",
             "livenessProbe",
             "readinessProbe",
             "startupProbe",
             "lifecycle",
+            "restartPolicy",
+            "restartPolicyRules",
         ] {
             if has(container, field) {
                 e.forbidden(&path.child(field), EPHEMERAL);
@@ -100,12 +102,75 @@ pub fn all_containers(
                 e.forbidden(&path.child(field), EPHEMERAL);
             }
         }
-        let target = text(container, "targetContainerName");
-        let known = |c: &&Value| text(c, "name") == target;
-        let found = containers.iter().find(known).is_some()
-            || list(spec, "initContainers").iter().find(known).is_some();
-        if !target.is_empty() && !found {
-            e.not_found(&path.child("targetContainerName"), target);
+        mounts::whole_volumes(container, &path, EPHEMERAL, e);
+    }
+    host_network_ports(pod, path, e);
+}
+
+/// When a container is started again: a policy of its own, and rules by exit codes.
+fn restart_rules(container: &Value, path: &Path<'_>, e: &mut Errors) {
+    let rules = list(container, "restartPolicyRules");
+    let here = path.child("restartPolicy");
+    match at(container, "restartPolicy").as_str() {
+        None if !rules.is_empty() => {
+            e.required(
+                &here,
+                "must specify restartPolicy when restart rules are used",
+            );
+        }
+        None | Some("Always" | "OnFailure" | "Never") => {}
+        Some(policy) => e.not_supported(&here, policy, &["Always", "Never", "OnFailure"]),
+    }
+    let here = path.child("restartPolicyRules");
+    if rules.len() > 20 {
+        e.too_long(&here, 20);
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        let path = here.index(i);
+        let action = text(rule, "action");
+        if action != "Restart" {
+            e.not_supported(&path.child("action"), action, &["Restart"]);
+        }
+        let codes = at(rule, "exitCodes");
+        let here = path.child("exitCodes");
+        if codes.is_null() {
+            e.required(&here, "must be specified");
+            continue;
+        }
+        let operator = text(codes, "operator");
+        if !matches!(operator, "In" | "NotIn") {
+            e.not_supported(&here.child("operator"), operator, &["In", "NotIn"]);
+        }
+        if list(codes, "values").len() > 255 {
+            e.too_long(&here.child("values"), 255);
+        }
+    }
+}
+
+/// What a container's resources do to it when they change.
+fn resize_policy(spec: &Value, container: &Value, path: &Path<'_>, e: &mut Errors) {
+    let policies = list(container, "resizePolicy");
+    for (i, policy) in policies.iter().enumerate() {
+        let (name, restart) = (text(policy, "resourceName"), text(policy, "restartPolicy"));
+        if policies[..i]
+            .iter()
+            .any(|p| text(p, "resourceName") == name)
+        {
+            e.duplicate_text(&path.index(i), name);
+        }
+        for (value, known) in [
+            (name, ["cpu", "memory"]),
+            (restart, ["NotRequired", "RestartContainer"]),
+        ] {
+            if value.is_empty() {
+                e.required(path, "");
+            } else if !known.contains(&value) {
+                e.not_supported(path, value, &known);
+            }
+        }
+        if text(spec, "restartPolicy") == "Never" && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            e.invalid_text(path, restart, detail);
         }
     }
 }
@@ -119,14 +184,8 @@ fn unique<'a>(container: &'a Value, seen: &mut Vec<&'a str>, path: &Path<'_>, e:
 }
 
 /// What holds for containers of every sort.
-fn common(
-    cx: &Context<'_>,
-    spec: &Value,
-    container: &Value,
-    path: &Path<'_>,
-    volumes: &Volumes<'_>,
-    e: &mut Errors,
-) {
+fn common(pod: &Pod<'_>, container: &Value, path: &Path<'_>, e: &mut Errors) {
+    let spec = pod.spec;
     let name = text(container, "name");
     if name.is_empty() {
         e.required(&path.child("name"), "");
@@ -137,7 +196,7 @@ fn common(
     if image.is_empty() {
         // A template may leave the image to a controller of its own; pods may not.
         e.required(&path.child("image"), "");
-    } else if image.trim() != image {
+    } else if pod.whole && image.trim() != image {
         e.invalid_text(
             &path.child("image"),
             image,
@@ -154,25 +213,45 @@ fn common(
             &["FallbackToLogsOnError", "File"],
         ),
     }
-    ports(spec, container, &path.child("ports"), e);
+    ports(container, &path.child("ports"), e);
     environment(container, &path.child("env"), e);
     env_from(container, &path.child("envFrom"), e);
-    mounts(container, &path.child("volumeMounts"), volumes, e);
-    let policy = text(container, "imagePullPolicy");
-    match policy {
-        "Always" | "IfNotPresent" | "Never" => {}
-        "" => e.required(&path.child("imagePullPolicy"), ""),
-        _ => e.not_supported(
-            &path.child("imagePullPolicy"),
-            policy,
-            &["Always", "IfNotPresent", "Never"],
-        ),
-    }
-    resources::requirements(at(container, "resources"), &path.child("resources"), e);
-    security(cx, container, &path.child("securityContext"), e);
+    let volumes = pod.volumes;
+    mounts::mounts(container, &path.child("volumeMounts"), volumes, e);
+    mounts::devices(container, &path.child("volumeDevices"), volumes, e);
+    pull_policy(
+        text(container, "imagePullPolicy"),
+        &path.child("imagePullPolicy"),
+        e,
+    );
+    let claims = list(spec, "resourceClaims");
+    pod_resources::requirements(
+        at(container, "resources"),
+        claims,
+        &path.child("resources"),
+        e,
+    );
+    resize_policy(spec, container, &path.child("resizePolicy"), e);
+    let own_users = at(spec, "hostUsers") == &Value::Bool(false);
+    security::container(
+        pod.cx,
+        container,
+        own_users,
+        &path.child("securityContext"),
+        e,
+    );
 }
 
-fn ports(spec: &Value, container: &Value, path: &Path<'_>, e: &mut Errors) {
+/// When an image is pulled.
+pub fn pull_policy(policy: &str, path: &Path<'_>, e: &mut Errors) {
+    match policy {
+        "Always" | "IfNotPresent" | "Never" => {}
+        "" => e.required(path, ""),
+        _ => e.not_supported(path, policy, &["Always", "IfNotPresent", "Never"]),
+    }
+}
+
+fn ports(container: &Value, path: &Path<'_>, e: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for (i, port) in list(container, "ports").iter().enumerate() {
         let path = path.index(i);
@@ -208,12 +287,29 @@ fn ports(spec: &Value, container: &Value, path: &Path<'_>, e: &mut Errors) {
         } else if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
             e.not_supported(&path.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
         }
-        if flag(spec, "hostNetwork") && host != 0 && host != number {
-            e.invalid_int(
-                &path.child("hostPort"),
-                host,
-                "must match `containerPort` when `hostNetwork` is true",
-            );
+    }
+}
+
+/// On the host's network a container's port is the host's. Templates may leave it out: it is
+/// filled in when the pod is made.
+fn host_network_ports(pod: &Pod<'_>, path: &Path<'_>, e: &mut Errors) {
+    if !flag(pod.spec, "hostNetwork") {
+        return;
+    }
+    let all = path.child("containers");
+    for (i, container) in list(pod.spec, "containers").iter().enumerate() {
+        let here = all.index(i);
+        let here = here.child("ports");
+        for (i, port) in list(container, "ports").iter().enumerate() {
+            let number = |field| int(port, field).unwrap_or(0);
+            let (host, own) = (number("hostPort"), number("containerPort"));
+            if (pod.whole || host != 0) && host != own {
+                e.invalid_int(
+                    &here.index(i).child("hostPort"),
+                    host,
+                    "must match `containerPort` when `hostNetwork` is true",
+                );
+            }
         }
     }
 }
@@ -285,9 +381,8 @@ fn environment(container: &Value, path: &Path<'_>, e: &mut Errors) {
             if has(source, field) {
                 sources += 1;
                 let (key, path) = (text(at(source, field), "key"), path.child(field));
-                if text(at(source, field), "name").is_empty() {
-                    e.required(&path.child("name"), "");
-                }
+                let name = text(at(source, field), "name");
+                e.invalid_each(&path.child("name"), name, names::dns1123_subdomain(name));
                 if key.is_empty() {
                     e.required(&path.child("key"), "");
                 } else {
@@ -312,23 +407,43 @@ fn environment(container: &Value, path: &Path<'_>, e: &mut Errors) {
 }
 
 fn field_ref(reference: &Value, path: &Path<'_>, e: &mut Errors) {
-    let field = text(reference, "fieldPath");
-    let path = path.child("fieldPath");
+    field_path(text(reference, "fieldPath"), &FIELDS, path, e);
+}
+
+/// The path of a field that may be told to a container; `known` are those without subscript.
+pub fn field_path(field: &str, known: &[&str], path: &Path<'_>, e: &mut Errors) {
     if field.is_empty() {
-        e.required(&path, "");
+        e.required(&path.child("fieldPath"), "");
         return;
     }
     if let Some((map, key)) = subscript(field) {
-        let faults = match map {
-            "metadata.annotations" => names::qualified_name(&key.to_lowercase()),
-            "metadata.labels" => names::qualified_name(key),
-            _ => vec![format!("{map:?} does not support subscript")],
-        };
-        e.invalid_each(&path, field, faults);
+        match map {
+            "metadata.annotations" => {
+                let key = key.to_lowercase();
+                e.invalid_each(path, &key, names::qualified_name(&key));
+            }
+            "metadata.labels" => e.invalid_each(path, key, names::qualified_name(key)),
+            _ => e.invalid_text(path, map, "does not support subscript"),
+        }
         return;
     }
-    if !FIELDS.contains(&field) {
-        e.not_supported(&path, field, &FIELDS);
+    let path = path.child("fieldPath");
+    // What pods have, but not to be told in this way.
+    let field_of_pod = known.contains(&field)
+        || FIELDS.contains(&field)
+        || matches!(
+            field,
+            "metadata.annotations"
+                | "metadata.labels"
+                | "spec.restartPolicy"
+                | "spec.schedulerName"
+                | "status.phase"
+        );
+    if !field_of_pod {
+        let detail = format!("error converting fieldPath: field label not supported: {field}");
+        e.invalid_text(&path, field, &detail);
+    } else if !known.contains(&field) {
+        e.not_supported(&path, field, known);
     }
 }
 
@@ -362,9 +477,45 @@ pub fn resource_field(reference: &Value, volume: bool, path: &Path<'_>, e: &mut 
     {
         e.not_supported(&path.child("resource"), resource, &known);
     }
+    divisor(
+        resource,
+        at(reference, "divisor"),
+        &path.child("divisor"),
+        e,
+    );
 }
 
+/// The unit in which an amount is told.
+fn divisor(resource: &str, divisor: &Value, path: &Path<'_>, e: &mut Errors) {
+    let unit = resources::parse(divisor);
+    if unit.is_zero() {
+        return;
+    }
+    let (what, units): (&str, &[&str]) = match resource.split_once('.') {
+        Some((_, "cpu")) => ("cpu", &["1m", "1"]),
+        Some((_, "memory")) => ("memory", &BYTES),
+        Some((_, "ephemeral-storage")) => ("local ephemeral storage", &BYTES),
+        Some((_, other)) if other.starts_with("hugepages-") => ("hugepages", &BYTES),
+        _ => return,
+    };
+    if units.contains(&unit.to_string().as_str()) {
+        return;
+    }
+    let all = if what == "cpu" {
+        "1m and 1".to_owned()
+    } else {
+        units.join(", ")
+    };
+    let detail = format!("only divisor's values {all} are supported with the {what} resource");
+    e.invalid_text(path, resource, &detail);
+}
+
+const BYTES: [&str; 13] = [
+    "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
+];
+
 fn env_from(container: &Value, path: &Path<'_>, e: &mut Errors) {
+    let whole = path;
     for (i, source) in list(container, "envFrom").iter().enumerate() {
         let path = path.index(i);
         let prefix = text(source, "prefix");
@@ -379,171 +530,27 @@ fn env_from(container: &Value, path: &Path<'_>, e: &mut Errors) {
         for field in ["configMapRef", "secretRef"] {
             if has(source, field) {
                 sources += 1;
-                if text(at(source, field), "name").is_empty() {
-                    let path = path.child(field);
+                let name = text(at(source, field), "name");
+                let path = path.child(field);
+                if name.is_empty() {
                     e.required(&path.child("name"), "");
+                } else {
+                    e.invalid_each(&path.child("name"), name, names::dns1123_subdomain(name));
                 }
             }
         }
         match sources {
             0 => e.invalid_text(
-                &path,
+                whole,
                 "",
                 "must specify one of: `configMapRef` or `secretRef`",
             ),
             1 => {}
             _ => e.invalid_text(
-                &path,
+                whole,
                 "",
                 "may not have more than one field specified at a time",
             ),
-        }
-    }
-}
-
-fn mounts(container: &Value, path: &Path<'_>, volumes: &Volumes<'_>, e: &mut Errors) {
-    let mut points: Vec<&str> = Vec::new();
-    for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
-        let here = path.index(i);
-        let name = text(mount, "name");
-        if name.is_empty() {
-            e.required(&here.child("name"), "");
-        } else if !volumes.contains(name) {
-            e.not_found(&here.child("name"), name);
-        }
-        let point = text(mount, "mountPath");
-        if point.is_empty() {
-            e.required(&here.child("mountPath"), "");
-        }
-        if points.contains(&point) {
-            e.invalid_text(&here.child("mountPath"), point, "must be unique");
-        }
-        points.push(point);
-        // Kubernetes leaves the position out of these two paths.
-        let sub = text(mount, "subPath");
-        if !sub.is_empty() {
-            relative_path(sub, &path.child("subPath"), e);
-        }
-        let expression = text(mount, "subPathExpr");
-        if !expression.is_empty() {
-            if !sub.is_empty() {
-                e.invalid_text(
-                    &path.child("subPathExpr"),
-                    expression,
-                    "subPathExpr and subPath are mutually exclusive",
-                );
-            }
-            relative_path(expression, &path.child("subPathExpr"), e);
-        }
-        let propagation = text(mount, "mountPropagation");
-        if !matches!(
-            propagation,
-            "" | "Bidirectional" | "HostToContainer" | "None"
-        ) {
-            e.not_supported(
-                &here.child("mountPropagation"),
-                propagation,
-                &["Bidirectional", "HostToContainer", "None"],
-            );
-        }
-    }
-}
-
-fn lifecycle(container: &Value, path: &Path<'_>, e: &mut Errors) {
-    let hooks = at(container, "lifecycle");
-    let path = path.child("lifecycle");
-    for hook in ["postStart", "preStop"] {
-        if has(hooks, hook) {
-            handler(at(hooks, hook), &path.child(hook), e);
-        }
-    }
-}
-
-/// One action: `exec`, `httpGet`, `tcpSocket`, `grpc` or `sleep`.
-fn handler(handler: &Value, path: &Path<'_>, e: &mut Errors) {
-    let mut count = 0;
-    for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
-        if !has(handler, kind) {
-            continue;
-        }
-        let action = at(handler, kind);
-        let path = path.child(kind);
-        if count > 0 {
-            e.forbidden(&path, "may not specify more than 1 handler type");
-            continue;
-        }
-        count += 1;
-        match kind {
-            "exec" if list(action, "command").is_empty() => {
-                e.required(&path.child("command"), "");
-            }
-            "httpGet" => http(action, &path, e),
-            "tcpSocket" => port_or_name(at(action, "port"), &path.child("port"), e),
-            "grpc" => port_or_name(at(action, "port"), &path.child("port"), e),
-            _ => {}
-        }
-    }
-    if count == 0 {
-        e.required(path, "must specify a handler type");
-    }
-}
-
-fn http(action: &Value, path: &Path<'_>, e: &mut Errors) {
-    if text(action, "path").is_empty() {
-        e.required(&path.child("path"), "");
-    }
-    port_or_name(at(action, "port"), &path.child("port"), e);
-    let scheme = text(action, "scheme");
-    if !matches!(scheme, "HTTP" | "HTTPS") {
-        e.not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]);
-    }
-}
-
-/// A port by number or by a container port's name.
-pub fn port_or_name(port: &Value, path: &Path<'_>, e: &mut Errors) {
-    match port {
-        Value::String(name) => e.invalid_each(path, name, names::port_name(name)),
-        number => {
-            let number = number.as_i64().unwrap_or(0);
-            for fault in names::port(number) {
-                e.invalid_int(path, number, &fault);
-            }
-        }
-    }
-}
-
-fn probes(container: &Value, path: &Path<'_>, e: &mut Errors) {
-    for (field, once) in [
-        ("livenessProbe", true),
-        ("readinessProbe", false),
-        ("startupProbe", true),
-    ] {
-        if !has(container, field) {
-            continue;
-        }
-        let probe = at(container, field);
-        let path = path.child(field);
-        handler(probe, &path, e);
-        for field in [
-            "initialDelaySeconds",
-            "timeoutSeconds",
-            "periodSeconds",
-            "successThreshold",
-            "failureThreshold",
-        ] {
-            non_negative(probe, field, &path, e);
-        }
-        if let Some(seconds) = int(probe, "terminationGracePeriodSeconds") {
-            let path = path.child("terminationGracePeriodSeconds");
-            if !once {
-                e.invalid_int(&path, seconds, "must not be set for readinessProbes");
-            } else if seconds <= 0 {
-                e.invalid_int(&path, seconds, "must be greater than 0");
-            }
-        }
-        let threshold = int(probe, "successThreshold").unwrap_or(1);
-        if once && threshold != 1 {
-            e.invalid_int(&path.child("successThreshold"), threshold, "must be 1");
         }
     }
 }
@@ -552,123 +559,5 @@ fn probes(container: &Value, path: &Path<'_>, e: &mut Errors) {
 pub fn non_negative(object: &Value, field: &str, path: &Path<'_>, e: &mut Errors) {
     if let Some(n) = int(object, field).filter(|n| *n < 0) {
         e.invalid_int(&path.child(field), n, "must be greater than or equal to 0");
-    }
-}
-
-/// The fields of the internal type, in its order, as an error shows them.
-const SECURITY: [(&str, &str); 12] = [
-    ("Capabilities", "capabilities"),
-    ("Privileged", "privileged"),
-    ("SELinuxOptions", "seLinuxOptions"),
-    ("WindowsOptions", "windowsOptions"),
-    ("RunAsUser", "runAsUser"),
-    ("RunAsGroup", "runAsGroup"),
-    ("RunAsNonRoot", "runAsNonRoot"),
-    ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem"),
-    ("AllowPrivilegeEscalation", "allowPrivilegeEscalation"),
-    ("ProcMount", "procMount"),
-    ("SeccompProfile", "seccompProfile"),
-    ("AppArmorProfile", "appArmorProfile"),
-];
-
-fn security(cx: &Context<'_>, container: &Value, path: &Path<'_>, e: &mut Errors) {
-    let context = at(container, "securityContext");
-    if context.is_null() {
-        return;
-    }
-    let privileged = flag(context, "privileged");
-    if privileged && !cx.allow_privileged {
-        e.forbidden(&path.child("privileged"), "disallowed by cluster policy");
-    }
-    id(context, "runAsUser", path, e);
-    id(context, "runAsGroup", path, e);
-    let mount = text(context, "procMount");
-    if !matches!(mount, "" | "Default" | "Unmasked") {
-        e.not_supported(&path.child("procMount"), mount, &["Default", "Unmasked"]);
-    }
-    seccomp(context, path, e);
-    if at(context, "allowPrivilegeEscalation") == &Value::Bool(false) {
-        if privileged {
-            e.invalid_shown(
-                path,
-                &internal(context, &SECURITY),
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            );
-        }
-        let added = list(at(context, "capabilities"), "add");
-        if added.iter().any(|c| c == "CAP_SYS_ADMIN") {
-            e.invalid_shown(
-                path,
-                &internal(context, &SECURITY),
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            );
-        }
-    }
-}
-
-/// A value under the names of its internal type's fields; what is absent is null.
-pub fn internal(value: &Value, fields: &[(&str, &str)]) -> String {
-    let parts: Vec<String> = fields
-        .iter()
-        .map(|(go, json)| format!("\"{go}\":{}", deep(at(value, json))))
-        .collect();
-    format!("{{{}}}", parts.join(","))
-}
-
-fn deep(value: &Value) -> String {
-    match value {
-        Value::String(_) => value.to_string(),
-        Value::Object(map) => {
-            let map: Map<String, Value> =
-                map.iter().map(|(k, v)| (capital(k), v.clone())).collect();
-            show(&Value::Object(map))
-        }
-        other => show(other),
-    }
-}
-
-fn capital(name: &str) -> String {
-    let mut chars = name.chars();
-    match chars.next() {
-        Some(first) => first.to_uppercase().chain(chars).collect(),
-        None => String::new(),
-    }
-}
-
-/// The seccomp profile of a pod or container.
-pub fn seccomp(context: &Value, path: &Path<'_>, e: &mut Errors) {
-    if !has(context, "seccompProfile") {
-        return;
-    }
-    let profile = at(context, "seccompProfile");
-    let path = path.child("seccompProfile");
-    let (kind, file) = (text(profile, "type"), at(profile, "localhostProfile"));
-    match kind {
-        "Localhost" if file.is_null() => e.required(
-            &path.child("localhostProfile"),
-            "must be set when seccomp type is Localhost",
-        ),
-        "Localhost" => {
-            let file = file.as_str().unwrap_or("");
-            super::volumes::descending_path(file, &path.child("localhostProfile"), e);
-        }
-        "Unconfined" | "RuntimeDefault" => {
-            if let Some(file) = file.as_str() {
-                e.invalid_text(
-                    &path.child("localhostProfile"),
-                    file,
-                    "can only be set when seccomp type is Localhost",
-                );
-            }
-        }
-        "" => e.required(
-            &path.child("type"),
-            "type is required when seccompProfile is set",
-        ),
-        _ => e.not_supported(
-            &path.child("type"),
-            kind,
-            &["Localhost", "RuntimeDefault", "Unconfined"],
-        ),
     }
 }

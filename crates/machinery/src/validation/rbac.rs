@@ -137,7 +137,7 @@ fn binding(object: &Value, kinds: &[&str], namespaced: bool, e: &mut Errors) {
 pub fn binding_update(new: &Value, old: &Value, e: &mut Errors) {
     let reference = at(new, "roleRef");
     if !same(reference, at(old, "roleRef")) {
-        let shown = super::pod_parts::internal(
+        let shown = super::security::internal(
             reference,
             &[("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name")],
         );

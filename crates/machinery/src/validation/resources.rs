@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     errors::{Errors, quote},
     names,
-    value::{at, entries, has, list, text},
+    value::{at, has},
 };
 use crate::{path::Path, quantity::Quantity};
 
@@ -72,7 +72,7 @@ pub fn name(name: &str, path: &Path<'_>, e: &mut Errors) -> bool {
 }
 
 /// A resource's name as containers use it.
-fn container_name(resource: &str, path: &Path<'_>, e: &mut Errors) {
+pub fn container_name(resource: &str, path: &Path<'_>, e: &mut Errors) {
     name(resource, path, e);
     if !resource.contains('/') {
         if !CONTAINER.contains(&resource) && !is_hugepages(resource) {
@@ -115,63 +115,9 @@ fn counted(resource: &str) -> bool {
         || is_extended(resource)
 }
 
-/// `resources` of a container or pod.
-pub fn requirements(requirements: &Value, path: &Path<'_>, e: &mut Errors) {
-    let (mut basic, mut huge) = (false, false);
-    let limits_path = path.child("limits");
-    for (resource, value) in entries(requirements, "limits") {
-        let path = limits_path.key(resource);
-        container_name(resource, &path, e);
-        amount(resource, value, &path, e);
-        huge |= is_hugepages(resource);
-        basic |= matches!(resource, "cpu" | "memory");
-    }
-    let requests_path = path.child("requests");
-    for (resource, value) in entries(requirements, "requests") {
-        let path = requests_path.key(resource);
-        container_name(resource, &path, e);
-        amount(resource, value, &path, e);
-        let request = parse(value);
-        let limit = at(requirements, "limits").get(resource);
-        let shown = quote(&request.to_string());
-        if let Some(limit) = limit.map(parse) {
-            let exact = !is_native(resource) || is_hugepages(resource);
-            if exact && request != limit {
-                e.invalid_shown(
-                    &requests_path,
-                    &shown,
-                    &format!("must be equal to {resource} limit of {limit}"),
-                );
-            } else if !exact && request > limit {
-                e.invalid_shown(
-                    &requests_path,
-                    &shown,
-                    &format!("must be less than or equal to {resource} limit of {limit}"),
-                );
-            }
-        } else if !is_native(resource) || is_hugepages(resource) {
-            e.required(
-                &limits_path,
-                "Limit must be set for non overcommitable resources",
-            );
-        }
-        huge |= is_hugepages(resource);
-        basic |= matches!(resource, "cpu" | "memory");
-    }
-    if huge && !basic {
-        e.forbidden(path, "HugePages require cpu or memory");
-    }
-    let claims_path = path.child("claims");
-    let mut seen: Vec<&Value> = Vec::new();
-    for (i, claim) in list(requirements, "claims").iter().enumerate() {
-        let path = claims_path.index(i);
-        if text(claim, "name").is_empty() {
-            e.required(&path, "");
-        } else if seen.contains(&claim) {
-            e.duplicate_text(&path, text(claim, "name"));
-        }
-        seen.push(claim);
-    }
+/// Whether more may be promised than there is.
+pub fn overcommits(resource: &str) -> bool {
+    is_native(resource) && !is_hugepages(resource)
 }
 
 /// `resources` of a claim for storage.

@@ -78,14 +78,15 @@ pub fn node_selector(selector: &Value, path: &Path<'_>, e: &mut Errors) {
         return;
     }
     for (i, term) in terms.iter().enumerate() {
-        node_selector_term(term, &terms_path.index(i), e);
+        node_selector_term(term, true, &terms_path.index(i), e);
     }
 }
 
-fn node_selector_term(term: &Value, path: &Path<'_>, e: &mut Errors) {
+/// `strict` where values must be ones that labels can have.
+fn node_selector_term(term: &Value, strict: bool, path: &Path<'_>, e: &mut Errors) {
     let expressions = path.child("matchExpressions");
     for (i, requirement) in list(term, "matchExpressions").iter().enumerate() {
-        node_requirement(requirement, &expressions.index(i), e);
+        node_requirement(requirement, strict, &expressions.index(i), e);
     }
     let fields = path.child("matchFields");
     for (i, requirement) in list(term, "matchFields").iter().enumerate() {
@@ -116,7 +117,7 @@ fn node_selector_term(term: &Value, path: &Path<'_>, e: &mut Errors) {
     }
 }
 
-fn node_requirement(requirement: &Value, path: &Path<'_>, e: &mut Errors) {
+fn node_requirement(requirement: &Value, strict: bool, path: &Path<'_>, e: &mut Errors) {
     let values = list(requirement, "values");
     let operator = text(requirement, "operator");
     let values_path = path.child("values");
@@ -153,6 +154,10 @@ fn node_requirement(requirement: &Value, path: &Path<'_>, e: &mut Errors) {
     }
     let key = text(requirement, "key");
     e.invalid_each(&path.child("key"), key, names::qualified_name(key));
+    for (i, value) in values.iter().enumerate().filter(|_| strict) {
+        let value = value.as_str().unwrap_or("");
+        e.invalid_each(&values_path.index(i), value, names::label_value(value));
+    }
 }
 
 /// `spec.affinity`
@@ -166,7 +171,7 @@ pub fn affinity(affinity: &Value, path: &Path<'_>, e: &mut Errors) {
     for (i, term) in list(node, PREFERRED).iter().enumerate() {
         let path = preferred.index(i);
         weight(term, &path, e);
-        node_selector_term(at(term, "preference"), &path.child("preference"), e);
+        node_selector_term(at(term, "preference"), false, &path.child("preference"), e);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let pods = at(affinity, kind);
@@ -205,7 +210,8 @@ fn pod_affinity_term(term: &Value, path: &Path<'_>, e: &mut Errors) {
         &path.child("namespaceSelector"),
         e,
     );
-    let namespaces = path.child("namespaces");
+    // The path is Kubernetes': in the singular, without position.
+    let namespaces = path.child("namespace");
     for name in list(term, "namespaces") {
         let name = name.as_str().unwrap_or("");
         e.invalid_each(&namespaces, name, names::dns1123_label(name));
@@ -214,16 +220,19 @@ fn pod_affinity_term(term: &Value, path: &Path<'_>, e: &mut Errors) {
     let key = text(term, "topologyKey");
     if key.is_empty() {
         e.required(&path.child("topologyKey"), "can not be empty");
-    } else {
-        e.invalid_each(&path.child("topologyKey"), key, names::qualified_name(key));
     }
+    e.invalid_each(&path.child("topologyKey"), key, names::qualified_name(key));
 }
 
-/// `matchLabelKeys` and `mismatchLabelKeys` need a selector and may not repeat its keys.
+fn keys<'a>(term: &'a Value, field: &str) -> impl Iterator<Item = (usize, &'a str)> {
+    let all = list(term, field).iter().enumerate();
+    all.map(|(i, key)| (i, key.as_str().unwrap_or("")))
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` need a selector, and no key may be in both.
 fn label_keys(term: &Value, path: &Path<'_>, e: &mut Errors) {
     for field in ["matchLabelKeys", "mismatchLabelKeys"] {
-        let keys = list(term, field);
-        if keys.is_empty() {
+        if list(term, field).is_empty() {
             continue;
         }
         let path = path.child(field);
@@ -231,9 +240,55 @@ fn label_keys(term: &Value, path: &Path<'_>, e: &mut Errors) {
             e.forbidden(&path, "must not be specified when labelSelector is not set");
             continue;
         }
-        for (i, key) in keys.iter().enumerate() {
-            let key = key.as_str().unwrap_or("");
+        for (i, key) in keys(term, field) {
             e.invalid_each(&path.index(i), key, names::qualified_name(key));
+        }
+    }
+    // The keys were added to the selector already: what is there twice was given as well.
+    let selector = at(term, "labelSelector");
+    let mut seen: Vec<&str> = entries(selector, "matchLabels")
+        .iter()
+        .map(|(k, _)| *k)
+        .collect();
+    for expression in list(selector, "matchExpressions") {
+        let key = text(expression, "key");
+        let place = keys(term, "matchLabelKeys").find(|(_, k)| *k == key);
+        if let Some((i, _)) = place
+            && seen.contains(&key)
+        {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            e.invalid_text(&path.index(i), key, detail);
+        }
+        seen.push(key);
+    }
+    let here = path.child("matchLabelKeys");
+    for (i, key) in keys(term, "matchLabelKeys") {
+        if keys(term, "mismatchLabelKeys").any(|(_, k)| k == key) {
+            let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+            e.invalid_text(&here.index(i), key, detail);
+        }
+    }
+}
+
+/// `matchLabelKeys` of a spread constraint.
+pub fn spread_keys(constraint: &Value, path: &Path<'_>, e: &mut Errors) {
+    if list(constraint, "matchLabelKeys").is_empty() {
+        return;
+    }
+    let selector = at(constraint, "labelSelector");
+    if selector.is_null() {
+        e.forbidden(path, "must not be specified when labelSelector is not set");
+    }
+    for (i, key) in keys(constraint, "matchLabelKeys") {
+        let here = path.index(i);
+        e.invalid_each(&here, key, names::qualified_name(key));
+        let expressions = list(selector, "matchExpressions");
+        // Also these keys were added, as requirements of one value: what stands among the labels,
+        // or twice, was given as well.
+        let twice = expressions.iter().filter(|x| text(x, "key") == key).count() > 1;
+        if twice || at(selector, "matchLabels").get(key).is_some() {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            e.invalid_text(&here, key, detail);
         }
     }
 }
@@ -264,7 +319,10 @@ pub fn tolerations(spec: &Value, path: &Path<'_>, e: &mut Errors) {
         }
         match operator {
             "" | "Equal" => {
-                e.invalid_each(&path.child("operator"), value, names::label_value(value));
+                let faults = names::label_value(value);
+                if !faults.is_empty() {
+                    e.invalid_text(&path.child("operator"), value, &faults.join(";"));
+                }
             }
             "Exists" => {
                 if !value.is_empty() {
@@ -291,14 +349,28 @@ pub fn taints(spec: &Value, path: &Path<'_>, e: &mut Errors) {
         let (key, value) = (text(taint, "key"), text(taint, "value"));
         let effect = text(taint, "effect");
         e.invalid_each(&path.child("key"), key, names::qualified_name(key));
-        e.invalid_each(&path.child("value"), value, names::label_value(value));
+        let faults = names::label_value(value);
+        if !faults.is_empty() {
+            e.invalid_text(&path.child("value"), value, &faults.join(";"));
+        }
         if effect.is_empty() {
             e.required(&path.child("effect"), "");
         } else if !EFFECTS.contains(&effect) {
             e.not_supported(&path.child("effect"), effect, &EFFECTS);
         }
         if seen.contains(&(key, effect)) {
-            e.duplicate_shown(&path, &super::errors::show(taint));
+            let shown = super::security::internal(
+                taint,
+                &[
+                    ("Key", "key"),
+                    ("Value", "value"),
+                    ("Effect", "effect"),
+                    ("TimeAdded", "timeAdded"),
+                ],
+            );
+            let detail = "taints must be unique by key and effect pair";
+            e.duplicate_detailed(&path, &shown, detail);
+            continue;
         }
         seen.push((key, effect));
     }

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{
     errors::{Errors, quote, show},
+    handlers::port_or_name,
     metadata, names,
-    pod_parts::port_or_name,
     value::{at, blank, has, int, list, text},
 };
 use crate::path::Path;

@@ -3,43 +3,50 @@
 use serde_json::Value;
 
 use super::{
-    errors::Errors,
-    names,
-    pod_parts::resource_field,
-    resources,
+    errors::{Errors, show},
+    metadata, names,
+    pod_parts::{pull_policy, resource_field},
+    resources, selectors,
     value::{at, has, int, list, text},
+    volume_sources,
 };
 use crate::path::Path;
 
-/// Names of the volumes that mounts may refer to.
-pub struct Volumes<'a>(Vec<&'a str>);
+/// The valid volumes, which mounts may refer to.
+pub struct Volumes<'a>(Vec<&'a Value>);
 
-impl Volumes<'_> {
-    pub fn contains(&self, name: &str) -> bool {
-        self.0.contains(&name)
+impl<'a> Volumes<'a> {
+    pub fn find(&self, name: &str) -> Option<&'a Value> {
+        self.0.iter().find(|v| text(v, "name") == name).copied()
     }
 }
 
-pub fn volumes<'a>(spec: &'a Value, path: &Path<'_>, e: &mut Errors) -> Volumes<'a> {
-    let mut seen: Vec<&str> = Vec::new();
+/// `pod` is the name of the pod, where there is one: ephemeral volumes' claims are named by it.
+pub fn volumes<'a>(
+    spec: &'a Value,
+    pod: Option<&str>,
+    path: &Path<'_>,
+    e: &mut Errors,
+) -> Volumes<'a> {
+    let mut valid: Vec<&'a Value> = Vec::new();
     for (i, volume) in list(spec, "volumes").iter().enumerate() {
         let path = path.index(i);
         let name = text(volume, "name");
         let before = e.len();
-        source(volume, &path, e);
+        source(volume, pod, &path, e);
         if name.is_empty() {
             e.required(&path.child("name"), "");
         } else {
             e.invalid_each(&path.child("name"), name, names::dns1123_label(name));
         }
-        if seen.contains(&name) {
+        if valid.iter().any(|v| text(v, "name") == name) {
             e.duplicate_text(&path.child("name"), name);
         }
-        if e.len() == before || !name.is_empty() {
-            seen.push(name);
+        if e.len() == before {
+            valid.push(volume);
         }
     }
-    Volumes(seen)
+    Volumes(valid)
 }
 
 /// In the order in which Kubernetes looks for them: the first stands, others are too many.
@@ -76,20 +83,40 @@ const SOURCES: [&str; 30] = [
     "image",
 ];
 
-fn source(volume: &Value, path: &Path<'_>, e: &mut Errors) {
+fn source(volume: &Value, pod: Option<&str>, path: &Path<'_>, e: &mut Errors) {
     let mut count = 0;
     for kind in SOURCES {
         if !has(volume, kind) {
             continue;
         }
         let source = at(volume, kind);
-        let path = path.child(kind);
+        let here = path.child(kind);
         if count > 0 {
-            e.forbidden(&path, "may not specify more than 1 volume type");
+            e.forbidden(&here, "may not specify more than 1 volume type");
             continue;
         }
         count += 1;
-        one(kind, source, &path, e);
+        one(kind, source, pod.is_some(), &here, e);
+        let name = text(volume, "name");
+        match kind {
+            "iscsi"
+                if has(source, "initiatorName")
+                    && name.len() + 1 + text(source, "targetPortal").len() > 64 =>
+            {
+                e.invalid_text(&path.child("name"), name, volume_sources::PORTAL_TOO_LONG);
+            }
+            "ephemeral" => {
+                let pod = pod.unwrap_or("");
+                if !pod.is_empty() && !name.is_empty() {
+                    let claim = format!("{pod}-{name}");
+                    for fault in names::dns1123_subdomain(&claim) {
+                        let detail = format!("PVC name {claim:?}: {fault}");
+                        e.invalid_text(&path.child("name"), name, &detail);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
     if count == 0 {
         e.required(path, "must specify a volume type");
@@ -99,28 +126,14 @@ fn source(volume: &Value, path: &Path<'_>, e: &mut Errors) {
 /// Fields that must not be empty, by source.
 fn mandatory(kind: &str) -> &'static [&'static str] {
     match kind {
-        "hostPath" => &["path"],
-        "gitRepo" => &["repository"],
-        "gcePersistentDisk" => &["pdName"],
-        "awsElasticBlockStore" => &["volumeID"],
         "secret" => &["secretName"],
-        "nfs" => &["server", "path"],
-        "iscsi" => &["targetPortal", "iqn"],
-        "glusterfs" => &["endpoints", "path"],
         "persistentVolumeClaim" => &["claimName"],
-        "cinder" => &["volumeID"],
         "configMap" => &["name"],
-        "azureFile" => &["secretName", "shareName"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "portworxVolume" => &["volumeID"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "csi" | "flexVolume" => &["driver"],
         _ => &[],
     }
 }
 
-fn one(kind: &str, source: &Value, path: &Path<'_>, e: &mut Errors) {
+fn one(kind: &str, source: &Value, in_pod: bool, path: &Path<'_>, e: &mut Errors) {
     for field in mandatory(kind) {
         if text(source, field).is_empty() {
             e.required(&path.child(field), "");
@@ -136,45 +149,30 @@ fn one(kind: &str, source: &Value, path: &Path<'_>, e: &mut Errors) {
                 );
             }
         }
-        "hostPath" => {
-            backsteps(text(source, "path"), &path.child("path"), e);
-            let kind = text(source, "type");
-            let known = [
-                "",
-                "BlockDevice",
-                "CharDevice",
-                "Directory",
-                "DirectoryOrCreate",
-                "File",
-                "FileOrCreate",
-                "Socket",
-            ];
-            if !known.contains(&kind) {
-                e.not_supported(&path.child("type"), kind, &known);
-            }
-        }
-        "nfs" => {
-            let directory = text(source, "path");
-            if !directory.is_empty() && !directory.starts_with('/') {
-                e.invalid_text(&path.child("path"), directory, "must be an absolute path");
-            }
-        }
+        "persistentVolumeClaim" => {}
         "secret" | "configMap" => {
             mode(source, "defaultMode", path, e);
             items(source, path, e);
         }
         "downwardAPI" => {
             mode(source, "defaultMode", path, e);
-            let path = path.child("items");
+            // Kubernetes names neither the list nor the position here.
             for file in list(source, "items") {
-                downward(file, &path, e);
+                downward(file, path, e);
             }
         }
         "projected" => projected(source, path, e),
         "csi" => {
-            let driver = text(source, "driver");
-            if !driver.is_empty() {
-                super::storage::driver_name(driver, &path.child("driver"), e);
+            super::storage::driver(source, path, e);
+            let secret = at(source, "nodePublishSecretRef");
+            if !secret.is_null() {
+                let name = text(secret, "name");
+                if name.is_empty() {
+                    let here = path.child("nodePublishSecretRef");
+                    e.required(&here.child("name"), "");
+                } else {
+                    e.invalid_each(&path.child("name"), name, names::dns1123_subdomain(name));
+                }
             }
         }
         "ephemeral" => {
@@ -183,10 +181,28 @@ fn one(kind: &str, source: &Value, path: &Path<'_>, e: &mut Errors) {
             if template.is_null() {
                 e.required(&path, "");
             } else {
-                super::storage::claim_spec(at(template, "spec"), &path.child("spec"), e);
+                claim_metadata(at(template, "metadata"), &path.child("metadata"), e);
+                super::storage::claim_spec(at(template, "spec"), None, &path.child("spec"), e);
             }
         }
-        _ => {}
+        "image" => {
+            if in_pod && text(source, "reference").is_empty() {
+                e.required(&path.child("reference"), "");
+            }
+            pull_policy(text(source, "pullPolicy"), &path.child("pullPolicy"), e);
+        }
+        _ => volume_sources::common(kind, source, path, e),
+    }
+}
+
+/// Of the metadata of a claim to be made only labels and annotations are taken.
+fn claim_metadata(metadata: &Value, path: &Path<'_>, e: &mut Errors) {
+    metadata::annotations(metadata, &path.child("annotations"), e);
+    metadata::labels(metadata, "labels", &path.child("labels"), e);
+    for (field, value) in metadata.as_object().into_iter().flatten() {
+        if !matches!(field.as_str(), "annotations" | "labels") && !super::value::blank(value) {
+            e.forbidden(&path.child(field), "cannot be set");
+        }
     }
 }
 
@@ -232,16 +248,10 @@ fn downward(file: &Value, path: &Path<'_>, e: &mut Errors) {
             "metadata.namespace",
             "metadata.uid",
         ];
-        let path = path.child("fieldRef");
-        let map = field.split_once("['").map_or(field, |(map, _)| map);
-        if field.is_empty() {
-            e.required(&path.child("fieldPath"), "");
-        } else if !known.contains(&map) {
-            e.not_supported(&path.child("fieldPath"), field, &known);
-        }
+        super::pod_parts::field_path(field, &known, &path.child("fieldRef"), e);
         if has(file, "resourceFieldRef") {
             e.invalid_text(
-                &path,
+                path,
                 "resource",
                 "fieldRef and resourceFieldRef can not be specified simultaneously",
             );
@@ -261,73 +271,180 @@ fn downward(file: &Value, path: &Path<'_>, e: &mut Errors) {
 
 fn projected(source: &Value, path: &Path<'_>, e: &mut Errors) {
     mode(source, "defaultMode", path, e);
-    let path = path.child("sources");
+    let here = path.child("sources");
+    let mut taken: Vec<&str> = Vec::new();
+    // Two sources must not write one file; `shown` is what the message shows for it.
+    let mut take = |file, shown: &str, e: &mut Errors| {
+        if taken.contains(&file) {
+            e.invalid_text(path, shown, "conflicting duplicate paths");
+        }
+        taken.push(file);
+    };
     for (i, source) in list(source, "sources").iter().enumerate() {
-        let path = path.index(i);
+        let here = here.index(i);
         let mut count = 0;
-        for kind in [
-            "secret",
-            "configMap",
-            "downwardAPI",
-            "serviceAccountToken",
-            "clusterTrustBundle",
-            "podCertificate",
-        ] {
+        for kind in ["secret", "configMap"] {
             if !has(source, kind) {
                 continue;
             }
-            let path = path.child(kind);
-            if count > 0 {
-                e.forbidden(&path, "may not specify more than 1 volume type");
-                continue;
-            }
             count += 1;
-            let source = at(source, kind);
-            match kind {
-                "secret" | "configMap" => {
-                    if text(source, "name").is_empty() {
-                        e.required(&path.child("name"), "");
-                    }
-                    items(source, &path, e);
+            let (source, here) = (at(source, kind), here.child(kind));
+            let name = text(source, "name");
+            if name.is_empty() {
+                e.required(&here.child("name"), "");
+            }
+            items(source, &here, e);
+            for item in list(source, "items") {
+                let file = text(item, "path");
+                if !file.is_empty() {
+                    take(file, name, e);
                 }
-                "downwardAPI" => {
-                    for file in list(source, "items") {
-                        downward(file, &path, e);
-                    }
-                }
-                "serviceAccountToken" => {
-                    let seconds = int(source, "expirationSeconds").unwrap_or(3600);
-                    if seconds < 600 {
-                        e.invalid_int(
-                            &path.child("expirationSeconds"),
-                            seconds,
-                            "may not specify a duration less than 10 minutes",
-                        );
-                    }
-                    let file = text(source, "path");
-                    if file.is_empty() {
-                        e.required(&path.child("path"), "");
-                    } else {
-                        relative_path(file, &path.child("path"), e);
-                    }
-                }
-                _ => {}
             }
         }
-        if count == 0 {
-            e.required(&path, "must specify a volume type");
+        if has(source, "downwardAPI") {
+            count += 1;
+            let here = here.child("downwardAPI");
+            for file in list(at(source, "downwardAPI"), "items") {
+                downward(file, &here, e);
+                let file = text(file, "path");
+                if !file.is_empty() {
+                    take(file, file, e);
+                }
+            }
+        }
+        if has(source, "serviceAccountToken") {
+            count += 1;
+            let token = at(source, "serviceAccountToken");
+            let here = here.child("serviceAccountToken");
+            token_expiry(token, &here.child("expirationSeconds"), e);
+            // The path is reported as the volume's.
+            let file = text(token, "path");
+            if file.is_empty() {
+                e.required(&path.child("path"), "");
+            } else {
+                relative_path(file, &path.child("path"), e);
+            }
+        }
+        if has(source, "clusterTrustBundle") {
+            count += 1;
+            let bundle = at(source, "clusterTrustBundle");
+            trust_bundle(bundle, &here.child("clusterTrustBundle"), e);
+            let file = text(bundle, "path");
+            take(file, file, e);
+        }
+        if has(source, "podCertificate") {
+            count += 1;
+            let certificate = at(source, "podCertificate");
+            pod_certificate(certificate, &here.child("podCertificate"), e);
+            for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+                let file = text(certificate, field);
+                if !file.is_empty() {
+                    take(file, file, e);
+                }
+            }
+        }
+        if count > 1 {
+            let detail = "may not specify more than 1 volume type per source";
+            e.forbidden(&here, detail);
         }
     }
 }
 
-/// A path below the volume: not absolute, without `..`.
-pub fn relative_path(text: &str, path: &Path<'_>, e: &mut Errors) {
-    if text.starts_with('/') {
-        e.invalid_text(path, text, "must be a relative path");
-        return;
+fn token_expiry(token: &Value, path: &Path<'_>, e: &mut Errors) {
+    let seconds = int(token, "expirationSeconds").unwrap_or(3600);
+    if seconds < 600 {
+        let detail = "may not specify a duration less than 10 minutes";
+        e.invalid_int(path, seconds, detail);
     }
-    backsteps(text, path, e);
-    if text.starts_with("..") && !text.starts_with("../") && text != ".." {
+    if seconds > 1 << 32 {
+        let detail = "may not specify a duration larger than 2^32 seconds";
+        e.invalid_int(path, seconds, detail);
+    }
+}
+
+fn trust_bundle(bundle: &Value, path: &Path<'_>, e: &mut Errors) {
+    let name = at(bundle, "name").as_str();
+    let signer = at(bundle, "signerName").as_str();
+    match (name, signer) {
+        (Some(_), Some(_)) => {
+            let detail = "only one of name and signerName may be used";
+            e.invalid_shown(path, &show(bundle), detail);
+        }
+        (Some(name), None) => {
+            let here = path.child("name");
+            if name.is_empty() {
+                e.required(&here, "must be a valid object name");
+            }
+            for fault in names::trust_bundle(name, None) {
+                let detail = format!("not a valid clustertrustbundlename: {fault}");
+                e.invalid_text(&here, name, &detail);
+            }
+            if has(bundle, "labelSelector") {
+                let detail = "labelSelector must be unset if name is specified";
+                let here = path.child("labelSelector");
+                e.invalid(&here, at(bundle, "labelSelector"), detail);
+            }
+        }
+        (None, Some(signer)) => {
+            let here = path.child("signerName");
+            if signer.is_empty() {
+                e.required(&here, "must be a valid signer name");
+            }
+            super::certificates::signer_name(signer, &here, e);
+            let selector = at(bundle, "labelSelector");
+            selectors::label_selector(selector, &path.child("labelSelector"), e);
+        }
+        (None, None) => e.required(path, "either name or signerName must be specified"),
+    }
+    let file = text(bundle, "path");
+    if file.is_empty() {
+        e.required(&path.child("path"), "");
+    }
+    relative_path(file, &path.child("path"), e);
+}
+
+/// A certificate for the pod: a signer, a kind of key, and files to write it to.
+fn pod_certificate(certificate: &Value, path: &Path<'_>, e: &mut Errors) {
+    let signer = text(certificate, "signerName");
+    super::certificates::signer_name(signer, &path.child("signerName"), e);
+    let known = [
+        "RSA3072",
+        "RSA4096",
+        "ECDSAP256",
+        "ECDSAP384",
+        "ECDSAP521",
+        "ED25519",
+    ];
+    let kind = text(certificate, "keyType");
+    if !known.contains(&kind) {
+        e.not_supported(&path.child("keyType"), kind, &known);
+    }
+    if let Some(seconds) = int(certificate, "maxExpirationSeconds") {
+        let here = path.child("maxExpirationSeconds");
+        if seconds < 3600 {
+            let detail = "if provided, maxExpirationSeconds must be >= 3600";
+            e.invalid_int(&here, seconds, detail);
+        } else if seconds > 91 * 86_400 {
+            let detail = "if provided, maxExpirationSeconds must be <= 7862400";
+            e.invalid_int(&here, seconds, detail);
+        }
+    }
+    let fields = ["credentialBundlePath", "keyPath", "certificateChainPath"];
+    for field in fields {
+        relative_path(text(certificate, field), &path.child(field), e);
+    }
+    if fields.iter().all(|f| text(certificate, f).is_empty()) {
+        e.required(
+            path,
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath",
+        );
+    }
+}
+
+/// A path below the volume: not absolute, without `..`, not beginning with it.
+pub fn relative_path(text: &str, path: &Path<'_>, e: &mut Errors) {
+    descending_path(text, path, e);
+    if text.starts_with("..") && !text.starts_with("../") {
         e.invalid_text(path, text, "must not start with '..'");
     }
 }
@@ -340,7 +457,7 @@ pub fn descending_path(text: &str, path: &Path<'_>, e: &mut Errors) {
     backsteps(text, path, e);
 }
 
-fn backsteps(text: &str, path: &Path<'_>, e: &mut Errors) {
+pub fn backsteps(text: &str, path: &Path<'_>, e: &mut Errors) {
     if text.split('/').any(|part| part == "..") {
         e.invalid_text(path, text, "must not contain '..'");
     }
