@@ -48,7 +48,12 @@ fn above_hundred(value: &Value, path: &Path<'_>, e: &mut Errors) {
 fn selector_and_template(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors) {
     template_matches(spec, path, e);
     pod::template(cx, at(spec, "template"), &path.child("template"), e);
-    always(spec, path, e);
+    // Deployments are held to the rules of the ReplicaSets they make.
+    let kind = match cx.resource.kind.as_str() {
+        "Deployment" => "ReplicaSet",
+        kind => kind,
+    };
+    always(spec, kind, path, e);
 }
 
 fn selector(spec: &Value, path: &Path<'_>, e: &mut Errors) {
@@ -80,12 +85,21 @@ fn template_matches(spec: &Value, path: &Path<'_>, e: &mut Errors) {
     }
 }
 
-fn always(spec: &Value, path: &Path<'_>, e: &mut Errors) {
-    let policy = text(down(spec, &["template", "spec"]), "restartPolicy");
+fn always(spec_of: &Value, kind: &str, path: &Path<'_>, e: &mut Errors) {
+    let policy = text(down(spec_of, &["template", "spec"]), "restartPolicy");
     if policy != "Always" && matches!(policy, "OnFailure" | "Never") {
         let template = path.child("template");
         let spec = template.child("spec");
         e.not_supported(&spec.child("restartPolicy"), policy, &["Always"]);
+    }
+    if has(
+        down(spec_of, &["template", "spec"]),
+        "activeDeadlineSeconds",
+    ) {
+        let template = path.child("template");
+        let spec = template.child("spec");
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        e.forbidden(&spec.child("activeDeadlineSeconds"), &detail);
     }
 }
 
@@ -180,7 +194,7 @@ pub fn replication_controller(cx: &Context<'_>, object: &Value, e: &mut Errors) 
         );
     }
     pod::template(cx, at(spec, "template"), &path.child("template"), e);
-    always(spec, &path, e);
+    always(spec, "ReplicationController", &path, e);
 }
 
 pub fn stateful_set(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     errors::Errors,
-    names,
+    names, selectors,
     value::{at, has, int, list, text},
 };
 use crate::{path::Path, validation::resources};
@@ -113,11 +113,27 @@ fn metric_spec(metric: &Value, path: &Path<'_>, e: &mut Errors) {
             if text(source, "name").is_empty() {
                 e.required(&here.child("name"), "must specify a resource name");
             }
-            if kind == "ContainerResource" && text(source, "container").is_empty() {
-                e.required(&here.child("container"), "must specify a container");
+            let container = text(source, "container");
+            if kind == "ContainerResource" {
+                if container.is_empty() {
+                    e.required(&here.child("container"), "must specify a container");
+                } else {
+                    let path = here.child("container");
+                    e.invalid_each(&path, container, names::dns1123_label(container));
+                }
             }
         }
         _ => {
+            if kind == "Object" {
+                described(
+                    at(source, "describedObject"),
+                    &here.child("describedObject"),
+                    e,
+                );
+            }
+            let selector = at(at(source, "metric"), "selector");
+            let path = here.child("metric");
+            selectors::label_selector(selector, &path.child("selector"), e);
             let name = text(at(source, "metric"), "name");
             let here = here.child("metric");
             if name.is_empty() {
@@ -174,11 +190,40 @@ fn target(kind: &str, target: &Value, path: &Path<'_>, e: &mut Errors) {
                 "may not set both a target raw value and a target utilization",
             );
         }
+    } else if kind == "Object" && !has(target, "value") && !has(target, "averageValue") {
+        e.required(
+            &path.child("averageValue"),
+            "must set either a target value or averageValue",
+        );
+    } else if kind == "External" {
+        match (has(target, "value"), has(target, "averageValue")) {
+            (false, false) => e.required(
+                &path.child("averageValue"),
+                "must set either a target value for metric or a per-pod target",
+            ),
+            (true, true) => e.forbidden(
+                &path.child("value"),
+                "may not set both a target value for metric and a per-pod target",
+            ),
+            _ => {}
+        }
     } else if kind == "Pods" && !has(target, "averageValue") {
         e.required(
             &path.child("averageValue"),
             "must specify a positive target averageValue",
         );
+    }
+}
+
+/// The object whose metric is meant.
+fn described(reference: &Value, path: &Path<'_>, e: &mut Errors) {
+    for field in ["kind", "name"] {
+        let value = text(reference, field);
+        if value.is_empty() {
+            e.required(&path.child(field), "");
+        } else {
+            e.invalid_each(&path.child(field), value, names::path_segment(value));
+        }
     }
 }
 

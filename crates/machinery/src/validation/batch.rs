@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     Context, cron,
     errors::{Errors, show},
-    pod,
+    names, pod,
     pod_parts::non_negative,
     selectors,
     value::{at, down, flag, has, int, list, same, text},
@@ -58,33 +58,14 @@ fn job_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors) {
             &["Indexed", "NonIndexed"],
         ),
     }
-    if indexed {
-        if !has(spec, "completions") {
-            e.required(
-                &path.child("completions"),
-                "when completion mode is Indexed",
-            );
+    completions(spec, indexed, path, e);
+    if let Some(manager) = at(spec, "managedBy").as_str() {
+        let here = path.child("managedBy");
+        let before = e.len();
+        e.invalid_each(&here, manager, names::qualified_path(manager));
+        if e.len() == before && manager.len() > 63 {
+            e.too_long(&here, 63);
         }
-        let parallelism = int(spec, "parallelism").unwrap_or(0);
-        if parallelism > 100_000 && int(spec, "completions").is_some_and(|c| c > 100_000) {
-            e.invalid_int(
-                &path.child("parallelism"),
-                parallelism,
-                "must be less than or equal to 100000 when completion mode is Indexed",
-            );
-        }
-    } else if has(spec, "backoffLimitPerIndex") {
-        e.invalid(
-            &path.child("backoffLimitPerIndex"),
-            at(spec, "backoffLimitPerIndex"),
-            "requires indexed completion mode",
-        );
-    }
-    if has(spec, "maxFailedIndexes") && !has(spec, "backoffLimitPerIndex") {
-        e.required(
-            &path.child("backoffLimitPerIndex"),
-            "when maxFailedIndexes is specified",
-        );
     }
     match text(spec, "podReplacementPolicy") {
         "" | "TerminatingOrFailed" | "Failed" => {}
@@ -94,7 +75,16 @@ fn job_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors) {
             &["Failed", "TerminatingOrFailed"],
         ),
     }
+    if has(spec, "podFailurePolicy") && text(spec, "podReplacementPolicy") == "TerminatingOrFailed"
+    {
+        e.not_supported(
+            &path.child("podReplacementPolicy"),
+            "TerminatingOrFailed",
+            &["Failed"],
+        );
+    }
     failure_policy(spec, &path.child("podFailurePolicy"), e);
+    success_policy(spec, indexed, &path.child("successPolicy"), e);
     selectors::label_selector(at(spec, "selector"), &path.child("selector"), e);
     let template = path.child("template");
     let labels = down(spec, &["template", "metadata", "labels"]);
@@ -124,6 +114,76 @@ fn job_spec(cx: &Context<'_>, spec: &Value, path: &Path<'_>, e: &mut Errors) {
     }
 }
 
+const INDEXES_MOST: i64 = 100_000;
+const COMPLETIONS_MOST: i64 = 100_000;
+const PARALLEL_MOST: i64 = 10_000;
+
+/// How many pods in all and at once, and how often they may fail by index.
+fn completions(spec: &Value, indexed: bool, path: &Path<'_>, e: &mut Errors) {
+    let number = |field| int(spec, field);
+    let (all, failed) = (number("completions"), number("maxFailedIndexes"));
+    let by_index = number("backoffLimitPerIndex");
+    if !indexed {
+        for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+            if let Some(n) = number(field) {
+                e.invalid_int(&path.child(field), n, "requires indexed completion mode");
+            }
+        }
+    } else {
+        if all.is_none() {
+            let detail = "when completion mode is Indexed";
+            e.required(&path.child("completions"), detail);
+        }
+        let parallel = number("parallelism").unwrap_or(0);
+        if parallel > INDEXES_MOST {
+            let detail = format!(
+                "must be less than or equal to {INDEXES_MOST} when completion mode is Indexed"
+            );
+            e.invalid_int(&path.child("parallelism"), parallel, &detail);
+        }
+        if let (Some(failed), Some(all)) = (failed, all)
+            && failed > all
+        {
+            let detail = "must be less than or equal to completions";
+            e.invalid_int(&path.child("maxFailedIndexes"), failed, detail);
+        }
+        if failed.is_some_and(|f| f > INDEXES_MOST) {
+            let detail = format!("must be less than or equal to {INDEXES_MOST}");
+            e.invalid_int(
+                &path.child("maxFailedIndexes"),
+                failed.unwrap_or(0),
+                &detail,
+            );
+        }
+        if all.is_some_and(|a| a > COMPLETIONS_MOST) && by_index.is_some() {
+            match failed {
+                None => e.required(
+                    &path.child("maxFailedIndexes"),
+                    &format!("must be specified when completions is above {COMPLETIONS_MOST}"),
+                ),
+                Some(failed) => {
+                    if parallel > PARALLEL_MOST {
+                        let detail = format!(
+                            "must be less than or equal to {PARALLEL_MOST} when completions are above {COMPLETIONS_MOST} and used with backoff limit per index"
+                        );
+                        e.invalid_int(&path.child("parallelism"), parallel, &detail);
+                    }
+                    if failed > PARALLEL_MOST {
+                        let detail = format!(
+                            "must be less than or equal to {PARALLEL_MOST} when completions are above {COMPLETIONS_MOST} and used with backoff limit per index"
+                        );
+                        e.invalid_int(&path.child("maxFailedIndexes"), failed, &detail);
+                    }
+                }
+            }
+        }
+    }
+    if failed.is_some() && by_index.is_none() {
+        let detail = "when maxFailedIndexes is specified";
+        e.required(&path.child("backoffLimitPerIndex"), detail);
+    }
+}
+
 fn failure_policy(spec: &Value, path: &Path<'_>, e: &mut Errors) {
     let rules = path.child("rules");
     let policy = at(spec, "podFailurePolicy");
@@ -133,24 +193,45 @@ fn failure_policy(spec: &Value, path: &Path<'_>, e: &mut Errors) {
     for (i, rule) in list(policy, "rules").iter().enumerate() {
         let path = rules.index(i);
         let action = text(rule, "action");
+        let known = ["Count", "FailIndex", "FailJob", "Ignore"];
         match action {
             "" => e.required(
                 &path.child("action"),
                 "valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\"",
             ),
-            "Count" | "FailIndex" | "FailJob" | "Ignore" => {}
-            _ => e.not_supported(
+            "FailIndex" if !has(spec, "backoffLimitPerIndex") => e.invalid_text(
                 &path.child("action"),
                 action,
-                &["Count", "FailIndex", "FailJob", "Ignore"],
+                "requires the backoffLimitPerIndex to be set",
             ),
+            _ if known.contains(&action) => {}
+            _ => e.not_supported(&path.child("action"), action, &known),
         }
         let codes = has(rule, "onExitCodes");
-        let conditions = !list(rule, "onPodConditions").is_empty();
+        let conditions = list(rule, "onPodConditions");
         if codes {
-            exit_codes(at(rule, "onExitCodes"), &path.child("onExitCodes"), e);
+            exit_codes(spec, at(rule, "onExitCodes"), &path.child("onExitCodes"), e);
         }
-        match (codes, conditions) {
+        let here = path.child("onPodConditions");
+        if conditions.len() > 20 {
+            e.too_many(&here, conditions.len(), 20);
+        }
+        for (i, condition) in conditions.iter().enumerate() {
+            let here = here.index(i);
+            let kind = text(condition, "type");
+            e.invalid_each(&here.child("type"), kind, names::qualified_name(kind));
+            match text(condition, "status") {
+                "" => e.required(
+                    &here.child("status"),
+                    "valid values: \"False\", \"True\", \"Unknown\"",
+                ),
+                "False" | "True" | "Unknown" => {}
+                status => {
+                    e.not_supported(&here.child("status"), status, &["False", "True", "Unknown"])
+                }
+            }
+        }
+        match (codes, !conditions.is_empty()) {
             (true, true) => e.invalid_shown(
                 &path,
                 "specifying both OnExitCodes and OnPodConditions is not supported",
@@ -166,17 +247,134 @@ fn failure_policy(spec: &Value, path: &Path<'_>, e: &mut Errors) {
     }
 }
 
-fn exit_codes(codes: &Value, path: &Path<'_>, e: &mut Errors) {
+/// When enough indexes have succeeded.
+fn success_policy(spec: &Value, indexed: bool, path: &Path<'_>, e: &mut Errors) {
+    let policy = at(spec, "successPolicy");
+    if policy.is_null() {
+        return;
+    }
+    if !indexed {
+        e.invalid(path, policy, "requires indexed completion mode");
+        return;
+    }
+    let here = path.child("rules");
+    let rules = list(policy, "rules");
+    if rules.is_empty() {
+        let detail = "at least one rules must be specified when the successPolicy is specified";
+        e.required(&here, detail);
+    }
+    if rules.len() > 20 {
+        e.too_many(&here, rules.len(), 20);
+    }
+    let completions = int(spec, "completions").unwrap_or(0);
+    for (i, rule) in rules.iter().enumerate() {
+        let here = here.index(i);
+        let (count, indexes) = (
+            int(rule, "succeededCount"),
+            at(rule, "succeededIndexes").as_str(),
+        );
+        if count.is_none() && indexes.is_none() {
+            let detail = "at least one of succeededCount or succeededIndexes must be specified";
+            e.required(&here, detail);
+        }
+        let mut total = completions;
+        if let Some(indexes) = indexes {
+            let here = here.child("succeededIndexes");
+            if indexes.len() > 64 * 1024 {
+                e.too_long(&here, 64 * 1024);
+            }
+            match index_count(indexes, completions) {
+                Ok(n) => total = n,
+                Err(fault) => {
+                    let detail = format!("error parsing succeededIndexes: {fault}");
+                    e.invalid_text(&here, indexes, &detail);
+                }
+            }
+        }
+        if let Some(count) = count {
+            let path = here.child("succeededCount");
+            if count < 0 {
+                e.invalid_int(&path, count, "must be greater than or equal to 0");
+            }
+            if count > completions {
+                let detail = format!(
+                    "must be less than or equal to {completions} (the number of specified completions)"
+                );
+                e.invalid_int(&path, count, &detail);
+            }
+            if indexes.is_some() && count > total {
+                let detail = format!(
+                    "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+                );
+                e.invalid_int(&path, count, &detail);
+            }
+        }
+    }
+}
+
+/// How many indexes a text such as `1,3-5` names: in order, below the number of completions.
+fn index_count(text: &str, completions: i64) -> Result<i64, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let mut last = -1;
+    let mut total = 0;
+    for interval in text.split(',') {
+        let parts: Vec<&str> = interval.split('-').collect();
+        if parts.len() > 2 {
+            return Err(format!(
+                "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
+        }
+        let number = |part: &str| {
+            part.parse::<i64>()
+                .map_err(|_| format!("cannot convert string to integer for index: {part:?}"))
+        };
+        let first = number(parts.first().copied().unwrap_or(""))?;
+        let end = parts.get(1).map_or(Ok(first), |p| number(p))?;
+        for index in [first, end] {
+            if index >= completions {
+                return Err(format!("too large index: {:?}", index.to_string()));
+            }
+        }
+        if first <= last {
+            return Err(format!(
+                "non-increasing order, previous: {last}, current: {first}"
+            ));
+        }
+        if parts.len() == 2 && end <= first {
+            return Err(format!(
+                "non-increasing order, previous: {first}, current: {end}"
+            ));
+        }
+        total += end - first + 1;
+        last = end;
+    }
+    Ok(total)
+}
+
+fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, e: &mut Errors) {
     let operator = text(codes, "operator");
     match operator {
         "In" | "NotIn" => {}
         "" => e.required(&path.child("operator"), "valid values: \"In\", \"NotIn\""),
         _ => e.not_supported(&path.child("operator"), operator, &["In", "NotIn"]),
     }
+    if let Some(name) = at(codes, "containerName").as_str() {
+        let pod = down(spec, &["template", "spec"]);
+        let known = |kind: &&str| list(pod, kind).iter().any(|c| text(c, "name") == name);
+        if !["containers", "initContainers"].iter().any(|k| known(&k)) {
+            let detail = "must be one of the container or initContainer names in the pod template";
+            e.invalid_text(&path.child("containerName"), name, detail);
+        }
+    }
     let values = list(codes, "values");
     let here = path.child("values");
     if values.is_empty() {
         e.invalid_shown(&here, "[]", "at least one value is required");
+    }
+    if values.len() > 255 {
+        e.too_many(&here, values.len(), 255);
     }
     for (i, code) in values.iter().enumerate() {
         if operator == "In" && code.as_i64() == Some(0) {
@@ -184,6 +382,15 @@ fn exit_codes(codes: &Value, path: &Path<'_>, e: &mut Errors) {
         }
         if values[..i].contains(code) {
             e.duplicate(&here.index(i), code);
+        }
+        if values[..i].iter().any(|v| v.as_i64() > code.as_i64()) && !values[..i].contains(code) {
+            // Reported once, at the first that is out of order.
+            let sorted = values[..i]
+                .windows(2)
+                .all(|w| w[0].as_i64() <= w[1].as_i64());
+            if sorted {
+                e.invalid(&here, at(codes, "values"), "must be ordered");
+            }
         }
     }
 }
@@ -238,6 +445,14 @@ pub fn cron_job(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut E
     let template = path.child("jobTemplate");
     let job = down(spec, &["jobTemplate", "spec"]);
     let here = template.child("spec");
+    if has(job, "selector") {
+        let here = here.child("selector");
+        e.invalid(
+            &here,
+            at(job, "selector"),
+            "`selector` will be auto-generated",
+        );
+    }
     if flag(job, "manualSelector") {
         e.not_supported_shown(&here.child("manualSelector"), "true", &["nil", "false"]);
     }
@@ -285,6 +500,7 @@ pub fn job_update(new: &Value, old: &Value, e: &mut Errors) {
         "podFailurePolicy",
         "backoffLimitPerIndex",
         "managedBy",
+        "successPolicy",
     ] {
         if !same(at(new, field), at(old, field)) {
             e.invalid(&path.child(field), at(new, field), IMMUTABLE);

@@ -247,7 +247,16 @@ fn limit_item(kind: &str, limit: &Value, path: &Path<'_>, e: &mut Errors) {
         "defaultRequest",
         "maxLimitRequestRatio",
     ] {
+        let here = path.child(field);
         for (name, _) in entries(limit, field) {
+            if kind == "Pod" && field.starts_with("default") {
+                continue;
+            }
+            if matches!(kind, "Pod" | "Container") {
+                resources::container_name(name, &here.key(name), e);
+            } else {
+                resources::name(name, &here.key(name), e);
+            }
             if !all.contains(&name) {
                 all.push(name);
             }
@@ -319,6 +328,28 @@ fn limit_item(kind: &str, limit: &Value, path: &Path<'_>, e: &mut Errors) {
                     format!("ratio {ratio} is less than 1"),
                 );
             }
+            if let (Some(min), Some(max)) = (min, max) {
+                let most = max.as_f64() / min.as_f64();
+                if ratio.as_f64() > most {
+                    over(
+                        "maxLimitRequestRatio",
+                        Some(ratio),
+                        format!("ratio {ratio} is greater than max/min = {most:.6}"),
+                    );
+                }
+            }
+        }
+        if let (Some(default), Some(asked)) = (default, request)
+            && default != asked
+            && !resources::overcommits(name)
+        {
+            over(
+                "defaultRequest",
+                request,
+                format!(
+                    "default value {default} must equal to defaultRequest value {asked} in {name}"
+                ),
+            );
         }
     }
 }
@@ -333,64 +364,143 @@ pub fn resource_quota(object: &Value, e: &mut Errors) {
         resources::amount(name, value, &path, e);
     }
     let scopes = list(spec, "scopes");
-    let known = [
-        "BestEffort",
-        "CrossNamespacePodAffinity",
-        "NotBestEffort",
-        "NotTerminating",
-        "PriorityClass",
-        "Terminating",
-        "VolumeAttributesClass",
-    ];
+    let here = path.child("scopes");
     for scope in scopes {
         let name = scope.as_str().unwrap_or("");
-        if !known.contains(&name) {
-            e.invalid(
-                &path.child("scopes"),
-                at(spec, "scopes"),
-                "unsupported scope",
-            );
+        if !SCOPES.contains(&name) {
+            e.invalid(&here, at(spec, "scopes"), "unsupported scope");
+        }
+        for (resource, _) in entries(spec, "hard") {
+            if !scope_fits(name, resource) {
+                let detail = "unsupported scope applied to resource";
+                e.invalid(&here, at(spec, "scopes"), detail);
+            }
         }
     }
-    let holds = |name: &str| scopes.iter().any(|s| s == name);
+    conflicts(spec, |name| scopes.iter().any(|s| s == name), &here, e);
+    if has(spec, "scopeSelector") {
+        scope_selector(spec, &path.child("scopeSelector"), e);
+    }
+}
+
+const SCOPES: [&str; 7] = [
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
+/// Whether a quota of the scope can limit the resource: most are about pods, one about claims.
+fn scope_fits(scope: &str, resource: &str) -> bool {
+    if resource.contains('/') || !resources::is_quota(resource) {
+        return true;
+    }
+    let of_pods = || {
+        matches!(resource, "pods" | "cpu" | "memory" | "ephemeral-storage")
+            || resource.split_once('.').is_some_and(|(kind, rest)| {
+                matches!(kind, "requests" | "limits")
+                    && (matches!(rest, "cpu" | "memory" | "ephemeral-storage")
+                        || resources::is_hugepages(rest))
+            })
+            || resources::is_hugepages(resource)
+    };
+    match scope {
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => {
+            matches!(resource, "persistentvolumeclaims" | "requests.storage")
+        }
+        "Terminating"
+        | "NotTerminating"
+        | "NotBestEffort"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => of_pods(),
+        _ => true,
+    }
+}
+
+fn conflicts(spec: &Value, holds: impl Fn(&str) -> bool, path: &Path<'_>, e: &mut Errors) {
     for (a, b) in [
         ("BestEffort", "NotBestEffort"),
         ("Terminating", "NotTerminating"),
     ] {
         if holds(a) && holds(b) {
-            e.invalid(
-                &path.child("scopes"),
-                at(spec, "scopes"),
-                "conflicting scopes",
-            );
+            e.invalid(path, at(spec, "scopes"), "conflicting scopes");
         }
     }
-    if has(spec, "scopeSelector") {
-        let selector = path.child("scopeSelector");
-        let expressions = selector.child("matchExpressions");
-        for requirement in list(at(spec, "scopeSelector"), "matchExpressions") {
-            let (operator, values) = (text(requirement, "operator"), list(requirement, "values"));
-            let scope = text(requirement, "scopeName");
-            if !known.contains(&scope) {
-                e.invalid_text(&expressions.child("scopeName"), scope, "unsupported scope");
-            }
-            match operator {
-                "In" | "NotIn" if values.is_empty() => e.required(
-                    &expressions.child("values"),
-                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
-                ),
-                "Exists" | "DoesNotExist" if !values.is_empty() => e.invalid_shown(
-                    &expressions.child("values"),
-                    &show(at(requirement, "values")),
-                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
-                ),
-                "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-                _ => e.invalid_text(
-                    &expressions.child("operator"),
-                    operator,
-                    "not a valid selector operator",
-                ),
+}
+
+fn scope_selector(spec: &Value, path: &Path<'_>, e: &mut Errors) {
+    let expressions = path.child("matchExpressions");
+    let requirements = list(at(spec, "scopeSelector"), "matchExpressions");
+    for requirement in requirements {
+        let (operator, values) = (text(requirement, "operator"), list(requirement, "values"));
+        let scope = text(requirement, "scopeName");
+        if !SCOPES.contains(&scope) {
+            e.invalid_text(&expressions.child("scopeName"), scope, "unsupported scope");
+        }
+        for (resource, _) in entries(spec, "hard") {
+            if !scope_fits(scope, resource) {
+                let detail = "unsupported scope applied to resource";
+                e.invalid(&expressions, at(spec, "scopeSelector"), detail);
             }
         }
+        let valued = matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+        if SCOPES.contains(&scope) && !valued && operator != "Exists" {
+            e.invalid_text(
+                &expressions.child("operator"),
+                operator,
+                "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+            );
+        }
+        match operator {
+            "In" | "NotIn" if values.is_empty() => e.required(
+                &expressions.child("values"),
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ),
+            "Exists" | "DoesNotExist" if !values.is_empty() => e.invalid_shown(
+                &expressions.child("values"),
+                &show(at(requirement, "values")),
+                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+            ),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => e.invalid_text(
+                &expressions.child("operator"),
+                operator,
+                "not a valid selector operator",
+            ),
+        }
+    }
+    let holds = |name: &str| requirements.iter().any(|r| text(r, "scopeName") == name);
+    conflicts(spec, holds, &expressions, e);
+}
+
+/// What a quota's status says.
+pub fn quota_status(object: &Value, e: &mut Errors) {
+    let status = Path::new("status");
+    for field in ["hard", "used"] {
+        let here = status.child(field);
+        for (name, value) in entries(at(object, "status"), field) {
+            let path = here.key(name);
+            resources::quota_name(name, &path, e);
+            resources::amount(name, value, &path, e);
+        }
+    }
+}
+
+/// A namespace's phase follows from whether it is being deleted.
+pub fn namespace_status(object: &Value, e: &mut Errors) {
+    let phase = text(at(object, "status"), "phase");
+    let deleting = has(at(object, "metadata"), "deletionTimestamp");
+    let status = Path::new("status");
+    let path = status.child("Phase");
+    if deleting && phase != "Terminating" {
+        let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
+        e.invalid_text(&path, phase, detail);
+    } else if !deleting && phase != "Active" {
+        let detail = "may only be 'Active' if `deletionTimestamp` is empty";
+        e.invalid_text(&path, phase, detail);
     }
 }

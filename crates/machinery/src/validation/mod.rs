@@ -94,6 +94,7 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
             spec(cx, new, Some(old), &mut errors);
             resize::ephemeral(new, old, &mut errors);
         }
+        Some("approval") => certificates::signing_request_update(new, old, "approval", &mut errors),
         // Other subresources have rules of their own, or change what the whole object's rules hold.
         Some(_) => spec(cx, new, Some(old), &mut errors),
     }
@@ -149,6 +150,8 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("networking.k8s.io", "Ingress") => networking::ingress(object, e),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class(object, e),
         ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, e),
+        ("networking.k8s.io", "IPAddress") => networking::ip_address(object, e),
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr(object, e),
         ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice(object, e),
         ("policy", "PodDisruptionBudget") => policy::disruption_budget(object, e),
         ("rbac.authorization.k8s.io", kind) => rbac::rbac(kind, object, e),

@@ -225,6 +225,26 @@ pub fn port_name(text: &str) -> Faults {
     faults
 }
 
+/// `acme.io/foo`: a path below a domain.
+pub fn qualified_path(text: &str) -> Faults {
+    const FORM: &str = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+    let Some((domain, rest)) = text
+        .split_once('/')
+        .filter(|(d, r)| !d.is_empty() && !r.is_empty())
+    else {
+        return vec![FORM.to_owned()];
+    };
+    let faults = dns1123_subdomain(domain);
+    if !faults.is_empty() {
+        return faults;
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !rest.bytes().all(plain) {
+        return vec!["Invalid path (e.g. 'example.com/foo/bar', regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".to_owned()];
+    }
+    Vec::new()
+}
+
 /// Names of HTTP header fields.
 pub fn header_name(text: &str) -> Faults {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {

@@ -8,7 +8,7 @@ use super::{
     errors::Errors,
     handlers::port_or_name,
     names, selectors, service,
-    value::{at, has, int, list, text},
+    value::{at, entries, has, int, list, text},
 };
 use crate::path::Path;
 
@@ -367,8 +367,22 @@ pub fn endpoint_slice(object: &Value, e: &mut Errors) {
         }
         seen.push(name);
         let protocol = text(port, "protocol");
-        if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
+        if protocol.is_empty() {
+            e.required(&path.child("protocol"), "");
+        } else if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
             e.not_supported(&path.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
+        }
+        if let Some(number) = int(port, "port") {
+            for fault in names::port(number) {
+                e.invalid_int(&path.child("port"), number, &fault);
+            }
+        }
+        if let Some(name) = at(port, "appProtocol").as_str() {
+            e.invalid_each(
+                &path.child("appProtocol"),
+                name,
+                names::qualified_name(name),
+            );
         }
     }
 }
@@ -408,7 +422,116 @@ fn slice_endpoint(kind: &str, endpoint: &Value, path: &Path<'_>, e: &mut Errors)
             names::dns1123_subdomain(node),
         );
     }
+    topology(endpoint, path, e);
     if let Some(host) = at(endpoint, "hostname").as_str() {
         e.invalid_each(&path.child("hostname"), host, names::dns1123_label(host));
+    }
+}
+
+/// Where an endpoint is, and for whom.
+fn topology(endpoint: &Value, path: &Path<'_>, e: &mut Errors) {
+    let here = path.child("deprecatedTopology");
+    let all = entries(endpoint, "deprecatedTopology");
+    if all.len() > 16 {
+        e.too_many(&here, all.len(), 16);
+    }
+    for (key, value) in all {
+        e.invalid_each(&here.key(key), key, names::qualified_name(key));
+        let value = value.as_str().unwrap_or("");
+        e.invalid_each(&here.key(key), value, names::label_value(value));
+    }
+    let hints = path.child("hints");
+    for (field, zones) in [("forZones", true), ("forNodes", false)] {
+        let here = hints.child(field);
+        let all = list(at(endpoint, "hints"), field);
+        if all.len() > 8 {
+            e.too_many(&here, all.len(), 8);
+            continue;
+        }
+        for (i, one) in all.iter().enumerate() {
+            let path = here.index(i);
+            let path = path.child("name");
+            let name = text(one, "name");
+            if all[..i].iter().any(|o| text(o, "name") == name) {
+                e.duplicate_text(&path, name);
+            }
+            if zones {
+                e.invalid_each(&path, name, names::label_value(name));
+            } else {
+                e.invalid_each(&path, name, names::dns1123_subdomain(name));
+            }
+        }
+    }
+}
+
+/// An address that the cluster has given out: named as it is written, with who has it.
+pub fn ip_address(object: &Value, e: &mut Errors) {
+    let name = text(at(object, "metadata"), "name");
+    let metadata = Path::new("metadata");
+    e.invalid_each(&metadata.child("name"), name, names::canonical_ip(name));
+    let spec = Path::new("spec");
+    let path = spec.child("parentRef");
+    let parent = at(at(object, "spec"), "parentRef");
+    if parent.is_null() {
+        e.required(&path, "");
+        return;
+    }
+    for (field, rule) in [
+        ("group", names::dns1123_subdomain as fn(&str) -> _),
+        ("resource", names::path_segment),
+        ("name", names::path_segment),
+        ("namespace", names::path_segment),
+    ] {
+        let value = text(parent, field);
+        let here = path.child(field);
+        if !value.is_empty() {
+            e.invalid_each(&here, value, rule(value));
+        } else if matches!(field, "resource" | "name") {
+            e.required(&here, "");
+        }
+    }
+}
+
+/// Ranges of addresses for Services: at most one of each family.
+pub fn service_cidr(object: &Value, e: &mut Errors) {
+    let spec = at(object, "spec");
+    let spec_path = Path::new("spec");
+    let path = spec_path.child("cidrs");
+    let all: Vec<&str> = list(spec, "cidrs")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    if all.is_empty() {
+        e.required(&path, "at least one CIDR required");
+        return;
+    }
+    if all.len() > 2 {
+        e.invalid(&path, at(spec, "cidrs"), "may only hold up to 2 values");
+    }
+    if all.len() > 1 && !names::dual_stack(&all) {
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        e.invalid(&path, at(spec, "cidrs"), detail);
+    }
+    for (i, cidr) in all.iter().enumerate() {
+        e.invalid_each(&path.index(i), cidr, names::canonical_cidr(cidr));
+    }
+}
+
+/// Ranges may be added to for the other family, never changed.
+pub fn service_cidr_update(new: &Value, old: &Value, e: &mut Errors) {
+    let (now, before) = (
+        list(at(new, "spec"), "cidrs"),
+        list(at(old, "spec"), "cidrs"),
+    );
+    let spec = Path::new("spec");
+    let path = spec.child("cidrs");
+    if now.len() < before.len() {
+        let shown = at(at(new, "spec"), "cidrs");
+        e.invalid(&path, shown, "field is immutable");
+    }
+    for (i, (now, before)) in now.iter().zip(before).enumerate() {
+        if now != before {
+            e.invalid(&path.index(i), now, "field is immutable");
+        }
     }
 }

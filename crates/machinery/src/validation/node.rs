@@ -14,25 +14,52 @@ pub fn node(object: &Value, e: &mut Errors) {
     let metadata = Path::new("metadata");
     // Kubernetes reports taints under metadata.
     selectors::taints(spec, &metadata.child("taints"), e);
+    amounts(object, e);
+    let path = Path::new("spec");
+    let path = path.child("podCIDRs");
+    let all: Vec<&str> = list(spec, "podCIDRs")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    for (i, cidr) in all.iter().enumerate() {
+        e.invalid_each(&path.index(i), cidr, names::cidr(cidr));
+    }
+    if all.len() > 1 {
+        if !names::dual_stack(&all) {
+            let detail = "may specify no more than one CIDR for each IP family";
+            e.invalid(&path, at(spec, "podCIDRs"), detail);
+        }
+        for (i, cidr) in all.iter().enumerate() {
+            if all[..i].contains(cidr) {
+                e.duplicate_text(&path.index(i), cidr);
+            }
+        }
+    }
+}
+
+/// What a node has and what of it pods may use.
+pub fn amounts(object: &Value, e: &mut Errors) {
     let status = Path::new("status");
     for field in ["capacity", "allocatable"] {
         let path = status.child(field);
         for (name, value) in entries(at(object, "status"), field) {
-            let path = path.key(name);
-            resources::name(name, &path, e);
-            resources::amount(name, value, &path, e);
+            resources::amount(name, value, &path.child(name), e);
         }
-    }
-    let path = Path::new("spec");
-    let path = path.child("podCIDRs");
-    for (i, cidr) in list(spec, "podCIDRs").iter().enumerate() {
-        let cidr = cidr.as_str().unwrap_or("");
-        e.invalid_each(&path.index(i), cidr, names::cidr(cidr));
     }
 }
 
 /// A node keeps the addresses for pods that it once was given, and its provider's name for it.
 pub fn node_update(new: &Value, old: &Value, e: &mut Errors) {
+    let status = Path::new("status");
+    let here = status.child("addresses");
+    let addresses = list(at(new, "status"), "addresses");
+    for (i, address) in addresses.iter().enumerate() {
+        if addresses[..i].contains(address) {
+            let shown =
+                super::security::internal(address, &[("Type", "type"), ("Address", "address")]);
+            e.duplicate_shown(&here.index(i), &shown);
+        }
+    }
     let (new, old) = (at(new, "spec"), at(old, "spec"));
     let path = Path::new("spec");
     let before = list(old, "podCIDRs");
@@ -48,5 +75,8 @@ pub fn node_update(new: &Value, old: &Value, e: &mut Errors) {
             &path.child("providerID"),
             "node updates may not change providerID except from \"\" to valid",
         );
+    }
+    if text(new, "externalID") != text(old, "externalID") {
+        e.forbidden(&path.child("externalID"), "may not be updated");
     }
 }

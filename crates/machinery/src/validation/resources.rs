@@ -134,15 +134,18 @@ pub fn storage_requirements(resources: &Value, path: &Path<'_>, e: &mut Errors) 
     }
 }
 
+/// Whether a name without domain is one that quotas know.
+pub fn is_quota(resource: &str) -> bool {
+    let derived = ["requests.", "limits."]
+        .iter()
+        .any(|p| resource.strip_prefix(p).is_some_and(is_hugepages));
+    STANDARD.contains(&resource) || derived || is_hugepages(resource)
+}
+
 /// A resource's name as a quota may limit it.
 pub fn quota_name(resource: &str, path: &Path<'_>, e: &mut Errors) {
     name(resource, path, e);
-    if !resource.contains('/') && !STANDARD.contains(&resource) {
-        let derived = ["requests.", "limits."]
-            .iter()
-            .any(|p| resource.strip_prefix(p).is_some_and(is_hugepages));
-        if !derived && !is_hugepages(resource) {
-            e.invalid_text(path, resource, "must be a standard resource for quota");
-        }
+    if !resource.contains('/') && !is_quota(resource) {
+        e.invalid_text(path, resource, "must be a standard resource for quota");
     }
 }

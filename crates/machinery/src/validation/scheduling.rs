@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::{
     errors::Errors,
-    names,
+    metadata, names,
     pod_parts::non_negative,
-    resources,
-    value::{at, entries, int, text},
+    resources, selectors,
+    value::{at, entries, int, list, text},
 };
 use crate::path::Path;
 
@@ -57,8 +57,19 @@ pub fn runtime_class(object: &Value, e: &mut Errors) {
     let path = path.child("podFixed");
     for (name, value) in entries(at(object, "overhead"), "podFixed") {
         let path = path.key(name);
-        resources::name(name, &path, e);
+        resources::container_name(name, &path, e);
         resources::amount(name, value, &path, e);
+    }
+    let path = Path::new("scheduling");
+    let scheduling = at(object, "scheduling");
+    metadata::labels(scheduling, "nodeSelector", &path.child("nodeSelector"), e);
+    let here = path.child("tolerations");
+    selectors::tolerations(scheduling, &here, e);
+    let all = list(scheduling, "tolerations");
+    for (i, toleration) in all.iter().enumerate() {
+        if all[..i].contains(toleration) {
+            e.duplicate(&here.index(i), toleration);
+        }
     }
 }
 
@@ -73,6 +84,23 @@ pub fn lease(object: &Value, e: &mut Errors) {
         );
     }
     non_negative(spec, "leaseTransitions", &path, e);
+    if let Some(strategy) = at(spec, "strategy").as_str() {
+        let here = path.child("strategy");
+        let faults = if strategy.contains('/') {
+            names::qualified_path(strategy)
+        } else {
+            names::qualified_name(strategy)
+        };
+        e.invalid_each(&here, strategy, faults);
+    }
+    if at(spec, "preferredHolder")
+        .as_str()
+        .is_some_and(|h| !h.is_empty())
+        && text(spec, "strategy").is_empty()
+    {
+        let here = path.child("preferredHolder");
+        e.forbidden(&here, "may only be specified when strategy is defined");
+    }
     if at(spec, "holderIdentity").as_str() == Some("") {
         e.invalid_text(&path.child("holderIdentity"), "", "must not be empty");
     }

@@ -32,6 +32,12 @@ pub fn service(object: &Value, e: &mut Errors) {
                     "may not be set for ExternalName services",
                 );
             }
+            for field in ["ipFamilies", "ipFamilyPolicy"] {
+                if !blank(at(spec, field)) {
+                    let detail = "may not be set for ExternalName services";
+                    e.forbidden(&path.child(field), detail);
+                }
+            }
             let name = text(spec, "externalName");
             let name = name.strip_suffix('.').unwrap_or(name);
             if name.is_empty() {
@@ -49,31 +55,12 @@ pub fn service(object: &Value, e: &mut Errors) {
     let here = path.child("ports");
     let mut seen: Vec<&str> = Vec::new();
     for (i, port) in ports.iter().enumerate() {
-        service_port(
-            port,
-            ports.len() > 1,
-            headless,
-            &mut seen,
-            &here.index(i),
-            e,
-        );
+        service_port(port, ports.len() > 1, &mut seen, &here.index(i), e);
     }
     metadata::labels(spec, "selector", &path.child("selector"), e);
     match text(spec, "sessionAffinity") {
         "" => e.required(&path.child("sessionAffinity"), ""),
-        "ClientIP" => {
-            let seconds = at(at(spec, "sessionAffinityConfig"), "clientIP");
-            let seconds = int(seconds, "timeoutSeconds").unwrap_or(10_800);
-            if !(1..=86_400).contains(&seconds) {
-                let config = path.child("sessionAffinityConfig");
-                let client = config.child("clientIP");
-                e.invalid_int(
-                    &client.child("timeoutSeconds"),
-                    seconds,
-                    "must be greater than 0 and less than 86400",
-                );
-            }
-        }
+        "ClientIP" => affinity_timeout(spec, &path.child("sessionAffinityConfig"), e),
         "None" => {
             if has(spec, "sessionAffinityConfig") {
                 e.forbidden(
@@ -88,7 +75,12 @@ pub fn service(object: &Value, e: &mut Errors) {
     let external = path.child("externalIPs");
     for (i, ip) in list(spec, "externalIPs").iter().enumerate() {
         let ip = ip.as_str().unwrap_or("");
-        e.invalid_each(&external.index(i), ip, names::ip(ip));
+        let here = external.index(i);
+        if names::parse_ip(ip).is_some() {
+            special_ip(ip, &here, e);
+        } else {
+            e.invalid_each(&here, ip, names::ip(ip));
+        }
     }
     if kind.is_empty() {
         e.required(&path.child("type"), "");
@@ -102,15 +94,43 @@ pub fn service(object: &Value, e: &mut Errors) {
             &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
         );
     }
+    if kind == "ClusterIP" {
+        for (i, port) in ports.iter().enumerate() {
+            if int(port, "nodePort").is_some_and(|n| n != 0) {
+                e.forbidden(
+                    &here.index(i).child("nodePort"),
+                    "may not be used when `type` is 'ClusterIP'",
+                );
+            }
+        }
+    }
     port_conflicts(ports, &here, e);
     balancer(spec, kind, &path, e);
     traffic(spec, kind, &path, e);
 }
 
+/// How long a client keeps to its pod.
+fn affinity_timeout(spec: &Value, path: &Path<'_>, e: &mut Errors) {
+    const NEEDED: &str = "when session affinity type is ClientIP";
+    let config = at(spec, "sessionAffinityConfig");
+    let client = at(config, "clientIP");
+    let client_path = path.child("clientIP");
+    let here = client_path.child("timeoutSeconds");
+    match int(client, "timeoutSeconds") {
+        _ if config.is_null() => e.required(path, NEEDED),
+        _ if client.is_null() => e.required(&client_path, NEEDED),
+        None => e.required(&here, NEEDED),
+        Some(seconds) if !(1..=86_400).contains(&seconds) => {
+            let detail = "must be greater than 0 and less than 86400";
+            e.invalid_int(&here, seconds, detail);
+        }
+        Some(_) => {}
+    }
+}
+
 fn service_port<'a>(
     port: &'a Value,
     named: bool,
-    headless: bool,
     seen: &mut Vec<&'a str>,
     path: &Path<'_>,
     e: &mut Errors,
@@ -146,12 +166,6 @@ fn service_port<'a>(
             names::qualified_name(application),
         );
     }
-    if headless && int(port, "nodePort").is_some_and(|n| n != 0) {
-        e.forbidden(
-            &path.child("nodePort"),
-            "may not be used when `clusterIP` is 'None'",
-        );
-    }
     let node = int(port, "nodePort").unwrap_or(0);
     if node != 0 && !(30_000..=32_767).contains(&node) {
         e.invalid_int(
@@ -168,47 +182,28 @@ fn addresses(spec: &Value, kind: &str, path: &Path<'_>, e: &mut Errors) {
     }
     let first = text(spec, "clusterIP");
     let here = path.child("clusterIPs");
+    let shown = at(spec, "clusterIPs");
     let all: Vec<&str> = match list(spec, "clusterIPs") {
+        // What is given in one field is filled into the other before this.
         [] if first.is_empty() => Vec::new(),
         [] => vec![first],
         all => all.iter().filter_map(Value::as_str).collect(),
     };
-    if !first.is_empty() && all.first().is_some_and(|a| *a != first) {
-        e.invalid(
-            &here,
-            at(spec, "clusterIPs"),
-            "first value must match `clusterIP`",
-        );
+    if first.is_empty() && !all.is_empty() {
+        let detail = "must be empty when `clusterIP` is not specified";
+        e.invalid(&here, shown, detail);
+    } else if all.first().is_some_and(|a| *a != first) {
+        e.invalid(&here, shown, "first value must match `clusterIP`");
     }
-    if all.len() > 2 {
-        e.invalid(
-            &here,
-            at(spec, "clusterIPs"),
-            "may only hold up to 2 values",
-        );
-    }
-    for (i, ip) in all.iter().enumerate() {
-        if *ip == "None" {
-            if all.len() > 1 {
-                e.invalid(
-                    &here,
-                    at(spec, "clusterIPs"),
-                    "'None' must be the first and only value",
-                );
-                return;
-            }
-        } else if !ip.is_empty() {
-            e.invalid_each(&here.index(i), ip, names::ip(ip));
-        }
-    }
-    let families = path.child("ipFamilies");
-    for (i, family) in list(spec, "ipFamilies").iter().enumerate() {
+    let families = list(spec, "ipFamilies");
+    let families_path = path.child("ipFamilies");
+    for (i, family) in families.iter().enumerate() {
         let name = family.as_str().unwrap_or("");
         if !matches!(name, "IPv4" | "IPv6") {
-            e.not_supported(&families.index(i), name, &["IPv4", "IPv6"]);
+            e.not_supported(&families_path.index(i), name, &["IPv4", "IPv6"]);
         }
-        if list(spec, "ipFamilies")[..i].contains(family) {
-            e.duplicate(&families.index(i), family);
+        if families[..i].contains(family) {
+            e.duplicate(&families_path.index(i), family);
         }
     }
     let policy = text(spec, "ipFamilyPolicy");
@@ -222,6 +217,42 @@ fn addresses(spec: &Value, kind: &str, path: &Path<'_>, e: &mut Errors) {
             &["PreferDualStack", "RequireDualStack", "SingleStack"],
         );
     }
+    let mut bad = false;
+    for (i, ip) in all.iter().enumerate() {
+        if i == 0 && *ip == "None" {
+            if all.len() > 1 {
+                bad = true;
+                e.invalid(&here, shown, "'None' must be the first and only value");
+            }
+            continue;
+        }
+        if i == 0 && ip.is_empty() && all.len() == 1 {
+            continue;
+        }
+        let faults = names::ip(ip);
+        bad |= !faults.is_empty();
+        e.invalid_each(&here.index(i), ip, faults);
+    }
+    if all.len() > 2 {
+        e.invalid(&here, shown, "may only hold up to 2 values");
+    }
+    if bad {
+        return;
+    }
+    if all.len() > 1 && !names::dual_stack(&all[..2]) {
+        let detail = "may specify no more than one IP for each IP family";
+        e.invalid(&here, shown, detail);
+    }
+    for (i, (ip, family)) in all.iter().zip(families).enumerate() {
+        let Some(address) = names::parse_ip(ip) else {
+            continue;
+        };
+        let family = family.as_str().unwrap_or("");
+        if matches!(family, "IPv4" | "IPv6") && address.is_ipv4() != (family == "IPv4") {
+            let detail = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
+            e.invalid_text(&here.index(i), ip, &detail);
+        }
+    }
 }
 
 /// The same protocol and number twice, to the outside or at the nodes.
@@ -233,19 +264,19 @@ fn port_conflicts(ports: &[Value], path: &Path<'_>, e: &mut Errors) {
             })
         };
         let protocol = text(port, "protocol");
-        let shown = |number: i64, node: i64| {
+        let shown = |number: i64| {
             format!(
-                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":{node}}}",
+                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}",
                 quote(protocol)
             )
         };
         if int(port, "nodePort").is_some_and(|n| n != 0) && same("nodePort") {
-            let node = int(port, "nodePort").unwrap_or(0);
-            e.duplicate_shown(&path.index(i).child("nodePort"), &shown(0, node));
+            let node = at(port, "nodePort");
+            e.duplicate(&path.index(i).child("nodePort"), node);
         }
         if same("port") {
             let number = int(port, "port").unwrap_or(0);
-            e.duplicate_shown(&path.index(i), &shown(number, 0));
+            e.duplicate_shown(&path.index(i), &shown(number));
         }
     }
 }
@@ -276,7 +307,12 @@ fn balancer(spec: &Value, kind: &str, path: &Path<'_>, e: &mut Errors) {
                 e.forbidden(&path.child(field), what);
             }
         }
-    } else if let Some(class) = at(spec, "loadBalancerClass").as_str() {
+        return;
+    }
+    if !has(spec, "allocateLoadBalancerNodePorts") {
+        e.required(&Path::new("allocateLoadBalancerNodePorts"), "");
+    }
+    if let Some(class) = at(spec, "loadBalancerClass").as_str() {
         e.invalid_each(
             &path.child("loadBalancerClass"),
             class,
@@ -328,25 +364,138 @@ fn traffic(spec: &Value, kind: &str, path: &Path<'_>, e: &mut Errors) {
     }
 }
 
-/// Addresses stay once they are set, as long as the Service has any.
+/// Addresses and families stay once they are set, as long as the Service has any; a second one of
+/// each may come and go.
 pub fn service_update(new: &Value, old: &Value, e: &mut Errors) {
     let (new, old) = (at(new, "spec"), at(old, "spec"));
-    if text(old, "type") == "ExternalName" || text(new, "type") == "ExternalName" {
+    let path = Path::new("spec");
+    let kinds = (text(new, "type"), text(old, "type"));
+    if kinds.0 != "ExternalName" && kinds.1 != "ExternalName" {
+        primaries(new, old, &path, e);
+    }
+    if kinds == ("LoadBalancer", "LoadBalancer")
+        && at(new, "loadBalancerClass") != at(old, "loadBalancerClass")
+    {
+        let here = path.child("loadBalancerClass");
+        e.invalid(
+            &here,
+            at(new, "loadBalancerClass"),
+            "may not change once set",
+        );
+    }
+    let checked = |spec| {
+        text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
+    };
+    if checked(new)
+        && checked(old)
+        && int(new, "healthCheckNodePort") != int(old, "healthCheckNodePort")
+    {
+        e.forbidden(&path.child("healthCheckNodePort"), "field is immutable");
+    }
+}
+
+fn primaries(new: &Value, old: &Value, path: &Path<'_>, e: &mut Errors) {
+    let addresses = |spec| -> Vec<Value> {
+        match list(spec, "clusterIPs") {
+            [] if text(spec, "clusterIP").is_empty() => vec![],
+            [] => vec![at(spec, "clusterIP").clone()],
+            all => all.to_vec(),
+        }
+    };
+    let (now, before) = (addresses(new), addresses(old));
+    let headless = |all: &[Value]| matches!(all, [one] if one == "None");
+    if headless(&now) && headless(&before) {
         return;
     }
-    let path = Path::new("spec");
-    let here = path.child("clusterIPs");
-    let first = |spec: &Value| {
-        let from_list = list(spec, "clusterIPs").first().and_then(Value::as_str);
-        from_list.unwrap_or(text(spec, "clusterIP")).to_owned()
+    kept("clusterIPs", "clusterIP", &now, &before, new, path, e);
+    if headless(&now) || headless(&before) {
+        return;
+    }
+    let families = |spec| list(spec, "ipFamilies").to_vec();
+    let (now, before) = (families(new), families(old));
+    kept("ipFamilies", "ipFamily", &now, &before, new, path, e);
+}
+
+/// The first of a list stays, the second may come and, by a policy that says so, go.
+fn kept(
+    field: &str,
+    one: &str,
+    now: &[Value],
+    before: &[Value],
+    spec: &Value,
+    path: &Path<'_>,
+    e: &mut Errors,
+) {
+    const STAYS: &str = "may not change once set";
+    let here = path.child(field);
+    let shown = match now {
+        [] => "null".to_owned(),
+        all => show(&all.into()),
     };
-    let before = first(old);
-    if !before.is_empty() && first(new) != before {
-        let shown = match at(new, "clusterIPs") {
-            v if blank(v) => format!("[{}]", quote(text(new, "clusterIP"))),
-            v => show(v),
-        };
-        e.invalid_shown(&here.index(0), &shown, "may not change once set");
+    if now.len() == before.len() {
+        for (i, _) in now
+            .iter()
+            .zip(before)
+            .enumerate()
+            .filter(|(_, (a, b))| a != b)
+        {
+            // Families are all reported as the first.
+            let i = if field == "ipFamilies" { 0 } else { i };
+            e.invalid_shown(&here.index(i), &shown, STAYS);
+        }
+        return;
+    }
+    match (now.first(), before.first()) {
+        (None, Some(_)) => {
+            e.invalid_shown(
+                &here.index(0),
+                &shown,
+                &format!("primary {one} can not be unset"),
+            );
+        }
+        (Some(a), Some(b)) if a != b => e.invalid_shown(&here.index(0), &shown, STAYS),
+        _ => {}
+    }
+    let policy = text(spec, "ipFamilyPolicy");
+    if now.len() == 1 && before.len() > 1 && policy != "SingleStack" {
+        e.invalid(
+            &path.child("ipFamilyPolicy"),
+            at(spec, "ipFamilyPolicy"),
+            &format!("must be set to 'SingleStack' when releasing the secondary {one}"),
+        );
+    }
+}
+
+/// What a balancer says where a Service is reached.
+pub fn balancer_status(status: &Value, path: &Path<'_>, e: &mut Errors) {
+    let path = path.child("ingress");
+    for (i, point) in list(status, "ingress").iter().enumerate() {
+        let here = path.index(i);
+        let (ip, mode) = (text(point, "ip"), at(point, "ipMode").as_str());
+        if !ip.is_empty() {
+            e.invalid_each(&here.child("ip"), ip, names::ip(ip));
+        }
+        let mode_path = here.child("ipMode");
+        match mode {
+            None if !ip.is_empty() => {
+                e.required(&mode_path, "must be specified when `ip` is set");
+            }
+            Some(_) if ip.is_empty() => {
+                e.forbidden(&mode_path, "may not be specified when `ip` is not set");
+            }
+            Some(mode) if !matches!(mode, "VIP" | "Proxy") => {
+                e.not_supported(&mode_path, mode, &["Proxy", "VIP"]);
+            }
+            _ => {}
+        }
+        let host = text(point, "hostname");
+        if !host.is_empty() {
+            let here = here.child("hostname");
+            e.invalid_each(&here, host, names::dns1123_subdomain(host));
+            if names::parse_ip(host).is_some() {
+                e.invalid_text(&here, host, "must be a DNS name, not an IP address");
+            }
+        }
     }
 }
 
@@ -371,6 +520,10 @@ pub fn endpoints(object: &Value, e: &mut Errors) {
                 if !host.is_empty() {
                     e.invalid_each(&here.child("hostname"), host, names::dns1123_label(host));
                 }
+                if let Some(node) = at(address, "nodeName").as_str() {
+                    let here = here.child("nodeName");
+                    e.invalid_each(&here, node, names::dns1123_subdomain(node));
+                }
             }
         }
         let here = path.child("ports");
@@ -390,8 +543,17 @@ pub fn endpoints(object: &Value, e: &mut Errors) {
                 e.invalid_int(&here.child("port"), number, &fault);
             }
             let protocol = text(port, "protocol");
-            if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
+            if protocol.is_empty() {
+                e.required(&here.child("protocol"), "");
+            } else if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
                 e.not_supported(&here.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
+            }
+            if let Some(name) = at(port, "appProtocol").as_str() {
+                e.invalid_each(
+                    &here.child("appProtocol"),
+                    name,
+                    names::qualified_name(name),
+                );
             }
         }
     }
@@ -399,28 +561,28 @@ pub fn endpoints(object: &Value, e: &mut Errors) {
 
 /// Addresses that lead nowhere or to oneself are no endpoints.
 pub fn special_ip(text: &str, path: &Path<'_>, e: &mut Errors) {
-    let Ok(ip) = text.parse::<std::net::IpAddr>() else {
+    let Some(ip) = names::parse_ip(text) else {
         return;
     };
-    if ip.is_unspecified() {
-        e.invalid_text(path, text, "may not be unspecified (0.0.0.0 or ::)");
-    }
-    if ip.is_loopback() {
-        e.invalid_text(
-            path,
-            text,
-            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-        );
-    }
-    let link_local = match ip {
-        std::net::IpAddr::V4(v4) => v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0) == 0xfe80,
+    let (local, multicast) = match ip {
+        std::net::IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        std::net::IpAddr::V6(v6) => {
+            let first = v6.segments()[0];
+            ((first & 0xffc0) == 0xfe80, (first & 0xff0f) == 0xff02)
+        }
     };
-    if link_local {
-        e.invalid_text(
-            path,
-            text,
-            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-        );
+    if ip.is_unspecified() {
+        let detail = format!("may not be unspecified ({text})");
+        e.invalid_text(path, text, &detail);
+    }
+    for (holds, what, ranges) in [
+        (ip.is_loopback(), "loopback", "127.0.0.0/8, ::1/128"),
+        (local, "link-local", "169.254.0.0/16, fe80::/10"),
+        (multicast, "link-local multicast", "224.0.0.0/24, ff02::/10"),
+    ] {
+        if holds {
+            let detail = format!("may not be in the {what} range ({ranges})");
+            e.invalid_text(path, text, &detail);
+        }
     }
 }

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::{
-    Context, apps, batch, core,
+    Context, apps, batch, certificates, core,
     errors::Errors,
-    node,
+    networking, node,
     pod_parts::non_negative,
     pod_update, rbac, service, storage,
     value::{at, has, int, list, same},
@@ -55,6 +55,13 @@ pub fn after(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
             immutable(new, old, &["data"], root, e);
         }
         ("batch", "Job") => batch::job_update(new, old, e),
+        ("networking.k8s.io", "IPAddress") => {
+            immutable(new_spec, old_spec, &["parentRef"], &spec, e);
+        }
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr_update(new, old, e),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::signing_request_update(new, old, "", e);
+        }
         ("networking.k8s.io", "IngressClass") => {
             immutable(new_spec, old_spec, &["controller"], &spec, e);
         }
@@ -202,6 +209,19 @@ pub fn status(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
             }
         }
         ("", "Pod") => pod_update::status(new, old, e),
+        ("", "Service") => {
+            let here = path.child("loadBalancer");
+            service::balancer_status(at(now, "loadBalancer"), &here, e);
+        }
+        ("", "Namespace") => core::namespace_status(new, e),
+        ("", "ResourceQuota") => core::quota_status(new, e),
+        ("", "Node") => {
+            node::amounts(new, e);
+            node::node_update(new, old, e);
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::signing_request_update(new, old, "status", e);
+        }
         _ => {}
     }
 }
