@@ -363,7 +363,7 @@ fn exit_codes(spec: &Value, codes: &Value, path: &Path<'_>, e: &mut Errors) {
     if let Some(name) = at(codes, "containerName").as_str() {
         let pod = down(spec, &["template", "spec"]);
         let known = |kind: &&str| list(pod, kind).iter().any(|c| text(c, "name") == name);
-        if !["containers", "initContainers"].iter().any(|k| known(&k)) {
+        if !["containers", "initContainers"].iter().any(known) {
             let detail = "must be one of the container or initContainer names in the pod template";
             e.invalid_text(&path.child("containerName"), name, detail);
         }
