@@ -24,10 +24,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub mod account;
-pub mod daemonset;
-pub mod cronjob;
 pub mod aggregation;
 pub mod certificates;
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpointslice;
@@ -44,9 +44,9 @@ pub mod replicaset;
 pub mod runtime;
 pub mod selector;
 pub mod statefulset;
-pub mod volume;
-pub mod ttlafterfinished;
 pub mod tokens;
+pub mod ttlafterfinished;
+pub mod volume;
 
 use runtime::{Api, Context, Informers, Recorder};
 

@@ -321,7 +321,7 @@ fn create_pod(cx: &Cx, node: &str, pod: &Value) -> Result<(), Failure> {
     if !object::text(pod, "/spec/serviceAccountName").is_empty() {
         return references("a service account");
     }
-    for (kind, _) in references::settings(pod) {
+    if let Some((kind, _)) = references::settings(pod).into_iter().next() {
         return references(match kind {
             crate::authz::NodeReference::Secret => "secrets",
             _ => "configmaps",

@@ -94,7 +94,8 @@ impl Policy {
         }
         for (i, rule) in policy.rules.iter().enumerate() {
             let wrong = |why: String| Err(format!("rules[{i}].{why}"));
-            if !rule.urls.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+            let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+            if !rule.urls.is_empty() && of_resources {
                 return wrong("nonResourceURLs: Invalid value: rules cannot apply to both regular resources and non-resource URLs".to_owned());
             }
             for url in &rule.urls {

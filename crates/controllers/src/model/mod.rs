@@ -9,10 +9,10 @@ pub mod meta;
 pub mod network;
 pub mod node;
 pub mod pod;
-pub mod volume;
 pub mod role;
 pub mod secret;
 pub mod signing;
+pub mod volume;
 pub mod workload;
 
 pub use meta::{Key, Labels, Meta, Owner};

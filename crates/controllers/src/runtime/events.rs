@@ -100,10 +100,13 @@ impl Recorder {
     }
 }
 
+/// What tells one event from another: about whom, why, and in what words.
+type Told = (Arc<str>, Cow<'static, str>, String);
+
 /// What was said before, and how often.
 #[derive(Default)]
 struct Memory {
-    told: FxHashMap<(Arc<str>, Cow<'static, str>, String), (Key, u32)>,
+    told: FxHashMap<Told, (Key, u32)>,
     order: VecDeque<(Arc<str>, Cow<'static, str>, String)>,
     buckets: FxHashMap<Arc<str>, (u32, i64)>,
 }

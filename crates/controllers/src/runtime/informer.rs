@@ -14,10 +14,10 @@ use super::reflector::{self, Sink, Source};
 use crate::model::batch::{CronJob, Job};
 use crate::model::network::{Budget, EndpointSlice, Service};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
-use crate::model::volume::{Claim, StorageClass, Volume};
 use crate::model::role::ClusterRole;
 use crate::model::secret::TokenSecret;
 use crate::model::signing::SigningRequest;
+use crate::model::volume::{Claim, StorageClass, Volume};
 use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
