@@ -94,7 +94,6 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
             spec(cx, new, Some(old), &mut errors);
             resize::ephemeral(new, old, &mut errors);
         }
-        Some("approval") => certificates::signing_request_update(new, old, "approval", &mut errors),
         // Other subresources have rules of their own, or change what the whole object's rules hold.
         Some(_) => spec(cx, new, Some(old), &mut errors),
     }

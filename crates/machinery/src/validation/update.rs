@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Context, apps, batch, certificates, core,
+    Context, apps, batch, core,
     errors::Errors,
     networking, node,
     pod_parts::non_negative,
@@ -59,9 +59,6 @@ pub fn after(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
             immutable(new_spec, old_spec, &["parentRef"], &spec, e);
         }
         ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr_update(new, old, e),
-        ("certificates.k8s.io", "CertificateSigningRequest") => {
-            certificates::signing_request_update(new, old, "", e);
-        }
         ("networking.k8s.io", "IngressClass") => {
             immutable(new_spec, old_spec, &["controller"], &spec, e);
         }
@@ -218,9 +215,6 @@ pub fn status(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
         ("", "Node") => {
             node::amounts(new, e);
             node::node_update(new, old, e);
-        }
-        ("certificates.k8s.io", "CertificateSigningRequest") => {
-            certificates::signing_request_update(new, old, "status", e);
         }
         _ => {}
     }

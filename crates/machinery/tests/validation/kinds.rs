@@ -108,9 +108,6 @@ fn autoscaler(metric: Value) -> Value {
     &["spec.preferredHolder: Forbidden: may only be specified when strategy is defined"])]
 #[case(of("node.k8s.io/v1", "RuntimeClass", json!({"handler": "h", "scheduling": {"tolerations": [{"key": "a", "value": "b", "operator": "Exists"}]}})),
     &["scheduling.tolerations[0].operator: Invalid value: \"b\": value must be empty when `operator` is 'Exists'"])]
-#[case(of("certificates.k8s.io/v1", "CertificateSigningRequest", json!({"spec": {"request": "YQ==", "signerName": "a", "usages": ["fun"]}})),
-    &["spec.usages[0]: Unsupported value: \"fun\": supported values: \"any\", \"cert sign\", \"client auth\", \"code signing\", \"content commitment\", \"crl sign\", \"data encipherment\", \"decipher only\", \"digital signature\", \"email protection\", \"encipher only\", \"ipsec end system\", \"ipsec tunnel\", \"ipsec user\", \"key agreement\", \"key encipherment\", \"microsoft sgc\", \"netscape sgc\", \"ocsp signing\", \"s/mime\", \"server auth\", \"signing\", \"timestamping\"",
-    "spec.signerName: Invalid value: \"a\": must be a fully qualified domain and path of the form 'example.com/signer-name'"])]
 #[case(autoscaler(json!({"type": "External", "external": {"metric": {"name": "m"}, "target": {"type": "Value"}}})),
     &["spec.metrics[0].external.target.averageValue: Required value: must set either a target value for metric or a per-pod target"])]
 #[case(autoscaler(json!({"type": "Object", "object": {"describedObject": {"kind": "K", "name": ""}, "metric": {"name": "m"}, "target": {"type": "Value", "value": "1"}}})),
@@ -176,44 +173,6 @@ fn statuses_are_checked() {
         ),
         [
             "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
-        ]
-    );
-}
-
-#[test]
-fn requests_for_certificates_are_decided_once() {
-    let request = |conditions: &[&str]| {
-        let all: Vec<Value> = conditions
-            .iter()
-            .map(|kind| json!({"type": kind, "status": "True"}))
-            .collect();
-        of(
-            "certificates.k8s.io/v1",
-            "CertificateSigningRequest",
-            json!({
-                "spec": {"request": "YQ==", "signerName": "a.b/c", "usages": ["any"]},
-                "status": {"conditions": all},
-            }),
-        )
-    };
-    let (open, approved) = (request(&[]), request(&["Approved"]));
-    assert!(updated(&open, &approved, Some("approval")).is_empty());
-    assert_eq!(
-        updated(&open, &approved, Some("status")),
-        ["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""]
-    );
-    assert_eq!(
-        updated(&approved, &open, Some("approval")),
-        ["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""]
-    );
-    assert_eq!(
-        updated(
-            &approved,
-            &request(&["Approved", "Denied"]),
-            Some("approval")
-        ),
-        [
-            "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive"
         ]
     );
 }
