@@ -1,5 +1,5 @@
-//! What requests cost: creations, reads, a full list, delivery to 1,000 watches; in this process
-//! and over TLS, in memory and on disk. `cargo bench -p gantry-apiserver`; prints what it
+//! What requests cost: creations, changes in each of their forms, reads, a full list, delivery to
+//! 1,000 watches, a start with 100,000 pods and their memory; in this process and over TLS, in memory and on disk. `cargo bench -p gantry-apiserver`; prints what it
 //! measured. `cargo bench -p gantry-apiserver -- create` measures only what has `create` in its
 //! name.
 
@@ -26,6 +26,9 @@ const URL: &str = "/api/v1/namespaces/default/pods";
 
 #[tokio::main]
 async fn main() {
+    if let Some(dir) = std::env::var_os(COLD) {
+        return started_cold(&dir).await;
+    }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("{cores} cores; pods of one container; {IN_FLIGHT} in flight");
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
@@ -53,6 +56,13 @@ async fn main() {
             store.close().await;
         }
     }
+    if run("change") {
+        let dir = folder();
+        let (server, store) = start(Store::open(dir.path(), Options::default()).unwrap()).await;
+        change(&remote(&server).await).await;
+        server.shutdown().await;
+        store.close().await;
+    }
     if run("get") || run("list") {
         let (server, _store) = start(Store::in_memory(Options::default())).await;
         create("(preparation)", &server.client(), LISTED).await;
@@ -70,9 +80,142 @@ async fn main() {
         }
         server.shutdown().await;
     }
+    if run("cold start") {
+        cold_start().await;
+    }
     if run("watch") {
         watch("in process", &["", "fieldSelector=spec.nodeName%3Dn"]).await;
     }
+}
+
+/// The URL and body of a request by its number.
+type Request = fn(usize) -> (String, Value);
+
+/// Updates, patches and applies, each of 1,000 objects in turn.
+async fn change(client: &Client) {
+    const OBJECTS: usize = 1_000;
+    const COUNT: usize = 10_000;
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    fn config_map(number: usize, value: usize) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": format!("map-{number}"), "labels": {"app": "web"}},
+            "data": {"value": value.to_string(), "text": "x".repeat(500)},
+        })
+    }
+    load(OBJECTS, |number| {
+        let client = client.clone();
+        async move {
+            send(&client, "POST", URL, Some(&pod(number))).await;
+            send(&client, "POST", MAPS, Some(&config_map(number, 0))).await;
+        }
+    })
+    .await;
+    let forms: [(&str, &str, &str, Request); 4] = [
+        (
+            "update of ConfigMaps",
+            "PUT",
+            "application/json",
+            |number| {
+                let body = config_map(number % OBJECTS, number);
+                (format!("{MAPS}/map-{}", number % OBJECTS), body)
+            },
+        ),
+        (
+            "merge patch of pods",
+            "PATCH",
+            "application/merge-patch+json",
+            |number| {
+                let app = format!("app-{}-{:06}", number % OBJECTS / 100, number % OBJECTS);
+                let body = json!({"metadata": {"labels": {"step": number.to_string()}}});
+                (format!("{URL}/{app}"), body)
+            },
+        ),
+        (
+            "strategic merge patch of pods' status",
+            "PATCH",
+            "application/strategic-merge-patch+json",
+            |number| {
+                let app = format!("app-{}-{:06}", number % OBJECTS / 100, number % OBJECTS);
+                let body = json!({"status": {"phase": "Running", "podIP": "10.1.2.3", "conditions": [
+                    {"type": "Ready", "status": "True", "reason": format!("step{number}")},
+                ]}});
+                (format!("{URL}/{app}/status"), body)
+            },
+        ),
+        (
+            "server-side apply of ConfigMaps",
+            "PATCH",
+            "application/apply-patch+yaml",
+            |number| {
+                let name = number % OBJECTS;
+                let url = format!("{MAPS}/map-{name}?fieldManager=bench&force=true");
+                (url, config_map(name, number))
+            },
+        ),
+    ];
+    for (name, method, kind, request) in forms {
+        let (elapsed, times) = load(COUNT, |number| {
+            let client = client.clone();
+            async move {
+                let (url, body) = request(number);
+                send_as(&client, method, &url, kind, Some(&body)).await;
+            }
+        })
+        .await;
+        report(
+            &format!("change over TLS, on disk: {name}"),
+            COUNT,
+            elapsed,
+            &times,
+        );
+    }
+}
+
+/// A start of a server on a store of 100,000 pods, and what they take.
+async fn cold_start() {
+    const PODS: usize = 100_000;
+    let dir = folder();
+    let (server, store) = start(Store::open(dir.path(), Options::default()).unwrap()).await;
+    create("(preparation)", &server.client(), PODS).await;
+    server.shutdown().await;
+    store.close().await;
+    // In another process, whose memory is not that of what was done before.
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .arg("cold start of this folder")
+        .env(COLD, dir.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+const COLD: &str = "GANTRY_BENCH_COLD_START";
+
+async fn started_cold(dir: &std::ffi::OsStr) {
+    let before = resident_bytes();
+    let begin = Instant::now();
+    let store = Store::open(dir.as_ref(), Options::default()).unwrap();
+    let opened = begin.elapsed();
+    let server = Server::start(Config::default(), store.clone())
+        .await
+        .unwrap();
+    let ready = begin.elapsed();
+    let pods = store.count("/pods");
+    println!(
+        "cold start, {pods} pods: store open in {opened:?}, server ready in {ready:?}; {} bytes of memory a pod",
+        resident_bytes().saturating_sub(before) / pods as u64
+    );
+    server.shutdown().await;
+    store.close().await;
+}
+
+/// What the system says; 0 where it does not.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 fn folder() -> tempfile::TempDir {
@@ -124,11 +267,21 @@ fn base64(text: &str) -> String {
 }
 
 async fn send(client: &Client, method: &str, url: &str, body: Option<&Value>) -> String {
+    send_as(client, method, url, "application/json", body).await
+}
+
+async fn send_as(
+    client: &Client,
+    method: &str,
+    url: &str,
+    kind: &str,
+    body: Option<&Value>,
+) -> String {
     let body = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
     let request = http::Request::builder()
         .method(method)
         .uri(url)
-        .header("content-type", "application/json")
+        .header("content-type", kind)
         .body(body)
         .unwrap();
     client.request_text(request).await.unwrap()
