@@ -5,11 +5,8 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
-//! Of kube-controller-manager's controllers these are not there:
-//! HorizontalPodAutoscaler; legacy Endpoints and the mirroring of
-//! Endpoints into EndpointSlices; ResourceQuota (the usage of quotas is not reckoned);
-//! attaching of volumes, and claims of ephemeral ones;
-//! bootstrap tokens; node addresses (IPAM), routes and load balancers of a cloud;
+//! Of kube-controller-manager's controllers these are not there: attaching of volumes, and claims of
+//! ephemeral ones; bootstrap tokens; node addresses (IPAM), routes and load balancers of a cloud;
 //! device and resource claims; storage versions.
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
@@ -25,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 pub mod account;
 pub mod aggregation;
+pub mod autoscaler;
 pub mod certificates;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
+pub mod endpoints;
 pub mod endpointslice;
 pub mod gc;
 pub mod hash;
@@ -40,6 +39,7 @@ pub mod namespace;
 pub mod nodelifecycle;
 pub mod ownership;
 pub mod podgc;
+pub mod quota;
 pub mod replicaset;
 pub mod runtime;
 pub mod selector;
@@ -88,6 +88,8 @@ controllers! {
     CronJob = "cronjob-controller", cronjob::start;
     TtlAfterFinished = "ttl-after-finished-controller", ttlafterfinished::start;
     EndpointSlice = "endpointslice-controller", endpointslice::start;
+    Endpoints = "endpoints-controller", endpoints::start;
+    EndpointSliceMirroring = "endpointslice-mirroring-controller", endpoints::start_mirroring;
     Disruption = "disruption-controller", disruption::start;
     GarbageCollector = "garbage-collector-controller", gc::start;
     Namespace = "namespace-controller", namespace::start;
@@ -100,6 +102,8 @@ controllers! {
     CertificateApproving = "certificatesigningrequest-approving-controller", certificates::start_approving;
     CertificateCleaning = "certificatesigningrequest-cleaner-controller", certificates::start_cleaning;
     RoleAggregation = "clusterrole-aggregation-controller", aggregation::start;
+    ResourceQuota = "resourcequota-controller", quota::start;
+    HorizontalPodAutoscaler = "horizontal-pod-autoscaler-controller", autoscaler::start;
 }
 
 /// What to run.
@@ -119,6 +123,8 @@ pub struct Options {
     pub tokens: Option<tokens::TokenSigner>,
     /// How soon a node that is silent counts as lost.
     pub node_timing: nodelifecycle::Timing,
+    /// How often autoscalers look, and for how long they wait.
+    pub autoscaling: autoscaler::Timing,
 }
 
 impl Default for Options {
@@ -131,6 +137,7 @@ impl Default for Options {
             authority: None,
             tokens: None,
             node_timing: nodelifecycle::Timing::default(),
+            autoscaling: autoscaler::Timing::default(),
         }
     }
 }
@@ -161,6 +168,8 @@ pub async fn run(
         recorder,
         stop: stop.clone(),
         node_timing: options.node_timing,
+        autoscaling: options.autoscaling,
+        root_ca: options.root_ca.as_deref().map(Arc::from),
     };
     let mut starts = Vec::new();
     for name in &options.controllers {

@@ -1,8 +1,9 @@
 //! LimitRanger: default requests and limits, and the bounds of a namespace's LimitRanges.
 
-use std::collections::BTreeMap;
-
-use gantry_machinery::{quantity::Quantity, status::Failure};
+use gantry_machinery::{
+    quota::{Amounts, amounts},
+    status::Failure,
+};
 use serde_json::{Map, Value, json};
 
 use super::all;
@@ -93,25 +94,6 @@ pub fn fill(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-type Amounts = BTreeMap<String, Quantity>;
-
-fn amounts(value: Option<&Value>) -> Amounts {
-    value
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(k, v)| Some((k.clone(), quantity(v)?)))
-        .collect()
-}
-
-pub fn quantity(value: &Value) -> Option<Quantity> {
-    match value {
-        Value::String(text) => Quantity::parse(text).ok(),
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        _ => None,
-    }
 }
 
 /// Refuses what is outside the bounds.

@@ -3,17 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_machinery::{quantity::Quantity, status::Failure};
+use gantry_machinery::{
+    quantity::Quantity,
+    quota::{self, Amounts, amounts},
+    status::Failure,
+};
 use serde_json::{Value, json};
 
-use super::{all, limits::quantity};
+use super::all;
 use crate::{
     api::Cx,
     errors, object,
     rest::update::{self, Change, Track},
 };
-
-type Amounts = BTreeMap<String, Quantity>;
 
 /// What a request has taken of quotas, given back when it fails.
 #[derive(Default)]
@@ -28,204 +30,6 @@ impl Charges {
             }
         }
     }
-}
-
-fn amounts(value: Option<&Value>) -> Amounts {
-    value
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(k, v)| Some((k.clone(), quantity(v)?)))
-        .collect()
-}
-
-fn put(into: &mut Amounts, name: impl Into<String>, value: Quantity) {
-    let name = name.into();
-    let there = into.remove(&name);
-    into.insert(name, there.map_or(value, |t| t.saturating_add(value)));
-}
-
-fn one() -> Quantity {
-    Quantity::from_milli(1000)
-}
-
-/// What an object uses, by the names that quotas use.
-fn usage(cx: &Cx, object: &Value) -> Amounts {
-    let resource = cx.resource();
-    let mut used = Amounts::new();
-    put(&mut used, format!("count/{}", resource.qualified()), one());
-    if !resource.group.is_empty() {
-        return used;
-    }
-    match resource.plural.as_str() {
-        "pods" => {
-            if matches!(
-                object::text(object, "/status/phase"),
-                "Succeeded" | "Failed"
-            ) {
-                return used;
-            }
-            put(&mut used, "pods", one());
-            for (field, prefix) in [("requests", "requests."), ("limits", "limits.")] {
-                for (name, value) in pod_amounts(object, field) {
-                    put(&mut used, format!("{prefix}{name}"), value);
-                    if field == "requests"
-                        && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
-                    {
-                        put(&mut used, name, value);
-                    }
-                }
-            }
-        }
-        "services" => {
-            put(&mut used, "services", one());
-            let kind = object::text(object, "/spec/type");
-            let ports = object
-                .pointer("/spec/ports")
-                .and_then(Value::as_array)
-                .map_or(0, Vec::len) as i64;
-            let balanced = kind == "LoadBalancer";
-            if balanced {
-                put(&mut used, "services.loadbalancers", one());
-            }
-            let with_ports = kind == "NodePort"
-                || balanced
-                    && object.pointer("/spec/allocateLoadBalancerNodePorts")
-                        != Some(&Value::Bool(false));
-            if with_ports {
-                put(
-                    &mut used,
-                    "services.nodeports",
-                    Quantity::from_milli(1000 * ports),
-                );
-            }
-        }
-        "persistentvolumeclaims" => {
-            put(&mut used, "persistentvolumeclaims", one());
-            let storage = object
-                .pointer("/spec/resources/requests/storage")
-                .and_then(quantity);
-            let class = object::text(object, "/spec/storageClassName");
-            if let Some(storage) = storage {
-                put(&mut used, "requests.storage", storage);
-                if !class.is_empty() {
-                    put(
-                        &mut used,
-                        format!("{class}.storageclass.storage.k8s.io/requests.storage"),
-                        storage,
-                    );
-                }
-            }
-            if !class.is_empty() {
-                put(
-                    &mut used,
-                    format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"),
-                    one(),
-                );
-            }
-        }
-        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => {
-            put(&mut used, resource.plural.clone(), one());
-        }
-        _ => {}
-    }
-    used
-}
-
-/// The sum of containers, at least the biggest init container, and the overhead.
-fn pod_amounts(pod: &Value, field: &str) -> Amounts {
-    let of = |list: &str| {
-        let list = pod.pointer(&format!("/spec/{list}"));
-        let list = list.and_then(Value::as_array).into_iter().flatten();
-        list.map(|c| {
-            let restartable = object::text(c, "/restartPolicy") == "Always";
-            (
-                restartable,
-                amounts(c.pointer(&format!("/resources/{field}"))),
-            )
-        })
-        .collect::<Vec<_>>()
-    };
-    let mut total = Amounts::new();
-    for (_, container) in of("containers") {
-        for (name, value) in container {
-            put(&mut total, name, value);
-        }
-    }
-    let mut sidecars = Amounts::new();
-    let mut peak = Amounts::new();
-    for (restartable, container) in of("initContainers") {
-        for (name, value) in container {
-            if restartable {
-                put(&mut total, name.clone(), value);
-                put(&mut sidecars, name, value);
-                continue;
-            }
-            let beside = sidecars
-                .get(&name)
-                .map_or(value, |s| s.saturating_add(value));
-            let high = peak.get(&name).copied().filter(|p| *p >= beside);
-            peak.insert(name, high.unwrap_or(beside));
-        }
-    }
-    for (name, value) in peak {
-        let high = total.get(&name).copied().filter(|t| *t >= value);
-        total.insert(name, high.unwrap_or(value));
-    }
-    for (name, value) in amounts(pod.pointer("/spec/overhead")) {
-        if total.contains_key(&name) || field == "requests" {
-            put(&mut total, name, value);
-        }
-    }
-    total
-}
-
-/// Whether a quota's scopes take the object in.
-fn in_scope(cx: &Cx, quota: &Value, object: &Value) -> bool {
-    let mut wanted: Vec<(String, String, Vec<String>)> =
-        object::strings(quota.pointer("/spec/scopes"))
-            .into_iter()
-            .map(|s| (s, "Exists".to_owned(), vec![]))
-            .collect();
-    for e in quota
-        .pointer("/spec/scopeSelector/matchExpressions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        wanted.push((
-            object::text(e, "/scopeName").to_owned(),
-            object::text(e, "/operator").to_owned(),
-            object::strings(e.get("values")),
-        ));
-    }
-    if wanted.is_empty() {
-        return true;
-    }
-    if !cx.entry.is("", "pods") {
-        return false;
-    }
-    let best_effort = gantry_machinery::qos::qos_class(object) == "BestEffort";
-    let terminating = object
-        .pointer("/spec/activeDeadlineSeconds")
-        .and_then(Value::as_i64)
-        .is_some_and(|s| s >= 0);
-    let class = object::text(object, "/spec/priorityClassName");
-    wanted
-        .iter()
-        .all(|(scope, operator, values)| match scope.as_str() {
-            "BestEffort" => best_effort,
-            "NotBestEffort" => !best_effort,
-            "Terminating" => terminating,
-            "NotTerminating" => !terminating,
-            "PriorityClass" => match operator.as_str() {
-                "In" => values.iter().any(|v| v == class),
-                "NotIn" => !values.iter().any(|v| v == class),
-                "DoesNotExist" => class.is_empty(),
-                _ => !class.is_empty(),
-            },
-            _ => false,
-        })
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a String>, of: &Amounts) -> String {
@@ -258,8 +62,11 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
     }
     let namespace = cx.target.namespace.clone();
     let quotas = all(cx, "/resourcequotas", &namespace);
-    let now = usage(cx, object);
-    let before = old.map(|o| usage(cx, o)).unwrap_or_default();
+    let (group, plural) = (cx.resource().group.clone(), cx.resource().plural.clone());
+    let now = quota::usage(&group, &plural, object, cx.now);
+    let before = old
+        .map(|o| quota::usage(&group, &plural, o, cx.now))
+        .unwrap_or_default();
     let mut delta = Amounts::new();
     for (name, value) in &now {
         let grown = match before.get(name) {
@@ -270,10 +77,10 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
         delta.insert(name.clone(), grown);
     }
     let mut charges = Charges::default();
-    for quota in &quotas {
-        let name = object::name(quota).to_owned();
-        let hard = amounts(quota.pointer("/status/hard"));
-        if !in_scope(cx, quota, object) {
+    for one in &quotas {
+        let name = object::name(one).to_owned();
+        let hard = amounts(one.pointer("/status/hard"));
+        if !quota::in_scope(one, &group, &plural, object) {
             continue;
         }
         if old.is_none() && cx.entry.is("", "pods") {
@@ -288,7 +95,7 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
             continue;
         }
         if cx.dry_run() {
-            exceeded(cx, &name, quota, &mine, object::name(object))?;
+            exceeded(cx, &name, one, &mine, object::name(object))?;
             continue;
         }
         match add(cx, &name, &mine, false).await {

@@ -5,19 +5,13 @@
 //! the caches do not have yet) by the subresource `scale`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use crate::model::{Key, Meta, Owner, Pod};
-use crate::runtime::discovery::Served;
+use crate::runtime::discovery::{Catalogue, Served};
 use crate::runtime::{Api, ApiError, Context, Informers};
-
-/// Discovery is asked at most this often for kinds that are not known.
-const DISCOVERY: Duration = Duration::from_secs(5);
 
 /// Why it is not known how many pods an owner wants.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +42,7 @@ struct ScaleSpec {
 
 #[derive(Default)]
 pub struct Scales {
-    served: Mutex<(Option<Instant>, Arc<Vec<Served>>)>,
+    served: Catalogue,
 }
 
 impl Scales {
@@ -101,23 +95,9 @@ impl Scales {
     }
 
     async fn resource(&self, api: &Api, owner: &Owner) -> Result<Served, ScaleError> {
-        let find = |served: &[Served]| {
-            served
-                .iter()
-                .find(|s| *s.group == *group(owner) && s.kind == owner.kind && s.namespaced)
-                .cloned()
-        };
-        let (asked, known) = self.served.lock().clone();
-        if let Some(found) = find(&known) {
+        let is = |s: &Served| *s.group == *group(owner) && s.kind == owner.kind && s.namespaced;
+        if let Some(found) = self.served.find(api, is).await {
             return Ok(found);
-        }
-        if asked.is_none_or(|at| at.elapsed() >= DISCOVERY) {
-            let discovery = api.discover_what_is_there().await;
-            let found = find(&discovery.served);
-            *self.served.lock() = (Some(Instant::now()), Arc::new(discovery.served));
-            if let Some(found) = found {
-                return Ok(found);
-            }
         }
         Err(ScaleError::NoKind {
             group: group(owner).to_owned(),

@@ -2,8 +2,9 @@
 //!
 //! Behaviour is that of `pkg/controller/endpointslice` of Kubernetes 1.36. An endpoint is ready
 //! when its pod is, and a pod is ready only when all its readiness gates are: this is how Gantry
-//! takes an instance out of service. Not there yet: the legacy Endpoints object, mirroring of
-//! hand-made Endpoints, topology hints by CPU share (those by `trafficDistribution` are).
+//! takes an instance out of service. The legacy Endpoints are in
+//! [`crate::endpoints`]. Not there yet: topology hints by CPU share (those by `trafficDistribution`
+//! are).
 
 pub mod plan;
 mod shell;

@@ -38,7 +38,7 @@ pub struct Plan {
     pub delete: Vec<Arc<EndpointSlice>>,
 }
 
-type Ports = Vec<EndpointPort>;
+pub type Ports = Vec<EndpointPort>;
 
 pub fn plan(world: &World<'_>) -> Plan {
     let mut plan = Plan::default();
@@ -274,7 +274,7 @@ fn endpoint(world: &World<'_>, pod: &Pod, family: &str) -> Option<Endpoint> {
 
 /// The ports that a pod serves for a Service. A named target port that the pod does not have is
 /// left out.
-fn ports(service: &Service, pod: &Pod) -> Ports {
+pub fn ports(service: &Service, pod: &Pod) -> Ports {
     let ports: BTreeSet<EndpointPort> = service
         .spec
         .ports

@@ -4,11 +4,13 @@
 //! any other part that no controller looks at. Templates stay raw JSON: a typed template would lose
 //! the fields that this build does not know and write them away on the next pod.
 
+pub mod autoscaler;
 pub mod batch;
 pub mod meta;
 pub mod network;
 pub mod node;
 pub mod pod;
+pub mod quota;
 pub mod role;
 pub mod secret;
 pub mod signing;
@@ -220,5 +222,14 @@ kind!(
     "storageclasses",
     "StorageClass",
     false
+);
+kind!(QUOTAS, "", "v1", "resourcequotas", "ResourceQuota", true);
+kind!(
+    AUTOSCALERS,
+    "autoscaling",
+    "v2",
+    "horizontalpodautoscalers",
+    "HorizontalPodAutoscaler",
+    true
 );
 kind!(LEASES, "coordination.k8s.io", "v1", "leases", "Lease", true);

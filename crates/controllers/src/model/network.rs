@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use super::meta::nullable;
-use super::{DISRUPTION_BUDGETS, ENDPOINT_SLICES, Kind, Labels, Meta, SERVICES, Watched};
+use super::{
+    DISRUPTION_BUDGETS, ENDPOINT_SLICES, ENDPOINTS, Kind, Labels, Meta, SERVICES, Watched,
+};
 use crate::selector::Selector;
 
 /// Label of an EndpointSlice that names its Service.
@@ -148,6 +150,46 @@ impl Watched for EndpointSlice {
 /// Index value of the slices of one Service.
 pub fn service_index(namespace: &str, service: &str) -> Arc<str> {
     format!("{namespace}/{service}").into()
+}
+
+/// The legacy Endpoints object of a Service.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Endpoints {
+    pub metadata: Meta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub subsets: Vec<Subset>,
+}
+
+/// Addresses that serve the same ports.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Subset {
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub addresses: Vec<Address>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub not_ready_addresses: Vec<Address>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub ports: Vec<EndpointPort>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Address {
+    pub ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+}
+
+impl Watched for Endpoints {
+    const KIND: Kind = ENDPOINTS;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use gantry_machinery::quota::quantity;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::meta::nullable;
 use super::{Kind, Meta, PODS, Watched};
@@ -74,6 +76,12 @@ pub struct Pod {
     pub disrupted: bool,
     /// There as long as the pod bears the finalizer [`TRACKING`].
     pub tracked: Option<Box<Tracked>>,
+    /// When the node took it on.
+    pub started: Option<Timestamp>,
+    /// The Ready condition is False (and not Unknown).
+    pub unready: bool,
+    /// What its containers that stay ask for, by name.
+    pub requests: Box<[(Box<str>, Request)]>,
 }
 
 /// What its Job wants to know of a pod that it has not counted yet.
@@ -87,6 +95,13 @@ pub struct Tracked {
     pub finished: Option<Timestamp>,
     /// Restarts of all containers, those of init containers too.
     pub restarts: i32,
+}
+
+/// Thousandths of what a container asks for; `None` where it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Request {
+    pub cpu: Option<i64>,
+    pub memory: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -269,8 +284,34 @@ impl WireAffinity {
 struct WireContainer {
     name: Box<str>,
     #[serde(deserialize_with = "nullable")]
+    resources: WireResources,
+    #[serde(deserialize_with = "nullable")]
     ports: Vec<NamedPort>,
     restart_policy: Option<Box<str>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireResources {
+    #[serde(deserialize_with = "nullable")]
+    requests: WireRequests,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WireRequests {
+    cpu: Option<Value>,
+    memory: Option<Value>,
+}
+
+impl WireRequests {
+    fn request(&self) -> Request {
+        let milli = |v: &Option<Value>| Some(quantity(v.as_ref()?)?.milli());
+        Request {
+            cpu: milli(&self.cpu),
+            memory: milli(&self.memory),
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -289,6 +330,7 @@ struct WireClaim {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct WireStatus {
+    start_time: Option<Timestamp>,
     #[serde(deserialize_with = "nullable")]
     phase: Phase,
     #[serde(deserialize_with = "nullable")]
@@ -423,6 +465,7 @@ impl From<Wire> for Pod {
             .init_containers
             .into_iter()
             .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let staying: Vec<WireContainer> = spec.containers.into_iter().chain(sidecars).collect();
         Pod {
             phase: status.phase,
             ready: ready.is_some_and(|c| &*c.status == "True"),
@@ -445,10 +488,14 @@ impl From<Wire> for Pod {
                 .iter()
                 .map(|c| c.restart_count)
                 .sum(),
-            named_ports: spec
-                .containers
+            requests: staying
+                .iter()
+                .map(|c| (c.name.clone(), c.resources.requests.request()))
+                .collect(),
+            started: status.start_time,
+            unready: ready.is_some_and(|c| &*c.status == "False"),
+            named_ports: staying
                 .into_iter()
-                .chain(sidecars)
                 .flat_map(|c| c.ports)
                 .filter(|p| !p.name.is_empty())
                 .collect(),

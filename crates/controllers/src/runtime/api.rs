@@ -97,6 +97,8 @@ pub struct ListMeta {
     pub resource_version: String,
     #[serde(rename = "continue", deserialize_with = "crate::model::meta::nullable")]
     pub continue_token: String,
+    /// How many objects come after this page, where the server says so.
+    pub remaining_item_count: Option<u64>,
 }
 
 /// How and with what condition to delete.
@@ -241,6 +243,52 @@ impl Api {
             .create(&params, body)
             .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
         self.client.request(request).await.map_err(fail)
+    }
+
+    /// Creates at a subresource, as one asks for a token.
+    pub async fn create_sub<T: DeserializeOwned>(
+        &self,
+        kind: &Kind,
+        key: &Key,
+        sub: &str,
+        object: &Value,
+    ) -> Result<T, ApiError> {
+        let path = kind.path(&key.namespace);
+        let fail = failed("create subresource", &path);
+        let body = serde_json::to_vec(object).map_err(|e| fail(kube::Error::SerdeError(e)))?;
+        let request = Request::new(&*path)
+            .create_subresource(sub, &key.name, &PostParams::default(), body)
+            .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
+        self.client.request(request).await.map_err(fail)
+    }
+
+    /// Reads whatever answers at `uri`, for APIs that are no collections of objects.
+    pub async fn read<T: DeserializeOwned>(&self, uri: &str) -> Result<T, ApiError> {
+        let fail = failed("read", uri);
+        let request = http::Request::get(uri)
+            .body(Vec::new())
+            .map_err(|e| fail(kube::Error::HttpError(e)))?;
+        self.client.request(request).await.map_err(fail)
+    }
+
+    /// How many objects there are in the collection `path`.
+    pub async fn count(&self, path: &str) -> Result<usize, ApiError> {
+        let mut params = ListParams::default().limit(1);
+        let mut count = 0;
+        loop {
+            let page = self
+                .list::<serde::de::IgnoredAny>(path, &params, true)
+                .await?;
+            count += page.items.len();
+            if page.metadata.continue_token.is_empty() {
+                return Ok(count);
+            }
+            if let Some(rest) = page.metadata.remaining_item_count {
+                return Ok(count.saturating_add(usize::try_from(rest).unwrap_or(usize::MAX)));
+            }
+            params.continue_token = Some(page.metadata.continue_token);
+            params.limit = Some(5000);
+        }
     }
 
     /// Patches an object, or its subresource `sub`.

@@ -23,6 +23,9 @@ pub struct Context {
     pub recorder: Recorder,
     pub stop: CancellationToken,
     pub node_timing: crate::nodelifecycle::Timing,
+    pub autoscaling: crate::autoscaler::Timing,
+    /// The certificate (PEM) by which the API server is known, where it is given.
+    pub root_ca: Option<Arc<str>>,
 }
 
 /// What is left to do for a key after it was worked on.

@@ -1,10 +1,17 @@
 //! What an API server serves, by aggregated discovery.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::core::discovery::v2::APIGroupDiscovery;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use super::api::Api;
 use crate::model::collection_path;
+
+/// Discovery is asked at most this often for what is not known.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// One resource in the version that the server prefers for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +56,29 @@ impl Served {
             self.namespaced,
             namespace,
         )
+    }
+}
+
+/// What is served, remembered, and asked for anew when something is not in it.
+#[derive(Default)]
+pub struct Catalogue {
+    known: Mutex<(Option<Instant>, Arc<Vec<Served>>)>,
+}
+
+impl Catalogue {
+    /// The first resource that `is` recognises.
+    pub async fn find(&self, api: &Api, is: impl Fn(&Served) -> bool) -> Option<Served> {
+        let (asked, known) = self.known.lock().clone();
+        if let Some(found) = known.iter().find(|s| is(s)) {
+            return Some(found.clone());
+        }
+        if asked.is_some_and(|at| at.elapsed() < AGAIN) {
+            return None;
+        }
+        let discovery = api.discover_what_is_there().await;
+        let found = discovery.served.iter().find(|s| is(s)).cloned();
+        *self.known.lock() = (Some(Instant::now()), Arc::new(discovery.served));
+        found
     }
 }
 

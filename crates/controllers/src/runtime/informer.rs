@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
 use super::reflector::{self, Sink, Source};
+use crate::model::autoscaler::Autoscaler;
 use crate::model::batch::{CronJob, Job};
-use crate::model::network::{Budget, EndpointSlice, Service};
+use crate::model::network::{Budget, EndpointSlice, Endpoints, Service};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
+use crate::model::quota::Quota;
 use crate::model::role::ClusterRole;
 use crate::model::secret::TokenSecret;
 use crate::model::signing::SigningRequest;
@@ -347,12 +349,15 @@ informers! {
     namespaces: Namespace = Informer::default();
     /// Those named `default` only.
     service_accounts: ServiceAccount = Informer::selected("metadata.name=default");
+    quotas: Quota = Informer::default();
+    autoscalers: Autoscaler = Informer::default();
     /// Those named `kube-root-ca.crt` only.
     root_certificates: ConfigMap = Informer::selected("metadata.name=kube-root-ca.crt");
     claims: Claim = Informer::default();
     volumes: Volume = Informer::default();
     storage_classes: StorageClass = Informer::default();
     services: Service = Informer::default();
+    endpoints: Endpoints = Informer::default();
     slices: EndpointSlice = Informer::default();
     budgets: Budget = Informer::default();
     stateful_sets: StatefulSet = Informer::default();
