@@ -106,7 +106,11 @@ impl Committer {
             {
                 Taken::Requests(requests) => self.commit(requests),
                 Taken::Nothing => self.compact(),
-                Taken::Closed => break,
+                Taken::Closed => {
+                    // What has been let go of must not come back with the next opening.
+                    self.compact();
+                    break;
+                }
             }
             if self.swept.elapsed() >= SWEEP {
                 self.sweep();
