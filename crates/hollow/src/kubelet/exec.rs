@@ -338,7 +338,7 @@ async fn over_web_socket(agreed: web_socket::Agreed, work: Work) {
             let told = web_socket::on_channel(3, status.to_string().as_bytes());
             // Who has gone is not told.
             if sink.send(told).await.is_ok() {
-                let _ = sink.close().await;
+                let _ = sink.send(web_socket::closing()).await;
             }
         }
     }

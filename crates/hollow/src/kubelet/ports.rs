@@ -305,7 +305,7 @@ async fn over_channels(agreed: web_socket::Agreed, pod: Pod, ports: Vec<u16>) {
             }
         }
         // All ports are closed.
-        let _ = sink.close().await;
+        let _ = sink.send(web_socket::closing()).await;
     };
     tokio::select! {
         () = reading => {}

@@ -15,7 +15,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
-        protocol::{Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -108,6 +108,14 @@ pub fn on_channel(channel: u8, bytes: &[u8]) -> Message {
     Message::Binary(whole.freeze())
 }
 
+/// The end of a connection on which all has been said. Clients take one without a code for a fault.
+pub fn closing() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    }))
+}
+
 /// What a message carries; `None` when it is about the connection.
 pub fn payload(message: Message) -> Option<Bytes> {
     match message {
@@ -133,7 +141,7 @@ pub async fn tunnel(socket: Socket, pipe: DuplexStream) -> io::Result<()> {
         loop {
             let mut buffer = BytesMut::with_capacity(32 * 1024);
             if reader.read_buf(&mut buffer).await? == 0 {
-                return sink.close().await.map_err(io::Error::other);
+                return sink.send(closing()).await.map_err(io::Error::other);
             }
             let message = Message::Binary(buffer.freeze());
             sink.send(message).await.map_err(io::Error::other)?;
