@@ -1,10 +1,6 @@
 //! What people do with the real kubectl, where it is installed, on an embedded cluster.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails where its helpers do"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails where its helpers do")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
