@@ -31,7 +31,7 @@ use std::sync::Arc;
 pub use authorizer::{Answer, Authorizer, Check, Question};
 pub use cost::Span;
 pub use error::{Fault, Issue, Issues};
-pub use types::{Decl, Field, ListKind, Object, Text, Type, escape};
+pub use types::{Decl, Field, ListKind, Object, RESERVED, Text, Type, escape};
 pub use value::{Key, Lazy, Value};
 
 /// A compiled expression.

@@ -6,6 +6,7 @@ use super::{
     ast::{Expr, Fold, Kind, Literal},
     error::Issue,
     lexer::{Token, tokens},
+    types::RESERVED,
 };
 
 /// Levels of nesting that an expression may have. Kubernetes allows 250; a walk through as many
@@ -13,26 +14,6 @@ use super::{
 const MOST_LEVELS: usize = 100;
 /// Characters that an expression may have.
 const MOST_CHARACTERS: usize = 100_000;
-
-/// Words that no variable may have as its name.
-pub(super) const RESERVED: [&str; 16] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-];
 
 pub(super) fn parse(text: &str) -> Result<Expr, Issue> {
     let length = text.chars().count();

@@ -155,32 +155,35 @@ impl fmt::Display for Type {
     }
 }
 
+/// Words of the language, which are no names.
+pub const RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// The name by which expressions reach a property, `None` where there is none: what CEL cannot
 /// write is escaped, reserved words are wrapped.
 pub fn escape(property: &str) -> Option<String> {
-    const WORDS: [&str; 20] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-    ];
-    if WORDS.contains(&property) || property == "while" {
+    if RESERVED.contains(&property) {
         return Some(format!("__{property}__"));
     }
     let mut chars = property.chars();
