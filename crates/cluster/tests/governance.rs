@@ -274,6 +274,11 @@ async fn endpoints_are_written_and_those_of_people_mirrored() {
     let client = cluster.client();
     let deployments = api(&client, "apps/v1", "Deployment", "deployments");
     create(&deployments, web(2)).await;
+    // Ready before the Service comes: its Endpoints are then written once, and the time that they
+    // carry is the Service's. (A pod that becomes ready within the second of the Service's creation
+    // is no later change, and an update without a later change drops the time.)
+    let ready = async || data(&deployments, "web").await["status"]["readyReplicas"].clone();
+    until("two pods ready", &ready, |n| *n == 2).await;
     let services = api(&client, "v1", "Service", "services");
     create(
         &services,
