@@ -467,7 +467,7 @@ where
         let body = body.map_err(Into::into).boxed_unsync();
         return proxy::connect(asked, parts, body).await;
     }
-    let output = Output::negotiate(&parts.headers, &query, resource.custom.is_some())?;
+    let output = Output::negotiate(&parts.headers, &query, &resource)?;
     let body = if parts.method == Method::GET {
         Bytes::new()
     } else {

@@ -61,6 +61,7 @@ async fn customs(api: &Api, to: &Resource, mut objects: Vec<Value>) -> Result<Ve
             map.insert("apiVersion".to_owned(), version.clone().into());
         }
         rules::prune(to, object);
+        rules::fill_in(to, object);
     }
     Ok(objects)
 }

@@ -23,14 +23,15 @@ const BUCKET: &str = "apiextensions.k8s.io/customresourcedefinitions";
 /// Keeps a definition that is being deleted until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-fn definitions(api: &Api) -> Vec<Value> {
+/// All definitions with their revisions.
+fn definitions(api: &Api) -> Vec<(Value, u64)> {
     let snapshot = api.store.snapshot(BUCKET);
     let all = snapshot.iter().filter_map(|stored| {
         let parsed = serde_json::from_slice(&stored.value);
         if parsed.is_err() {
             tracing::error!(key = %stored.key, "a stored definition is not JSON");
         }
-        parsed.ok()
+        Some((parsed.ok()?, stored.revision))
     });
     all.collect()
 }
@@ -38,10 +39,11 @@ fn definitions(api: &Api) -> Vec<Value> {
 /// Rebuilds the registry from the stored definitions. Called after every write to one, so that a
 /// resource is served as soon as its definition is established.
 pub fn reload(api: &Arc<Api>) {
-    let mut custom: Vec<Resource> = vec![];
-    for definition in definitions(api) {
+    let mut custom: Vec<(Resource, u64)> = vec![];
+    for (definition, revision) in definitions(api) {
         if condition(&definition, "Established") {
-            custom.extend(rules::custom_resources(&definition));
+            let served = rules::custom_resources(&definition);
+            custom.extend(served.into_iter().map(|resource| (resource, revision)));
         }
     }
     let mut registry = api.registry.write();
@@ -114,6 +116,7 @@ async fn settle_status(cx: &mut Cx) -> Result<(), Failure> {
     let name = cx.target.name.clone();
     let others: Vec<Value> = definitions(&cx.api)
         .into_iter()
+        .map(|(definition, _)| definition)
         .filter(|d| object::name(d) != name)
         .collect();
     let now = cx.now;
@@ -209,7 +212,7 @@ async fn clean_up(api: &Arc<Api>, name: &str) -> Result<(), Failure> {
 
 /// Goes on with what a stop interrupted: statuses not yet written, clean-ups not yet done.
 pub async fn resume(api: &Arc<Api>) {
-    for definition in definitions(api) {
+    for (definition, _) in definitions(api) {
         if object::deleting(&definition) || !condition(&definition, "Established") {
             settle(api, object::name(&definition)).await;
         }

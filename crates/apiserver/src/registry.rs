@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use gantry_machinery::crd;
 use gantry_machinery::resource::{Resource, builtin_resources};
 use rustc_hash::FxHashMap;
 
@@ -19,6 +20,8 @@ pub struct Entry {
     /// The same of the version that is served.
     pub served_head: String,
     pub traits: Traits,
+    /// Objects written before this revision may lack defaults that the schema has since been given.
+    pub defaulted_since: u64,
 }
 
 impl Entry {
@@ -66,9 +69,14 @@ fn storage_of(resource: &Resource) -> (&str, &str) {
 }
 
 impl Registry {
-    /// All built-in resources and these custom ones.
-    pub fn new(custom: Vec<Resource>, generation: u64) -> Registry {
-        let custom: Vec<Arc<Resource>> = custom.into_iter().map(Arc::new).collect();
+    /// All built-in resources and these custom ones, each with the revision of its definition.
+    pub fn new(custom: Vec<(Resource, u64)>, generation: u64) -> Registry {
+        let since: FxHashMap<String, u64> = custom
+            .iter()
+            .filter(|(r, _)| crd::has_defaults(r.schema()))
+            .map(|(r, revision)| (path(&r.group, &r.version, &r.plural), *revision))
+            .collect();
+        let custom: Vec<Arc<Resource>> = custom.into_iter().map(|(r, _)| Arc::new(r)).collect();
         let all: Vec<Arc<Resource>> = builtin_resources().iter().cloned().chain(custom).collect();
         let by_version: FxHashMap<String, Arc<Resource>> = all
             .iter()
@@ -95,6 +103,10 @@ impl Registry {
                 head: object::head(&storage),
                 served_head: object::head(&resource),
                 traits: Traits::of(&resource),
+                defaulted_since: since
+                    .get(&path(&resource.group, &resource.version, &resource.plural))
+                    .copied()
+                    .unwrap_or(0),
                 storage,
                 resource: resource.clone(),
             });

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::Stream;
 use gantry_machinery::{
     protobuf::{self, Encoder},
+    resource::Resource,
     status::Failure,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -263,8 +264,17 @@ impl Output {
     };
 
     /// The best acceptable alternative of the Accept header; 406 when there is none. Custom
-    /// resources have no protobuf, but their metadata has.
-    pub fn negotiate(headers: &HeaderMap, query: &Query, custom: bool) -> Result<Output, Failure> {
+    /// resources have no protobuf, but their metadata has; answers to questions have no table.
+    pub fn negotiate(
+        headers: &HeaderMap,
+        query: &Query,
+        resource: &Resource,
+    ) -> Result<Output, Failure> {
+        let custom = resource.custom.is_some();
+        let answers = matches!(
+            resource.group.as_str(),
+            "authentication.k8s.io" | "authorization.k8s.io"
+        );
         let Some(all) = alternatives(headers.get(header::ACCEPT)) else {
             return Ok(Output::JSON);
         };
@@ -284,7 +294,7 @@ impl Output {
             let form = match alternative.kind {
                 "" if protobuf && custom => continue,
                 "" => Form::Object,
-                "Table" if known && !protobuf => Form::Table(include(query)?),
+                "Table" if known && !protobuf && !answers => Form::Table(include(query)?),
                 "PartialObjectMetadata" if known => Form::Partial,
                 "PartialObjectMetadataList" if known => Form::PartialList,
                 _ => continue,

@@ -136,6 +136,13 @@ fn is_definition(resource: &Resource) -> bool {
     resource.group == "apiextensions.k8s.io" && resource.kind == "CustomResourceDefinition"
 }
 
+/// Gives a custom resource the defaults of its schema.
+pub fn fill_in(resource: &Resource, object: &mut Value) {
+    if resource.custom.is_some() {
+        crd::default(resource.schema(), object);
+    }
+}
+
 /// What a version of a custom resource does not know of an object stored in another.
 pub fn prune(resource: &Resource, object: &mut Value) {
     if resource.custom.is_some() {

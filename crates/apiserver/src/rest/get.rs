@@ -53,13 +53,14 @@ pub fn parse_version(text: &str) -> Result<u64, Failure> {
     })
 }
 
-/// Whether stored bytes are in the version of the request.
+/// Whether stored bytes are what a request is answered: in its version, with all defaults.
 pub fn as_stored(entry: &Entry, stored: &Stored) -> bool {
     if entry.resource.custom.is_none() {
         return entry.native();
     }
     // A definition may have changed the version it stores after this object was written.
     stored.value.starts_with(entry.served_head.as_bytes())
+        && stored.revision >= entry.defaulted_since
 }
 
 /// A stored object as JSON in the version of the request: the stored bytes, where that is the

@@ -102,6 +102,16 @@ impl Graph {
             .collect()
     }
 
+    /// Whether a dependent waits for dependents of its own. If its owner is then to wait for it,
+    /// the two may wait for each other for ever.
+    pub fn circular(&self, uid: &str) -> bool {
+        self.dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .any(|dependent| self.nodes.get(dependent).is_some_and(|n| n.foreground))
+    }
+
     /// Takes in an object.
     pub fn put(&mut self, resource: &Arc<Resource>, meta: &Meta, tasks: &mut Vec<Task>) {
         let uid = &meta.uid;
@@ -297,6 +307,15 @@ mod tests {
         graph.remove("b", &mut tasks);
         assert_eq!(tasks, [Task::Check("a".into())]);
         assert!(graph.blocking("a").is_empty());
+    }
+
+    #[test]
+    fn a_circle_is_seen_where_it_closes() {
+        let mut graph = Graph::default();
+        put(&mut graph, &meta("a", &["c"], Some(FOREGROUND)));
+        put(&mut graph, &meta("b", &["a"], None));
+        put(&mut graph, &meta("c", &["b"], None));
+        assert!(graph.circular("c") && !graph.circular("a") && !graph.circular("b"));
     }
 
     #[test]

@@ -258,6 +258,9 @@ impl Collector {
                 forget_owners(api, &path, &raw, |owner| gone.iter().any(|g| **g == *owner)).await
             }
             Verdict::DeleteForeground => {
+                if self.feed.graph.read().circular(uid) {
+                    unblock_owners(api, &path, &live.unwrap_or_default()).await?;
+                }
                 self.delete(&node, &path, PropagationPolicy::Foreground)
                     .await
             }
@@ -415,6 +418,23 @@ async fn forget_owners(
     } else {
         owners.into()
     };
+    let patch = Patch::Merge(json!({"metadata": {
+        "uid": meta["uid"],
+        "resourceVersion": meta["resourceVersion"],
+        "ownerReferences": owners,
+    }}));
+    let name = meta["name"].as_str().unwrap_or_default();
+    unless_gone(api.patch_at::<MetaOnly>(path, name, None, &patch).await)
+}
+
+/// Lets an object's owners go before it: where owners and dependents are a circle, one of them
+/// must not be waited for.
+async fn unblock_owners(api: &Api, path: &str, raw: &Value) -> Result<(), ApiError> {
+    let mut owners = raw["metadata"]["ownerReferences"].clone();
+    for owner in owners.as_array_mut().into_iter().flatten() {
+        owner["blockOwnerDeletion"] = false.into();
+    }
+    let meta = &raw["metadata"];
     let patch = Patch::Merge(json!({"metadata": {
         "uid": meta["uid"],
         "resourceVersion": meta["resourceVersion"],

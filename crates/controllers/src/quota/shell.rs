@@ -63,7 +63,9 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     {
         let queue = queue.clone();
         informers.quotas.on_change(move |old, new| {
-            let same = matches!((old, new), (Some(o), Some(n)) if o.spec == n.spec);
+            // Limits in the status that are not those of the spec were written by somebody else.
+            let same = matches!((old, new), (Some(o), Some(n))
+                if o.spec == n.spec && n.status.get("hard") == o.status.get("hard"));
             if let Some(quota) = new.or(old)
                 && !same
             {

@@ -21,4 +21,4 @@ pub use rules::Rules;
 pub use status::status_conditions;
 pub use structural::structural;
 pub use validate::validate;
-pub use values::{default, prune};
+pub use values::{default, has_defaults, prune};

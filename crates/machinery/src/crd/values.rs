@@ -79,6 +79,21 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// Whether a schema has defaults anywhere.
+pub fn has_defaults(schema: &Schema) -> bool {
+    schema.default.is_some()
+        || (schema.source.is_some()
+            && (schema
+                .properties
+                .values()
+                .any(|link| has_defaults(link.get()))
+                || schema.item().is_some_and(has_defaults)
+                || schema
+                    .additional
+                    .as_ref()
+                    .is_some_and(|link| has_defaults(link.get()))))
+}
+
 /// Fills in defaults, and removes `null` where the schema allows none: there it means "not given".
 pub fn default(schema: &Schema, object: &mut Value) {
     match object {

@@ -175,6 +175,19 @@ pub fn decode(
         complaints.extend(duplicates.map(|p| format!("duplicate field \"{p}\"")));
         let unknown = findings.unknown.iter();
         complaints.extend(unknown.map(|p| format!("unknown field \"{p}\"")));
+        // Go reads a type and complains as it comes along; of custom resources it finds
+        // duplicates first and prunes later.
+        if resource.custom.is_none()
+            && !parsed.duplicates.is_empty()
+            && !findings.unknown.is_empty()
+        {
+            let keys = parse::keys(bytes, format);
+            let place = |path: &str, nth: usize| {
+                let mut all = keys.iter().enumerate().filter(|(_, key)| *key == path);
+                all.nth(nth).map_or(usize::MAX, |(place, _)| place)
+            };
+            complaints = in_order(&parsed.duplicates, &findings.unknown, place);
+        }
     }
     if validation == FieldValidation::Strict && !complaints.is_empty() {
         let text = format!("strict decoding error: {}", complaints.join(", "));
@@ -184,6 +197,24 @@ pub fn decode(
         object,
         warnings: complaints,
     })
+}
+
+/// Complaints in the order in which a reader of the document comes to them: to an unknown field with
+/// its first occurrence, to a duplicate with its second.
+fn in_order(
+    duplicates: &[String],
+    unknown: &[String],
+    place: impl Fn(&str, usize) -> usize,
+) -> Vec<String> {
+    let duplicates = duplicates
+        .iter()
+        .map(|p| (place(p, 1), format!("duplicate field \"{p}\"")));
+    let unknown = unknown
+        .iter()
+        .map(|p| (place(p, 0), format!("unknown field \"{p}\"")));
+    let mut all: Vec<(usize, String)> = duplicates.chain(unknown).collect();
+    all.sort_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, text)| text).collect()
 }
 
 /// The Go type that the version and kind are read into first.
@@ -365,5 +396,35 @@ fn encode_string_data(map: &mut Map<String, Value>) {
             let encoded = base64::engine::general_purpose::STANDARD.encode(text);
             data.insert(key, encoded.into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_come_in_the_order_of_the_document() {
+        let duplicates = ["b".to_owned(), "d".to_owned()];
+        let unknown = ["a".to_owned(), "c".to_owned()];
+        let document = ["a", "b", "b", "c", "d", "d"];
+        let place = |path: &str, nth: usize| {
+            let all = document.iter().enumerate().filter(|(_, it)| **it == path);
+            all.map(|(place, _)| place).nth(nth).unwrap()
+        };
+        let expected = [
+            "unknown field \"a\"",
+            "duplicate field \"b\"",
+            "unknown field \"c\"",
+            "duplicate field \"d\"",
+        ];
+        assert_eq!(in_order(&duplicates, &unknown, place), expected);
+    }
+
+    #[test]
+    fn keys_are_all_fields_in_order() {
+        let text = br#"{"b": {"x": 1, "x": 2}, "a": [{"y": 3}]}"#;
+        let keys = parse::keys(text, Format::Json);
+        assert_eq!(keys, ["b", "b.x", "b.x", "a", "a[0].y"]);
     }
 }

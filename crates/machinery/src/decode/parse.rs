@@ -27,39 +27,39 @@ pub struct Parsed {
 
 /// Parses one JSON value or YAML document. The error is Kubernetes' text for it.
 pub fn parse_bytes(bytes: &[u8], format: Format) -> Result<Parsed, String> {
-    let duplicates = RefCell::new(Vec::new());
-    let value = match format {
+    let seen = Seen::default();
+    let value = read(bytes, format, &seen)?;
+    Ok(Parsed {
+        value,
+        duplicates: seen.duplicates.into_inner(),
+    })
+}
+
+fn read(bytes: &[u8], format: Format, seen: &Seen) -> Result<Value, String> {
+    let root = Node {
+        path: &Path::ROOT,
+        seen,
+    };
+    match format {
         Format::Json => {
             let mut source = serde_json::Deserializer::from_slice(bytes);
-            Node {
-                path: &Path::ROOT,
-                duplicates: &duplicates,
-            }
-            .deserialize(&mut source)
-            .and_then(|value| source.end().map(|()| value))
-            .map_err(|e| json_error(&e, bytes))?
+            root.deserialize(&mut source)
+                .and_then(|value| source.end().map(|()| value))
+                .map_err(|e| json_error(&e, bytes))
         }
         Format::Yaml => {
             let mut options = serde_saphyr::Options::default();
             options.duplicate_keys = serde_saphyr::options::DuplicateKeyPolicy::LastWins;
             options.with_snippet = false;
             serde_saphyr::with_deserializer_from_slice_with_options(bytes, options, |source| {
-                Node {
-                    path: &Path::ROOT,
-                    duplicates: &duplicates,
-                }
-                .deserialize(source)
+                root.deserialize(source)
             })
-            .map_err(|e| yaml_error(&e))?
+            .map_err(|e| yaml_error(&e))
         }
         Format::Protobuf => protobuf::envelope(bytes)
             .and_then(|envelope| envelope.object())
-            .map_err(|e| e.to_string())?,
-    };
-    Ok(Parsed {
-        value,
-        duplicates: duplicates.into_inner(),
-    })
+            .map_err(|e| e.to_string()),
+    }
 }
 
 /// `json parse error: …`, worded as Go's decoder words the common cases.
@@ -120,10 +120,29 @@ fn yaml_error(error: &serde_saphyr::Error) -> String {
     }
 }
 
-/// One value; where it stands is known for the sake of duplicates alone.
+/// The paths of all fields of a document that [`parse_bytes`] could read, in its order.
+pub fn keys(bytes: &[u8], format: Format) -> Vec<String> {
+    let seen = Seen {
+        keys: Some(RefCell::default()),
+        ..Seen::default()
+    };
+    // It was read before: an error could only be that of the first time.
+    let _ = read(bytes, format, &seen);
+    seen.keys.map(RefCell::into_inner).unwrap_or_default()
+}
+
+/// What is noted on the way through a document.
+#[derive(Default)]
+struct Seen {
+    duplicates: RefCell<Vec<String>>,
+    /// Where the order of fields is wanted.
+    keys: Option<RefCell<Vec<String>>>,
+}
+
+/// One value; where it stands is known for the sake of what is noted alone.
 struct Node<'p> {
     path: &'p Path<'p>,
-    duplicates: &'p RefCell<Vec<String>>,
+    seen: &'p Seen,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -185,7 +204,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             let path = self.path.index(list.len());
             let Some(item) = items.next_element_seed(Node {
                 path: &path,
-                duplicates: self.duplicates,
+                seen: self.seen,
             })?
             else {
                 return Ok(Value::Array(list));
@@ -198,13 +217,16 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let path = self.path.child(&key);
+            if let Some(keys) = &self.seen.keys {
+                keys.borrow_mut().push(path.to_string());
+            }
             let value = entries.next_value_seed(Node {
                 path: &path,
-                duplicates: self.duplicates,
+                seen: self.seen,
             })?;
             if map.contains_key(&key) {
                 let path = path.to_string();
-                let mut duplicates = self.duplicates.borrow_mut();
+                let mut duplicates = self.seen.duplicates.borrow_mut();
                 if !duplicates.contains(&path) {
                     duplicates.push(path);
                 }

@@ -197,7 +197,7 @@ pub fn replication_controller(cx: &Context<'_>, object: &Value, e: &mut Errors) 
     always(spec, "ReplicationController", &path, e);
 }
 
-pub fn stateful_set(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
+pub fn stateful_set(object: &Value, old: Option<&Value>, e: &mut Errors) {
     let spec = at(object, "spec");
     let path = Path::new("spec");
     if old.is_none() {
@@ -258,7 +258,11 @@ pub fn stateful_set(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &m
     non_negative(spec, "minReadySeconds", &path, e);
     non_negative(at(spec, "ordinals"), "start", &path.child("ordinals"), e);
     selector_of_set(spec, &path, e);
-    selector_and_template(cx, spec, &path, e);
+    template_matches(spec, &path, e);
+    // What the pods run is looked at when they are made: only then are the volumes there that
+    // claims become.
+    pod::template_metadata(at(spec, "template"), &path.child("template"), e);
+    always(spec, "StatefulSet", &path, e);
 }
 
 fn selector_of_set(spec: &Value, path: &Path<'_>, e: &mut Errors) {

@@ -140,7 +140,7 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         }
         ("apps", "Deployment") => apps::deployment(cx, object, e),
         ("apps", "ReplicaSet") => apps::replica_set(cx, object, e),
-        ("apps", "StatefulSet") => apps::stateful_set(cx, object, old, e),
+        ("apps", "StatefulSet") => apps::stateful_set(object, old, e),
         ("apps", "DaemonSet") => apps::daemon_set(cx, object, e),
         ("apps", "ControllerRevision") => apps::controller_revision(object, e),
         ("batch", "Job") => batch::job(cx, object, old, e),

@@ -61,14 +61,19 @@ fn pod_annotations(metadata: &Value, spec: &Value, path: &Path<'_>, e: &mut Erro
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// A `PodTemplateSpec`.
-pub fn template(cx: &Context<'_>, template: &Value, path: &Path<'_>, e: &mut Errors) {
+/// The labels and annotations of a `PodTemplateSpec`.
+pub fn template_metadata(template: &Value, path: &Path<'_>, e: &mut Errors) {
     let meta = at(template, "metadata");
     // Kubernetes leaves `metadata` out of these paths.
     metadata::labels(meta, "labels", &path.child("labels"), e);
     metadata::annotations(meta, &path.child("annotations"), e);
+    pod_annotations(meta, at(template, "spec"), path, e);
+}
+
+/// A `PodTemplateSpec`.
+pub fn template(cx: &Context<'_>, template: &Value, path: &Path<'_>, e: &mut Errors) {
+    template_metadata(template, path, e);
     let spec = at(template, "spec");
-    pod_annotations(meta, spec, path, e);
     let path = path.child("spec");
     pod_spec(cx, spec, None, &path, e);
     if !list(spec, "ephemeralContainers").is_empty() {
