@@ -12,10 +12,7 @@ use std::time::Duration;
 
 use gantry_cluster::{EmbeddedCluster, NodeGroup, write_private};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
-};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -193,94 +190,6 @@ async fn a_daemon_stands_on_every_node_and_is_updated_node_by_node() {
     let revisions: Api<ControllerRevision> = Api::default_namespaced(client.clone());
     let revisions = revisions.list(&ListParams::default()).await.unwrap();
     assert_eq!(revisions.items.len(), 2);
-    cluster.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn claims_get_volumes_that_stay_while_they_are_used() {
-    let cluster = EmbeddedCluster::builder()
-        .nodes(vec![NodeGroup::default()])
-        .start()
-        .await
-        .unwrap();
-    let client = cluster.client();
-    account(&client).await;
-    let classes: Api<StorageClass> = Api::all(client.clone());
-    wait("the default class", async || {
-        classes.get_opt("standard").await.unwrap()
-    })
-    .await;
-    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
-    let claim = serde_json::from_value(json!({"metadata": {"name": "data"}, "spec": {
-        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}))
-    .unwrap();
-    claims.create(&PostParams::default(), &claim).await.unwrap();
-    let phase = async |wanted: &str| {
-        wait(&format!("the claim to be {wanted}"), async || {
-            let claim = claims.get("data").await.unwrap();
-            (claim.status.as_ref()?.phase.as_deref() == Some(wanted)).then_some(claim)
-        })
-        .await
-    };
-    let bound = phase("Bound").await;
-    let name = bound.spec.unwrap().volume_name.unwrap();
-    let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    wait("the volume to be bound", async || {
-        let status = volumes.get(&name).await.unwrap().status?;
-        (status.phase.as_deref() == Some("Bound")).then_some(())
-    })
-    .await;
-
-    // It grows with its claim.
-    let more = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
-    claims
-        .patch("data", &PatchParams::default(), &Patch::Merge(more))
-        .await
-        .unwrap();
-    wait("two gibibytes", async || {
-        let capacity = claims.get("data").await.unwrap().status?.capacity?;
-        (capacity["storage"].0 == "2Gi").then_some(())
-    })
-    .await;
-
-    // A pod that uses it keeps it; with the pod it goes, and its volume with it.
-    let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    let pod = serde_json::from_value(json!({"metadata": {"name": "user"}, "spec": {
-        "terminationGracePeriodSeconds": 0,
-        "containers": [{"name": "c", "image": "registry.example.com/c:1", "volumeMounts": [{"name": "v", "mountPath": "/data"}]}],
-        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}}))
-    .unwrap();
-    pods.create(&PostParams::default(), &pod).await.unwrap();
-    wait("the pod to run", async || {
-        let status = pods.get("user").await.unwrap().status?;
-        (status.phase.as_deref() == Some("Running")).then_some(())
-    })
-    .await;
-    claims
-        .delete("data", &DeleteParams::default())
-        .await
-        .unwrap();
-    let held = claims.get("data").await.unwrap();
-    assert!(held.metadata.deletion_timestamp.is_some());
-    pods.delete("user", &DeleteParams::default()).await.unwrap();
-    wait("the claim to go", async || {
-        claims
-            .get_opt("data")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
-    wait("the volume to go", async || {
-        volumes
-            .get_opt(&name)
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
     cluster.shutdown().await;
 }
 

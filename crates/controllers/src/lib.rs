@@ -5,9 +5,8 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
-//! Of kube-controller-manager's controllers these are not there: attaching of volumes, and claims of
-//! ephemeral ones; bootstrap tokens; node addresses (IPAM), routes and load balancers of a cloud;
-//! device and resource claims; storage versions.
+//! Of kube-controller-manager's controllers these are not there: bootstrap tokens; node addresses
+//! (IPAM), routes and load balancers of a cloud; device and resource claims; storage versions.
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
 //! Work is in proportion to change: one shared watch a kind feeds an indexed cache
@@ -99,6 +98,8 @@ controllers! {
     VolumeBinder = "persistentvolume-binder-controller", volume::start;
     ClaimProtection = "persistentvolumeclaim-protection-controller", volume::start_claim_protection;
     VolumeProtection = "persistentvolume-protection-controller", volume::start_volume_protection;
+    EphemeralVolume = "ephemeral-volume-controller", volume::start_ephemeral;
+    AttachDetach = "persistentvolume-attach-detach-controller", volume::start_attach_detach;
     CertificateApproving = "certificatesigningrequest-approving-controller", certificates::start_approving;
     CertificateCleaning = "certificatesigningrequest-cleaner-controller", certificates::start_cleaning;
     RoleAggregation = "clusterrole-aggregation-controller", aggregation::start;

@@ -223,6 +223,22 @@ kind!(
     "StorageClass",
     false
 );
+kind!(
+    ATTACHMENTS,
+    "storage.k8s.io",
+    "v1",
+    "volumeattachments",
+    "VolumeAttachment",
+    false
+);
+kind!(
+    DRIVERS,
+    "storage.k8s.io",
+    "v1",
+    "csidrivers",
+    "CSIDriver",
+    false
+);
 kind!(QUOTAS, "", "v1", "resourcequotas", "ResourceQuota", true);
 kind!(
     AUTOSCALERS,

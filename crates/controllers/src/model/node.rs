@@ -46,6 +46,15 @@ pub struct Taint {
 pub struct NodeStatus {
     #[serde(deserialize_with = "nullable")]
     pub conditions: Vec<NodeCondition>,
+    #[serde(deserialize_with = "nullable")]
+    pub volumes_attached: Vec<AttachedVolume>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachedVolume {
+    pub name: String,
+    pub device_path: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

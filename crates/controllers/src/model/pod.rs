@@ -67,8 +67,10 @@ pub struct Pod {
     pub restarts_total: i32,
     /// Container ports that have a name, by which a Service may target them.
     pub named_ports: Box<[NamedPort]>,
-    /// Claims it mounts: volume name and claim name.
+    /// Claims it mounts, those of its ephemeral volumes too: volume name and claim name.
     pub claims: Box<[(Box<str>, Box<str>)]>,
+    /// Its generic ephemeral volumes: volume name and the template of the claim.
+    pub ephemeral: Box<[(Box<str>, Value)]>,
     pub tolerations: Box<[Toleration]>,
     /// `status.reason`, such as `Evicted` or `NodeLost`.
     pub reason: Box<str>,
@@ -319,6 +321,24 @@ impl WireRequests {
 struct WireVolume {
     name: Box<str>,
     persistent_volume_claim: Option<WireClaim>,
+    ephemeral: Option<WireEphemeral>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireEphemeral {
+    volume_claim_template: Option<Value>,
+}
+
+impl WireVolume {
+    /// The claim that it mounts. That of a generic ephemeral volume is named after pod and volume.
+    fn claim(&self, pod: &str) -> Option<Box<str>> {
+        match (&self.persistent_volume_claim, &self.ephemeral) {
+            (Some(claim), _) => Some(claim.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{pod}-{}", self.name).into()),
+            (None, None) => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -501,8 +521,13 @@ impl From<Wire> for Pod {
                 .collect(),
             claims: spec
                 .volumes
+                .iter()
+                .filter_map(|v| Some((v.name.clone(), v.claim(&meta.name)?)))
+                .collect(),
+            ephemeral: spec
+                .volumes
                 .into_iter()
-                .filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name)))
+                .filter_map(|v| Some((v.name, v.ephemeral?.volume_claim_template?)))
                 .collect(),
             tolerations: spec.tolerations.into(),
             disrupted: condition("DisruptionTarget").is_some_and(|c| &*c.status == "True"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::meta::nullable;
-use super::{CLAIMS, Kind, Meta, STORAGE_CLASSES, VOLUMES, Watched};
+use super::{ATTACHMENTS, CLAIMS, DRIVERS, Kind, Meta, STORAGE_CLASSES, VOLUMES, Watched};
 use crate::selector::Selector;
 
 /// Amounts by name, such as `storage: 1Gi`.
@@ -73,7 +73,7 @@ impl Watched for Claim {
     }
 }
 
-/// Index value of the claims that name a volume.
+/// Index value of the claims and the attachments that name a volume.
 pub fn volume_index(volume: &str) -> Arc<str> {
     format!("/{volume}").into()
 }
@@ -101,6 +101,17 @@ pub struct VolumeSpec {
     pub storage_class_name: String,
     #[serde(deserialize_with = "nullable")]
     pub volume_mode: String,
+    pub csi: Option<Csi>,
+}
+
+/// The volume as its driver knows it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Csi {
+    #[serde(deserialize_with = "nullable")]
+    pub driver: String,
+    #[serde(deserialize_with = "nullable")]
+    pub volume_handle: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -146,6 +157,76 @@ pub struct StorageClass {
 
 impl Watched for StorageClass {
     const KIND: Kind = STORAGE_CLASSES;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
+}
+
+/// A volume on its way to a node, or there.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Attachment {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: AttachmentSpec,
+    #[serde(default)]
+    pub status: AttachmentStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachmentSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub attacher: String,
+    #[serde(deserialize_with = "nullable")]
+    pub node_name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub source: AttachmentSource,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachmentSource {
+    /// Empty where the volume is written inline.
+    #[serde(deserialize_with = "nullable")]
+    pub persistent_volume_name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AttachmentStatus {
+    #[serde(deserialize_with = "nullable")]
+    pub attached: bool,
+}
+
+impl Watched for Attachment {
+    const KIND: Kind = ATTACHMENTS;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, put: &mut dyn FnMut(Arc<str>)) {
+        put(self.spec.node_name.as_str().into());
+        put(volume_index(&self.spec.source.persistent_volume_name));
+    }
+}
+
+/// What a driver of volumes says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Driver {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: DriverSpec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DriverSpec {
+    /// `None` is yes.
+    pub attach_required: Option<bool>,
+}
+
+impl Watched for Driver {
+    const KIND: Kind = DRIVERS;
     fn meta(&self) -> &Meta {
         &self.metadata
     }

@@ -19,7 +19,7 @@ use crate::model::quota::Quota;
 use crate::model::role::ClusterRole;
 use crate::model::secret::TokenSecret;
 use crate::model::signing::SigningRequest;
-use crate::model::volume::{Claim, StorageClass, Volume};
+use crate::model::volume::{Attachment, Claim, Driver, StorageClass, Volume};
 use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
@@ -356,6 +356,8 @@ informers! {
     claims: Claim = Informer::default();
     volumes: Volume = Informer::default();
     storage_classes: StorageClass = Informer::default();
+    attachments: Attachment = Informer::default();
+    drivers: Driver = Informer::default();
     services: Service = Informer::default();
     endpoints: Endpoints = Informer::default();
     slices: EndpointSlice = Informer::default();

@@ -3,17 +3,21 @@
 //!
 //! Volumes of classes whose provisioner is [`SIMULATED`] are made here: objects only, with nothing
 //! behind them, which is all that simulated nodes need; they grow when their claims do. Other
-//! provisioners are asked for, by the annotation that they look for, and waited for. Attaching
-//! (VolumeAttachments), snapshots, and claims of generic ephemeral volumes are left out.
+//! provisioners are asked for, by the annotation that they look for, and waited for. Snapshots are
+//! left out.
 
+mod attach;
 mod class;
+mod ephemeral;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod protect;
 mod shell;
 
+pub use attach::start as start_attach_detach;
 pub use class::start_default_class;
+pub use ephemeral::start as start_ephemeral;
 pub use plan::SIMULATED;
 pub use protect::{start_claim_protection, start_volume_protection};
 pub use shell::start;
