@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod connect;
+mod election;
 mod failure;
 mod fleet;
 mod import;

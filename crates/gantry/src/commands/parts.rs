@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::up::ended;
 use crate::cli::Global;
 use crate::connect::{Connection, connect};
+use crate::election::Election;
 use crate::failure::Result;
 use crate::fleet::layout::share;
 use crate::output::println;
@@ -19,7 +20,10 @@ use crate::output::println;
 /// Installs Gantry's CRDs, then carries out Apps, Groups and Releases on the members that the
 /// hub's Cluster objects name. Give the hub by --kubeconfig and --context.
 #[derive(Debug, Args)]
-pub struct Hub {}
+pub struct Hub {
+    #[command(flatten)]
+    election: Election,
+}
 
 /// Run the scheduler alone, against any cluster.
 #[derive(Debug, Args)]
@@ -27,6 +31,8 @@ pub struct Scheduler {
     /// Place the pods that ask for this scheduler by spec.schedulerName
     #[arg(long, default_value = "gantry-scheduler", value_name = "NAME")]
     pub scheduler_name: String,
+    #[command(flatten)]
+    election: Election,
 }
 
 /// Run simulated nodes alone, against any cluster.
@@ -51,25 +57,39 @@ pub struct Hollow {
 
 /// Run the workload controllers alone, against any cluster that has none.
 ///
-/// For an API server without a controller manager. Beside a running kube-controller-manager the two
-/// would fight over every object.
+/// For an API server without a controller manager: it waits for the lease of a running
+/// kube-controller-manager, so that no two of them work on one object.
 #[derive(Debug, Args)]
-pub struct Controllers {}
+pub struct Controllers {
+    #[command(flatten)]
+    election: Election,
+}
 
-pub async fn hub(_: Hub, global: &Global) -> Result<()> {
+pub async fn hub(args: Hub, global: &Global) -> Result<()> {
     let options = gantry_hub::Options::default();
-    alone("the fleet controllers", global, async |client, stop| {
-        Ok(gantry_hub::run(client, options, stop).await?)
-    })
+    let elected = Some(("gantry-hub", args.election));
+    alone(
+        "the fleet controllers",
+        global,
+        elected,
+        async |client, stop| Ok(gantry_hub::run(client, options, stop).await?),
+    )
     .await
 }
 
 pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
+    // Schedulers of different names work side by side; one in the default scheduler's place waits
+    // for the lease of kube-scheduler.
+    let name = match args.scheduler_name.as_str() {
+        "default-scheduler" => "kube-scheduler".to_owned(),
+        name => name.to_owned(),
+    };
     let options = gantry_scheduler::Options {
         scheduler_name: args.scheduler_name,
         ..gantry_scheduler::Options::default()
     };
-    alone("the scheduler", global, async |client, stop| {
+    let elected = Some((name.as_str(), args.election));
+    alone("the scheduler", global, elected, async |client, stop| {
         Ok(gantry_scheduler::run(client, options, stop).await?)
     })
     .await
@@ -87,29 +107,38 @@ pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
         seed: args.seed,
         ..gantry_hollow::Options::default()
     };
-    alone("simulated nodes", global, async |client, stop| {
+    alone("simulated nodes", global, None, async |client, stop| {
         Ok(gantry_hollow::run(client, options, stop).await?)
     })
     .await
 }
 
-pub async fn controllers(_: Controllers, global: &Global) -> Result<()> {
+pub async fn controllers(args: Controllers, global: &Global) -> Result<()> {
     let options = gantry_controllers::Options::default();
-    alone("the workload controllers", global, async |client, stop| {
-        Ok(gantry_controllers::run(client, options, stop).await?)
-    })
+    let elected = Some(("kube-controller-manager", args.election));
+    alone(
+        "the workload controllers",
+        global,
+        elected,
+        async |client, stop| Ok(gantry_controllers::run(client, options, stop).await?),
+    )
     .await
 }
 
-/// Runs a part until it fails or the process is asked to end.
+/// Runs a part until it fails or the process is asked to end; where it is `elected`, by a lease of
+/// that name, while it leads.
 async fn alone<F>(
     what: &str,
     global: &Global,
+    elected: Option<(&str, Election)>,
     part: impl FnOnce(kube::Client, CancellationToken) -> F,
 ) -> Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    if let Some((_, election)) = &elected {
+        election.timing()?;
+    }
     let Connection { client, .. } = connect(global).await?;
     let version = client
         .apiserver_version()
@@ -120,12 +149,23 @@ where
         version.git_version
     ))?;
     let stop = CancellationToken::new();
-    let running = part(client, stop.clone());
+    let running = async {
+        match elected {
+            None => Ok(part(client, stop.clone()).await?),
+            Some((lease, election)) => {
+                let work = async |leading| Ok(part(client.clone(), leading).await?);
+                let say = |text: String| println(text);
+                election
+                    .lead(lease, client.clone(), stop.clone(), say, work)
+                    .await
+            }
+        }
+    };
     tokio::pin!(running);
     tokio::select! {
-        end = &mut running => return Ok(end?),
+        end = &mut running => return end,
         signal = ended() => signal?,
     }
     stop.cancel();
-    Ok(running.await?)
+    running.await
 }

@@ -7,6 +7,7 @@
 
 mod alone;
 mod apiserver;
+mod election;
 mod faults;
 mod fleet;
 mod snapshot;
