@@ -52,6 +52,11 @@ pub struct Environment<'v> {
 /// Finds the type of a structure by its name.
 pub type Structures = dyn Fn(&str) -> Option<Type>;
 
+/// Whether a text is a version by semver 2.0.
+pub fn is_semver(text: &str) -> bool {
+    semver::parse(text, false).is_ok()
+}
+
 /// The type of the variable `authorizer`.
 pub const AUTHORIZER: Type = Type::Named("kubernetes.authorization.Authorizer");
 /// The type of the variable `authorizer.requestResource`.

@@ -7,6 +7,7 @@
 
 mod batch;
 mod core;
+mod devices;
 mod workloads;
 
 use rustc_hash::FxHashMap;
@@ -95,6 +96,7 @@ pub fn attach(structs: &mut [Struct]) {
         .iter()
         .chain(workloads::COMPUTED)
         .chain(batch::COMPUTED)
+        .chain(devices::COMPUTED)
         .copied()
         .collect();
     for shape in structs {
@@ -141,6 +143,7 @@ mod tests {
             .iter()
             .chain(workloads::COMPUTED)
             .chain(batch::COMPUTED)
+            .chain(devices::COMPUTED)
         {
             assert!(
                 shape::by_name(&format!("io.k8s.api.{name}")).is_some(),

@@ -86,28 +86,46 @@ fn metric_spec(metric: &Value, path: &Path<'_>, e: &mut Errors) {
     ];
     if kind.is_empty() {
         e.required(&path.child("type"), "must specify a metric source type");
-        return;
     }
     if !known.contains(&kind) {
         e.not_supported(&path.child("type"), kind, &known);
-        return;
     }
-    let field = match kind {
-        "ContainerResource" => "containerResource",
-        "External" => "external",
-        "Object" => "object",
-        "Pods" => "pods",
-        _ => "resource",
-    };
-    let here = path.child(field);
-    if !has(metric, field) {
-        e.required(
-            &here,
+    // Whatever the type: the first source that is there is looked at.
+    let mut given = SOURCES.iter().filter(|(_, field)| has(metric, field));
+    if let Some((kind, field)) = given.next() {
+        source(kind, at(metric, field), &path.child(field), e);
+    }
+    match SOURCES.iter().find(|(k, _)| *k == kind) {
+        Some((_, field)) if !has(metric, field) => e.required(
+            &path.child(field),
             "must populate information for the given metric source",
-        );
-        return;
+        ),
+        Some(_) => {}
+        // So Kubernetes says once more.
+        None => e.not_supported(&path.child("type"), kind, &known),
     }
-    let source = at(metric, field);
+    let given: Vec<_> = SOURCES.iter().filter(|(_, f)| has(metric, f)).collect();
+    if given.len() > 1 {
+        for (_, field) in given.into_iter().filter(|(k, _)| *k != kind) {
+            e.forbidden(
+                &path.child(field),
+                "must populate the given metric source only",
+            );
+        }
+    }
+}
+
+/// Types of metrics and where each says more, in the order in which Kubernetes looks at them.
+const SOURCES: [(&str, &str); 5] = [
+    ("Object", "object"),
+    ("External", "external"),
+    ("Pods", "pods"),
+    ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
+];
+
+/// One source of a metric.
+fn source(kind: &str, source: &Value, here: &Path<'_>, e: &mut Errors) {
     match kind {
         "Resource" | "ContainerResource" => {
             if text(source, "name").is_empty() {

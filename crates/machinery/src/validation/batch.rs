@@ -479,14 +479,17 @@ fn time_zone(zone: &str, path: &Path<'_>, e: &mut Errors) {
 pub fn job_update(new: &Value, old: &Value, e: &mut Errors) {
     let (new, old) = (at(new, "spec"), at(old, "spec"));
     let path = Path::new("spec");
-    let elastic = text(new, "completionMode") == "Indexed"
-        && int(new, "completions") == int(new, "parallelism");
-    if !elastic && !same(at(new, "completions"), at(old, "completions")) {
-        e.invalid(
-            &path.child("completions"),
-            at(new, "completions"),
-            IMMUTABLE,
-        );
+    let completions = at(new, "completions");
+    if !same(completions, at(old, "completions")) {
+        let here = path.child("completions");
+        // A Job of numbered pods may grow and shrink, as long as all of them run at once. (That it
+        // has a number of completions is said elsewhere.)
+        if text(new, "completionMode") != "Indexed" {
+            e.invalid(&here, completions, IMMUTABLE);
+        } else if !completions.is_null() && int(new, "completions") != int(new, "parallelism") {
+            let detail = "can only be modified in tandem with spec.parallelism";
+            e.invalid(&here, completions, detail);
+        }
     }
     if !same(at(new, "selector"), at(old, "selector")) {
         e.invalid(&path.child("selector"), at(new, "selector"), IMMUTABLE);

@@ -16,7 +16,7 @@ pub fn signing_request(object: &Value, e: &mut Errors) {
         e.required(&path.child("request"), "");
     }
     if list(spec, "usages").is_empty() {
-        e.required(&path.child("usages"), "usages must be provided");
+        e.required(&path.child("usages"), "");
     }
     let signer = text(spec, "signerName");
     signer_name(signer, &path.child("signerName"), e);

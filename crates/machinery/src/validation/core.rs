@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets, Events, Namespaces, LimitRanges and ResourceQuotas.
+//! ConfigMaps, Secrets, Namespaces, LimitRanges and ResourceQuotas.
 
 use base64::Engine;
 use serde_json::Value;
@@ -157,22 +157,6 @@ fn json_fault(bytes: &[u8], fault: &serde_json::Error) -> String {
             char::from(*b)
         ),
         _ => fault.to_string(),
-    }
-}
-
-pub fn event(object: &Value, e: &mut Errors) {
-    let about = at(object, "involvedObject");
-    let namespace = text(at(object, "metadata"), "namespace");
-    let target = text(about, "namespace");
-    let path = Path::new("involvedObject");
-    let here = path.child("namespace");
-    if target.is_empty() {
-        // What has no namespace is reported in the default one.
-        if !matches!(namespace, "default" | "kube-system" | "") {
-            e.invalid_text(&here, target, "does not match event.namespace");
-        }
-    } else if target != namespace {
-        e.invalid_text(&here, target, "does not match event.namespace");
     }
 }
 

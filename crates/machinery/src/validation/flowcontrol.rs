@@ -49,6 +49,23 @@ pub fn flow_control(kind: &str, object: &Value, e: &mut Errors) {
     }
 }
 
+/// Conditions have types, each its own.
+pub fn status(status: &Value, path: &Path<'_>, e: &mut Errors) {
+    let path = path.child("conditions");
+    let all = list(status, "conditions");
+    for (i, condition) in all.iter().enumerate() {
+        let here = path.index(i);
+        let here = here.child("type");
+        let kind = text(condition, "type");
+        if all[..i].iter().any(|c| text(c, "type") == kind) {
+            e.duplicate_text(&here, kind);
+        }
+        if kind.is_empty() {
+            e.required(&here, "must not be empty");
+        }
+    }
+}
+
 fn schema(name: &str, spec: &Value, path: &Path<'_>, e: &mut Errors) {
     let precedence = path.child("matchingPrecedence");
     let given = int(spec, "matchingPrecedence").unwrap_or(0);

@@ -5,15 +5,23 @@
 //! is checked here: their schemas, and definitions themselves, are the `crd` module's.
 
 pub(crate) mod admission;
+mod aggregation;
 mod apps;
 mod autoscaling;
 mod batch;
 mod certificates;
+mod classes;
+mod conditions;
 mod core;
 pub mod cron;
+mod csi;
+mod devices;
+mod endpoints;
 mod errors;
+mod events;
 mod flowcontrol;
 mod handlers;
+mod ingress;
 mod metadata;
 mod mounts;
 pub mod names;
@@ -124,10 +132,11 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         }
         ("", "ReplicationController") => apps::replication_controller(cx, object, e),
         ("", "Service") => service::service(object, e),
-        ("", "Endpoints") => service::endpoints(object, e),
+        ("", "Endpoints") => endpoints::endpoints(object, e),
         ("", "ConfigMap") => core::config_map(object, e),
         ("", "Secret") => core::secret(object, e),
-        ("", "Event") => core::event(object, e),
+        ("", "Event") => events::event(object, old, true, e),
+        ("events.k8s.io", "Event") => events::event(object, old, false, e),
         ("", "Namespace") => core::namespace(object, e),
         ("", "Node") => node::node(object, e),
         ("", "LimitRange") => core::limit_range(object, e),
@@ -146,18 +155,27 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("batch", "Job") => batch::job(cx, object, old, e),
         ("batch", "CronJob") => batch::cron_job(cx, object, old, e),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(object, e),
-        ("networking.k8s.io", "Ingress") => networking::ingress(object, e),
-        ("networking.k8s.io", "IngressClass") => networking::ingress_class(object, e),
-        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, e),
-        ("networking.k8s.io", "IPAddress") => networking::ip_address(object, e),
-        ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr(object, e),
-        ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice(object, e),
+        ("networking.k8s.io", "Ingress") => ingress::ingress(object, old, e),
+        ("networking.k8s.io", "IngressClass") => ingress::ingress_class(object, e),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, old, e),
+        ("networking.k8s.io", "IPAddress") if old.is_none() => networking::ip_address(object, e),
+        ("networking.k8s.io", "ServiceCIDR") if old.is_none() => {
+            networking::service_cidr(object, e);
+        }
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::endpoint_slice(object, e),
         ("policy", "PodDisruptionBudget") => policy::disruption_budget(object, e),
         ("rbac.authorization.k8s.io", kind) => rbac::rbac(kind, object, e),
         ("scheduling.k8s.io", "PriorityClass") => scheduling::priority_class(object, e),
         ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class(object, e),
         ("coordination.k8s.io", "Lease") => scheduling::lease(object, e),
-        ("storage.k8s.io", kind) => storage::storage(kind, object, old, e),
+        ("storage.k8s.io", kind) => match kind {
+            "StorageClass" => classes::storage_class(object, e),
+            "VolumeAttributesClass" => classes::attributes(object, e),
+            "CSIDriver" => csi::driver(object, e),
+            "CSINode" => csi::node(object, e),
+            "VolumeAttachment" => csi::attachment(object, e),
+            _ => csi::capacity(object, e),
+        },
         ("admissionregistration.k8s.io", kind) => match kind {
             "ValidatingAdmissionPolicy" => policies::validating(object, old, e),
             "MutatingAdmissionPolicy" => policies::mutating(object, old, e),
@@ -169,6 +187,14 @@ fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             certificates::signing_request(object, e);
         }
+        ("apiregistration.k8s.io", "APIService") => aggregation::api_service(object, e),
+        // Their specs never change: an update is about that alone.
+        ("resource.k8s.io", "ResourceClaim") if old.is_none() => devices::claim(object, e),
+        ("resource.k8s.io", "ResourceClaimTemplate") if old.is_none() => {
+            devices::template(object, e);
+        }
+        ("resource.k8s.io", "DeviceClass") => devices::class(object, old, e),
+        ("resource.k8s.io", "ResourceSlice") => devices::slice(object, old, e),
         _ => {}
     }
 }

@@ -298,14 +298,6 @@ pub fn trust_bundle(name: &str, signer: Option<&str>) -> Faults {
     }
 }
 
-/// A domain with at least two labels, as finalizers' and signers' prefixes.
-pub fn fully_qualified(text: &str) -> Faults {
-    if text.split('.').count() < 2 {
-        return vec!["should be a domain with at least two segments separated by dots".into()];
-    }
-    dns1123_subdomain(text)
-}
-
 /// An address as the fields of old take it: octets may begin with zeros, IPv4 may come within
 /// IPv6 and is then IPv4.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
@@ -428,6 +420,28 @@ pub fn canonical_cidr(text: &str) -> Faults {
     }
 }
 
+/// An address of an interface, with the length of its network's prefix: `192.0.2.5/24`.
+pub fn interface_address(text: &str) -> Faults {
+    const FORM: &str = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+    let Some((address, bits)) = parse_cidr(text) else {
+        return vec![FORM.to_owned()];
+    };
+    let written = text.split_once('/').map_or(text, |(address, _)| address);
+    match written.parse::<IpAddr>() {
+        Err(_) => vec!["must not have leading 0s in IP or prefix length".into()],
+        Ok(_) if !text.ends_with(&format!("/{bits}")) => {
+            vec!["must not have leading 0s in IP or prefix length".into()]
+        }
+        Ok(strict) if strict != address => {
+            vec!["must not have an IPv4-mapped IPv6 address".into()]
+        }
+        Ok(_) if format!("{address}/{bits}") != text => {
+            vec![format!("must be in canonical form (\"{address}/{bits}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
 /// Which rule an object's name follows, by group and kind.
 pub fn rule(group: &str, kind: &str) -> fn(&str) -> Faults {
     match (group, kind) {
@@ -436,6 +450,9 @@ pub fn rule(group: &str, kind: &str) -> fn(&str) -> Faults {
         ("rbac.authorization.k8s.io", _) | ("certificates.k8s.io", "CertificateSigningRequest") => {
             path_segment
         }
+        // Its own rules say more: the name is made of the version and the group.
+        ("apiregistration.k8s.io", "APIService") => path_segment,
+        ("networking.k8s.io", "IPAddress") => canonical_ip,
         _ => dns1123_subdomain,
     }
 }

@@ -1,8 +1,9 @@
-//! Services and Endpoints.
+//! Services.
 
 use serde_json::Value;
 
 use super::{
+    endpoints::special_ip,
     errors::{Errors, quote, show},
     handlers::port_or_name,
     metadata, names,
@@ -488,101 +489,17 @@ pub fn balancer_status(status: &Value, path: &Path<'_>, e: &mut Errors) {
             }
             _ => {}
         }
-        let host = text(point, "hostname");
-        if !host.is_empty() {
-            let here = here.child("hostname");
-            e.invalid_each(&here, host, names::dns1123_subdomain(host));
-            if names::parse_ip(host).is_some() {
-                e.invalid_text(&here, host, "must be a DNS name, not an IP address");
-            }
-        }
+        balancer_host(text(point, "hostname"), &here.child("hostname"), e);
     }
 }
 
-pub fn endpoints(object: &Value, e: &mut Errors) {
-    let path = Path::new("subsets");
-    for (i, subset) in list(object, "subsets").iter().enumerate() {
-        let path = path.index(i);
-        if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
-            e.required(&path, "must specify `addresses` or `notReadyAddresses`");
-        }
-        for field in ["addresses", "notReadyAddresses"] {
-            let here = path.child(field);
-            for (i, address) in list(subset, field).iter().enumerate() {
-                let here = here.index(i);
-                let ip = text(address, "ip");
-                let before = e.len();
-                e.invalid_each(&here.child("ip"), ip, names::ip(ip));
-                if e.len() == before {
-                    special_ip(ip, &here.child("ip"), e);
-                }
-                let host = text(address, "hostname");
-                if !host.is_empty() {
-                    e.invalid_each(&here.child("hostname"), host, names::dns1123_label(host));
-                }
-                if let Some(node) = at(address, "nodeName").as_str() {
-                    let here = here.child("nodeName");
-                    e.invalid_each(&here, node, names::dns1123_subdomain(node));
-                }
-            }
-        }
-        let here = path.child("ports");
-        let ports = list(subset, "ports");
-        for (i, port) in ports.iter().enumerate() {
-            let here = here.index(i);
-            let name = text(port, "name");
-            if name.is_empty() {
-                if ports.len() > 1 {
-                    e.required(&here.child("name"), "");
-                }
-            } else {
-                e.invalid_each(&here.child("name"), name, names::dns1123_label(name));
-            }
-            let number = int(port, "port").unwrap_or(0);
-            for fault in names::port(number) {
-                e.invalid_int(&here.child("port"), number, &fault);
-            }
-            let protocol = text(port, "protocol");
-            if protocol.is_empty() {
-                e.required(&here.child("protocol"), "");
-            } else if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-                e.not_supported(&here.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
-            }
-            if let Some(name) = at(port, "appProtocol").as_str() {
-                e.invalid_each(
-                    &here.child("appProtocol"),
-                    name,
-                    names::qualified_name(name),
-                );
-            }
-        }
-    }
-}
-
-/// Addresses that lead nowhere or to oneself are no endpoints.
-pub fn special_ip(text: &str, path: &Path<'_>, e: &mut Errors) {
-    let Some(ip) = names::parse_ip(text) else {
+/// The name of a balancer, where it has one.
+pub fn balancer_host(host: &str, path: &Path<'_>, e: &mut Errors) {
+    if host.is_empty() {
         return;
-    };
-    let (local, multicast) = match ip {
-        std::net::IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
-        std::net::IpAddr::V6(v6) => {
-            let first = v6.segments()[0];
-            ((first & 0xffc0) == 0xfe80, (first & 0xff0f) == 0xff02)
-        }
-    };
-    if ip.is_unspecified() {
-        let detail = format!("may not be unspecified ({text})");
-        e.invalid_text(path, text, &detail);
     }
-    for (holds, what, ranges) in [
-        (ip.is_loopback(), "loopback", "127.0.0.0/8, ::1/128"),
-        (local, "link-local", "169.254.0.0/16, fe80::/10"),
-        (multicast, "link-local multicast", "224.0.0.0/24, ff02::/10"),
-    ] {
-        if holds {
-            let detail = format!("may not be in the {what} range ({ranges})");
-            e.invalid_text(path, text, &detail);
-        }
+    e.invalid_each(path, host, names::dns1123_subdomain(host));
+    if names::parse_ip(host).is_some() {
+        e.invalid_text(path, host, "must be a DNS name, not an IP address");
     }
 }

@@ -1,11 +1,11 @@
-//! Volumes, claims, storage classes, drivers.
+//! Volumes and claims for them.
 
 use serde_json::Value;
 
 use super::{
     errors::{Errors, quote},
     names, resources, selectors,
-    value::{at, entries, flag, has, int, list, same, text},
+    value::{at, entries, has, list, same, text},
     volume_sources,
     volumes::backsteps,
 };
@@ -221,6 +221,26 @@ pub fn persistent_volume(object: &Value, e: &mut Errors) {
     }
     class_name(spec, &path, e);
     volume_mode(spec, &path, e);
+}
+
+/// The source of a volume that stands within another object: only drivers have such.
+pub fn inline_volume(spec: &Value, path: &Path<'_>, e: &mut Errors) {
+    for field in ["claimRef", "capacity"] {
+        if has(spec, field) {
+            let detail = "may not be specified in the context of inline volumes";
+            e.forbidden(&path.child(field), detail);
+        }
+    }
+    let here = path.child("csi");
+    if has(spec, "csi") {
+        volume_source(&Value::Null, "csi", at(spec, "csi"), &here, e);
+    } else {
+        e.required(
+            &here,
+            "has to be specified in the context of inline volumes",
+        );
+    }
+    access_modes(spec, "", path, e);
 }
 
 /// One source of a persistent volume.
@@ -475,280 +495,49 @@ pub fn driver_name(name: &str, path: &Path<'_>, e: &mut Errors) {
     e.invalid_each(path, name, names::dns1123_subdomain(&lower));
 }
 
-/// The kinds of storage.k8s.io.
-pub fn storage(kind: &str, object: &Value, _old: Option<&Value>, e: &mut Errors) {
-    match kind {
-        "StorageClass" => class(object, e),
-        "CSIDriver" => csi_driver(object, e),
-        "CSINode" => {
-            let path = Path::new("spec");
-            let path = path.child("drivers");
-            for (i, driver) in list(at(object, "spec"), "drivers").iter().enumerate() {
-                let path = path.index(i);
-                driver_name(text(driver, "name"), &path.child("name"), e);
-                if text(driver, "nodeID").is_empty() {
-                    e.required(&path.child("nodeID"), "");
-                }
-            }
+/// What a claim got, and how its change goes on.
+pub fn claim_status(status: &Value, path: &Path<'_>, e: &mut Errors) {
+    const STATES: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizePending",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+    ];
+    let positive = |name: &str, value: &Value, path: &Path<'_>, e: &mut Errors| {
+        let amount = resources::parse(value);
+        if amount.is_negative() {
+            let shown = quote(&amount.to_string());
+            let detail = "must be a valid resource quantity";
+            e.invalid_shown(&path.key(name), &shown, detail);
         }
-        "VolumeAttachment" => {
-            let spec = at(object, "spec");
-            let path = Path::new("spec");
-            let attacher = text(spec, "attacher");
-            driver_name(attacher, &path.child("attacher"), e);
-            if text(spec, "nodeName").is_empty() {
-                e.required(&path.child("nodeName"), "");
-            }
-            let source = at(spec, "source");
-            let here = path.child("source");
-            let inline = has(source, "inlineVolumeSpec");
-            match at(source, "persistentVolumeName").as_str() {
-                None if inline => {}
-                None => e.required(
-                    &here,
-                    "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-                ),
-                Some(_) if inline => e.forbidden(
-                    &here,
-                    "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-                ),
-                Some("") => e.required(
-                    &here.child("persistentVolumeName"),
-                    "must specify non empty persistentVolumeName",
-                ),
-                Some(_) => {}
-            }
-        }
-        "VolumeAttributesClass" => attributes(object, e),
-        "CSIStorageCapacity" => {
-            let name = text(object, "storageClassName");
-            let path = Path::new("storageClassName");
-            e.invalid_each(&path, name, names::dns1123_subdomain(name));
-            let path = Path::new("nodeTopology");
-            selectors::label_selector(at(object, "nodeTopology"), &path, e);
-            for field in ["capacity", "maximumVolumeSize"] {
-                let amount = resources::parse(at(object, field));
-                if amount.is_negative() {
-                    let shown = quote(&amount.to_string());
-                    let detail = "must be greater than or equal to 0";
-                    e.invalid_shown(&Path::new(field), &shown, detail);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Parameters of a class: limited in number and size, and named.
-fn parameters(object: &Value, needed: bool, e: &mut Errors) {
-    let path = Path::new("parameters");
-    let all = entries(object, "parameters");
-    if needed && all.is_empty() {
-        e.required(&path, "must contain at least one key/value pair");
-    }
-    if all.len() > 512 {
-        e.too_long(&path, 512);
-        return;
-    }
-    let mut size = 0;
-    for (key, value) in all {
-        if key.is_empty() {
-            e.invalid_text(&path, key, "field can not be empty.");
-        }
-        size += key.len() + value.as_str().map_or(0, str::len);
-    }
-    if size > 256 * 1024 {
-        e.too_long(&path, 256 * 1024);
-    }
-}
-
-fn attributes(object: &Value, e: &mut Errors) {
-    let driver = text(object, "driverName");
-    let path = Path::new("driverName");
-    if driver.is_empty() {
-        e.required(&path, "");
-    } else {
-        let lower = driver.to_lowercase();
-        e.invalid_each(&path, driver, names::qualified_name(&lower));
-    }
-    parameters(object, true, e);
-}
-
-/// What a class of attributes is cannot change.
-pub fn attributes_update(new: &Value, old: &Value, e: &mut Errors) {
-    if text(new, "driverName") != text(old, "driverName") {
-        let path = Path::new("driverName");
-        e.forbidden(&path, "updates to driverName are forbidden.");
-    }
-    if !same(at(new, "parameters"), at(old, "parameters")) {
-        let path = Path::new("parameters");
-        e.forbidden(&path, "updates to parameters are forbidden.");
-    }
-}
-
-/// What a driver says of a node: it stays, but drivers come and go.
-pub fn csi_node_update(new: &Value, old: &Value, e: &mut Errors) {
-    let path = Path::new("CSINode");
-    let path = path.child("specDrivers");
-    for before in list(at(old, "spec"), "drivers") {
-        let name = text(before, "name");
-        let all = list(at(new, "spec"), "drivers");
-        // The count may be filled in.
-        let kept = |after: &Value| {
-            let fields = ["nodeID", "topologyKeys"];
-            fields.iter().all(|f| same(at(after, f), at(before, f)))
-                && (!has(before, "allocatable")
-                    || at(after, "allocatable") == at(before, "allocatable"))
-        };
-        if let Some(after) = all.iter().find(|d| text(d, "name") == name)
-            && !kept(after)
-        {
-            e.invalid(&path, after, "field is immutable");
-        }
-    }
-}
-
-fn class(object: &Value, e: &mut Errors) {
-    let provisioner = text(object, "provisioner");
-    let path = Path::new("provisioner");
-    if provisioner.is_empty() {
-        e.required(&path, "");
-    } else {
-        e.invalid_each(
-            &path,
-            provisioner,
-            names::qualified_name(&provisioner.to_lowercase()),
-        );
-    }
-    parameters(object, false, e);
-    let policy = text(object, "reclaimPolicy");
-    if !matches!(policy, "" | "Delete" | "Retain") {
-        e.not_supported(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
-    }
-    let path = Path::new("volumeBindingMode");
-    match text(object, "volumeBindingMode") {
-        "" => e.required(&path, ""),
-        "Immediate" | "WaitForFirstConsumer" => {}
-        mode => e.not_supported(&path, mode, &["Immediate", "WaitForFirstConsumer"]),
-    }
-    topologies(object, e);
-}
-
-/// Where volumes of a class may be: terms of labels with values, no two the same.
-fn topologies(object: &Value, e: &mut Errors) {
-    let path = Path::new("allowedTopologies");
-    let terms = list(object, "allowedTopologies");
-    let facts = |term: &Value| {
-        let mut all: Vec<(String, Vec<String>)> = list(term, "matchLabelExpressions")
-            .iter()
-            .map(|x| {
-                let mut values: Vec<String> =
-                    list(x, "values").iter().map(Value::to_string).collect();
-                values.sort_unstable();
-                (text(x, "key").to_owned(), values)
-            })
-            .collect();
-        all.sort_unstable();
-        all
     };
-    let mut seen = vec![];
-    for (i, term) in terms.iter().enumerate() {
-        let here = path.index(i);
-        let expressions = here.child("matchLabelExpressions");
-        let all = list(term, "matchLabelExpressions");
-        for (j, expression) in all.iter().enumerate() {
-            let path = expressions.index(j);
-            let values = list(expression, "values");
-            let values_path = path.child("values");
-            if values.is_empty() {
-                e.required(&values_path, "");
-            }
-            for (k, value) in values.iter().enumerate() {
-                if values[..k].contains(value) {
-                    e.duplicate(&values_path.index(k), value);
-                }
-            }
-            let key = text(expression, "key");
-            e.invalid_each(&path.child("key"), key, names::qualified_name(key));
-            if all[..j].iter().any(|x| text(x, "key") == key) {
-                e.duplicate_text(&path.child("key"), key);
-            }
+    // What has no domain is Kubernetes' own, of which only storage is a claim's.
+    let known = |name: &str, path: &Path<'_>, e: &mut Errors| {
+        let before = e.len();
+        e.invalid_each(path, name, names::qualified_name(name));
+        if e.len() == before && resources::is_native(name) && name != "storage" {
+            e.not_supported(path, name, &["storage"]);
         }
-        let own = facts(term);
-        if seen.contains(&own) {
-            e.duplicate_shown(&here.child("matchLabelExpressions"), "\"\"");
-        }
-        seen.push(own);
+        e.len() == before
+    };
+    let here = path.child("capacity");
+    for (name, value) in entries(status, "capacity") {
+        positive(name, value, &here, e);
     }
-}
-
-fn csi_driver(object: &Value, e: &mut Errors) {
-    let name = text(at(object, "metadata"), "name");
-    let metadata = Path::new("metadata");
-    if name.len() > 63 {
-        e.too_long(&metadata.child("name"), 63);
-    }
-    let spec = at(object, "spec");
-    let path = Path::new("spec");
-    for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
-        if !has(spec, field) {
-            e.required(&path.child(field), "");
+    let here = path.child("allocatedResourceStatus");
+    for (name, state) in entries(status, "allocatedResourceStatuses") {
+        let state = state.as_str().unwrap_or("");
+        if known(name, &here, e) && !STATES.contains(&state) {
+            let mut sorted = STATES;
+            sorted.sort_unstable();
+            e.not_supported(&here, name, &sorted);
         }
     }
-    token_requests(spec, &path.child("tokenRequests"), e);
-    if let Some(seconds) = int(spec, "nodeAllocatableUpdatePeriodSeconds").filter(|s| *s < 10) {
-        let here = path.child("nodeAllocatableUpdatePeriodSeconds");
-        e.invalid_int(
-            &here,
-            seconds,
-            "must be greater than or equal to 10 seconds",
-        );
-    }
-    if flag(spec, "serviceAccountTokenInSecrets") && list(spec, "tokenRequests").is_empty() {
-        let here = path.child("serviceAccountTokenInSecrets");
-        let detail = "cannot be true when tokenRequests is empty";
-        e.invalid_shown(&here, "true", detail);
-    }
-    for mode in list(spec, "volumeLifecycleModes") {
-        let mode = mode.as_str().unwrap_or("");
-        if !matches!(mode, "Persistent" | "Ephemeral") {
-            e.not_supported(
-                &path.child("volumeLifecycleModes"),
-                mode,
-                &["Persistent", "Ephemeral"],
-            );
-        }
-    }
-    let policy = text(spec, "fsGroupPolicy");
-    if !matches!(policy, "" | "ReadWriteOnceWithFSType" | "File" | "None") {
-        e.not_supported(
-            &path.child("fsGroupPolicy"),
-            policy,
-            &["ReadWriteOnceWithFSType", "File", "None"],
-        );
-    }
-}
-
-/// Tokens that a driver asks for: one an audience, good for a while.
-fn token_requests(spec: &Value, path: &Path<'_>, e: &mut Errors) {
-    let all = list(spec, "tokenRequests");
-    for (i, request) in all.iter().enumerate() {
-        let here = path.index(i);
-        let audience = text(request, "audience");
-        if all[..i].iter().any(|r| text(r, "audience") == audience) {
-            e.duplicate_text(&here.child("audience"), audience);
-            continue;
-        }
-        if let Some(seconds) = int(request, "expirationSeconds") {
-            let here = here.child("expirationSeconds");
-            if seconds < 600 {
-                let detail = "may not specify a duration less than 10 minutes";
-                e.invalid_int(&here, seconds, detail);
-            }
-            if seconds > 1 << 32 {
-                let detail = "may not specify a duration larger than 2^32 seconds";
-                e.invalid_int(&here, seconds, detail);
-            }
+    let here = path.child("allocatedResources");
+    for (name, value) in entries(status, "allocatedResources") {
+        if known(name, &here, e) {
+            positive(name, value, &here, e);
         }
     }
 }

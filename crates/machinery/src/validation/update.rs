@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::{
-    Context, apps, batch, core,
+    Context, aggregation, apps, batch, classes, conditions, core, csi, devices,
     errors::Errors,
-    networking, node,
+    flowcontrol, ingress, networking, node,
     pod_parts::non_negative,
     pod_update, rbac, service, storage,
-    value::{at, has, int, list, same},
+    value::{at, has, int, list, same, text},
 };
 use crate::path::Path;
 
@@ -21,9 +21,6 @@ pub fn before(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) -> boo
         ("", "ConfigMap") => core::config_map_update(new, old, e),
         ("", "Secret") => core::secret_update(new, old, e),
         ("apps", "StatefulSet") => apps::stateful_set_update(new, old, e),
-        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
-            rbac::binding_update(new, old, e);
-        }
         ("discovery.k8s.io", "EndpointSlice") => {
             // A change of type would fault each address; only the change is reported.
             let fixed = immutable(new, old, &["addressType"], &Path::ROOT, e);
@@ -74,18 +71,23 @@ pub fn after(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
             ];
             immutable(new, old, &fields, root, e);
         }
-        ("storage.k8s.io", "CSIDriver") => {
-            let fields = ["attachRequired", "volumeLifecycleModes"];
-            immutable(new_spec, old_spec, &fields, &spec, e);
-        }
-        ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_update(new, old, e),
-        ("storage.k8s.io", "CSINode") => storage::csi_node_update(new, old, e),
+        ("storage.k8s.io", "CSIDriver") => csi::driver_update(new, old, e),
+        ("storage.k8s.io", "VolumeAttributesClass") => classes::attributes_update(new, old, e),
+        ("storage.k8s.io", "CSINode") => csi::node_update(new, old, e),
         ("storage.k8s.io", "CSIStorageCapacity") => {
             immutable(new, old, &["nodeTopology", "storageClassName"], root, e);
         }
         ("storage.k8s.io", "VolumeAttachment") if new_spec != old_spec => {
             e.invalid(&spec, new_spec, IMMUTABLE);
         }
+        ("rbac.authorization.k8s.io", kind) => {
+            // Kubernetes looks at the whole twice.
+            rbac::rbac(kind, new, e);
+            if matches!(kind, "RoleBinding" | "ClusterRoleBinding") {
+                rbac::binding_update(new, old, e);
+            }
+        }
+        ("resource.k8s.io", kind) => devices::update(kind, new, old, e),
         ("scheduling.k8s.io", "PriorityClass") => {
             if int(new, "value") != int(old, "value") {
                 e.forbidden(&Path::new("value"), "may not be changed in an update.");
@@ -182,12 +184,17 @@ pub fn status(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
             for field in ["active", "succeeded", "failed"] {
                 non_negative(now, field, &path, e);
             }
+            // A Job whose numbered pods all run at once may be scaled down after the fact: fewer
+            // then have succeeded.
+            let spec = at(new, "spec");
+            let elastic = text(spec, "completionMode") == "Indexed"
+                && int(spec, "completions") == int(spec, "parallelism");
             for field in ["succeeded", "failed"] {
                 let (n, was) = (
                     int(now, field).unwrap_or(0),
                     int(before, field).unwrap_or(0),
                 );
-                if n < was {
+                if n < was && !(elastic && field == "succeeded") {
                     e.invalid_int(
                         &path.child(field),
                         n,
@@ -210,12 +217,34 @@ pub fn status(cx: &Context<'_>, new: &Value, old: &Value, e: &mut Errors) {
             let here = path.child("loadBalancer");
             service::balancer_status(at(now, "loadBalancer"), &here, e);
         }
+        ("", "PersistentVolumeClaim") => storage::claim_status(now, &path, e),
         ("", "Namespace") => core::namespace_status(new, e),
         ("", "ResourceQuota") => core::quota_status(new, e),
         ("", "Node") => {
             node::amounts(new, e);
             node::node_update(new, old, e);
         }
+        ("networking.k8s.io", "Ingress") => ingress::ingress_status(new, e),
+        ("policy", "PodDisruptionBudget") => {
+            conditions::conditions(now, &path.child("conditions"), e);
+            for field in [
+                "disruptionsAllowed",
+                "currentHealthy",
+                "desiredHealthy",
+                "expectedPods",
+            ] {
+                non_negative(now, field, &path, e);
+            }
+        }
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            for field in ["currentReplicas", "desiredReplicas"] {
+                non_negative(now, field, &path, e);
+            }
+        }
+        ("flowcontrol.apiserver.k8s.io", _) => flowcontrol::status(now, &path, e),
+        ("apiregistration.k8s.io", "APIService") => aggregation::status(new, e),
+        ("resource.k8s.io", "ResourceClaim") => devices::status(new, old, e),
+        ("storage.k8s.io", "VolumeAttachment") => csi::attachment_status(new, e),
         _ => {}
     }
 }

@@ -6,6 +6,8 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod cluster;
+mod devices;
 mod kinds;
 mod pods;
 mod storage;
