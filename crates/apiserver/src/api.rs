@@ -74,6 +74,8 @@ pub struct Cx {
     pub output: Output,
     pub now: jiff::Timestamp,
     pub warnings: Vec<String>,
+    /// What admission adds to the annotations of the audit event, by full names.
+    pub annotations: Vec<(String, String)>,
     /// The server's own request: webhooks and policies are not asked about it.
     pub own: bool,
 }
@@ -119,6 +121,12 @@ impl Cx {
                 self.warnings.push(warning);
             }
         }
+    }
+
+    /// Notes something for the audit log; what was noted under the name before is replaced.
+    pub fn annotate(&mut self, name: &str, value: String) {
+        self.annotations.retain(|(there, _)| there != name);
+        self.annotations.push((name.to_owned(), value));
     }
 
     pub fn key(&self, name: &str) -> gantry_store::Key {
@@ -460,6 +468,7 @@ where
             output: Output::JSON,
             now: jiff::Timestamp::now(),
             warnings: vec![],
+            annotations: vec![],
             own: false,
         };
         rest::pods::admit_connection(&mut cx).await?;
@@ -494,6 +503,7 @@ where
         output,
         now: jiff::Timestamp::now(),
         warnings: vec![],
+        annotations: vec![],
         own: false,
     };
     cx.warnings.extend(deprecated(&resource).map(str::to_owned));

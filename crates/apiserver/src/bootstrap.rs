@@ -53,6 +53,7 @@ pub fn own(
         output: Output::JSON,
         now: jiff::Timestamp::now(),
         warnings: vec![],
+        annotations: vec![],
         own: true,
     })
 }

@@ -330,6 +330,20 @@ fn may(cx: &Cx, verb: &str, signer: &str) -> bool {
     })
 }
 
+/// ClusterTrustBundleAttest: who says which certificates a signer is trusted by is allowed to.
+fn attest(cx: &Cx, bundle: &Value, old: Option<&Value>) -> Result<(), Failure> {
+    let signer = object::text(bundle, "/spec/signerName");
+    let unchanged = old.is_some_and(|old| old.get("spec") == bundle.get("spec"));
+    if signer.is_empty() || unchanged || may(cx, "attest", signer) {
+        return Ok(());
+    }
+    Err(errors::forbidden(
+        cx.resource(),
+        object::name(bundle),
+        &format!("user not permitted to attest for signerName {signer:?}"),
+    ))
+}
+
 /// The admission plugins CertificateApproval, CertificateSigning and CertificateSubjectRestriction;
 /// `enabled` tells which of them work.
 pub fn admit(
@@ -338,6 +352,9 @@ pub fn admit(
     old: Option<&Value>,
     enabled: impl Fn(&str) -> bool,
 ) -> Result<(), Failure> {
+    if cx.entry.is(GROUP, "clustertrustbundles") && enabled("ClusterTrustBundleAttest") {
+        return attest(cx, request, old);
+    }
     if !is(cx) {
         return Ok(());
     }

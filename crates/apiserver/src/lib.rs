@@ -22,6 +22,7 @@ mod certificates;
 mod compress;
 mod convert;
 mod crd;
+mod devices;
 mod discovery;
 mod errors;
 mod flow;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gantry_machinery::{
     apply::{self, Manager, Operation},
-    crd, decode, defaults, patch, protobuf,
+    crd, decode, defaults, patch, pod_security, protobuf,
     resource::Resource,
     schema::{self, Schema},
     selector::{self, FieldOperator, LabelLookup},
@@ -13,7 +13,7 @@ use gantry_machinery::{
 };
 use serde_json::Value;
 
-use crate::{api::Cx, certificates};
+use crate::{api::Cx, certificates, devices};
 
 pub use gantry_machinery::decode::{Decoded, FieldValidation, Format};
 
@@ -165,7 +165,8 @@ fn context<'a>(
 pub fn validate_create(cx: &Cx, resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = validation::create(&context(cx, resource, None), object);
     causes.extend(certificates::create(cx, object));
-    causes.extend(security_labels(resource, object));
+    causes.extend(devices::admin_access(cx, object));
+    causes.extend(security_labels(resource, object, None));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), object, None));
     } else if is_definition(resource) {
@@ -183,7 +184,7 @@ pub fn validate_update(
 ) -> Vec<Cause> {
     let mut causes = validation::update(&context(cx, resource, subresource), new, old);
     causes.extend(certificates::update(cx, subresource, new, old));
-    causes.extend(security_labels(resource, new));
+    causes.extend(security_labels(resource, new, Some(old)));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), new, Some(old)));
     } else if is_definition(resource) && subresource.is_none() {
@@ -192,30 +193,21 @@ pub fn validate_update(
     causes
 }
 
-/// PodSecurity refuses namespaces that name a level there is not.
-fn security_labels(resource: &Resource, object: &Value) -> Vec<Cause> {
+/// PodSecurity refuses namespaces whose labels say what cannot be read, unless they said so before.
+fn security_labels(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<Cause> {
     if !resource.group.is_empty() || resource.kind != "Namespace" {
         return vec![];
     }
-    ["enforce", "audit", "warn"]
-        .iter()
-        .filter_map(|mode| {
-            let label = format!("pod-security.kubernetes.io/{mode}");
-            let level = object
-                .get("metadata")?
-                .get("labels")?
-                .get(&label)?
-                .as_str()?;
-            let known = matches!(level, "privileged" | "baseline" | "restricted");
-            (!known).then(|| Cause {
-                reason: "FieldValueInvalid".to_owned(),
-                message: format!(
-                    "Invalid value: {level:?}: must be one of privileged, baseline, restricted"
-                ),
-                field: format!("metadata.labels[{label}]"),
-            })
-        })
-        .collect()
+    let shown = |causes: &[Cause]| -> Vec<String> {
+        let all = causes.iter();
+        all.map(|c| format!("{}: {}", c.field, c.message)).collect()
+    };
+    let faults = pod_security::label_faults(new);
+    let before = old.map(pod_security::label_faults).unwrap_or_default();
+    if shown(&faults) == shown(&before) {
+        return vec![];
+    }
+    faults
 }
 
 pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Failure {

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::object;
 
+mod pods;
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Traits {
     /// `metadata.generation` is kept and grows with the spec.
@@ -248,9 +250,8 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
                 spec.insert("finalizers".to_owned(), all.into());
             }
         }
+        ("", "Pod") => pods::merge_label_keys(object),
         ("batch", "Job") => job_selector(object),
-        ("", "PersistentVolumeClaim") => add_finalizer(object, "kubernetes.io/pvc-protection"),
-        ("", "PersistentVolume") => add_finalizer(object, "kubernetes.io/pv-protection"),
         _ => {}
     }
 }
@@ -290,14 +291,6 @@ fn job_selector(job: &mut Value) {
             selector["matchLabels"] = json!({});
         }
         selector["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid.into();
-    }
-}
-
-fn add_finalizer(object: &mut Value, name: &str) {
-    let mut all = object::finalizers(object);
-    if !all.iter().any(|f| f == name) {
-        all.push(name.to_owned());
-        object::set_meta(object, "finalizers", all);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod flowcontrol;
 pub mod openapi;
 pub mod patch;
 pub mod path;
+pub mod pod_security;
 pub mod policy;
 pub mod protobuf;
 pub mod qos;

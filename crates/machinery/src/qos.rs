@@ -5,13 +5,17 @@ use serde_json::Value;
 use crate::quantity::Quantity;
 
 /// A pod's class (`k8s.io/component-helpers/…/qos`): Guaranteed when every container has equal
-/// limits and requests of CPU and memory, BestEffort when none has any.
+/// limits and requests of CPU and memory, BestEffort when none has any. Where the pod itself has
+/// resources, these alone count.
 pub fn qos_class(pod: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
+    let whole = pod.get("spec").filter(|s| s.get("resources").is_some());
     let containers = ["/spec/containers", "/spec/initContainers"]
         .iter()
+        .filter(|_| whole.is_none())
         .filter_map(|p| pod.pointer(p).and_then(Value::as_array))
-        .flatten();
+        .flatten()
+        .chain(whole);
     for container in containers {
         for resource in ["cpu", "memory"] {
             let get = |kind: &str| {
@@ -51,6 +55,10 @@ mod tests {
             "Guaranteed"
         );
         assert_eq!(qos_class(&pod(json!({"requests": full}))), "Burstable");
+        let whole = |resources: Value| json!({"spec": {"resources": resources, "containers": [{"resources": {"requests": {"cpu": "1"}}}]}});
+        let equal = json!({"limits": full, "requests": full});
+        assert_eq!(qos_class(&whole(equal)), "Guaranteed");
+        assert_eq!(qos_class(&whole(json!({"requests": full}))), "Burstable");
         let none = json!({"cpu": "0", "memory": "0"});
         assert_eq!(qos_class(&pod(json!({"requests": none}))), "BestEffort");
     }

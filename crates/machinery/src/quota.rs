@@ -226,8 +226,21 @@ fn claim(claim: &Value, used: &mut Amounts) {
     );
 }
 
-/// The sum of containers, at least the biggest init container, and the overhead.
+/// What a pod requests (or is limited to, by `field`) and its overhead.
 fn pod_amounts(pod: &Value, field: &str) -> Amounts {
+    let mut total = of_containers(pod, field);
+    for (name, value) in amounts(pod.pointer("/spec/overhead")) {
+        if total.contains_key(&name) || field == "requests" {
+            put(&mut total, name, value);
+        }
+    }
+    total
+}
+
+/// The `requests` or `limits` of a pod's containers together: the sum of those that run at once,
+/// at least what the biggest init container needs beside its sidecars; or what the pod says of
+/// itself as a whole.
+pub fn of_containers(pod: &Value, field: &str) -> Amounts {
     let of = |containers: &str| {
         list(pod, &format!("/spec/{containers}"))
             .map(|c| {
@@ -269,11 +282,6 @@ fn pod_amounts(pod: &Value, field: &str) -> Amounts {
     for (name, value) in amounts(pod.pointer(&format!("/spec/resources/{field}"))) {
         total.insert(name, value);
     }
-    for (name, value) in amounts(pod.pointer("/spec/overhead")) {
-        if total.contains_key(&name) || field == "requests" {
-            put(&mut total, name, value);
-        }
-    }
     total
 }
 
@@ -314,8 +322,20 @@ fn fits(
         _ => !class.is_empty(),
     };
     if resource == ("", "persistentvolumeclaims") {
-        return scope == "VolumeAttributesClass"
-            && chosen(text(object, "/spec/volumeAttributesClassName"));
+        // The classes that a claim wants, has, and is on its way to.
+        let mut classes: Vec<&str> = [
+            "/spec/volumeAttributesClassName",
+            "/status/currentVolumeAttributesClassName",
+            "/status/modifyVolumeStatus/targetVolumeAttributesClassName",
+        ]
+        .iter()
+        .map(|at| text(object, at))
+        .filter(|class| !class.is_empty())
+        .collect();
+        if classes.is_empty() {
+            classes.push("");
+        }
+        return scope == "VolumeAttributesClass" && classes.into_iter().any(chosen);
     }
     if resource != ("", "pods") {
         return false;
@@ -465,6 +485,30 @@ mod tests {
             in_scope(&quota, "", "secrets", &json!({})),
             spec_is_empty(&quota)
         );
+    }
+
+    #[rstest]
+    #[case("In", &["a"], json!({"spec": {"volumeAttributesClassName": "a"}}), true)]
+    #[case("In", &["a"], json!({"spec": {"volumeAttributesClassName": "b"}, "status": {"currentVolumeAttributesClassName": "a"}}), true)]
+    #[case("In", &["a"], json!({"status": {"modifyVolumeStatus": {"targetVolumeAttributesClassName": "a"}}}), true)]
+    #[case("In", &["a"], json!({}), false)]
+    #[case("NotIn", &["a"], json!({"spec": {"volumeAttributesClassName": "b"}}), true)]
+    #[case("Exists", &[], json!({}), false)]
+    #[case("DoesNotExist", &[], json!({}), true)]
+    fn scopes_choose_claims(
+        #[case] operator: &str,
+        #[case] values: &[&str],
+        #[case] claim: Value,
+        #[case] takes: bool,
+    ) {
+        let expression =
+            json!({"scopeName": "VolumeAttributesClass", "operator": operator, "values": values});
+        let quota = json!({"spec": {"scopeSelector": {"matchExpressions": [expression]}}});
+        assert_eq!(
+            in_scope(&quota, "", "persistentvolumeclaims", &claim),
+            takes
+        );
+        assert!(!in_scope(&quota, "", "pods", &pod()));
     }
 
     fn spec_is_empty(quota: &Value) -> bool {

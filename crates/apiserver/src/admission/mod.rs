@@ -18,6 +18,7 @@ mod restriction;
 mod review;
 mod rounds;
 mod security;
+mod volumes;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -44,6 +45,15 @@ fn enabled(cx: &Cx, plugin: &str) -> bool {
         .disabled_admission
         .iter()
         .any(|d| d.eq_ignore_ascii_case(plugin))
+}
+
+/// Whether the namespace of a request has a label of this value.
+pub fn labelled(cx: &Cx, label: &str, value: &str) -> bool {
+    let namespace = stored(cx, "/namespaces", &cx.target.namespace);
+    let labels = namespace
+        .as_ref()
+        .and_then(|n| object::meta(n)?.get("labels"));
+    labels.and_then(|l| l.get(label)?.as_str()) == Some(value)
 }
 
 /// Waits for what other steps need and what is about to come.
@@ -125,7 +135,7 @@ fn fill(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Fail
                     pods::priority(cx, object)?;
                 }
                 if enabled(cx, "LimitRanger") {
-                    limits::fill(cx, object)?;
+                    limits::fill(cx, object);
                 }
                 if enabled(cx, "RuntimeClass") {
                     pods::runtime_class(cx, object)?;
@@ -133,13 +143,22 @@ fn fill(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Fail
                 if enabled(cx, "DefaultTolerationSeconds") {
                     pods::tolerations(object);
                 }
+                if enabled(cx, "PodTopologyLabels") {
+                    let node = object::text(object, "/spec/nodeName").to_owned();
+                    pods::topology(cx, &node, object);
+                }
             }
         }
         ("", "nodes") if old.is_none() && enabled(cx, "TaintNodesByCondition") => {
             defaults::not_ready_taint(object);
         }
-        ("", "persistentvolumeclaims") if old.is_none() && enabled(cx, "DefaultStorageClass") => {
-            defaults::storage_class(cx, object);
+        ("", "persistentvolumeclaims" | "persistentvolumes") if old.is_none() => {
+            if enabled(cx, "StorageObjectInUseProtection") {
+                volumes::protect(cx, object);
+            }
+            if cx.entry.is("", "persistentvolumeclaims") && enabled(cx, "DefaultStorageClass") {
+                defaults::storage_class(cx, object);
+            }
         }
         ("networking.k8s.io", "ingresses")
             if old.is_none() && enabled(cx, "DefaultIngressClass") =>
@@ -161,18 +180,26 @@ pub async fn validate(
     old: Option<&Value>,
 ) -> Result<Charges, Refused> {
     let own = cx.target.subresource.is_empty();
+    let resizes = cx.target.subresource == "resize" && cx.entry.is("", "pods");
     if enabled(cx, "NodeRestriction") {
         restriction::check(cx, object, old)?;
     }
     certificates::admit(cx, object, old, |plugin| enabled(cx, plugin))?;
-    if cx.target.subresource == "resize" {
+    if resizes {
         pods::node_of_resize(cx, object, old)?;
     }
-    if own && enabled(cx, "LimitRanger") && old.is_none() {
-        limits::check(cx, object)?;
+    if enabled(cx, "LimitRanger") {
+        limits::check(cx, object, old)?;
     }
-    if own && enabled(cx, "PodSecurity") {
+    if enabled(cx, "PodSecurity") {
         security::check(cx, object, old)?;
+    }
+    if let Some(old) = old
+        && own
+        && cx.entry.is("", "persistentvolumeclaims")
+        && enabled(cx, "PersistentVolumeClaimResize")
+    {
+        volumes::growth(cx, object, old)?;
     }
     if let Some(asking) = asking {
         if asking.at.subresource == "scale" {
@@ -183,7 +210,7 @@ pub async fn validate(
             asking.validate(cx, Some(object), old).await?;
         }
     }
-    if own && enabled(cx, "ResourceQuota") {
+    if (own || resizes) && enabled(cx, "ResourceQuota") {
         return Ok(quota::charge(cx, object, old).await?);
     }
     Ok(Charges::default())
@@ -203,6 +230,14 @@ pub fn eviction(cx: &Cx, pod: &Value) -> Result<(), Failure> {
         restriction::eviction(cx, pod)?;
     }
     Ok(())
+}
+
+/// Fills in what a Binding of a pod to a node lacks.
+pub fn binding(cx: &Cx, binding: &mut Value) {
+    if enabled(cx, "PodTopologyLabels") {
+        let node = object::text(binding, "/target/name").to_owned();
+        pods::topology(cx, &node, binding);
+    }
 }
 
 /// Refuses TokenRequests.

@@ -52,6 +52,37 @@ pub fn node_of_resize(cx: &Cx, pod: &Value, old: Option<&Value>) -> Result<(), F
     Ok(())
 }
 
+/// PodTopologyLabels: the zone and region of the node that a pod is bound to, as the pod's labels
+/// (KEP-4742). A node that is not there says nothing.
+pub fn topology(cx: &Cx, node: &str, labelled: &mut Value) {
+    if node.is_empty() {
+        return;
+    }
+    let Some(node) = stored(cx, "/nodes", node) else {
+        return;
+    };
+    copy_topology(&node, labelled);
+}
+
+fn copy_topology(node: &Value, labelled: &mut Value) {
+    const LABELS: [&str; 2] = [
+        "topology.kubernetes.io/region",
+        "topology.kubernetes.io/zone",
+    ];
+    let labels = object::meta(node).and_then(|m| m.get("labels"));
+    for label in LABELS {
+        let Some(value) = labels.and_then(|l| l.get(label)) else {
+            continue;
+        };
+        if let Some(meta) = object::meta_mut(labelled) {
+            let own = meta.entry("labels").or_insert_with(|| json!({}));
+            if let Some(own) = own.as_object_mut() {
+                own.insert(label.to_owned(), value.clone());
+            }
+        }
+    }
+}
+
 /// ServiceAccount: every pod runs as one, and finds its token in its containers.
 pub fn service_account(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
     let mirror = object::meta(pod)
@@ -333,6 +364,16 @@ pub fn tolerations(pod: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_are_labelled_with_where_their_nodes_are() {
+        let labels = json!({"topology.kubernetes.io/zone": "z", "other": "x"});
+        let node = json!({"metadata": {"labels": labels}});
+        let mut binding = json!({"metadata": {"labels": {"a": "b"}}});
+        copy_topology(&node, &mut binding);
+        let expected = json!({"a": "b", "topology.kubernetes.io/zone": "z"});
+        assert_eq!(binding["metadata"]["labels"], expected);
+    }
 
     #[test]
     fn tolerations_are_added_unless_they_are_there() {

@@ -55,7 +55,9 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
     }
     // Of built-in kinds only these change what they use when they change.
     let counted = ["services", "persistentvolumeclaims"];
+    let resizes = cx.target.subresource == "resize";
     if old.is_some()
+        && !resizes
         && !(cx.resource().group.is_empty() && counted.contains(&cx.resource().plural.as_str()))
     {
         return Ok(Charges::default());
@@ -119,8 +121,14 @@ fn fix_name(cx: &Cx, failure: &mut Failure, name: &str) {
     }
 }
 
-/// With a quota on them, every container has to say how much CPU and memory it wants.
+/// With a quota on them, every container has to say how much CPU and memory it wants, unless the
+/// pod says it of itself.
 fn must_specify(cx: &Cx, quota: &str, hard: &Amounts, pod: &Value) -> Result<(), Failure> {
+    let whole = pod.pointer("/spec/resources").and_then(Value::as_object);
+    let some = |v: &Value| v.as_object().is_some_and(|o| !o.is_empty());
+    if whole.is_some_and(|own| own.values().any(some)) {
+        return Ok(());
+    }
     let mut missing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for name in hard.keys() {
         let (field, resource) = match name.as_str() {

@@ -1,28 +1,20 @@
-//! PodSecurity: the levels `baseline` and `restricted` of the pod security standards, enforced or
-//! warned about by labels of the namespace.
+//! PodSecurity: the labels of a namespace say which pods are refused, noted in the audit log and
+//! warned of. What pods may say is `gantry-machinery`'s to tell.
 
-use gantry_machinery::status::Failure;
+use std::collections::BTreeMap;
+
+use gantry_machinery::{
+    pod_security::{self, Level, LevelVersion, Policy, violations},
+    status::Failure,
+};
 use serde_json::Value;
 
-use super::stored;
+use super::{all, stored};
 use crate::{api::Cx, errors, object};
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Privileged,
-    Baseline,
-    Restricted,
-}
-
-fn level(text: &str) -> Level {
-    match text {
-        "baseline" => Level::Baseline,
-        "restricted" => Level::Restricted,
-        _ => Level::Privileged,
-    }
-}
+/// Pods of a namespace that are looked at when its level changes.
+const MOST_PODS: usize = 3000;
 
 /// Where a kind keeps its pod.
 fn template(cx: &Cx) -> Option<&'static str> {
@@ -39,219 +31,241 @@ fn template(cx: &Cx) -> Option<&'static str> {
     )
 }
 
+/// Refuses a pod, warns of it or of a template, and notes what was found.
 pub fn check(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<(), Failure> {
+    let sub = cx.target.subresource.as_str();
+    if sub.is_empty() && cx.entry.is("", "namespaces") {
+        if let Some(old) = old {
+            let warnings = existing(cx, object, old);
+            cx.warn(warnings);
+        }
+        return Ok(());
+    }
     let Some(at) = template(cx) else {
         return Ok(());
     };
+    let is_pod = at.is_empty();
+    if !(sub.is_empty() || is_pod && matches!(sub, "ephemeralcontainers" | "resize")) {
+        return Ok(());
+    }
     let Some(namespace) = stored(cx, "/namespaces", &cx.target.namespace) else {
         return Ok(());
     };
-    let labels = object::meta(&namespace).and_then(|m| m.get("labels"));
-    let of = |mode: &str| -> (Level, String) {
-        let get = |name: String| {
-            labels
-                .and_then(|l| l.get(&name))
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let name = get(format!("{PREFIX}{mode}"));
-        let version = match get(format!("{PREFIX}{mode}-version")) {
-            v if v.is_empty() => "latest".to_owned(),
-            v => v,
-        };
-        (level(&name), format!("{name}:{version}"))
-    };
-    let (enforce, warn) = (of("enforce"), of("warn"));
-    if enforce.0 == Level::Privileged && warn.0 == Level::Privileged {
+    let policy = Policy::of(&namespace);
+    let faults = pod_security::label_faults(&namespace);
+    if policy.open() && faults.is_empty() {
         return Ok(());
     }
-    if old
-        .is_some_and(|o| o.pointer(&format!("{at}/spec")) == object.pointer(&format!("{at}/spec")))
-    {
+    if is_pod && old.is_some_and(|old| !matters(object, old)) {
         return Ok(());
     }
-    let Some(pod) = object.pointer(at) else {
+    let Some(pod) = object.pointer(at).filter(|pod| pod.get("spec").is_some()) else {
         return Ok(());
     };
-    if at.is_empty() {
-        let wrong = violations(pod, enforce.0);
-        if !wrong.is_empty() {
-            return Err(errors::forbidden(
-                cx.resource(),
-                object::name(object),
-                &format!("violates PodSecurity {:?}: {}", enforce.1, wrong.join(", ")),
-            ));
-        }
+    if !faults.is_empty() {
+        let all: Vec<String> = faults
+            .iter()
+            .map(|f| format!("{}: {}", f.field, f.message))
+            .collect();
+        let shown = match all.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        };
+        let note = format!("Failed to parse policy: {shown}");
+        cx.annotate(&format!("{PREFIX}error"), note);
     }
-    let wrong = violations(pod, warn.0);
-    if !wrong.is_empty() {
-        cx.warnings.push(format!(
-            "would violate PodSecurity {:?}: {}",
-            warn.1,
-            wrong.join(", ")
+    judge(cx, pod, object::name(object), &policy, is_pod)
+}
+
+/// Whether a pod's update changes something that counts: which containers there are, and of which
+/// images.
+fn matters(pod: &Value, old: &Value) -> bool {
+    ["containers", "initContainers", "ephemeralContainers"]
+        .iter()
+        .any(|list| {
+            let images = |pod: &Value| -> Vec<(String, String)> {
+                pod.pointer(&format!("/spec/{list}"))
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .map(|c| {
+                        let text = |at| object::text(c, at).to_owned();
+                        (text("/name"), text("/image"))
+                    })
+                    .collect()
+            };
+            images(pod) != images(old)
+        })
+}
+
+fn judge(
+    cx: &mut Cx,
+    pod: &Value,
+    name: &str,
+    policy: &Policy,
+    is_pod: bool,
+) -> Result<(), Failure> {
+    let found = |of: LevelVersion| {
+        let found = violations(pod, of);
+        (!found.is_empty()).then(|| pod_security::details(&found))
+    };
+    let refused = if is_pod {
+        let enforced = format!("{PREFIX}enforce-policy");
+        cx.annotate(&enforced, policy.enforce.to_string());
+        found(policy.enforce)
+    } else {
+        None
+    };
+    if let Some(details) = found(policy.audit) {
+        let note = would(policy.audit, &details);
+        cx.annotate(&format!("{PREFIX}audit-violations"), note);
+    }
+    if let Some(details) = refused {
+        return Err(errors::forbidden(
+            cx.resource(),
+            name,
+            &format!(
+                "violates PodSecurity {:?}: {details}",
+                policy.enforce.to_string()
+            ),
         ));
+    }
+    if let Some(details) = found(policy.warn) {
+        cx.warn(vec![would(policy.warn, &details)]);
     }
     Ok(())
 }
 
-fn containers(pod: &Value) -> Vec<&Value> {
-    ["initContainers", "containers", "ephemeralContainers"]
-        .iter()
-        .filter_map(|l| pod.pointer(&format!("/spec/{l}")).and_then(Value::as_array))
-        .flatten()
-        .collect()
+fn would(of: LevelVersion, details: &str) -> String {
+    format!("would violate PodSecurity {:?}: {details}", of.to_string())
 }
 
-/// `container "a"` or `containers "a", "b"`.
-fn named(list: &[&Value]) -> String {
-    let names: Vec<String> = list
-        .iter()
-        .map(|c| format!("{:?}", object::text(c, "/name")))
-        .collect();
-    let s = if names.len() == 1 { "" } else { "s" };
-    format!("container{s} {}", names.join(", "))
-}
-
-const CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
-fn violations(pod: &Value, level: Level) -> Vec<String> {
-    if level == Level::Privileged {
+/// What to say of the pods that are in a namespace already when it is held to a stricter level.
+fn existing(cx: &Cx, namespace: &Value, old: &Value) -> Vec<String> {
+    let (new, old) = (Policy::of(namespace).enforce, Policy::of(old).enforce);
+    let relaxed = new.version == old.version && new.level <= old.level;
+    if new == old || new.level == Level::Privileged || relaxed {
         return vec![];
     }
-    let all = containers(pod);
-    let bad = |f: &dyn Fn(&Value) -> bool| -> Vec<&Value> {
-        all.iter().copied().filter(|c| f(c)).collect()
-    };
-    let mut out = vec![];
-    let host: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
-        .iter()
-        .filter(|f| pod.pointer(&format!("/spec/{f}")) == Some(&Value::Bool(true)))
-        .map(|f| format!("{f}=true"))
-        .collect();
-    if !host.is_empty() {
-        out.push(format!("host namespaces ({})", host.join(", ")));
-    }
-    let privileged = bad(&|c| c.pointer("/securityContext/privileged") == Some(&Value::Bool(true)));
-    if !privileged.is_empty() {
-        out.push(format!(
-            "privileged ({} must not set securityContext.privileged=true)",
-            named(&privileged)
-        ));
-    }
-    let ports = bad(&|c| {
-        c.pointer("/ports")
-            .and_then(Value::as_array)
-            .is_some_and(|p| {
-                p.iter()
-                    .any(|p| p.get("hostPort").and_then(Value::as_i64).unwrap_or(0) != 0)
-            })
-    });
-    if !ports.is_empty() && pod.pointer("/spec/hostNetwork") != Some(&Value::Bool(true)) {
-        let mut numbers: Vec<String> = ports
-            .iter()
-            .filter_map(|c| c.get("ports").and_then(Value::as_array))
-            .flatten()
-            .filter_map(|p| p.get("hostPort").and_then(Value::as_i64))
-            .filter(|p| *p != 0)
-            .map(|p| p.to_string())
-            .collect();
-        numbers.sort();
-        numbers.dedup();
-        let s = if numbers.len() == 1 { "" } else { "s" };
-        out.push(format!(
-            "hostPort ({} uses hostPort{s} {})",
-            named(&ports),
-            numbers.join(", ")
-        ));
-    }
-    let volumes: Vec<&Value> = pod
-        .pointer("/spec/volumes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .collect();
-    let paths: Vec<String> = volumes
-        .iter()
-        .filter(|v| v.get("hostPath").is_some())
-        .map(|v| format!("{:?}", object::text(v, "/name")))
-        .collect();
-    if !paths.is_empty() {
-        let s = if paths.len() == 1 { "" } else { "s" };
-        out.push(format!("hostPath volumes (volume{s} {})", paths.join(", ")));
-    }
-    let adds = |c: &Value| object::strings(c.pointer("/securityContext/capabilities/add"));
-    if level == Level::Baseline {
-        let capable = bad(&|c| adds(c).iter().any(|a| !CAPABILITIES.contains(&a.as_str())));
-        if !capable.is_empty() {
-            out.push(format!(
-                "non-default capabilities ({} must not include capabilities beyond the default set in securityContext.capabilities.add)",
-                named(&capable)
-            ));
+    let name = object::name(namespace);
+    let pods = all(cx, "/pods", name);
+    let pods: Vec<&Value> = pods.iter().map(|pod| &**pod).collect();
+    tell(name, new, &pods, MOST_PODS)
+}
+
+/// Pods that say the same wrong things are told of once, by the first of their names.
+fn tell(namespace: &str, of: LevelVersion, pods: &[&Value], most: usize) -> Vec<String> {
+    let mut seen: BTreeMap<String, (&str, usize)> = BTreeMap::new();
+    for pod in first_of_each(pods).into_iter().take(most) {
+        let found = violations(pod, of);
+        if found.is_empty() {
+            continue;
         }
-        return out;
+        let name = object::name(pod);
+        let entry = seen
+            .entry(pod_security::reasons(&found))
+            .or_insert((name, 0));
+        entry.0 = entry.0.min(name);
+        entry.1 += 1;
     }
-    let escalating = bad(&|c| {
-        c.pointer("/securityContext/allowPrivilegeEscalation") != Some(&Value::Bool(false))
-    });
-    if !escalating.is_empty() {
-        out.push(format!(
-            "allowPrivilegeEscalation != false ({} must set securityContext.allowPrivilegeEscalation=false)",
-            named(&escalating)
+    let mut warnings = vec![];
+    if pods.len() > most {
+        warnings.push(format!(
+            "new PodSecurity enforce level only checked against the first {most} of {} existing pods",
+            pods.len()
         ));
     }
-    let capable = bad(&|c| {
-        !object::strings(c.pointer("/securityContext/capabilities/drop"))
-            .iter()
-            .any(|d| d == "ALL")
-            || adds(c).iter().any(|a| a != "NET_BIND_SERVICE")
-    });
-    if !capable.is_empty() {
-        out.push(format!(
-            "unrestricted capabilities ({} must set securityContext.capabilities.drop=[\"ALL\"])",
-            named(&capable)
+    if !seen.is_empty() {
+        warnings.push(format!(
+            "existing pods in namespace {namespace:?} violate the new PodSecurity enforce level {:?}",
+            of.to_string()
         ));
     }
-    let pod_non_root = pod
-        .pointer("/spec/securityContext/runAsNonRoot")
-        .and_then(Value::as_bool);
-    let rooted = bad(&|c| {
-        c.pointer("/securityContext/runAsNonRoot")
-            .and_then(Value::as_bool)
-            .or(pod_non_root)
-            != Some(true)
-    });
-    if !rooted.is_empty() {
-        out.push(format!(
-            "runAsNonRoot != true (pod or {} must set securityContext.runAsNonRoot=true)",
-            named(&rooted)
-        ));
+    let mut told: Vec<String> = seen
+        .into_iter()
+        .map(|(reasons, (name, count))| match count {
+            1 => format!("{name}: {reasons}"),
+            2 => format!("{name} (and 1 other pod): {reasons}"),
+            _ => format!("{name} (and {} other pods): {reasons}", count - 1),
+        })
+        .collect();
+    told.sort();
+    warnings.extend(told);
+    warnings
+}
+
+/// The pods, one of each controller first: its others are alike.
+fn first_of_each<'a>(pods: &[&'a Value]) -> Vec<&'a Value> {
+    let controller = |pod: &'a Value| {
+        let owners = object::meta(pod)?.get("ownerReferences")?.as_array()?;
+        let of = |o: &&Value| o.get("controller") == Some(&Value::Bool(true));
+        owners.iter().find(of)?.get("uid")?.as_str()
+    };
+    let mut seen: Vec<&str> = vec![];
+    let (mut first, mut rest) = (vec![], vec![]);
+    for pod in pods {
+        match controller(pod) {
+            Some(uid) if seen.contains(&uid) => rest.push(*pod),
+            Some(uid) => {
+                seen.push(uid);
+                first.push(*pod);
+            }
+            None => first.push(*pod),
+        }
     }
-    let pod_profile = object::text(pod, "/spec/securityContext/seccompProfile/type");
-    let open = bad(&|c| {
-        let own = object::text(c, "/securityContext/seccompProfile/type");
-        let profile = if own.is_empty() { pod_profile } else { own };
-        !matches!(profile, "RuntimeDefault" | "Localhost")
-    });
-    if !open.is_empty() {
-        out.push(format!(
-            "seccompProfile (pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")",
-            named(&open)
-        ));
+    first.extend(rest);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_machinery::pod_security::Version;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, owner: &str, spec: Value) -> Value {
+        let owners = json!([{"uid": owner, "controller": true}]);
+        json!({"metadata": {"name": name, "ownerReferences": owners}, "spec": spec})
     }
-    out
+
+    #[test]
+    fn pods_that_are_there_are_told_of_once_a_fault() {
+        let host = json!({"hostPID": true, "containers": []});
+        let pods = [
+            pod("c", "1", host.clone()),
+            pod("b", "1", host.clone()),
+            pod("a", "2", host),
+            pod("d", "3", json!({"containers": []})),
+        ];
+        let pods: Vec<&Value> = pods.iter().collect();
+        let of = LevelVersion {
+            level: Level::Baseline,
+            version: Version::Latest,
+        };
+        assert_eq!(
+            tell("n", of, &pods, 9),
+            [
+                "existing pods in namespace \"n\" violate the new PodSecurity enforce level \"baseline:latest\"",
+                "a (and 2 other pods): host namespaces",
+            ]
+        );
+        let names: Vec<&str> = first_of_each(&pods).into_iter().map(object::name).collect();
+        assert_eq!(names, ["c", "a", "d", "b"]);
+        assert_eq!(
+            tell("n", of, &pods, 1)[0],
+            "new PodSecurity enforce level only checked against the first 1 of 4 existing pods"
+        );
+    }
+
+    #[test]
+    fn an_update_matters_by_containers_and_images() {
+        let pod =
+            |list: &str, image: &str| json!({"spec": {list: [{"name": "a", "image": image}]}});
+        assert!(matters(&pod("containers", "x"), &pod("containers", "y")));
+        assert!(matters(&pod("ephemeralContainers", "x"), &json!({})));
+        let mut labelled = pod("containers", "x");
+        labelled["metadata"] = json!({"labels": {"a": "b"}});
+        assert!(!matters(&labelled, &pod("containers", "x")));
+    }
 }

@@ -136,6 +136,7 @@ async fn once(cx: &mut Cx, asked: Option<&Asking>, mut object: Value) -> Result<
     }
     strategy::prepare_for_create(&resource, &mut object);
     crate::certificates::prepare(cx, &mut object);
+    crate::devices::prepare(cx, &mut object);
     input::unique_owners(cx, &mut object);
     if cx.entry.traits.separate_status {
         strategy::initial_status(&resource, &mut object, &now);

@@ -266,6 +266,7 @@ impl Cx {
             output: self.output,
             now: self.now,
             warnings: vec![],
+            annotations: vec![],
             own: true,
         }
     }

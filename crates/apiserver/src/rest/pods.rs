@@ -53,6 +53,7 @@ pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             "target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
         )));
     }
+    crate::admission::binding(cx, &mut binding);
     let node = object::text(&binding, "/target/name").to_owned();
     if node.is_empty() {
         return Err(errors::plain_internal("target.name: Required value"));

@@ -142,7 +142,10 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
         }
     }
     let selected = match of {
-        Some(of) => selectors::fields(of, &refuse)?,
+        Some(of) => {
+            selectors::labels(of, &refuse)?;
+            selectors::fields(of, &refuse)?
+        }
         None => vec![],
     };
     let a = match (of, non) {

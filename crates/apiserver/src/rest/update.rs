@@ -251,6 +251,7 @@ async fn once(
         }
     }
     crate::certificates::stamp(cx, &mut new, old);
+    crate::devices::prepare(cx, &mut new);
     input::unique_owners(cx, &mut new);
     // What the server itself records is nobody else's business.
     let asked = match change.track {

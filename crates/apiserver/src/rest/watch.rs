@@ -197,6 +197,7 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             output: cx.output,
             now: cx.now,
             warnings: vec![],
+            annotations: vec![],
             own: cx.own,
         },
     };
