@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_machinery::status::{Cause, Details, Failure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     delete, input, pods,
@@ -157,6 +157,51 @@ fn refused(cause: Option<String>) -> Failure {
     })
 }
 
+/// Evictions that the budget's controller has not yet taken notice of, at most.
+const MOST_DISRUPTED: usize = 2000;
+
+/// A budget of which nothing can be taken.
+fn unfit(budget: &str, why: &str) -> Failure {
+    Failure::new(
+        403,
+        "Forbidden",
+        format!("poddisruptionbudget.policy {budget:?} is forbidden: {why}"),
+    )
+    .with_details(Details {
+        name: budget.to_owned(),
+        group: "policy".to_owned(),
+        kind: "poddisruptionbudget".to_owned(),
+        ..Details::default()
+    })
+}
+
+/// Why a budget allows no disruption.
+fn no_room(name: &str, budget: &Value) -> String {
+    let number = |field: &str| {
+        let at = format!("/status/{field}");
+        budget.pointer(&at).and_then(Value::as_i64).unwrap_or(0)
+    };
+    let conditions = budget
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    let failed = conditions.into_iter().flatten().find(|c| {
+        object::text(c, "/type") == "DisruptionAllowed"
+            && object::text(c, "/status") == "False"
+            && object::text(c, "/reason") == "SyncFailed"
+    });
+    match failed {
+        Some(condition) => format!(
+            "The disruption budget {name} does not allow evicting pods currently because it failed sync: {}",
+            object::text(condition, "/message")
+        ),
+        None => format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            number("desiredHealthy"),
+            number("currentHealthy")
+        ),
+    }
+}
+
 /// Takes one disruption from the budget, or refuses.
 async fn charge(cx: &mut Cx, budget: &str, pod: &Value) -> Result<(), Failure> {
     let Some(entry) = budgets(cx) else {
@@ -202,12 +247,19 @@ async fn charge(cx: &mut Cx, budget: &str, pod: &Value) -> Result<(), Failure> {
             return Err(failure);
         }
         let left = number("disruptionsAllowed");
-        if left <= 0 {
-            return Err(refused(Some(format!(
-                "The disruption budget {budget} needs {} healthy pods and has {} currently",
-                number("desiredHealthy"),
-                number("currentHealthy")
-            ))));
+        let disrupted = old.pointer("/status/disruptedPods");
+        let disrupted = disrupted.and_then(Value::as_object).map_or(0, Map::len);
+        if left < 0 {
+            return Err(unfit(budget, "pdb disruptions allowed is negative"));
+        }
+        if disrupted > MOST_DISRUPTED {
+            return Err(unfit(
+                budget,
+                "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+            ));
+        }
+        if left == 0 {
+            return Err(refused(Some(no_room(budget, old))));
         }
         let mut new = old.clone();
         let status = &mut new["status"];
@@ -269,5 +321,24 @@ impl Cx {
             annotations: vec![],
             own: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_says_why_it_has_no_room() {
+        let budget = |conditions: Value| json!({"status": {"desiredHealthy": 2, "currentHealthy": 1, "conditions": conditions}});
+        assert_eq!(
+            no_room("b", &budget(json!([]))),
+            "The disruption budget b needs 2 healthy pods and has 1 currently"
+        );
+        let failed = json!([{"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "two of them"}]);
+        assert_eq!(
+            no_room("b", &budget(failed)),
+            "The disruption budget b does not allow evicting pods currently because it failed sync: two of them"
+        );
     }
 }

@@ -112,6 +112,10 @@ pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             spec.insert("nodeName".to_owned(), node.clone().into());
         }
         scheduled(&mut new, &now);
+        // Where it might have gone is of no interest once it is bound.
+        if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+            status.remove("nominatedNodeName");
+        }
         Ok(new)
     })
     .await?;
@@ -174,32 +178,61 @@ pub fn keep_for(sub: &str, old: &Value, new: &mut Value) {
                 }
             }
         }
-    } else {
-        for list in ["containers", "initContainers"] {
-            let wanted = get(new, &format!("/spec/{list}"));
-            let wanted = wanted.as_ref().and_then(Value::as_array);
-            let there = kept
-                .pointer_mut(&format!("/spec/{list}"))
-                .and_then(Value::as_array_mut);
-            for container in there.into_iter().flatten() {
-                let name = object::text(container, "/name").to_owned();
-                let other = wanted
-                    .into_iter()
-                    .flatten()
-                    .find(|c| object::text(c, "/name") == name);
-                let Some(container) = container.as_object_mut() else {
-                    continue;
-                };
-                for field in ["resources", "resizePolicy"] {
-                    if let Some(value) = other.and_then(|o| o.get(field)) {
-                        container.insert(field.to_owned(), value.clone());
-                    }
-                }
-            }
-        }
+    } else if resized(old, new, &mut kept) {
+        // Containers came or went: it is for validation to say so.
+        return;
     }
     // Metadata but managedFields stays as it was.
     *new = kept;
+}
+
+/// Takes over what a resize may change; tells whether it cannot, because there are other
+/// containers.
+fn resized(old: &Value, new: &Value, kept: &mut Value) -> bool {
+    let list = |pod: &Value, field: &str| {
+        let all = pod.pointer(&format!("/spec/{field}"));
+        all.and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    const LISTS: [&str; 2] = ["containers", "initContainers"];
+    if LISTS
+        .iter()
+        .any(|field| list(old, field).len() != list(new, field).len())
+    {
+        return true;
+    }
+    let Some(spec) = kept.get_mut("spec").and_then(Value::as_object_mut) else {
+        return true;
+    };
+    let copy = |from: &Value, field: &str, to: &mut Map<String, Value>| match from.get(field) {
+        Some(value) => {
+            to.insert(field.to_owned(), value.clone());
+        }
+        None => {
+            to.remove(field);
+        }
+    };
+    if let Some(whole) = new.get("spec") {
+        copy(whole, "resources", spec);
+    }
+    for field in LISTS {
+        let wanted = list(new, field);
+        let Some(there) = spec.get_mut(field).and_then(Value::as_array_mut) else {
+            continue;
+        };
+        let name = |c: &Value| object::text(c, "/name").to_owned();
+        if there.iter().map(name).ne(wanted.iter().map(name)) {
+            // Another order, other names: that too is said by validation.
+            *there = wanted;
+            continue;
+        }
+        for (container, wanted) in there.iter_mut().zip(&wanted) {
+            if let Some(container) = container.as_object_mut() {
+                copy(wanted, "resources", container);
+                copy(wanted, "resizePolicy", container);
+            }
+        }
+    }
+    false
 }
 
 /// The options of a connection, from the query.
@@ -256,4 +289,64 @@ pub fn identity(object: &Value, fields: &[&str]) -> Map<String, Value> {
         .filter(|(k, _)| fields.contains(&k.as_str()))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resize_takes_over_resources_and_nothing_else() {
+        let pod = |containers: Value, more: Value| {
+            let mut pod = json!({"metadata": {"name": "x"}, "spec": {"containers": containers}});
+            if let (Some(spec), Some(more)) = (pod["spec"].as_object_mut(), more.as_object()) {
+                spec.extend(more.clone());
+            }
+            pod
+        };
+        let (small, large) = (
+            json!({"requests": {"cpu": "1"}}),
+            json!({"requests": {"cpu": "2"}}),
+        );
+        let old = pod(
+            json!([{"name": "a", "image": "i", "resources": small}]),
+            json!({}),
+        );
+        for (mut new, expected) in [
+            (
+                pod(
+                    json!([{"name": "a", "image": "j", "resources": large}]),
+                    json!({"nodeName": "n"}),
+                ),
+                pod(
+                    json!([{"name": "a", "image": "i", "resources": large}]),
+                    json!({}),
+                ),
+            ),
+            (
+                pod(
+                    json!([{"name": "a", "image": "i"}]),
+                    json!({"resources": large}),
+                ),
+                pod(
+                    json!([{"name": "a", "image": "i"}]),
+                    json!({"resources": large}),
+                ),
+            ),
+            (
+                pod(
+                    json!([{"name": "b", "image": "j"}]),
+                    json!({"nodeName": "n"}),
+                ),
+                pod(json!([{"name": "b", "image": "j"}]), json!({})),
+            ),
+            (
+                pod(json!([]), json!({"nodeName": "n"})),
+                pod(json!([]), json!({"nodeName": "n"})),
+            ),
+        ] {
+            keep_for("resize", &old, &mut new);
+            assert_eq!(new, expected);
+        }
+    }
 }

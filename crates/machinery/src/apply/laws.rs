@@ -21,15 +21,15 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     .unwrap()
 });
 
-fn schema() -> &'static Schema {
+pub(super) fn schema() -> &'static Schema {
     &SCHEMA
 }
 
-fn object(spec: Value) -> Value {
+pub(super) fn object(spec: Value) -> Value {
     json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"}, "spec": spec})
 }
 
-fn at(name: &str, operation: Operation, second: i64) -> Manager<'_> {
+pub(super) fn at(name: &str, operation: Operation, second: i64) -> Manager<'_> {
     Manager {
         name,
         operation,
@@ -39,7 +39,12 @@ fn at(name: &str, operation: Operation, second: i64) -> Manager<'_> {
     }
 }
 
-fn applied(live: Option<&Value>, spec: Value, name: &str, force: bool) -> Result<Value, Failure> {
+pub(super) fn applied(
+    live: Option<&Value>,
+    spec: Value,
+    name: &str,
+    force: bool,
+) -> Result<Value, Failure> {
     let manager = at(name, Operation::Apply, 1);
     let mut config = object(spec);
     // Nothing to say is said by leaving the spec out; an empty one would be owned as such.
@@ -49,14 +54,14 @@ fn applied(live: Option<&Value>, spec: Value, name: &str, force: bool) -> Result
     apply(schema(), &ResetFields::none(), live, config, manager, force)
 }
 
-fn updated(old: Option<&Value>, mut new: Value, name: &str, second: i64) -> Value {
+pub(super) fn updated(old: Option<&Value>, mut new: Value, name: &str, second: i64) -> Value {
     let manager = at(name, Operation::Update, second);
     track_update(schema(), &ResetFields::none(), old, &mut new, manager).unwrap();
     new
 }
 
 /// The fields of a manager, as `operation name: fields` lines.
-fn owners(object: &Value) -> Vec<String> {
+pub(super) fn owners(object: &Value) -> Vec<String> {
     let mut all = Vec::new();
     let entries = object
         .pointer("/metadata/managedFields")
@@ -78,7 +83,7 @@ fn owners(object: &Value) -> Vec<String> {
 
 /// No container is empty: that one is there and holds nothing is a fact of its own, told in the
 /// stories below.
-fn spec(prefix: &'static str) -> impl Strategy<Value = Value> {
+pub(super) fn spec(prefix: &'static str) -> impl Strategy<Value = Value> {
     let key = move || proptest::string::string_regex(&format!("[{prefix}]")).unwrap();
     let number = || 0..3i64;
     (
@@ -118,7 +123,7 @@ fn spec(prefix: &'static str) -> impl Strategy<Value = Value> {
 
 /// The value without members and items that hold nothing: what a removal leaves of a container is
 /// not the same as one that was never there.
-fn bare(value: &Value) -> Value {
+pub(super) fn bare(value: &Value) -> Value {
     match value {
         Value::Object(o) => Value::Object(
             o.iter()
@@ -131,7 +136,7 @@ fn bare(value: &Value) -> Value {
     }
 }
 
-fn is_bare(value: &Value) -> bool {
+pub(super) fn is_bare(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Object(o) => o.is_empty(),

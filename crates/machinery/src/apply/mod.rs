@@ -22,6 +22,8 @@ mod remove;
 mod reset;
 mod scale;
 mod set;
+#[cfg(test)]
+mod sharing;
 mod types;
 mod update;
 

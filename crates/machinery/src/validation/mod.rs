@@ -94,17 +94,31 @@ pub fn update(cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
             }
         }
         Some("status") => update::status(cx, new, old, &mut errors),
-        Some("resize") => {
-            spec(cx, new, Some(old), &mut errors);
-            resize::resize(new, old, &mut errors);
-        }
-        Some("ephemeralcontainers") => {
-            spec(cx, new, Some(old), &mut errors);
-            resize::ephemeral(new, old, &mut errors);
-        }
+        Some("resize") => match resize::never_resized(old) {
+            // That is all that is said then.
+            Some(why) => return only(why),
+            None => {
+                spec(cx, new, Some(old), &mut errors);
+                resize::resize(new, old, &mut errors);
+            }
+        },
+        Some("ephemeralcontainers") => match resize::never_debugged(old) {
+            Some(why) => return only(why),
+            None => {
+                spec(cx, new, Some(old), &mut errors);
+                resize::ephemeral(new, old, &mut errors);
+            }
+        },
         // Other subresources have rules of their own, or change what the whole object's rules hold.
         Some(_) => spec(cx, new, Some(old), &mut errors),
     }
+    errors.into_causes()
+}
+
+/// The one fault of an object as a whole that it is asked for something it never does.
+fn only(why: &str) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    errors.forbidden(&Path::ROOT, why);
     errors.into_causes()
 }
 

@@ -4,11 +4,32 @@ use serde_json::Value;
 
 use super::{
     errors::Errors,
-    value::{at, list, same, text},
+    value::{at, entries, has, list, same, text},
 };
 use crate::{path::Path, qos::qos_class};
 
-/// A resize (KEP-1287): CPU and memory of containers change, nothing is removed, the class stays.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+fn of_kubelet(pod: &Value) -> bool {
+    has(at(at(pod, "metadata"), "annotations"), MIRROR)
+}
+
+/// Why pods of a kind are not resized at all.
+pub fn never_resized(old: &Value) -> Option<&'static str> {
+    if of_kubelet(old) {
+        return Some("static pods cannot be resized");
+    }
+    let windows = text(at(at(old, "spec"), "os"), "name") == "windows";
+    windows.then_some("windows pods cannot be resized")
+}
+
+/// Why pods of a kind get no ephemeral containers.
+pub fn never_debugged(old: &Value) -> Option<&'static str> {
+    of_kubelet(old).then_some("static pods do not support ephemeral containers")
+}
+
+/// A resize (KEP-1287): CPU and memory of containers change, and of the pod as a whole (KEP-5419);
+/// nothing is removed, the class stays.
 pub fn resize(new: &Value, old: &Value, e: &mut Errors) {
     let path = Path::new("spec");
     let class = qos_class(old);
@@ -20,38 +41,100 @@ pub fn resize(new: &Value, old: &Value, e: &mut Errors) {
         );
     }
     let (new, old) = (at(new, "spec"), at(old, "spec"));
-    let mut only = true;
-    for field in ["containers", "initContainers"] {
+    if !same_containers(new, old, &path, e) {
+        return;
+    }
+    removed(new, old, &path, e);
+    // Sidecars before containers: so Kubernetes looks at what is taken away.
+    for field in ["initContainers", "containers"] {
         let here = path.child(field);
         for (i, (new, old)) in list(new, field).iter().zip(list(old, field)).enumerate() {
-            let item = here.index(i);
-            let here = item.child("resources");
-            let (new, old) = (at(new, "resources"), at(old, "resources"));
-            for (kind, gone) in [
-                ("requests", "resource requests cannot be removed"),
-                ("limits", "resource limits cannot be removed"),
-            ] {
-                let (new, old) = (at(new, kind), at(old, kind));
-                let names = |v: &Value| -> Vec<String> {
-                    v.as_object()
-                        .into_iter()
-                        .flatten()
-                        .map(|(k, _)| k.clone())
-                        .collect()
-                };
-                if names(old).iter().any(|name| new.get(name).is_none()) {
-                    e.forbidden(&here.child(kind), gone);
-                }
-                only &= names(new)
-                    .iter()
-                    .all(|n| matches!(n.as_str(), "cpu" | "memory") || new.get(n) == old.get(n));
+            if field == "containers" || sidecar(old) {
+                removed(new, old, &here.index(i), e);
             }
-            only &= same(at(new, "claims"), at(old, "claims"));
         }
     }
-    if !only {
+    let before = e.len();
+    for (new, old) in list(new, "containers").iter().zip(list(old, "containers")) {
+        if !only_amounts(new, old) {
+            e.forbidden(&path, "only cpu and memory resources are mutable");
+        }
+    }
+    for (new, old) in list(new, "initContainers")
+        .iter()
+        .zip(list(old, "initContainers"))
+    {
+        if sidecar(old) {
+            if !only_amounts(new, old) {
+                let detail = "only cpu and memory resources for sidecar containers are mutable";
+                e.forbidden(&path, detail);
+            }
+        } else if !same(at(new, "resources"), at(old, "resources")) {
+            let detail = "resources for non-sidecar init containers are immutable";
+            e.forbidden(&path, detail);
+        }
+    }
+    if e.len() == before && !only_amounts(new, old) {
         e.forbidden(&path, "only cpu and memory resources are mutable");
     }
+}
+
+fn sidecar(container: &Value) -> bool {
+    text(container, "restartPolicy") == "Always"
+}
+
+/// Whether the containers are the same, in the same order.
+fn same_containers(new: &Value, old: &Value, path: &Path<'_>, e: &mut Errors) -> bool {
+    let before = e.len();
+    for field in ["containers", "initContainers"] {
+        let here = path.child(field);
+        let (new, old) = (list(new, field), list(old, field));
+        if new.len() != old.len() {
+            let detail = format!("{field} may not be added or removed on resize");
+            e.forbidden(&here, &detail);
+            continue;
+        }
+        for (i, (new, old)) in new.iter().zip(old).enumerate() {
+            if text(new, "name") != text(old, "name") {
+                let item = here.index(i);
+                let detail = format!("{field} may not be renamed or reordered on resize");
+                e.forbidden(&item.child("name"), &detail);
+            }
+        }
+    }
+    e.len() == before
+}
+
+/// What a container (or a pod) requests or is limited to stays, whatever the amount.
+fn removed(new: &Value, old: &Value, path: &Path<'_>, e: &mut Errors) {
+    let here = path.child("resources");
+    let (new, old) = (at(new, "resources"), at(old, "resources"));
+    for (kind, gone) in [
+        ("requests", "resource requests cannot be removed"),
+        ("limits", "resource limits cannot be removed"),
+    ] {
+        let kept = |name: &str| at(new, kind).get(name).is_some();
+        if !entries(old, kind).into_iter().all(|(name, _)| kept(name)) {
+            e.forbidden(&here.child(kind), gone);
+        }
+    }
+}
+
+/// Whether nothing but CPU and memory differs.
+fn only_amounts(new: &Value, old: &Value) -> bool {
+    let (new, old) = (at(new, "resources"), at(old, "resources"));
+    let others = |v: &Value, kind: &str| -> Vec<(String, Value)> {
+        entries(v, kind)
+            .into_iter()
+            .filter(|(name, _)| !matches!(*name, "cpu" | "memory"))
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect()
+    };
+    let kinds = ["requests", "limits"];
+    kinds
+        .iter()
+        .all(|kind| others(new, kind) == others(old, kind))
+        && same(at(new, "claims"), at(old, "claims"))
 }
 
 /// Ephemeral containers are added, never changed nor removed.
@@ -114,6 +197,72 @@ mod tests {
         for (old, new, expected) in cases {
             assert_eq!(faults(resize, pod(new), pod(old)), expected);
         }
+    }
+
+    #[test]
+    fn a_resize_leaves_all_else() {
+        let amount = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        let one = |name: &str, cpu: &str| json!({"name": name, "resources": amount(cpu)});
+        let sidecar =
+            |cpu: &str| json!({"name": "s", "restartPolicy": "Always", "resources": amount(cpu)});
+        let pod = |spec: Value| json!({ "spec": spec });
+        let cases = [
+            (
+                json!({"containers": [one("a", "1"), one("b", "1")]}),
+                json!({"containers": [one("b", "1"), one("a", "1")]}),
+                vec![
+                    "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize",
+                    "spec.containers[1].name: Forbidden: containers may not be renamed or reordered on resize",
+                ],
+            ),
+            (
+                json!({"containers": [one("a", "1")], "initContainers": [one("i", "1")]}),
+                json!({"containers": [one("a", "1")], "initContainers": []}),
+                vec![
+                    "spec.initContainers: Forbidden: initContainers may not be added or removed on resize",
+                ],
+            ),
+            (
+                json!({"containers": [one("a", "1")], "initContainers": [one("i", "1")]}),
+                json!({"containers": [one("a", "2")], "initContainers": [one("i", "2")]}),
+                vec!["spec: Forbidden: resources for non-sidecar init containers are immutable"],
+            ),
+            (
+                json!({"containers": [one("a", "1")], "initContainers": [sidecar("1")]}),
+                json!({"containers": [one("a", "1")], "initContainers": [sidecar("2")]}),
+                vec![],
+            ),
+            (
+                json!({"containers": [one("a", "1")], "resources": amount("1")}),
+                json!({"containers": [one("a", "1")], "resources": amount("2")}),
+                vec![],
+            ),
+            (
+                json!({"containers": [one("a", "1")], "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}),
+                json!({"containers": [one("a", "1")], "resources": amount("2")}),
+                vec!["spec.resources.requests: Forbidden: resource requests cannot be removed"],
+            ),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(faults(resize, pod(new), pod(old)), expected);
+        }
+    }
+
+    #[test]
+    fn pods_of_kubelets_and_of_windows_are_left_alone() {
+        let mirror = json!({"metadata": {"annotations": {MIRROR: "x"}}});
+        assert_eq!(
+            never_resized(&mirror),
+            Some("static pods cannot be resized")
+        );
+        assert!(never_debugged(&mirror).is_some());
+        let windows = json!({"spec": {"os": {"name": "windows"}}});
+        assert_eq!(
+            never_resized(&windows),
+            Some("windows pods cannot be resized")
+        );
+        assert_eq!(never_debugged(&windows), None);
+        assert_eq!(never_resized(&json!({})), None);
     }
 
     #[test]
