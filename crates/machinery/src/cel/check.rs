@@ -76,7 +76,7 @@ impl Checker<'_> {
 
     /// Gives the expression and all below it their types.
     pub fn check(&mut self, expr: &mut Expr) -> Type {
-        let ty = self.kind(expr);
+        let ty = super::level(|| self.kind(expr));
         expr.ty = ty.clone();
         ty
     }

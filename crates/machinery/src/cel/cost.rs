@@ -168,6 +168,10 @@ impl<'e> Estimator<'e> {
     }
 
     pub fn cost(&mut self, expr: &'e Expr) -> Span {
+        super::level(|| self.span(expr))
+    }
+
+    fn span(&mut self, expr: &'e Expr) -> Span {
         match &expr.kind {
             Kind::Literal(_) => Span::ZERO,
             Kind::Ident(_) => Span::just(1),

@@ -43,6 +43,10 @@ impl<'a> Evaluation<'_, 'a> {
     }
 
     pub fn eval(&mut self, expr: &'a Expr) -> Result<'a> {
+        super::level(|| self.value(expr))
+    }
+
+    fn value(&mut self, expr: &'a Expr) -> Result<'a> {
         match &expr.kind {
             Kind::Literal(literal) => Ok(match literal {
                 Literal::Null => Value::Null,

@@ -121,3 +121,11 @@ impl Program {
         (value, evaluation.cost)
     }
 }
+
+/// Walks one level down an expression: on more stack where there is little left, since an expression
+/// may be as deep as Kubernetes allows, and a thread's stack as small as it likes.
+fn level<R>(walk: impl FnOnce() -> R) -> R {
+    const LEAST: usize = 128 * 1024;
+    const MORE: usize = 2 * 1024 * 1024;
+    stacker::maybe_grow(LEAST, MORE, walk)
+}

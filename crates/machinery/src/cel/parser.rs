@@ -9,9 +9,8 @@ use super::{
     types::RESERVED,
 };
 
-/// Levels of nesting that an expression may have. Kubernetes allows 250; a walk through as many
-/// takes more stack than a thread has in a build without optimisation.
-const MOST_LEVELS: usize = 100;
+/// Levels of nesting that an expression may have.
+const MOST_LEVELS: usize = 250;
 /// Characters that an expression may have.
 const MOST_CHARACTERS: usize = 100_000;
 
@@ -126,6 +125,10 @@ impl Parser {
     }
 
     fn expression(&mut self) -> Parsed {
+        super::level(|| self.whole())
+    }
+
+    fn whole(&mut self) -> Parsed {
         self.levels += 1;
         if self.levels > MOST_LEVELS {
             return Err(Issue::new(

@@ -254,3 +254,36 @@ proptest::proptest! {
         let _ = eval(&pieces.concat());
     }
 }
+
+/// As deep as Kubernetes allows and one deeper, on a stack as small as any.
+#[test]
+fn expressions_are_as_deep_as_in_kubernetes() {
+    let nested = |depth: usize| "(".repeat(depth) + "1" + &")".repeat(depth) + " == 1";
+    let work = move || {
+        let compile = |text: &str| Program::compile(&Environment::default(), text);
+        let program = compile(&nested(240)).map_err(|e| e.to_string())?;
+        let (value, _) = program.eval(&[], 10_000);
+        if !matches!(value, Ok(Value::Bool(true))) {
+            return Err("not true".to_owned());
+        }
+        let sum = vec!["1"; 240].join(" + ");
+        let program = compile(&format!("{sum} == 240")).map_err(|e| e.to_string())?;
+        let _ = program.estimate(&[]);
+        let (value, _) = program.eval(&[], 10_000);
+        if !matches!(value, Ok(Value::Bool(true))) {
+            return Err("not the sum".to_owned());
+        }
+        match compile(&nested(300)) {
+            Err(issues) => Err(issues.to_string()),
+            Ok(_) => Ok(()),
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(512 * 1024)
+        .spawn(work);
+    let refused = thread.unwrap().join().unwrap().unwrap_err();
+    assert!(
+        refused.contains("expression recursion limit exceeded: 250"),
+        "{refused}"
+    );
+}

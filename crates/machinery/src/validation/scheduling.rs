@@ -1,32 +1,30 @@
 //! Priority classes, runtime classes and leases.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     errors::Errors,
     metadata, names,
     pod_parts::non_negative,
-    resources, selectors,
-    value::{at, entries, int, list, text},
+    pod_resources, selectors,
+    value::{at, flag, int, list, text},
 };
 use crate::path::Path;
 
 const HIGHEST: i64 = 1_000_000_000;
+/// The one strategy of Kubernetes' own by which a holder is chosen.
+const OLDEST: &str = "OldestEmulationVersion";
 
 pub fn priority_class(object: &Value, e: &mut Errors) {
     let name = text(at(object, "metadata"), "name");
     let value = int(object, "value").unwrap_or(0);
     if name.starts_with("system-") {
-        let known = matches!(
-            (name, value),
-            ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)
-        );
-        if !known {
+        if let Some(fault) = system_class(name, value, flag(object, "globalDefault")) {
             let metadata = Path::new("metadata");
             e.forbidden(
                 &metadata.child("name"),
                 &format!(
-                    "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known system priority class"
+                    "priority class names with 'system-' prefix are reserved for system use only. error: {fault}"
                 ),
             );
         }
@@ -46,6 +44,19 @@ pub fn priority_class(object: &Value, e: &mut Errors) {
     }
 }
 
+/// What is wrong with a class that has a name of the system's.
+fn system_class(name: &str, value: i64, default: bool) -> Option<String> {
+    let known = match name {
+        "system-node-critical" => 2_000_001_000,
+        "system-cluster-critical" => 2_000_000_000,
+        _ => return Some(format!("{name} is not a known system priority class")),
+    };
+    if value != known {
+        return Some(format!("value of {name} PriorityClass must be {known}"));
+    }
+    default.then(|| format!("globalDefault of {name} PriorityClass must be false"))
+}
+
 pub fn runtime_class(object: &Value, e: &mut Errors) {
     let handler = text(object, "handler");
     e.invalid_each(
@@ -53,13 +64,9 @@ pub fn runtime_class(object: &Value, e: &mut Errors) {
         handler,
         names::dns1123_label(handler),
     );
-    let path = Path::new("overhead");
-    let path = path.child("podFixed");
-    for (name, value) in entries(at(object, "overhead"), "podFixed") {
-        let path = path.key(name);
-        resources::container_name(name, &path, e);
-        resources::amount(name, value, &path, e);
-    }
+    // Kubernetes looks at what a pod needs more as at limits.
+    let fixed = json!({"limits": at(at(object, "overhead"), "podFixed")});
+    pod_resources::requirements(&fixed, &[], &Path::new("overhead"), e);
     let path = Path::new("scheduling");
     let scheduling = at(object, "scheduling");
     metadata::labels(scheduling, "nodeSelector", &path.child("nodeSelector"), e);
@@ -86,12 +93,13 @@ pub fn lease(object: &Value, e: &mut Errors) {
     non_negative(spec, "leaseTransitions", &path, e);
     if let Some(strategy) = at(spec, "strategy").as_str() {
         let here = path.child("strategy");
-        let faults = if strategy.contains('/') {
-            names::qualified_path(strategy)
-        } else {
-            names::qualified_name(strategy)
-        };
-        e.invalid_each(&here, strategy, faults);
+        // Kubernetes names the field twice.
+        let here = here.child("strategy");
+        if strategy.contains('/') {
+            e.invalid_each(&here, strategy, names::qualified_name(strategy));
+        } else if strategy != OLDEST {
+            e.not_supported(&here, strategy, &[OLDEST]);
+        }
     }
     if at(spec, "preferredHolder")
         .as_str()
@@ -99,9 +107,6 @@ pub fn lease(object: &Value, e: &mut Errors) {
         && text(spec, "strategy").is_empty()
     {
         let here = path.child("preferredHolder");
-        e.forbidden(&here, "may only be specified when strategy is defined");
-    }
-    if at(spec, "holderIdentity").as_str() == Some("") {
-        e.invalid_text(&path.child("holderIdentity"), "", "must not be empty");
+        e.forbidden(&here, "may only be specified if `strategy` is defined");
     }
 }

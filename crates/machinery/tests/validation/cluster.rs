@@ -135,6 +135,16 @@ fn faults(found: Vec<String>, expected: &[&str]) {
     &["spec.nodeName: Invalid value: \"N\": SUBDOMAIN", "spec.attacher: Invalid value: \"A_b\": SUBDOMAIN", "spec.source.persistentVolumeName: Invalid value: \"V\": SUBDOMAIN"])]
 #[case(attachment(json!({"source": {"persistentVolumeName": null, "inlineVolumeSpec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/"}}}})),
     &["spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes", "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes"])]
+#[case(of("scheduling.k8s.io/v1", "PriorityClass", json!({"metadata": {"name": "system-x"}, "value": 1})),
+    &["metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: system-x is not a known system priority class"])]
+#[case(of("scheduling.k8s.io/v1", "PriorityClass", json!({"metadata": {"name": "system-node-critical"}, "value": 1})),
+    &["metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: value of system-node-critical PriorityClass must be 2000001000"])]
+#[case(of("scheduling.k8s.io/v1", "PriorityClass", json!({"metadata": {"name": "system-node-critical"}, "value": 2_000_001_000})), &[])]
+#[case(of("node.k8s.io/v1", "RuntimeClass", json!({"handler": "h", "overhead": {"podFixed": {"cpu": "-1"}}})),
+    &["overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"])]
+#[case(of("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": ""}})), &[])]
+#[case(of("coordination.k8s.io/v1", "Lease", json!({"spec": {"strategy": "Newest"}})),
+    &["spec.strategy.strategy: Unsupported value: \"Newest\": supported values: \"OldestEmulationVersion\""])]
 #[case(of("rbac.authorization.k8s.io/v1", "ClusterRole", json!({"aggregationRule": {}})),
     &["aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil"])]
 #[case(of("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", json!({"roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s"}, {"kind": "User", "name": "u", "apiGroup": "x"}]})),

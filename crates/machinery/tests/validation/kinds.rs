@@ -105,7 +105,7 @@ fn autoscaler(metric: Value) -> Value {
     &["spec.cidrs[0]: Invalid value: \"10.0.0.1/24\": must not have bits set beyond the prefix length"])]
 #[case(of("networking.k8s.io/v1", "ServiceCIDR", json!({"spec": {"cidrs": ["10.0.0.0/24", "fd00::/64"]}})), &[])]
 #[case(of("coordination.k8s.io/v1", "Lease", json!({"spec": {"preferredHolder": "a"}})),
-    &["spec.preferredHolder: Forbidden: may only be specified when strategy is defined"])]
+    &["spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"])]
 #[case(of("node.k8s.io/v1", "RuntimeClass", json!({"handler": "h", "scheduling": {"tolerations": [{"key": "a", "value": "b", "operator": "Exists"}]}})),
     &["scheduling.tolerations[0].operator: Invalid value: \"b\": value must be empty when `operator` is 'Exists'"])]
 #[case(autoscaler(json!({"type": "External", "external": {"metric": {"name": "m"}, "target": {"type": "Value"}}})),
