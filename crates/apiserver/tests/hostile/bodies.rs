@@ -1,6 +1,6 @@
 //! Bodies of size and depth.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Hostile, send, start};
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rand::{SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde_json::json;
 
 use super::{Hostile, generate::mutate, number, send, start};
 

@@ -7,7 +7,7 @@ use std::{
 
 use gantry_machinery::{protobuf::Encoder, resource::builtin_resources};
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Hostile;
 

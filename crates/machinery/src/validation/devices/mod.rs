@@ -38,14 +38,10 @@ const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 /// What may not change of the kinds of this group, after all else.
 pub fn update(kind: &str, new: &Value, old: &Value, e: &mut Errors) {
     let (now, before) = (at(new, "spec"), at(old, "spec"));
-    match kind {
-        // What is fixed is not looked at again: nobody could mend it.
-        "ResourceClaim" | "ResourceClaimTemplate" => {
-            if !same(now, before) {
-                e.invalid(&Path::new("spec"), now, "field is immutable");
-            }
-        }
-        _ => {}
+    // What is fixed is not looked at again: nobody could mend it.
+    let fixed = matches!(kind, "ResourceClaim" | "ResourceClaimTemplate");
+    if fixed && !same(now, before) {
+        e.invalid(&Path::new("spec"), now, "field is immutable");
     }
 }
 
