@@ -571,7 +571,7 @@ async fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure
     // A certificate goes before a token; one that is not trusted leaves it to the token.
     let shown = parts.extensions.get::<Shown>();
     if let Some(user) = shown.and_then(|shown| api.authenticator.certificate(shown)) {
-        return Ok(Arc::new(user));
+        return Ok(user);
     }
     let bearer = parts
         .headers
@@ -589,7 +589,7 @@ async fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure
             Ok(Arc::new(UserInfo::anonymous()))
         }
         Some(token) => match api.authenticator.token(&api.store, token, &[]).await {
-            Ok(known) => Ok(Arc::new(known.user)),
+            Ok(known) => Ok(known.user),
             Err(_) => Err(errors::unauthorized()),
         },
     }

@@ -446,11 +446,11 @@ async fn connection(
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(30));
     let stop = api.stop.clone();
-    let shown = stream.get_ref().1.peer_certificates().map(|chain| {
-        Shown(Arc::new(
-            chain.iter().map(|c| c.clone().into_owned()).collect(),
-        ))
-    });
+    let shown = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .map(|chain| Shown::new(chain.iter().map(|c| c.clone().into_owned()).collect()));
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         if let Some(shown) = &shown {

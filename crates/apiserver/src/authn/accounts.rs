@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gantry_store::{Key, Store};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     keys::{Jws, PublicKey, Signer, sign},
+    proven::{Proven, Token},
     user::{CREDENTIAL_ID, UserInfo},
 };
 use crate::object;
@@ -71,6 +73,8 @@ pub struct Accounts {
     pub extend: bool,
     /// The longest life of a token, in seconds.
     pub longest: Option<i64>,
+    /// Tokens that one of the keys has signed.
+    pub proven: Proven,
 }
 
 impl Accounts {
@@ -147,14 +151,15 @@ impl Accounts {
     }
 
     /// Who a token is of, where it is one of ours and valid.
-    pub fn verify(&self, store: &Store, token: &str) -> Option<Valid> {
+    pub fn verify(&self, store: &Store, token: &str, digest: &Token) -> Option<Valid> {
         let jws = Jws::parse(token)?;
         let issuer = jws.text("iss");
         let legacy = issuer == LEGACY_ISSUER;
         if !legacy && !self.issuers.iter().any(|i| i == issuer) {
             return None;
         }
-        if !jws.verified_by(self.keys()) {
+        let signed = || jws.verified_by(self.keys());
+        if !self.proven.or_prove(digest, signed) {
             return None;
         }
         if legacy {
@@ -279,13 +284,27 @@ fn live(
         format!("{namespace}/{name}")
     };
     let stored = store.get(&Key::new(format!("/{plural}"), full))?;
-    let object: Value = serde_json::from_slice(&stored.value).ok()?;
-    let deleted = object::meta_text(&object, "deletionTimestamp");
-    if !deleted.is_empty() {
+    let Living { metadata } = serde_json::from_slice(&stored.value).ok()?;
+    if let Some(deleted) = metadata.deletion_timestamp {
         let at: jiff::Timestamp = deleted.parse().ok()?;
         if at.as_second() + LEEWAY < now {
             return None;
         }
     }
-    (object::meta_text(&object, "uid") == uid).then_some(())
+    (metadata.uid == uid).then_some(())
+}
+
+/// What tells whether an object is there.
+#[derive(Deserialize)]
+struct Living<'a> {
+    #[serde(borrow)]
+    metadata: LivingMetadata<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LivingMetadata<'a> {
+    #[serde(default)]
+    uid: &'a str,
+    deletion_timestamp: Option<&'a str>,
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::RwLock;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -22,7 +23,7 @@ const UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
 
 /// Takes any client certificate at the handshake, once its owner has shown that he has its key.
 ///
-/// Whether it is trusted is decided for each request ([`ClientCertificates::user`]): one that is
+/// Whether it is trusted is decided for each request ([`Shown::user`]): one that is
 /// not is answered with 401, not with a broken connection, as kube-apiserver does.
 #[derive(Debug)]
 struct Any {
@@ -113,11 +114,9 @@ impl ClientCertificates {
     }
 
     /// The user of a certificate; `None` when it is not trusted, not for clients, or out of date.
-    pub fn user(&self, chain: &[CertificateDer<'_>]) -> Option<UserInfo> {
+    fn user(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<UserInfo> {
         let (leaf, rest) = chain.split_first()?;
-        self.trusted
-            .verify_client_cert(leaf, rest, UnixTime::now())
-            .ok()?;
+        self.trusted.verify_client_cert(leaf, rest, now).ok()?;
         let (_, cert) = X509Certificate::from_der(leaf).ok()?;
         let subject = cert.subject();
         // Of several common names the last one counts, as in Go's pkix.Name.
@@ -156,4 +155,94 @@ impl ClientCertificates {
 
 /// The certificate that a connection's client has shown, with what it sent along.
 #[derive(Clone)]
-pub struct Shown(pub Arc<Vec<CertificateDer<'static>>>);
+pub struct Shown(Arc<Inner>);
+
+struct Inner {
+    chain: Vec<CertificateDer<'static>>,
+    /// Whose it was found to be, and how long that holds: the requests of one connection do not
+    /// verify the same signatures again and again.
+    known: RwLock<Option<Known>>,
+}
+
+struct Known {
+    user: Arc<UserInfo>,
+    /// The second, since 1970, with which the first certificate runs out.
+    until: u64,
+}
+
+impl Shown {
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Shown {
+        let known = RwLock::default();
+        Shown(Arc::new(Inner { chain, known }))
+    }
+
+    /// The user that it tells, by these authorities, which are a server's all its life.
+    pub fn user(&self, trusted: &ClientCertificates) -> Option<Arc<UserInfo>> {
+        self.user_at(trusted, UnixTime::now())
+    }
+
+    fn user_at(&self, trusted: &ClientCertificates, now: UnixTime) -> Option<Arc<UserInfo>> {
+        if let Some(known) = &*self.0.known.read()
+            && now.as_secs() <= known.until
+        {
+            return Some(known.user.clone());
+        }
+        let user = Arc::new(trusted.user(&self.0.chain, now)?.authenticated());
+        let ends = self.0.chain.iter().map(|cert| {
+            let (_, cert) = X509Certificate::from_der(cert).ok()?;
+            u64::try_from(cert.validity().not_after.timestamp()).ok()
+        });
+        let until = ends.min().flatten().unwrap_or(0);
+        let known = user.clone();
+        *self.0.known.write() = Some(Known { user: known, until });
+        Some(user)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
+
+    use super::*;
+
+    /// The certificates of an authority and of a client of it, which ends after 2030.
+    fn authority(client: &str) -> (ClientCertificates, CertificateDer<'static>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let ca = params.self_signed(&key).expect("signed");
+        let mut leaf = CertificateParams::default();
+        leaf.distinguished_name.push(DnType::CommonName, client);
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2031, 1, 1);
+        let of_leaf = KeyPair::generate().expect("a key");
+        let issuer = Issuer::from_params(&params, &key);
+        let leaf = leaf.signed_by(&of_leaf, &issuer).expect("signed");
+        let trusted = ClientCertificates::new(&ca.pem()).expect("a bundle");
+        (trusted, leaf.der().clone())
+    }
+
+    /// Seconds from 1970 to the beginning of a year, leap days counted.
+    fn year(year: u64) -> UnixTime {
+        let days = (year - 1970) * 365 + (year - 1969) / 4;
+        UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400))
+    }
+
+    #[test]
+    fn a_connections_certificate_is_verified_once_and_ends_when_it_ends() {
+        let (trusted, leaf) = authority("ann");
+        let (stranger, _) = authority("ann");
+        let shown = Shown::new(vec![leaf.clone()]);
+        let first = shown.user_at(&trusted, year(2030)).expect("trusted");
+        assert_eq!(first.name, "ann");
+        let second = shown.user_at(&trusted, year(2030)).expect("trusted");
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(shown.user_at(&trusted, year(2032)), None);
+        assert_eq!(Shown::new(vec![leaf]).user_at(&stranger, year(2030)), None);
+    }
+}

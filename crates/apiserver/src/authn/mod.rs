@@ -7,6 +7,7 @@ pub mod certificate;
 mod config;
 pub mod keys;
 pub mod oidc;
+mod proven;
 mod user;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -19,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use accounts::Accounts;
 use certificate::{ClientCertificates, Shown};
 use keys::{PublicKey, Signer};
+use proven::{Proven, Token};
 
 pub use config::parse as parse_config;
 pub use keys::KeyError;
@@ -123,7 +125,7 @@ pub enum AuthenticationError {
 
 /// A token's user and whom it is for, of those that were asked for.
 pub struct Authenticated {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub audiences: Vec<String>,
 }
 
@@ -135,7 +137,7 @@ pub struct Authenticator {
     pub certificates: Option<ClientCertificates>,
     /// By SHA-256 of the token: looking up a digest tells nothing about how much of a guess was
     /// right, which is what comparing in constant time is for.
-    tokens: FxHashMap<[u8; 32], UserInfo>,
+    tokens: FxHashMap<Token, Arc<UserInfo>>,
     bootstrap_tokens: bool,
     providers: Vec<Arc<oidc::Provider>>,
 }
@@ -188,6 +190,7 @@ impl Authenticator {
                 keys: account_keys,
                 extend: config.extend_tokens,
                 longest: config.longest_token,
+                proven: Proven::default(),
             },
             anonymous: config.anonymous.clone(),
             jwks_uri: config.jwks_uri.clone(),
@@ -208,9 +211,8 @@ impl Authenticator {
     }
 
     /// The user of a client certificate.
-    pub fn certificate(&self, shown: &Shown) -> Option<UserInfo> {
-        let user = self.certificates.as_ref()?.user(&shown.0)?;
-        Some(user.authenticated())
+    pub fn certificate(&self, shown: &Shown) -> Option<Arc<UserInfo>> {
+        shown.user(self.certificates.as_ref()?)
     }
 
     /// The user of a token that is for one of these audiences, or why it is not valid. Without any,
@@ -233,20 +235,18 @@ impl Authenticator {
             common.cloned().collect()
         };
         let wrong = || "invalid bearer token".to_owned();
-        let answer = |user: UserInfo, audiences: Vec<String>| {
+        let answer = |user: Arc<UserInfo>, audiences: Vec<String>| {
             if audiences.is_empty() {
                 return Err(wrong());
             }
-            Ok(Authenticated {
-                user: user.authenticated(),
-                audiences,
-            })
+            Ok(Authenticated { user, audiences })
         };
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let known = |user: UserInfo| Arc::new(user.authenticated());
+        let digest: Token = Sha256::digest(token.as_bytes()).into();
         if let Some(user) = self.tokens.get(&digest) {
             return answer(user.clone(), ours());
         }
-        if let Some(valid) = self.accounts.verify(store, token) {
+        if let Some(valid) = self.accounts.verify(store, token, &digest) {
             if let Some(stale) = &valid.stale {
                 tracing::info!(%stale, "a ServiceAccount token should have been renewed");
             }
@@ -256,17 +256,17 @@ impl Authenticator {
                 let common = valid.audiences.iter().filter(|a| wanted.contains(a));
                 common.cloned().collect()
             };
-            return answer(valid.user, common);
+            return answer(known(valid.user), common);
         }
         if self.bootstrap_tokens
             && let Some(user) = bootstrap::authenticate(store, token)
         {
-            return answer(user, ours());
+            return answer(known(user), ours());
         }
         for provider in &self.providers {
             match provider.authenticate(token).await {
                 None => {}
-                Some(Ok(user)) => return answer(user, ours()),
+                Some(Ok(user)) => return answer(known(user), ours()),
                 Some(Err(why)) => {
                     tracing::debug!(%why, "a token is refused");
                     return Err(format!("[{}, {why}]", wrong()));
@@ -291,7 +291,7 @@ impl Authenticator {
     }
 }
 
-fn digested(token: &StaticToken) -> ([u8; 32], UserInfo) {
+fn digested(token: &StaticToken) -> (Token, Arc<UserInfo>) {
     let user = UserInfo {
         name: token.user.clone(),
         uid: token.uid.clone(),
@@ -300,6 +300,6 @@ fn digested(token: &StaticToken) -> ([u8; 32], UserInfo) {
     };
     (
         Sha256::digest(token.token.as_bytes()).into(),
-        user.authenticated(),
+        Arc::new(user.authenticated()),
     )
 }
