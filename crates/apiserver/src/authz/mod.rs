@@ -112,7 +112,9 @@ impl Authorizer {
                 Authorization::Rbac => self.rbac.authorize(store, user, a),
                 Authorization::Node => match (&self.nodes, user.node()) {
                     (Some(_), Some("")) => Err(format!("unknown node for user {:?}", user.name)),
-                    (Some(nodes), Some(node)) => nodes.authorize(node, a).map(|()| String::new()),
+                    (Some(nodes), Some(node)) => {
+                        nodes.authorize(store, node, a).map(|()| String::new())
+                    }
                     _ => Err(String::new()),
                 },
             };

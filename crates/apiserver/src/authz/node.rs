@@ -3,11 +3,12 @@
 //! What belongs to a node is indexed from the store's own events, beside the requests; kubelets try
 //! again when they are faster than that, as with kube-apiserver.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use gantry_store::{Event, EventKind, Store, Stored};
-use parking_lot::RwLock;
+use gantry_store::{Event, EventKind, Key, Revision, Store, Stored};
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,13 +35,20 @@ struct Volume {
     secrets: Vec<Arc<str>>,
 }
 
+/// A pod that is on a node.
+struct Pod {
+    node: Arc<str>,
+    /// What its version of this revision refers to. Every pod changes a few times when it starts and
+    /// few kubelets ask, so this is read when one does.
+    known: Mutex<Option<(Revision, Vec<Reference>)>>,
+}
+
 /// Which node needs what.
 #[derive(Default)]
 struct Graph {
-    /// Node and references of each pod that is on a node.
-    pods: FxHashMap<Arc<str>, (Arc<str>, Vec<Reference>)>,
-    /// How many pods of a node refer to an object.
-    needed: FxHashMap<(Arc<str>, Reference), u32>,
+    pods: FxHashMap<Arc<str>, Pod>,
+    /// Names of the pods of a node.
+    on: FxHashMap<Arc<str>, FxHashSet<Arc<str>>>,
     volumes: FxHashMap<Arc<str>, Volume>,
     /// Volumes whose node needs a Secret.
     by_secret: FxHashMap<Arc<str>, FxHashSet<Arc<str>>>,
@@ -48,40 +56,76 @@ struct Graph {
     slices: FxHashMap<Arc<str>, Arc<str>>,
 }
 
-impl Graph {
-    fn put_pod(&mut self, key: &Arc<str>, pod: &Value) {
-        let node = object::text(pod, "/spec/nodeName");
-        if node.is_empty() {
-            self.remove_pod(key);
-            return;
-        }
-        let references = references::of_pod(pod);
-        if let Some((on, known)) = self.pods.get(key)
-            && **on == *node
-            && *known == references
+impl Pod {
+    /// Whether the pod refers to an object, as it is now.
+    fn refers(&self, store: &Store, key: &Arc<str>, wanted: &Reference) -> bool {
+        let Some(stored) = store.get(&Key::new(PODS, key.clone())) else {
+            return false;
+        };
+        let mut known = self.known.lock();
+        if let Some((revision, references)) = &*known
+            && *revision == stored.revision
         {
+            return references.contains(wanted);
+        }
+        let pod: Value = serde_json::from_slice(&stored.value).unwrap_or_default();
+        // By now another pod may have its name.
+        let here = object::text(&pod, "/spec/nodeName") == &*self.node;
+        let references = if here {
+            references::of_pod(&pod)
+        } else {
+            vec![]
+        };
+        let refers = references.contains(wanted);
+        *known = Some((stored.revision, references));
+        refers
+    }
+}
+
+/// Where a pod's JSON says that it is; empty where it is on no node.
+fn node_of(json: &[u8]) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Pod<'a> {
+        #[serde(borrow, default)]
+        spec: Spec<'a>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec<'a> {
+        #[serde(borrow, default)]
+        node_name: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Pod<'_>>(json).map_or(Cow::Borrowed(""), |pod| pod.spec.node_name)
+}
+
+impl Graph {
+    fn put_pod(&mut self, key: &Arc<str>, json: &[u8]) {
+        let node = node_of(json);
+        if self.pods.get(key).is_some_and(|pod| *pod.node == *node) {
             return;
         }
         self.remove_pod(key);
-        let node: Arc<str> = node.into();
-        for reference in &references {
-            let needed = (node.clone(), reference.clone());
-            *self.needed.entry(needed).or_default() += 1;
+        if node.is_empty() {
+            return;
         }
-        self.pods.insert(key.clone(), (node, references));
+        let node: Arc<str> = match self.on.get_key_value(&*node) {
+            Some((node, _)) => node.clone(),
+            None => node.into(),
+        };
+        let here = self.on.entry(node.clone()).or_default();
+        here.insert(key.clone());
+        let known = Mutex::default();
+        self.pods.insert(key.clone(), Pod { node, known });
     }
 
     fn remove_pod(&mut self, key: &str) {
-        let Some((node, references)) = self.pods.remove(key) else {
+        let Some(pod) = self.pods.remove(key) else {
             return;
         };
-        for reference in references {
-            let needed = (node.clone(), reference);
-            if let Some(count) = self.needed.get_mut(&needed) {
-                *count -= 1;
-                if *count == 0 {
-                    self.needed.remove(&needed);
-                }
+        if let Some(here) = self.on.get_mut(&pod.node) {
+            here.remove(key);
+            if here.is_empty() {
+                self.on.remove(&pod.node);
             }
         }
     }
@@ -115,25 +159,29 @@ impl Graph {
         }
     }
 
-    fn needs(&self, node: &str, kind: Kind, name: &str) -> bool {
-        self.needed
-            .contains_key(&(node.into(), (kind, name.into())))
+    fn needs(&self, store: &Store, node: &str, kind: Kind, name: &str) -> bool {
+        let wanted = (kind, name.into());
+        let mut pods = self.on.get(node).into_iter().flatten();
+        pods.any(|key| {
+            let pod = self.pods.get(key);
+            pod.is_some_and(|pod| pod.refers(store, key, &wanted))
+        })
     }
 
     /// Whether a volume is bound to a claim of one of the node's pods.
-    fn uses(&self, node: &str, volume: &str) -> bool {
+    fn uses(&self, store: &Store, node: &str, volume: &str) -> bool {
         let claim = self.volumes.get(volume).and_then(|v| v.claim.as_ref());
-        claim.is_some_and(|claim| self.needs(node, Kind::Claim, claim))
+        claim.is_some_and(|claim| self.needs(store, node, Kind::Claim, claim))
     }
 
-    fn secret(&self, node: &str, name: &str) -> bool {
-        self.needs(node, Kind::Secret, name)
+    fn secret(&self, store: &Store, node: &str, name: &str) -> bool {
+        self.needs(store, node, Kind::Secret, name)
             || self
                 .by_secret
                 .get(name)
                 .into_iter()
                 .flatten()
-                .any(|volume| self.uses(node, volume))
+                .any(|volume| self.uses(store, node, volume))
     }
 }
 
@@ -146,8 +194,10 @@ enum Part {
     Slices,
 }
 
+const PODS: &str = "/pods";
+
 const PARTS: [(Part, &str); 4] = [
-    (Part::Pods, "/pods"),
+    (Part::Pods, PODS),
     (Part::Volumes, "/persistentvolumes"),
     (Part::Attachments, "storage.k8s.io/volumeattachments"),
     (Part::Slices, "resource.k8s.io/resourceslices"),
@@ -156,6 +206,9 @@ const PARTS: [(Part, &str); 4] = [
 impl Part {
     fn put(self, graph: &mut Graph, stored: &Stored) {
         let key = &stored.key.name;
+        if matches!(self, Part::Pods) {
+            return graph.put_pod(key, &stored.value);
+        }
         let Ok(object) = serde_json::from_slice::<Value>(&stored.value) else {
             return;
         };
@@ -167,7 +220,7 @@ impl Part {
             }
         };
         match self {
-            Part::Pods => graph.put_pod(key, &object),
+            Part::Pods => {}
             Part::Volumes => graph.put_volume(key, &object),
             Part::Attachments => {
                 keep(
@@ -196,7 +249,7 @@ impl Part {
         match self {
             Part::Pods => {
                 graph.pods.clear();
-                graph.needed.clear();
+                graph.on.clear();
             }
             Part::Volumes => {
                 graph.volumes.clear();
@@ -283,25 +336,25 @@ impl Nodes {
     }
 
     /// Whether a node may, or why it may not.
-    pub fn authorize(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    pub fn authorize(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         if a.path.is_none() {
             match (a.group, a.resource) {
-                ("", "secrets" | "configmaps") => return self.read(node, a),
+                ("", "secrets" | "configmaps") => return self.read(store, node, a),
                 ("", "persistentvolumeclaims") if a.subresource == "status" => {
                     return match a.verb {
-                        "update" | "patch" => self.related(node, a),
+                        "update" | "patch" => self.related(store, node, a),
                         _ => Err("can only get/update/patch this type".to_owned()),
                     };
                 }
                 ("", "persistentvolumeclaims" | "persistentvolumes")
                 | ("resource.k8s.io", "resourceclaims")
-                | ("storage.k8s.io", "volumeattachments") => return self.get(node, a),
-                ("", "serviceaccounts") => return self.account(node, a),
+                | ("storage.k8s.io", "volumeattachments") => return self.get(store, node, a),
+                ("", "serviceaccounts") => return self.account(store, node, a),
                 ("coordination.k8s.io", "leases") => return lease(node, a),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, a),
-                ("resource.k8s.io", "resourceslices") => return self.slice(node, a),
+                ("resource.k8s.io", "resourceslices") => return self.slice(store, node, a),
                 ("", "nodes") => return own_node(node, a),
-                ("", "pods") => return self.pod(node, a),
+                ("", "pods") => return self.pod(store, node, a),
                 _ => {}
             }
         }
@@ -311,7 +364,7 @@ impl Nodes {
         Err(String::new())
     }
 
-    fn related(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    fn related(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         if a.name.is_empty() {
             return Err("No Object name found".to_owned());
         }
@@ -320,17 +373,17 @@ impl Nodes {
         let is =
             |map: &FxHashMap<Arc<str>, Arc<str>>| map.get(a.name).is_some_and(|n| **n == *node);
         let related = match a.resource {
-            "secrets" => graph.secret(node, &full()),
-            "configmaps" => graph.needs(node, Kind::ConfigMap, &full()),
-            "persistentvolumeclaims" => graph.needs(node, Kind::Claim, &full()),
-            "persistentvolumes" => graph.uses(node, a.name),
-            "serviceaccounts" => graph.needs(node, Kind::Account, &full()),
-            "resourceclaims" => graph.needs(node, Kind::ResourceClaim, &full()),
+            "secrets" => graph.secret(store, node, &full()),
+            "configmaps" => graph.needs(store, node, Kind::ConfigMap, &full()),
+            "persistentvolumeclaims" => graph.needs(store, node, Kind::Claim, &full()),
+            "persistentvolumes" => graph.uses(store, node, a.name),
+            "serviceaccounts" => graph.needs(store, node, Kind::Account, &full()),
+            "resourceclaims" => graph.needs(store, node, Kind::ResourceClaim, &full()),
             "volumeattachments" => is(&graph.attachments),
             "resourceslices" => is(&graph.slices),
             "pods" => {
                 let pod = graph.pods.get(full().as_str());
-                pod.is_some_and(|(on, _)| **on == *node)
+                pod.is_some_and(|pod| *pod.node == *node)
             }
             _ => false,
         };
@@ -342,7 +395,7 @@ impl Nodes {
         ))
     }
 
-    fn read(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    fn read(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         if !matches!(a.verb, "get" | "list" | "watch") {
             return Err("can only read resources of this type".to_owned());
         }
@@ -352,23 +405,23 @@ impl Nodes {
         if a.namespace.is_empty() {
             return Err("can only read namespaced object of this type".to_owned());
         }
-        self.related(node, a)
+        self.related(store, node, a)
     }
 
-    fn get(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    fn get(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         if a.verb != "get" {
             return Err("can only get individual resources of this type".to_owned());
         }
         if !a.subresource.is_empty() {
             return Err("cannot get subresource".to_owned());
         }
-        self.related(node, a)
+        self.related(store, node, a)
     }
 
-    fn account(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    fn account(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         match (a.verb, a.subresource) {
-            ("get", "") => self.related(node, a),
-            ("create", "token") if !a.name.is_empty() => self.related(node, a),
+            ("get", "") => self.related(store, node, a),
+            ("create", "token") if !a.name.is_empty() => self.related(store, node, a),
             ("create", "token") => {
                 Err("can only create tokens for individual service accounts".to_owned())
             }
@@ -376,14 +429,14 @@ impl Nodes {
         }
     }
 
-    fn slice(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    fn slice(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         if !a.subresource.is_empty() {
             return Err("cannot authorize ResourceSlice subresources".to_owned());
         }
         match a.verb {
             // Whose slice it is to be, the plugin NodeRestriction sees.
             "create" => Ok(()),
-            "get" | "update" | "patch" | "delete" => self.related(node, a),
+            "get" | "update" | "patch" | "delete" => self.related(store, node, a),
             "list" | "watch" | "deletecollection" if a.selects("spec.nodeName", node) => Ok(()),
             "list" | "watch" | "deletecollection" => Err(
                 "can only list/watch/deletecollection resourceslices with nodeName field selector"
@@ -393,9 +446,9 @@ impl Nodes {
         }
     }
 
-    fn pod(&self, node: &str, a: &Attributes<'_>) -> Verdict {
+    fn pod(&self, store: &Store, node: &str, a: &Attributes<'_>) -> Verdict {
         match (a.subresource, a.verb) {
-            ("", "get") => self.related(node, a),
+            ("", "get") => self.related(store, node, a),
             ("", "list" | "watch") if a.selects("spec.nodeName", node) => Ok(()),
             ("", "list" | "watch") => {
                 Err("can only list/watch pods with spec.nodeName field selector".to_owned())
@@ -454,4 +507,25 @@ fn csi_node(node: &str, a: &Attributes<'_>) -> Verdict {
         return Err("can only access CSINode with the same name as the requesting node".to_owned());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_node_is_read_off_its_json() {
+        for (json, node) in [
+            (
+                r#"{"spec":{"nodeName":"a","x":[{"nodeName":"b"}]},"status":{}}"#,
+                "a",
+            ),
+            (r#"{"spec":{"nodeName":"a\u0062"}}"#, "ab"),
+            (r#"{"spec":{}}"#, ""),
+            (r#"{"metadata":{}}"#, ""),
+            ("{", ""),
+        ] {
+            assert_eq!(node_of(json.as_bytes()), node, "{json}");
+        }
+    }
 }
