@@ -41,15 +41,20 @@ pub fn parse(body: &[u8], format: Format) -> Result<Value, Failure> {
     decode::parse(body, format).map(|parsed| parsed.value)
 }
 
-/// What a patch made of `old`, as an object of the resource again; the warnings.
+/// What a patch made of `old`, as an object of the resource again; the warnings. A refusal shows
+/// what the patch made, which `again` makes once more: most patches are not refused.
 pub fn normalize_patched(
     resource: &Resource,
     old: &Value,
     object: &mut Value,
     validation: FieldValidation,
+    again: impl Fn() -> Result<Value, Failure>,
 ) -> Result<Vec<String>, Failure> {
-    let sent = object.clone();
     let refuse = |why: &str| {
+        let sent = match again() {
+            Ok(sent) => sent,
+            Err(failure) => return failure,
+        };
         let shown = protobuf::patched(&resource.api_version(), &resource.kind, old, &sent);
         invalid_patch(&shown, why)
     };

@@ -83,17 +83,19 @@ pub async fn object_of(
     let generates =
         object::name(&object).is_empty() && !object::meta_text(&object, "generateName").is_empty();
     let prefix = object::meta_text(&object, "generateName").to_owned();
+    // What an attempt fills in, the next one may find there; only what is allocated must go.
+    let allocates = cx.entry.is("", "services");
+    let spare = (generates && allocates).then(|| object.clone());
     for attempt in 1.. {
-        let mut candidate = if generates && attempt < NAMES {
-            object.clone()
-        } else {
-            std::mem::take(&mut object)
-        };
         if generates {
-            object::set_meta(&mut candidate, "name", generate(&prefix));
+            object::set_meta(&mut object, "name", generate(&prefix));
         }
-        match once(cx, asked.as_ref(), candidate).await {
-            Err(Refused::Conflict(_)) if generates && attempt < NAMES => {}
+        match once(cx, asked.as_ref(), &mut object).await {
+            Err(Refused::Conflict(_)) if generates && attempt < NAMES => {
+                if let Some(spare) = &spare {
+                    object.clone_from(spare);
+                }
+            }
             Err(Refused::Conflict(current)) => return Err(taken(cx, current.as_deref())),
             Err(Refused::Failed(failure)) => return Err(failure),
             Ok(bytes) => return Ok(bytes),
@@ -126,29 +128,29 @@ fn generate(prefix: &str) -> String {
     name
 }
 
-async fn once(cx: &mut Cx, asked: Option<&Asking>, mut object: Value) -> Result<Bytes, Refused> {
+async fn once(cx: &mut Cx, asked: Option<&Asking>, object: &mut Value) -> Result<Bytes, Refused> {
     let resource = cx.resource().clone();
     let now = object::time(cx.now);
-    object::set_meta(&mut object, "uid", object::uid());
-    object::set_meta(&mut object, "creationTimestamp", now.clone());
+    object::set_meta(object, "uid", object::uid());
+    object::set_meta(object, "creationTimestamp", now.clone());
     if cx.entry.traits.generation {
-        object::set_meta(&mut object, "generation", 1);
+        object::set_meta(object, "generation", 1);
     }
-    strategy::prepare_for_create(&resource, &mut object);
-    crate::certificates::prepare(cx, &mut object);
-    crate::devices::prepare(cx, &mut object);
-    input::unique_owners(cx, &mut object);
+    strategy::prepare_for_create(&resource, object);
+    crate::certificates::prepare(cx, object);
+    crate::devices::prepare(cx, object);
+    input::unique_owners(cx, object);
     if cx.entry.traits.separate_status {
-        strategy::initial_status(&resource, &mut object, &now);
+        strategy::initial_status(&resource, object, &now);
     }
-    let name = object::name(&object).to_owned();
-    let causes = rules::validate_create(cx, &resource, &object);
+    let name = object::name(object).to_owned();
+    let causes = rules::validate_create(cx, &resource, object);
     if !causes.is_empty() {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
-    cx.warn(rules::warnings(&resource, &object, None));
-    let held = crate::allocate::on_create(cx, &mut object)?;
-    let result = store(cx, asked, &name, &object).await;
+    cx.warn(rules::warnings(&resource, object, None));
+    let held = crate::allocate::on_create(cx, object)?;
+    let result = store(cx, asked, &name, object).await;
     if result.is_err() || cx.dry_run() {
         cx.api.services.undo(held);
     }

@@ -78,10 +78,10 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     };
     let validation = input::field_validation(cx);
     let whole = update::modify(cx, change, |cx, old| {
-        let mut new = apply_to(&resource, kind, old, &patch, &body)?;
-        cx.warn(rules::normalize_patched(
-            &resource, old, &mut new, validation,
-        )?);
+        let made = || apply_to(&resource, kind, old, &patch, &body);
+        let mut new = made()?;
+        let warnings = rules::normalize_patched(&resource, old, &mut new, validation, made)?;
+        cx.warn(warnings);
         let (before, after) = (object::name(old), object::name(&new));
         if after.is_empty() {
             object::set_meta(&mut new, "name", before.to_owned());

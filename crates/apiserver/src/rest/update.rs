@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gantry_machinery::status::{Cause, Details, Failure};
+use gantry_machinery::{
+    status::{Cause, Details, Failure},
+    validation::dns1123_subdomain,
+};
 use gantry_store::Expect;
 use rand::Rng;
 use serde_json::{Value, json};
@@ -225,8 +228,11 @@ async fn once(
     if !late {
         keep(cx, &change.subresource, old, &mut new);
     }
-    rules::default(&resource, &mut new, Some(old));
-    strategy::default_metadata(&resource, &mut new, Some(old));
+    let placed = places(sub, old, &new);
+    if !placed {
+        rules::default(&resource, &mut new, Some(old));
+        strategy::default_metadata(&resource, &mut new, Some(old));
+    }
     match change.track {
         Track::Update => {
             let manager = cx.manager();
@@ -279,7 +285,10 @@ async fn once(
             None => {}
         }
     }
-    let causes = rules::validate_update(cx, &resource, sub, &new, old);
+    let causes = match placed {
+        true => vec![],
+        false => rules::validate_update(cx, &resource, sub, &new, old),
+    };
     if !causes.is_empty() {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }
@@ -292,6 +301,18 @@ async fn once(
     let stored = result.is_ok() && !cx.dry_run() && !delete::complete(cx, &new);
     cx.api.services.settle(swap, stored);
     result
+}
+
+/// Whether an update only puts a pod on a node. The rest is as it was stored, defaulted and valid
+/// (Kubernetes takes a Binding without looking at its pod at all).
+fn places(sub: Option<&str>, old: &Value, new: &Value) -> bool {
+    let (before, after) = (object::meta(old), object::meta(new));
+    let same = |field| before.and_then(|m| m.get(field)) == after.and_then(|m| m.get(field));
+    let node = object::text(new, "/spec/nodeName");
+    sub == Some("binding")
+        && same("labels")
+        && same("annotations")
+        && dns1123_subdomain(node).is_empty()
 }
 
 async fn store(
@@ -360,7 +381,9 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
         let Some(map) = new.as_object_mut() else {
             return;
         };
+        // Mostly it is there already: comparing makes nothing, a copy makes a tree.
         match old.get(field) {
+            Some(value) if map.get(field) == Some(value) => {}
             Some(value) => {
                 map.insert(field.to_owned(), value.clone());
             }

@@ -307,18 +307,7 @@ pub fn keep_times(old: &Value, new: &mut Value) {
     }
     let same_entries = match (managed(old), managed(new)) {
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
-            let timeless = |e: &Value| {
-                let mut e = e.clone();
-                if let Value::Object(e) = &mut e {
-                    e.remove("time");
-                }
-                e
-            };
-            a.len() == b.len() && {
-                let a: Vec<Value> = a.iter().map(timeless).collect();
-                let b: Vec<Value> = b.iter().map(timeless).collect();
-                b.iter().all(|e| a.contains(e))
-            }
+            a.len() == b.len() && b.iter().all(|e| a.iter().any(|f| same_but_time(e, f)))
         }
         _ => return,
     };
@@ -345,6 +334,14 @@ pub fn keep_times(old: &Value, new: &mut Value) {
             *slot = before;
         }
     }
+}
+
+fn same_but_time(a: &Value, b: &Value) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return a == b;
+    };
+    let timeless = |(name, _): &(&String, &Value)| name.as_str() != "time";
+    a.iter().filter(timeless).eq(b.iter().filter(timeless))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, fmt};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 
 use crate::{path::Path, protobuf};
 
@@ -224,14 +224,19 @@ impl<'de> Visitor<'de> for Node<'_> {
                 path: &path,
                 seen: self.seen,
             })?;
-            if map.contains_key(&key) {
-                let path = path.to_string();
-                let mut duplicates = self.seen.duplicates.borrow_mut();
-                if !duplicates.contains(&path) {
-                    duplicates.push(path);
+            match map.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                }
+                Entry::Occupied(mut place) => {
+                    let path = self.path.child(place.key()).to_string();
+                    let mut duplicates = self.seen.duplicates.borrow_mut();
+                    if !duplicates.contains(&path) {
+                        duplicates.push(path);
+                    }
+                    place.insert(value);
                 }
             }
-            map.insert(key, value);
         }
         Ok(Value::Object(map))
     }
