@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{Patch, PropagationPolicy};
-use parking_lot::RwLock;
-use rustc_hash::FxHashMap;
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,16 @@ struct Collector {
     shared: Vec<Kind>,
     /// To find an owner by its reference.
     kinds: RwLock<Kinds>,
+    /// Owners that the API was asked for and does not have; an uid does not come back. The first of
+    /// a thousand dependents asks for all.
+    absent: Mutex<FxHashSet<Reference>>,
 }
+
+/// An owner: its collection's path, its name, its uid.
+type Reference = (String, Arc<str>, Arc<str>);
+
+/// The most absent owners remembered.
+const ABSENT: usize = 512;
 
 /// Registers the collector's handlers; its workers start with the returned function.
 pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>) + use<> {
@@ -48,6 +57,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
         feed,
         shared,
         kinds: RwLock::default(),
+        absent: Mutex::default(),
     });
     let stop = context.stop.clone();
     move |tasks| {
@@ -314,6 +324,10 @@ impl Collector {
             return Ok(State::Solid);
         }
         let path = resource.path(namespace);
+        let reference = (path.clone(), owner.name.clone(), owner.uid.clone());
+        if self.absent.lock().contains(&reference) {
+            return Ok(State::Dangling);
+        }
         let live: Option<MetaOnly> = self.context.api.get_at(&path, &owner.name, true).await?;
         Ok(match live.map(|l| l.metadata) {
             Some(meta) if meta.uid == owner.uid => {
@@ -323,7 +337,14 @@ impl Collector {
                     State::Solid
                 }
             }
-            _ => State::Dangling,
+            _ => {
+                let mut absent = self.absent.lock();
+                if absent.len() >= ABSENT {
+                    absent.clear();
+                }
+                absent.insert(reference);
+                State::Dangling
+            }
         })
     }
 
