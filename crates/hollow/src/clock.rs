@@ -25,6 +25,13 @@ impl Millis {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The last multiple of `step` that is not later.
+    #[must_use]
+    pub fn floor(self, step: Duration) -> Self {
+        let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
+        Self(self.0 - self.0.rem_euclid(step))
+    }
+
     fn timestamp(self) -> Timestamp {
         Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
     }
@@ -54,6 +61,15 @@ impl From<Timestamp> for Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floors_to_a_step() {
+        let floor = |at, step| Millis(at).floor(Duration::from_millis(step)).0;
+        assert_eq!(floor(1_499, 500), 1_000);
+        assert_eq!(floor(1_500, 500), 1_500);
+        assert_eq!(floor(-1, 500), -500);
+        assert_eq!(floor(7, 0), 7);
+    }
 
     #[test]
     fn prints_as_the_api_does() {
