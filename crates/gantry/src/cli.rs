@@ -91,6 +91,8 @@ pub enum Command {
     /// Save, restore and inspect all objects of an embedded cluster
     #[command(subcommand)]
     Snapshot(commands::snapshot::Snapshot),
+    #[command(subcommand)]
+    Bench(commands::bench::Bench),
     /// Print Gantry's CustomResourceDefinitions as YAML, for `kubectl apply -f -`
     Crds,
     /// Print a completion script for a shell

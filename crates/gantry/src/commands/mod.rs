@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub mod apiserver;
+pub mod bench;
 pub mod demo;
 pub mod get;
 pub mod history;
@@ -36,6 +37,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Hollow(args) => parts::hollow(args, global).await?,
         Command::Controllers(args) => parts::controllers(args, global).await?,
         Command::Snapshot(args) => snapshot::run(args, global).await?,
+        Command::Bench(args) => bench::run(args).await?,
         Command::Crds => print(&crds()?)?,
         Command::Completions { shell } => {
             let mut script = vec![];

@@ -7,6 +7,7 @@
 
 mod alone;
 mod apiserver;
+mod bench;
 mod election;
 mod faults;
 mod fleet;
