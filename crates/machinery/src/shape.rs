@@ -88,6 +88,9 @@ pub struct Struct {
     pub go_name: String,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// Places in `fields`, by length of the name and then by name: names are looked up for every
+    /// field of every object, and few of one type are equally long.
+    by_length: Box<[u16]>,
     /// Fields written even when nobody gave them, with what they then hold.
     pub always: Vec<(String, Value)>,
     /// Values of fields nobody gave.
@@ -100,10 +103,14 @@ pub struct Struct {
 
 impl Struct {
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields
-            .binary_search_by(|f| f.name.as_str().cmp(name))
-            .ok()
-            .map(|i| &self.fields[i])
+        let named = |at: &u16| self.fields.get(usize::from(*at)).map_or("", |f| &f.name);
+        let found = self.by_length.binary_search_by(|at| {
+            let other = named(at);
+            let length = other.len().cmp(&name.len());
+            length.then_with(|| other.cmp(name))
+        });
+        let at = self.by_length.get(found.ok()?)?;
+        self.fields.get(usize::from(*at))
     }
 }
 
@@ -216,10 +223,17 @@ fn build(name: &str, schema: &Schema, row: &str, ids: &FxHashMap<String, StructI
         })
         .collect();
     fields.sort_by(|a, b| a.name.cmp(&b.name));
+    let count = u16::try_from(fields.len()).unwrap_or(u16::MAX);
+    let mut by_length: Box<[u16]> = (0..count).collect();
+    by_length.sort_by_key(|at| {
+        let name = fields[usize::from(*at)].name.as_str();
+        (name.len(), name)
+    });
     Struct {
         name: name.to_owned(),
         go_name: last(name).to_owned(),
         fields,
+        by_length,
         ..Struct::default()
     }
 }

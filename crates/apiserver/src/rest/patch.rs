@@ -77,10 +77,23 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         retries: 5,
     };
     let validation = input::field_validation(cx);
+    // Of a JSON patch it is not known without carrying it out.
+    let keeps_spec = cx.target.subresource == "status"
+        && kind != Kind::Json
+        && resource.custom.is_none()
+        && patch.get("spec").is_none();
     let whole = update::modify(cx, change, |cx, old| {
         let made = || apply_to(&resource, kind, old, &patch, &body);
         let mut new = made()?;
+        // What was stored has been through its type already.
+        let spec = match keeps_spec {
+            true => new.as_object_mut().and_then(|o| o.remove("spec")),
+            false => None,
+        };
         let warnings = rules::normalize_patched(&resource, old, &mut new, validation, made)?;
+        if let (Some(spec), Some(object)) = (spec, new.as_object_mut()) {
+            object.insert("spec".to_owned(), spec);
+        }
         cx.warn(warnings);
         let (before, after) = (object::name(old), object::name(&new));
         if after.is_empty() {
