@@ -6,15 +6,18 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{App, Cluster, Group, Release, Strategy};
+use crate::{App, Cluster, Group, Release, StopLine, Strategy, rules};
 
 /// All of Gantry's CustomResourceDefinitions.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut crds = vec![
         Cluster::crd(),
         App::crd(),
         Group::crd(),
         Strategy::crd(),
         Release::crd(),
-    ]
+        StopLine::crd(),
+    ];
+    crds.iter_mut().for_each(rules::put);
+    crds
 }

@@ -9,20 +9,26 @@
 //! | [`labels`] | names of labels, annotations, conditions and finalizers |
 //! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
 //! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
-//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`] | the kinds |
+//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`stop_line`] | the kinds |
+//! | [`gate`], [`window`] | what a strategy's gates and change windows are made of |
 //! | [`revision`] | what a revision is made of, and a change to one |
 //! | [`crds`] | the CustomResourceDefinitions, generated from the types |
+//! | [`rules`] | what the API server refuses, as CEL rules of the definitions |
 
 pub mod app;
 pub mod cluster;
 pub mod count;
 pub mod crds;
+pub mod gate;
 pub mod group;
 pub mod labels;
 pub mod release;
 pub mod revision;
+pub mod rules;
 pub mod span;
+pub mod stop_line;
 pub mod strategy;
+pub mod window;
 
 pub use app::{App, AppSpec};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
@@ -32,6 +38,7 @@ pub use group::{Group, GroupSpec, GroupStatus};
 pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
 pub use revision::{RevisionChange, RevisionSpec};
 pub use span::Span;
+pub use stop_line::{StopLine, StopLineSpec};
 pub use strategy::{Strategy, StrategySpec};
 
 /// The API group of every kind in this crate.

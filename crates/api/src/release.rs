@@ -11,9 +11,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    count::CountOrPercent,
+    gate::{GateStatus, Verdict},
     group::Group,
     revision::{RevisionChange, RevisionRef},
-    strategy::{StrategyChoice, StrategySpec},
+    span::Span,
+    strategy::{RollbackPace, StrategyChoice, StrategySpec},
 };
 
 /// What to release, how carefully, and the buttons that people press while it runs.
@@ -28,7 +31,7 @@ use crate::{
     status = "ReleaseStatus",
     category = "gantry",
     derive = "PartialEq",
-    doc = "A Release is one run that takes a Group from one revision to another. Its plan is frozen in its status when it starts; its record stays. The fields paused, acceptedThrough, skip, retry, abort and rollback are buttons: declared, and safe to press twice.",
+    doc = "A Release is one run that takes a Group from one revision to another. Its plan is frozen in its status when it starts; its record stays. The fields paused, acceptedThrough, pace, skip, retry, approvals, emergency, abort and rollback are buttons: declared, and safe to press twice.",
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.group"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Batch", type_ = "string", json_path = ".status.progress.batch"),
@@ -49,20 +52,25 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseSpec {
-    /// The Group, in the same namespace. Read once, when the release starts.
-    #[schemars(length(min = 1))]
+    /// The Group, in the same namespace. Cannot be changed.
+    #[schemars(length(min = 1, max = 253))]
     pub group: String,
-    /// What changes. Read once, when the release starts.
+    /// What changes. Cannot be changed.
     #[serde(default)]
     pub revision: RevisionChange,
     /// How it goes. Default: the Group's strategy. Read once, when the release starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<StrategyChoice>,
+    /// What happens while another release of the Group runs.
+    #[serde(default)]
+    pub if_busy: IfBusy,
     /// Who asked for it, for the record.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
     pub requested_by: String,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
     pub note: String,
     /// Button: stand still. Instances under way are finished, no other is touched.
     #[serde(default)]
@@ -71,9 +79,21 @@ pub struct ReleaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub accepted_through: Option<i32>,
+    /// Button: another pace than the plan's, from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
+    /// Button: what people say of gates that ask for approval. Entries are only ever added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub approvals: Vec<Verdict>,
+    /// Button: go on in spite of freezes and closed windows, and of the gates it names. What it overrode
+    /// is recorded in the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<Emergency>,
     /// Button: batches no longer waited for. What of them has been updated stays so; what has not is
     /// taken along by the next batch of its cell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
     pub skip: Vec<i32>,
     /// Button: raise it by one to try failed instances again.
     #[serde(default)]
@@ -86,6 +106,47 @@ pub struct ReleaseSpec {
     /// release, for as long as no other has started.
     #[serde(default)]
     pub rollback: bool,
+    /// In which order instances go back. Default: as the strategy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_pace: Option<RollbackPace>,
+}
+
+/// What happens to a release while another one of its Group runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum IfBusy {
+    /// It waits for its turn, in order of creation.
+    #[default]
+    Queue,
+    /// It fails.
+    Refuse,
+}
+
+/// Another pace than the plan's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pace {
+    /// How many instances may be out of service at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<CountOrPercent>,
+    /// Time between the end of a batch and the start of the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+}
+
+/// Why a release goes on in spite of what would hold it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Emergency {
+    /// Why.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
+    /// Who says so.
+    #[schemars(length(min = 1, max = 256))]
+    pub by: String,
+    /// Gates that are not waited for, by name; `*` for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    pub gates: Vec<String>,
 }
 
 /// Where a release stands.
@@ -109,7 +170,7 @@ pub enum Phase {
     Bastion,
     /// A batch is being updated.
     Batch,
-    /// A person or an interval is waited for.
+    /// A person, a gate, a window or an interval is waited for.
     Gate,
     /// It stands still: by the button, by a stopped line, or because too much failed.
     Paused,
@@ -121,7 +182,7 @@ pub enum Phase {
     RolledBack,
     /// Ended by the button; instances are as they were at that time.
     Aborted,
-    /// Ended before any instance was touched: the release is impossible, and the message says why.
+    /// Ended without having been done: the message says why.
     Failed,
 }
 
@@ -212,6 +273,21 @@ pub struct ReleaseStatus {
     /// Instances under way and failed ones, one by one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub working: Vec<WorkingInstance>,
+    /// Instances of the running batch step by step, those that are done included; of those the newest 200.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<InstanceSteps>,
+    /// How many instances may be out of service at once, as things stand.
+    #[serde(default)]
+    pub max_out: i32,
+    /// Cells that are left out because they cannot be reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped_cells: Vec<SkippedCell>,
+    /// Gates, by the batch that they follow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
+    /// What `spec.emergency` has overridden.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
     /// Instances given up on. An entry counts while its `retry` equals that of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
@@ -242,6 +318,93 @@ pub struct Turn {
     pub message: String,
     /// When.
     pub at: Time,
+    /// On a way back batch by batch: the batch that it has come to.
+    #[serde(default)]
+    pub batch: i32,
+}
+
+/// A cell that the release has left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedCell {
+    /// The cell.
+    pub cell: String,
+    /// Since when it is left out.
+    pub since: Time,
+    /// Instances that it had when it was last seen.
+    pub instances: i32,
+    /// Why, in one line.
+    pub message: String,
+}
+
+/// Something that an emergency has overridden.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Override {
+    /// What would have held the release.
+    pub what: String,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When it was first overridden.
+    pub at: Time,
+}
+
+/// One instance's way to the other revision, step by step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceSteps {
+    /// The instance.
+    pub name: String,
+    /// Its batch.
+    pub batch: i32,
+    /// When it was chosen to go out of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Time>,
+    /// When its connections had ended and it was touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Time>,
+    /// When it was first seen on the other revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<Time>,
+    /// When its containers were first ready there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Time>,
+    /// When it had warmed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Time>,
+    /// When it was first back in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_service: Option<Time>,
+    /// Seconds that it has been unready since it was touched, the present spell not included.
+    #[serde(default)]
+    pub unready_seconds: i64,
+    /// Since when it has been unready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unready_since: Option<Time>,
+}
+
+/// How long the steps of a batch's instances took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchTimes {
+    /// Instances that these sums are of.
+    pub instances: i32,
+    /// Seconds from being chosen to being touched, added up.
+    pub drain_seconds: i64,
+    /// Seconds from being touched to being ready, added up.
+    pub update_seconds: i64,
+    /// Seconds from being ready to being warm, added up.
+    pub warm_up_seconds: i64,
+    /// Seconds from being chosen to being back in service, added up.
+    pub total_seconds: i64,
+    /// The instance that took longest.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub slowest: String,
+    /// How long it took, in seconds.
+    #[serde(default)]
+    pub slowest_seconds: i64,
 }
 
 /// The last time someone asked for another try.
@@ -300,6 +463,9 @@ pub struct BatchPlan {
     pub index: i32,
     /// How many instances.
     pub size: i32,
+    /// How many of them are out of service at once, at most.
+    #[serde(default)]
+    pub out: i32,
     /// Which, by cell. A StatefulSet is updated from its highest ordinal downwards, so that a batch is
     /// one range a cell.
     #[serde(default)]
@@ -316,6 +482,12 @@ pub struct Slice {
     pub highest: i32,
     /// Lowest ordinal, included.
     pub lowest: i32,
+    /// How these instances are updated, where it is not as the plan says for most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// Why so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 impl Slice {
@@ -381,6 +553,9 @@ pub struct BatchStatus {
     /// Instances of it given up on.
     #[serde(default)]
     pub failed: i32,
+    /// How long its instances took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<BatchTimes>,
 }
 
 /// For a table: how far a release is.
@@ -419,6 +594,8 @@ pub enum Doing {
     Draining,
     /// On its way to the other revision, not yet ready.
     Updating,
+    /// Updated and ready, and not yet for long enough.
+    Warming,
     /// Updated and ready, kept out of service until it is accepted.
     Held,
     /// Updated and ready, on its way back into service.

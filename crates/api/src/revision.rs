@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::app::Probes;
+
 /// Image, configuration, environment and resources: what is released, and what is gone back to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +26,9 @@ pub struct RevisionSpec {
     /// Compute resources of the App's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// Health checks of the App's container; each that is given wins over the App's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
     /// Environment variables of the App's container, added to those of the App's template; same name wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
@@ -66,6 +71,9 @@ pub struct RevisionChange {
     /// New resources; they replace the old as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// New health checks; they replace those of the revision as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
     /// Environment variables to set, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
@@ -106,6 +114,9 @@ impl RevisionChange {
         next.images.extend(self.images.clone());
         if let Some(resources) = &self.resources {
             next.resources = Some(resources.clone());
+        }
+        if let Some(probes) = &self.probes {
+            next.probes = Some(probes.clone());
         }
         next.env.retain(|e| !self.unset_env.contains(&e.name));
         for var in &self.env {

@@ -116,7 +116,8 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": "^(0|([0-9]+(ms|s|m|h))+)$"})
+        // The bound is for the API server: it weighs rules (`duration(self.interval)`) by the longest text.
+        json_schema!({"type": "string", "maxLength": 32, "pattern": "^(0|([0-9]+(ms|s|m|h))+)$"})
     }
 }
 

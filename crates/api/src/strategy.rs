@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{count::CountOrPercent, span::Span};
+use crate::{count::CountOrPercent, gate::Gate, span::Span, window::Window};
 
 /// How a release goes: bastion, batches, pauses, limits. Read when a Release starts; a change
 /// reaches the next Release.
@@ -46,11 +46,15 @@ pub struct StrategySpec {
     pub batches: Batches,
     /// Cells in the order to be released; those not named follow in the Group's order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub cell_order: Vec<String>,
-    /// How many cells a batch may span. Absent or 0: every batch spans all cells.
+    /// How many cells a batch may span: so many are released to their end before the next ones begin,
+    /// and a batch that would reach into them is split there. Absent or 0: every batch spans all cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub cells_at_once: Option<i32>,
+    /// How instances follow each other within a batch.
+    pub within_batch: WithinBatch,
     /// Where the release stops to be let on (`spec.acceptedThrough` of the Release).
     pub pause: Pause,
     /// Whether instances are updated without being replaced.
@@ -65,12 +69,26 @@ pub struct StrategySpec {
     pub failure_tolerance: CountOrPercent,
     /// Time between the end of a batch and the start of the next.
     pub interval: Span,
-    /// How long an updated instance must have been ready before it counts.
+    /// How long an updated instance must have been ready before it goes back into service: time to
+    /// warm up. It takes no traffic meanwhile.
     pub min_ready: Span,
     /// Time limits.
     pub deadlines: Deadlines,
     /// What happens when more fails than is tolerated.
     pub on_failure: OnFailure,
+    /// How the release goes back, when it does.
+    pub rollback: Rollback,
+    /// What becomes of a cell that cannot be reached.
+    pub unreachable: Unreachable,
+    /// What must hold before the bastion is accepted, between batches and at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gates: Vec<Gate>,
+    /// When the bastion and batches may begin. None given: at any time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<Window>,
 }
 
 impl Default for StrategySpec {
@@ -88,8 +106,75 @@ impl Default for StrategySpec {
             min_ready: Span::default(),
             deadlines: Deadlines::default(),
             on_failure: OnFailure::default(),
+            within_batch: WithinBatch::default(),
+            rollback: Rollback::default(),
+            unreachable: Unreachable::default(),
+            gates: Vec::new(),
+            windows: Vec::new(),
         }
     }
+}
+
+/// How instances follow each other within a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WithinBatch {
+    /// As soon as one is back in service the next goes out.
+    #[default]
+    SlidingWindow,
+    /// In waves: as many as may be out go out together, and the next wave when all of them are back.
+    LockStep,
+}
+
+/// How a release goes back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rollback {
+    /// In which order.
+    pub pace: RollbackPace,
+    /// How many instances may be out of service at once on the way back. Default: as on the way
+    /// forward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<CountOrPercent>,
+}
+
+/// In which order instances go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackPace {
+    /// All touched instances together, as many at once as may be out of service.
+    #[default]
+    AllAtOnce,
+    /// Batch by batch in the order of the plan, each done before the next begins.
+    Batches,
+}
+
+/// What becomes of a cell whose member cannot be reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Unreachable {
+    /// Whether it is waited for.
+    pub then: UnreachableThen,
+    /// How long it is waited for before it is skipped.
+    pub after: Span,
+}
+
+impl Default for Unreachable {
+    fn default() -> Self {
+        Self {
+            then: UnreachableThen::default(),
+            after: Span::minutes(10),
+        }
+    }
+}
+
+/// Whether a cell that cannot be reached is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UnreachableThen {
+    /// It is marked in the status and left out; when it comes back before the release has ended, it is
+    /// taken along.
+    #[default]
+    Skip,
+    /// The release waits for it.
+    Wait,
 }
 
 /// The first instances of a release: updated alone and kept out of traffic until accepted.
@@ -128,11 +213,12 @@ pub enum Accept {
 pub struct Batches {
     /// So many batches of equal size. Default 5 where `sizes` is empty.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1000))]
     pub count: Option<i32>,
     /// Sizes over the whole Group, as counts or as percentages of the instances beside the bastion. The
     /// last size repeats until every instance is covered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
     pub sizes: Vec<CountOrPercent>,
 }
 
@@ -164,7 +250,8 @@ pub enum InPlace {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Deadlines {
-    /// For one instance, from its update to its being ready.
+    /// For one instance: how long it may be unready from its update on. All such time until its batch is
+    /// done adds up, so that an instance that becomes ready again and again gains nothing by it.
     pub instance: Span,
     /// For one batch.
     #[serde(skip_serializing_if = "Option::is_none")]

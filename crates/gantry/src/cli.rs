@@ -82,6 +82,12 @@ pub enum Command {
     /// Start a release, watch it, press its buttons
     #[command(subcommand)]
     Release(Box<commands::release::Release>),
+    /// Look at a group's revisions, and at how two differ
+    #[command(subcommand)]
+    Revision(commands::revision::Revision),
+    /// Stop the line: halt releases of a tenant, in a cell, or of the whole fleet
+    #[command(subcommand)]
+    Line(commands::line::Line),
     Scale(commands::scale::Scale),
     Hub(commands::parts::Hub),
     Scheduler(commands::parts::Scheduler),

@@ -19,4 +19,4 @@ pub mod render;
 mod shell;
 pub mod world;
 
-pub use shell::{Error, Options, install, run};
+pub use shell::{Error, Options, install, read_revision, run};

@@ -196,19 +196,12 @@ fn overlay_container(
 ) {
     container.insert("image".to_owned(), json!(spec.image));
     let shape = &app.container;
+    let own = spec.probes.clone().unwrap_or_default();
+    let probe = |own: &Option<_>, apps: &Option<_>| own.as_ref().or(apps.as_ref()).map(|p| json!(p));
     for (field, value) in [
-        (
-            "readinessProbe",
-            shape.probes.ready.as_ref().map(|p| json!(p)),
-        ),
-        (
-            "livenessProbe",
-            shape.probes.live.as_ref().map(|p| json!(p)),
-        ),
-        (
-            "startupProbe",
-            shape.probes.startup.as_ref().map(|p| json!(p)),
-        ),
+        ("readinessProbe", probe(&own.ready, &shape.probes.ready)),
+        ("livenessProbe", probe(&own.live, &shape.probes.live)),
+        ("startupProbe", probe(&own.startup, &shape.probes.startup)),
         ("resources", spec.resources.as_ref().map(|r| json!(r))),
         (
             "command",

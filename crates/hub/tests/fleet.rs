@@ -7,7 +7,12 @@
     reason = "what goes wrong in a helper fails the test that calls it"
 )]
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use gantry_api::{App, Cluster, Group, Phase, Release, labels};
 use gantry_apiserver::{Authentication, Config, Server};
@@ -39,15 +44,15 @@ struct Running {
 }
 
 async fn start(cells: &[&str]) -> Running {
-    let token = gantry_apiserver::StaticToken {
-        token: "sesame".into(),
-        user: "hub".into(),
+    let token = |token: &str, user: &str| gantry_apiserver::StaticToken {
+        token: token.into(),
+        user: user.into(),
         uid: String::new(),
         groups: vec!["system:masters".into()],
     };
     let config = Config {
         authentication: Authentication {
-            tokens: vec![token],
+            tokens: vec![token("sesame", "hub"), token("bobs", "bob")],
             ..Authentication::default()
         },
         disabled_admission: vec!["ServiceAccount".into()],
@@ -91,15 +96,29 @@ async fn start(cells: &[&str]) -> Running {
 
 impl Running {
     fn kubeconfig(&self) -> String {
+        self.kubeconfig_of("sesame")
+    }
+
+    fn kubeconfig_of(&self, token: &str) -> String {
         let ca =
             serde_json::to_value(ByteString(self.server.ca_pem().as_bytes().to_vec())).unwrap();
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "it",
             "clusters": [{"name": "it", "cluster": {"server": format!("https://{}", self.server.address()), "certificate-authority-data": ca}}],
-            "users": [{"name": "it", "user": {"token": "sesame"}}],
+            "users": [{"name": "it", "user": {"token": token}}],
             "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
         })
         .to_string()
+    }
+
+    /// A client of the user whose token it is.
+    async fn client_of(&self, token: &str) -> Client {
+        let config = kube::config::Kubeconfig::from_yaml(&self.kubeconfig_of(token)).unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(config, &options)
+            .await
+            .unwrap();
+        Client::try_from(config).unwrap()
     }
 
     async fn end(mut self) {
@@ -430,4 +449,309 @@ async fn a_fleet_is_released_scaled_and_cleaned() {
     for running in [home, east, west] {
         running.end().await;
     }
+}
+
+/// What the API says to something that it refuses.
+async fn refused<K>(api: &Api<K>, name: &str, spec: Value) -> String
+where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let value = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec});
+    match api.create(&PostParams::default(), &Raw(value).into_object()).await {
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        other => panic!("{name} was not refused: {other:?}"),
+    }
+}
+
+/// Something that may break the rules of its type.
+struct Raw(Value);
+
+impl Raw {
+    fn into_object<K: DeserializeOwned>(self) -> K {
+        serde_json::from_value(self.0).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
+    let home = start(&[]).await;
+    let client = home.server.client();
+    gantry_hub::install(&client).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces
+        .create(
+            &PostParams::default(),
+            &object(json!({"metadata": {"name": "shop"}})),
+        )
+        .await
+        .unwrap();
+    let strategies: Api<gantry_api::Strategy> = Api::namespaced(client.clone(), "shop");
+    let metric = |more: Value| {
+        let mut metric = json!({"address": "http://prom", "query": "up"});
+        for (key, value) in more.as_object().unwrap() {
+            metric[key] = value.clone();
+        }
+        json!({"gates": [{"name": "g", "metric": metric}]})
+    };
+    let refusals = [
+        (json!({"maxUnavailable": 0}), "spec.maxUnavailable", "allow at least 1"),
+        (json!({"maxUnavailable": "0%"}), "spec.maxUnavailable", "allow at least 1"),
+        (json!({"bastion": {"instances": 3}, "maxUnavailable": 2}), "spec.bastion", "cannot have more instances than maxUnavailable"),
+        (json!({"batches": {"sizes": [1, "0%"]}}), "spec.batches", "a batch of no instances never ends"),
+        (json!({"batches": {"sizes": ["120%"]}}), "spec.batches", "more than 100%"),
+        (json!({"deadlines": {"instance": "10m", "batch": "5m"}}), "spec.deadlines", "deadlines.batch is shorter than deadlines.instance"),
+        (json!({"deadlines": {"batch": "1h", "total": "30m"}}), "spec.deadlines", "deadlines.total is shorter"),
+        (json!({"gates": [{"name": "g"}]}), "spec.gates", "exactly one of wait, metric, webhook and approval"),
+        (metric(json!({})), "spec.gates", "no bound to keep"),
+        (metric(json!({"min": 2, "max": 1})), "spec.gates", "min is above its max"),
+        (metric(json!({"compare": {"maxRatio": 2}})), "spec.gates", "compare needs {{pods}}"),
+        (json!({"gates": [{"name": "g", "approval": {"count": 2, "users": ["bob"]}}]}), "spec.gates", "asks for more people than it names"),
+        (json!({"windows": [{"from": "09:00", "until": "09:00"}]}), "spec.windows", "would never be open"),
+        (json!({"windows": [{"from": "9", "until": "17:00"}]}), "spec.windows[0].from", "should match"),
+    ];
+    for (index, (spec, field, why)) in refusals.into_iter().enumerate() {
+        let said = refused(&strategies, &format!("s{index}"), spec).await;
+        assert!(said.contains(field) && said.contains(why), "{said}");
+    }
+    // The same strategy written into a Group.
+    let groups: Api<Group> = Api::namespaced(client.clone(), "shop");
+    let said = refused(
+        &groups,
+        "g",
+        json!({"app": "a", "placement": {"cells": [{"name": "c"}]}, "revision": {"image": "i"}, "strategy": {"inline": {"maxUnavailable": 0}}}),
+    )
+    .await;
+    assert!(said.contains("spec.strategy.inline.maxUnavailable"), "{said}");
+
+    // A release stays what it is; its buttons do not come back up.
+    let releases: Api<Release> = Api::namespaced(client.clone(), "shop");
+    let said = refused(
+        &releases,
+        "r",
+        json!({"group": "g", "revision": {"to": 2, "image": "cart:2"}}),
+    )
+    .await;
+    assert!(said.contains("spec.revision.to") && said.contains("nothing else"), "{said}");
+    releases
+        .create(&PostParams::default(), &release("r", "cart:2", json!({})))
+        .await
+        .unwrap();
+    let press = async |spec: Value| {
+        releases
+            .patch("r", &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
+            .await
+    };
+    press(json!({"rollback": true, "retry": 2})).await.unwrap();
+    for (spec, field) in [
+        (json!({"rollback": false}), "spec.rollback"),
+        (json!({"retry": 1}), "spec.retry"),
+        (json!({"group": "other"}), "spec.group"),
+        (json!({"revision": {"image": "cart:3"}}), "spec.revision"),
+        (json!({"pace": {"maxUnavailable": 0}}), "spec.pace"),
+    ] {
+        let said = press(spec).await.unwrap_err().to_string();
+        assert!(said.contains(field), "{said}");
+    }
+
+    // Nobody speaks in another's name.
+    let approval = |by: &str, groups: &[&str]| {
+        json!({"approvals": [{"gate": "people", "by": by, "groups": groups}]})
+    };
+    let bob: Api<Release> = Api::namespaced(home.client_of("bobs").await, "shop");
+    let say = async |spec: Value| {
+        bob.patch("r", &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
+            .await
+    };
+    // A policy holds a moment after it has been written.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let said = loop {
+        match say(approval("alice", &[])).await {
+            Err(error) => break error.to_string(),
+            Ok(_) => {
+                assert!(tokio::time::Instant::now() < deadline, "anyone speaks as alice");
+                releases.delete("r", &DeleteParams::default()).await.unwrap();
+                releases
+                    .create(&PostParams::default(), &release("r", "cart:2", json!({})))
+                    .await
+                    .unwrap();
+            }
+        }
+    };
+    assert!(said.contains("an approval is given in one's own name"), "{said}");
+    let said = say(approval("bob", &["sre"])).await.unwrap_err().to_string();
+    assert!(said.contains("groups among the user's groups"), "{said}");
+    say(approval("bob", &["system:masters"])).await.unwrap();
+    let emergency = json!({"emergency": {"reason": "fire", "by": "alice"}});
+    let said = say(emergency).await.unwrap_err().to_string();
+    assert!(said.contains("an emergency is declared in one's own name"), "{said}");
+    // What has been said stays said, and others may still press buttons.
+    let said = say(json!({"approvals": []})).await.unwrap_err().to_string();
+    assert!(said.contains("approvals are only added"), "{said}");
+    press(json!({"paused": true})).await.unwrap();
+    home.end().await;
+}
+
+/// A server that is Prometheus at one path and a smoke test at another; what it answers can be changed.
+async fn outside(errors: Arc<Mutex<String>>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let errors = errors.clone();
+            let answer = move |request: http::Request<hyper::body::Incoming>| {
+                let errors = errors.lock().unwrap().clone();
+                async move {
+                    let text = if request.uri().path() == "/api/v1/query" {
+                        json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, errors]}]}}).to_string()
+                    } else {
+                        String::new()
+                    };
+                    let body = http_body_util::Full::new(bytes::Bytes::from(text));
+                    Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                }
+            };
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(
+                    hyper_util::rt::TokioIo::new(stream),
+                    hyper::service::service_fn(answer),
+                ),
+            );
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gates_switches_and_paces_hold_a_release() {
+    let home = start(&["a", "b"]).await;
+    let client = home.server.client();
+    gantry_hub::install(&client).await.unwrap();
+    let hub = start_hub(client.clone());
+    let create = PostParams::default();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces
+        .create(&create, &object(json!({"metadata": {"name": "shop"}})))
+        .await
+        .unwrap();
+    let gantry = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "gantry.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let clusters: Api<Cluster> = Api::all(client.clone());
+    let cells = json!({"cells": [{"name": "a"}, {"name": "b"}]});
+    clusters
+        .create(&create, &object(gantry("Cluster", "home", cells)))
+        .await
+        .unwrap();
+    let apps: Api<App> = Api::namespaced(client.clone(), "shop");
+    apps.create(&create, &object(gantry("App", "cart", json!({}))))
+        .await
+        .unwrap();
+    let groups: Api<Group> = Api::namespaced(client.clone(), "shop");
+    let spec = json!({
+        "app": "cart", "replicas": 4, "placement": {"cells": [{"name": "a"}, {"name": "b"}]},
+        "revision": {"image": "cart:1"}, "availability": {"maxUnavailable": 1},
+    });
+    groups
+        .create(&create, &object(gantry("Group", "cart", spec)))
+        .await
+        .unwrap();
+    until(&groups, "cart", "four in service", |g: &Group| {
+        g.status.as_ref().is_some_and(|s| s.in_service == 4)
+    })
+    .await;
+
+    let errors = Arc::new(Mutex::new("NaN".to_owned()));
+    let address = outside(errors.clone()).await;
+    let strategy = json!({
+        "bastion": {"accept": "Auto"}, "batches": {"sizes": [1, 2]},
+        "gates": [
+            {"name": "errors", "at": ["Bastion"], "metric": {"address": address, "query": "rate(errors{pod=~\"{{pods}}\"}[1m])", "max": 0.5, "interval": "100ms"}},
+            {"name": "smoke", "at": ["Bastion", "End"], "webhook": {"url": format!("{address}/smoke")}},
+            {"name": "people", "at": ["Batch"], "approval": {"users": ["bob"]}},
+        ],
+    });
+    let releases: Api<Release> = Api::namespaced(client.clone(), "shop");
+    releases
+        .create(&create, &release("two", "cart:2", strategy))
+        .await
+        .unwrap();
+    // A value that is none holds the bastion back; a good one lets it in.
+    let told = |text: &'static str| {
+        move |r: &Release| {
+            r.status
+                .as_ref()
+                .is_some_and(|s| s.message.contains(text))
+        }
+    };
+    let held = until(&releases, "two", "no answer", told("the value is NaN")).await;
+    assert_eq!(phase(&held), Phase::Gate);
+    assert_eq!(held.status.unwrap().batches[1].started, None);
+    // The line is stopped: even with its gates open the release stands still, and says by whom.
+    let lines: Api<gantry_api::StopLine> = Api::all(client.clone());
+    let switch = json!({"tenants": ["shop"], "reason": "incident 4711", "by": "system:admin"});
+    let mut switch: gantry_api::StopLine = object(gantry("StopLine", "incident", switch));
+    switch.spec.by = whoami(&client).await;
+    lines.create(&create, &switch).await.unwrap();
+    let stopped = format!(
+        "{} has stopped the line of tenant shop: incident 4711",
+        switch.spec.by
+    );
+    until(&releases, "two", "the line is stopped", |r: &Release| {
+        phase(r) == Phase::Paused && r.status.as_ref().unwrap().message == stopped
+    })
+    .await;
+    "0.25".clone_into(&mut errors.lock().unwrap());
+    lines
+        .delete("incident", &DeleteParams::default())
+        .await
+        .unwrap();
+    // Between the batches people are asked, and only bob may answer.
+    let asked = until(
+        &releases,
+        "two",
+        "people are asked",
+        told("waits for 1 of 1 approvals of bob"),
+    )
+    .await;
+    let status = asked.status.unwrap();
+    let gates: Vec<(&str, i32, &str)> = status
+        .gates
+        .iter()
+        .map(|g| (g.name.as_str(), g.batch, g.value.as_str()))
+        .collect();
+    assert_eq!(
+        gates,
+        [("errors", 0, "0.25"), ("smoke", 0, ""), ("people", 1, "")]
+    );
+    let times = status.batches[1].times.clone().unwrap();
+    assert_eq!((times.instances, times.slowest.is_empty()), (1, false));
+    let bob: Api<Release> = Api::namespaced(home.client_of("bobs").await, "shop");
+    let yes = json!({"spec": {"approvals": [{"gate": "people", "by": "bob"}], "pace": {"maxUnavailable": 2}}});
+    bob.patch("two", &PatchParams::default(), &Patch::Merge(&yes))
+        .await
+        .unwrap();
+    let done = until(&releases, "two", "it ends", |r| phase(r).is_final())
+        .await
+        .status
+        .unwrap();
+    assert_eq!(done.phase, Phase::Succeeded, "{}", done.message);
+    assert_eq!(done.max_out, 2);
+    let last = done.gates.last().unwrap();
+    assert_eq!((last.name.as_str(), last.batch), ("smoke", 2));
+    hub.end().await;
+    home.end().await;
+}
+
+async fn whoami(client: &Client) -> String {
+    use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let review = api
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await
+        .unwrap();
+    review
+        .status
+        .unwrap()
+        .user_info
+        .unwrap()
+        .username
+        .unwrap()
 }

@@ -12,7 +12,7 @@ use crate::connect::{Connection, connect, failed};
 use crate::failure::Result;
 use crate::output::{Format, print, print_value, println, table};
 
-/// List clusters, apps, groups, strategies, releases or instances.
+/// List clusters, apps, groups, strategies, releases, stopped lines or instances.
 #[derive(Debug, Args)]
 pub struct Get {
     /// What to list
@@ -44,12 +44,20 @@ pub enum What {
     Strategies,
     #[value(aliases = ["release", "rel"])]
     Releases,
+    /// Switches that halt releases
+    #[value(name = "stoplines", aliases = ["stopline", "stop"])]
+    StopLines,
     /// Pods of groups, on all members
     #[value(aliases = ["instance", "pods"])]
     Instances,
 }
 
 impl What {
+    /// Whether it is of the fleet and not of a tenant.
+    fn of_fleet(self) -> bool {
+        matches!(self, What::Clusters | What::StopLines)
+    }
+
     fn plural(self) -> &'static str {
         match self {
             What::Clusters => "clusters",
@@ -57,6 +65,7 @@ impl What {
             What::Groups => "groups",
             What::Strategies => "strategies",
             What::Releases => "releases",
+            What::StopLines => "stoplines",
             What::Instances => "pods",
         }
     }
@@ -101,7 +110,7 @@ pub async fn run(args: Get, global: &Global) -> Result<()> {
 
 fn url(kind: What, namespace: Option<&str>, name: Option<&str>, selector: Option<&str>) -> String {
     let mut url = "/apis/gantry.dev/v1alpha1".to_owned();
-    if let (Some(namespace), true) = (namespace, kind != What::Clusters) {
+    if let (Some(namespace), true) = (namespace, !kind.of_fleet()) {
         url.push_str(&format!("/namespaces/{namespace}"));
     }
     url.push_str(&format!("/{}", kind.plural()));
@@ -152,7 +161,7 @@ struct Row {
 
 fn show(answer: &Table, args: &Get, connection: &Connection) -> Result<()> {
     if answer.rows.is_empty() {
-        let place = if args.all_tenants || args.kind == What::Clusters {
+        let place = if args.all_tenants || args.kind.of_fleet() {
             "the fleet".to_owned()
         } else {
             format!(
@@ -172,7 +181,7 @@ fn show(answer: &Table, args: &Get, connection: &Connection) -> Result<()> {
         .filter(|(_, c)| c.priority == 0)
         .map(|(i, _)| i)
         .collect();
-    let with_tenant = args.all_tenants && args.kind != What::Clusters;
+    let with_tenant = args.all_tenants && !args.kind.of_fleet();
     let mut header: Vec<String> = if with_tenant {
         vec!["TENANT".to_owned()]
     } else {

@@ -7,8 +7,10 @@ pub mod get;
 pub mod history;
 pub mod import;
 pub mod instances;
+pub mod line;
 pub mod parts;
 pub mod release;
+pub mod revision;
 pub mod scale;
 pub mod snapshot;
 pub mod up;
@@ -31,6 +33,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Import(args) => import::run(args, global).await?,
         Command::Get(args) => get::run(args, global).await?,
         Command::Release(args) => return Ok(exit(release::run(*args, global).await?)),
+        Command::Revision(args) => revision::run(args, global).await?,
+        Command::Line(args) => line::run(args, global).await?,
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
         Command::Hub(args) => parts::hub(args, global).await?,
         Command::Scheduler(args) => parts::scheduler(args, global).await?,

@@ -176,6 +176,7 @@ fn step(doing: Doing) -> Step {
     match doing {
         Doing::Draining => Step::Draining,
         Doing::Updating => Step::Updating,
+        Doing::Warming => Step::Checking,
         Doing::Held => Step::Held,
         Doing::Returning => Step::Checking,
         Doing::Failed => Step::Failed,

@@ -1,23 +1,24 @@
 //! From `Pending` to a frozen plan: waits for what is missing, makes the revision, divides the group.
 
 use gantry_api::{
-    Group, ReleaseStatus,
+    Group, ReleaseStatus, StrategySpec,
     release::{BatchStatus, Method, Phase, Plan},
     revision::RevisionRef,
-    strategy::{InPlace, StrategySpec},
+    strategy::InPlace,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::{
-    Step, World, check,
-    plan::{CellSize, batches},
+    Step, World, check, line,
+    plan::{CellSize, batches, mark},
+    skip, tell,
 };
 use crate::{
     action::Action,
     render::{self, Source},
-    world::Revision,
+    world::{CellView, Revision},
 };
 
 /// Why a release does not begin.
@@ -41,7 +42,8 @@ pub(super) fn step(world: &World<'_>, mut status: ReleaseStatus, now: Timestamp)
         };
     }
     let mut actions = Vec::new();
-    match freeze(world, &mut status, now) {
+    let mut wake = line::look(world, now).wake;
+    match freeze(world, &mut status, &mut wake, now) {
         Ok(()) => {}
         Err(Stop::Wait(reason, message)) => set(&mut status, Phase::Pending, reason, message),
         Err(Stop::Fail(reason, message)) => {
@@ -64,6 +66,7 @@ pub(super) fn step(world: &World<'_>, mut status: ReleaseStatus, now: Timestamp)
     Step {
         status,
         actions,
+        wake,
         ..Step::default()
     }
 }
@@ -85,7 +88,12 @@ fn set(status: &mut ReleaseStatus, phase: Phase, reason: &str, message: String) 
     status.message = message;
 }
 
-fn freeze(world: &World<'_>, status: &mut ReleaseStatus, now: Timestamp) -> Result<(), Stop> {
+fn freeze(
+    world: &World<'_>,
+    status: &mut ReleaseStatus,
+    wake: &mut Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), Stop> {
     let spec = &world.release.spec;
     let missing = |what: String| Stop::Wait("Missing", what);
     let group = world
@@ -110,17 +118,22 @@ fn freeze(world: &World<'_>, status: &mut ReleaseStatus, now: Timestamp) -> Resu
     if spec.paused {
         return Err(Stop::Wait("Paused", "paused before it began".to_owned()));
     }
-    for cell in world
+    let line = line::look(world, now);
+    if let Some((reason, why)) = line.halt {
+        return Err(Stop::Wait(reason, why));
+    }
+    line::record(world.release, status, line.overridden, now);
+    let (skipped, due) = skip::look(&strategy, world.cells, &[], &status.skipped_cells, now);
+    *wake = tell::earlier(*wake, due);
+    let planned: Vec<&CellView> = world
         .cells
+        .iter()
+        .filter(|c| skipped.iter().all(|s| s.cell != c.name))
+        .collect();
+    for cell in planned
         .iter()
         .filter(|c| c.weight.is_some_and(|w| w > 0) || c.set.is_some())
     {
-        if let Some(why) = &cell.stopped {
-            return Err(Stop::Wait(
-                "LineStopped",
-                format!("the line is stopped in {}: {why}", cell.name),
-            ));
-        }
         if !cell.reachable {
             return Err(Stop::Wait("Unreachable", unreachable(cell)));
         }
@@ -133,8 +146,7 @@ fn freeze(world: &World<'_>, status: &mut ReleaseStatus, now: Timestamp) -> Resu
     }
 
     let target = target(world, Source::new(app, group), base)?;
-    let cells: Vec<CellSize> = world
-        .cells
+    let cells: Vec<CellSize> = planned
         .iter()
         .map(|c| CellSize {
             cell: c.name.clone(),
@@ -154,6 +166,7 @@ fn freeze(world: &World<'_>, status: &mut ReleaseStatus, now: Timestamp) -> Resu
         )));
     }
 
+    status.skipped_cells = skipped;
     let plan = divide(world, group, &strategy, base, target, &cells);
     let problems = check::check(&plan, &strategy, &cells);
     if !problems.is_empty() {
@@ -180,16 +193,34 @@ fn freeze(world: &World<'_>, status: &mut ReleaseStatus, now: Timestamp) -> Resu
         release: world.release.metadata.name.clone(),
     });
     status.started = Some(Time(now));
-    let instances: i32 = cells.iter().map(|c| c.replicas).sum();
-    let message = format!(
-        "{} of {instances} instances in {} batches, at most {} out of service",
-        method_word(plan.method),
-        plan.batches.len() - 1,
-        plan.max_out
-    );
+    let message = summary(&plan) + &skip::told(&status.skipped_cells);
+    status.max_out = plan.max_out;
     status.plan = Some(plan);
     set(status, Phase::Planning, "PlanFrozen", message);
     Ok(())
+}
+
+/// A plan in one line.
+pub(super) fn summary(plan: &Plan) -> String {
+    let odd: i32 = plan
+        .batches
+        .iter()
+        .flat_map(|b| &b.slices)
+        .filter(|s| s.method.is_some())
+        .map(gantry_api::release::Slice::size)
+        .sum();
+    let odd = if odd > 0 {
+        format!(" ({odd} of them otherwise)")
+    } else {
+        String::new()
+    };
+    format!(
+        "{} of {} instances{odd} in {} batches, at most {} out of service",
+        method_word(plan.method),
+        plan.replicas,
+        plan.batches.len().saturating_sub(1),
+        plan.max_out
+    )
 }
 
 fn method_word(method: Method) -> &'static str {
@@ -199,7 +230,7 @@ fn method_word(method: Method) -> &'static str {
     }
 }
 
-pub(crate) fn unreachable(cell: &crate::world::CellView) -> String {
+pub(crate) fn unreachable(cell: &CellView) -> String {
     if cell.cluster.is_empty() {
         return format!("no cluster has a cell {}", cell.name);
     }
@@ -208,7 +239,7 @@ pub(crate) fn unreachable(cell: &crate::world::CellView) -> String {
             "cell {} (cluster {}) cannot be reached since {}",
             cell.name,
             cell.cluster,
-            super::tell::clock_time(since)
+            tell::clock_time(since)
         ),
         None => format!(
             "cell {} (cluster {}) cannot be reached",
@@ -252,7 +283,7 @@ fn target<'a>(
     }
 }
 
-fn divide(
+pub(super) fn divide(
     world: &World<'_>,
     group: &Group,
     strategy: &StrategySpec,
@@ -287,6 +318,35 @@ fn divide(
             .unwrap_or(0),
         strategy: strategy.clone(),
     };
+    // Instances may be on other revisions than the Group's: what an earlier release left behind.
+    let mut known = std::collections::BTreeMap::new();
+    let mut how = |cell: &str, ordinal: i32| {
+        let instance = world
+            .cells
+            .iter()
+            .find(|c| c.name == cell)
+            .and_then(|c| c.instances.get(&ordinal));
+        let from = instance.and_then(|i| i.revision).unwrap_or(base.number);
+        known
+            .entry(from)
+            .or_insert_with(|| match world.revisions.get(&from) {
+                _ if from == base.number => (plan.method, plan.method_reason.clone()),
+                _ if strategy.in_place == InPlace::Never => {
+                    (plan.method, plan.method_reason.clone())
+                }
+                // One that is there already is not touched.
+                _ if from == target.number => (plan.method, String::new()),
+                Some(other) => match render::in_place(&other.template, &target.template) {
+                    Ok(_) => (Method::InPlace, format!("on revision {from}, only images differ")),
+                    Err(why) => (Method::Recreate, format!("on revision {from}, {why}")),
+                },
+                None => (Method::Recreate, format!("revision {from} is not kept")),
+            })
+            .clone()
+    };
+    let mut batches = std::mem::take(&mut plan.batches);
+    mark(&mut batches, plan.method, &mut how);
+    plan.batches = batches;
     plan.digest = render::digest(&json!(plan));
     plan
 }

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::world::{Gate, Instance, SetView};
 
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+pub(super) const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
+pub(super) fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
     Instance {
         name: format!("cart-{cell}-{ordinal}"),
         uid: "u".into(),
@@ -32,7 +32,7 @@ fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
     }
 }
 
-fn out(hold: Hold) -> Gate {
+pub(super) fn out(hold: Hold) -> Gate {
     Gate::Out {
         reason: hold.reason().into(),
         since: NOW,
@@ -40,7 +40,7 @@ fn out(hold: Hold) -> Gate {
 }
 
 /// A cell whose set has the template of `template` and whose instances serve on `revision`.
-fn cell(name: &str, instances: i32, template: i64, revision: i64) -> CellView {
+pub(super) fn cell(name: &str, instances: i32, template: i64, revision: i64) -> CellView {
     CellView {
         name: name.into(),
         cluster: name.into(),
@@ -63,7 +63,7 @@ fn cell(name: &str, instances: i32, template: i64, revision: i64) -> CellView {
 }
 
 /// A release from revision 1 to 2, which differ in more than images, with its plan frozen.
-fn begun(cells: Vec<CellView>, max_out: u32) -> Case {
+pub(super) fn begun(cells: Vec<CellView>, max_out: u32) -> Case {
     let mut case = case(RevisionChange {
         args: Some(vec!["x".into()]),
         ..RevisionChange::default()
@@ -85,22 +85,23 @@ fn begun(cells: Vec<CellView>, max_out: u32) -> Case {
     case
 }
 
-fn status(release: &mut Release) -> &mut ReleaseStatus {
+pub(super) fn status(release: &mut Release) -> &mut ReleaseStatus {
     release.status.get_or_insert_default()
 }
 
-fn rolling_back(cells: Vec<CellView>, max_out: u32) -> Case {
+pub(super) fn rolling_back(cells: Vec<CellView>, max_out: u32) -> Case {
     let mut case = begun(cells, max_out);
     status(&mut case.release).phase = Phase::RollingBack;
     status(&mut case.release).rollback = Some(Turn {
         reason: "Requested".into(),
         message: "rollback was asked for".into(),
         at: Time(NOW),
+        batch: 0,
     });
     case
 }
 
-fn under_way(cell: &str, ordinal: i32, doing: Doing) -> WorkingInstance {
+pub(super) fn under_way(cell: &str, ordinal: i32, doing: Doing) -> WorkingInstance {
     WorkingInstance {
         name: format!("cart-{cell}-{ordinal}"),
         cell: cell.into(),
@@ -110,7 +111,7 @@ fn under_way(cell: &str, ordinal: i32, doing: Doing) -> WorkingInstance {
     }
 }
 
-fn held(step: &Step, cell: &str) -> usize {
+pub(super) fn held(step: &Step, cell: &str) -> usize {
     let prefix = format!("cart-{cell}-");
     step.holds.keys().filter(|n| n.starts_with(&prefix)).count()
 }

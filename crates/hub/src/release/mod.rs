@@ -17,30 +17,47 @@
 //! 5. With all of a batch's instances in a cell on the new revision, the partition is lowered past
 //!    them: an instance lost from now on comes back on the new one.
 //!
-//! Going back is the same with the revisions exchanged, over every instance at once.
+//! Going back is the same with the revisions exchanged, over every instance at once or batch by batch.
+//!
+//! On each look, before anything is moved: buttons, then deadlines, then what stops the line, then cells
+//! out of reach ([`skip`]). Gates ([`gate`]) stand before the bastion is accepted, between batches and at
+//! the end.
 //!
 //! Rules for what changes while a release runs. Scaling down goes through; instances that are gone are
 //! waited for no longer. Scaling up waits in a cell whose bastion nobody has accepted; elsewhere it goes
 //! through, on the old revision where the cell has not been reached (the first batch there takes the new
-//! instances along), on the new one where it has or where a cell had no instance at all. An instance lost in the middle comes back on the
-//! revision that the partition allows, and is updated with its batch if that was the old one.
+//! instances along), on the new one where it has or where a cell had no instance at all. A cell that joins
+//! begins on the Group's revision and is taken along with the last batch. An instance lost in the middle
+//! comes back on the revision that the partition allows, and is updated with its batch if that was the old
+//! one.
 
 mod begin;
 pub(crate) use begin::unreachable;
 pub mod check;
 mod drive;
+pub mod gate;
+pub mod line;
+pub mod pace;
 pub mod plan;
+mod preview;
 mod run;
+mod skip;
+mod steps;
 pub(crate) mod tell;
+pub mod window;
+
+pub use preview::{Preview, preview};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{
-    App, Group, Release, ReleaseStatus, StrategySpec, labels,
-    release::{BatchState, Phase},
+    App, Group, Release, ReleaseStatus, StopLine, StrategySpec, labels,
+    gate::Point,
+    release::{BatchState, IfBusy, Phase},
     strategy::Accept,
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     action::Action,
@@ -62,6 +79,10 @@ pub struct World<'a> {
     pub revisions: &'a Revisions,
     /// Cells of the Group, in its order.
     pub cells: &'a [CellView],
+    /// The switches that stop the line, all of them.
+    pub lines: &'a [StopLine],
+    /// Answers that have come to what was asked.
+    pub answers: &'a gate::Answers,
 }
 
 /// What to do next. The status goes first.
@@ -79,6 +100,8 @@ pub struct Step {
     pub accepted: Option<i64>,
     /// Cells in which no instance may be added for now.
     pub frozen: BTreeSet<String>,
+    /// To be asked, once each; the answers come with a later look.
+    pub asks: Vec<gate::Ask>,
     /// When to ask again even if nothing changes.
     pub wake: Option<Timestamp>,
 }
@@ -120,7 +143,13 @@ fn accepted(release: &Release, status: &ReleaseStatus) -> bool {
         .plan
         .as_ref()
         .is_some_and(|p| p.strategy.bastion.accept == Accept::Auto);
-    past || status.phase.is_active() && (auto || release.spec.accepted_through.is_some())
+    let open = || {
+        let plan = status.plan.as_ref();
+        plan.is_none_or(|p| gate::passed(p, &status.gates, Point::Bastion, 0))
+    };
+    past || status.phase.is_active()
+        && (auto || release.spec.accepted_through.is_some())
+        && open()
 }
 
 /// The status of a release that waits for another to end.
@@ -130,6 +159,16 @@ pub fn queued(release: &Release, ahead: &str, now: Timestamp) -> ReleaseStatus {
     status.requested_by = requested_by(release);
     if release.spec.abort || release.spec.rollback {
         begin::withdraw(&mut status, now);
+        return status;
+    }
+    if release.spec.if_busy == IfBusy::Refuse {
+        status.finished = Some(Time(now));
+        tell::phase(
+            &mut status,
+            Phase::Failed,
+            "Busy",
+            format!("release {ahead} of the group has not ended, and this one does not wait"),
+        );
         return status;
     }
     status.phase = Phase::Queued;
@@ -192,5 +231,7 @@ pub fn governing<'a>(releases: &[&'a Release]) -> Option<&'a Release> {
 
 #[cfg(test)]
 mod found;
+#[cfg(test)]
+mod stated;
 #[cfg(test)]
 mod tests;

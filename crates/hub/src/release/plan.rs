@@ -1,10 +1,10 @@
 //! Dividing a Group into a bastion and batches. Pure; what comes out is frozen in a Release's status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{
     count::CountOrPercent,
-    release::{BatchPlan, Slice},
+    release::{BatchPlan, Method, Slice},
     strategy::StrategySpec,
 };
 
@@ -22,7 +22,7 @@ pub struct CellSize {
 /// The bastion is the highest ordinals of the first cell; it never exceeds `max_out`, since it stays out
 /// of service until it is accepted. Batches take what is left from each cell's top downwards, the only
 /// order a StatefulSet's partition can follow, and spread over all cells (or `cellsAtOnce` of them) in
-/// proportion to their sizes.
+/// proportion to their sizes; a batch that would reach from some cells into the next ones is split.
 pub fn batches(strategy: &StrategySpec, cells: &[CellSize], max_out: i32) -> Vec<BatchPlan> {
     let ordered = order(strategy, cells);
     let total: i32 = ordered.iter().map(|c| c.replicas.max(0)).sum();
@@ -42,26 +42,78 @@ pub fn batches(strategy: &StrategySpec, cells: &[CellSize], max_out: i32) -> Vec
                 cell: cell.cell.clone(),
                 highest: cell.replicas - 1,
                 lowest: cell.replicas - take,
+                ..Slice::default()
             });
             cell.replicas -= take;
             wanted -= take;
         }
     }
-    plans.push(batch(0, bastion));
+    plans.push(batch(0, bastion, max_out));
 
     let at_once = strategy
         .cells_at_once
         .and_then(|n| usize::try_from(n).ok())
         .filter(|n| *n > 0)
         .unwrap_or(usize::MAX);
-    let sequence = sequence(&left, at_once);
+    let (sequence, borders) = sequence(&left, at_once);
+    let mut covered = 0;
+    let sized = sizes(strategy, sequence.len()).into_iter().map(|size| {
+        covered += size;
+        covered
+    });
+    let ends: BTreeSet<usize> = sized.chain(borders).collect();
     let mut from = 0;
-    for size in sizes(strategy, sequence.len()) {
+    for end in ends.into_iter().filter(|end| *end > 0) {
         let index = plans.len() as i32;
-        plans.push(batch(index, slices(&sequence[from..from + size], &left)));
-        from += size;
+        plans.push(batch(index, slices(&sequence[from..end], &left), max_out));
+        from = end;
     }
     plans
+}
+
+/// Splits the slices of `batches` where the way an instance is updated changes, and notes it on those for
+/// which it is not `method`. `how` tells of one instance: its cell, its ordinal.
+pub fn mark(
+    batches: &mut [BatchPlan],
+    method: Method,
+    mut how: impl FnMut(&str, i32) -> (Method, String),
+) {
+    for batch in batches {
+        let mut marked: Vec<Slice> = Vec::new();
+        for slice in &batch.slices {
+            let begins = marked.len();
+            for ordinal in (slice.lowest..=slice.highest).rev() {
+                let (is, reason) = how(&slice.cell, ordinal);
+                let (other, reason) = if is == method {
+                    (None, String::new())
+                } else {
+                    (Some(is), reason)
+                };
+                match marked[begins..].last_mut() {
+                    Some(same) if same.method == other && same.reason == reason => {
+                        same.lowest = ordinal;
+                    }
+                    _ => marked.push(Slice {
+                        cell: slice.cell.clone(),
+                        highest: ordinal,
+                        lowest: ordinal,
+                        method: other,
+                        reason,
+                    }),
+                }
+            }
+        }
+        batch.slices = marked;
+    }
+}
+
+/// Cells in the order of release, in the chunks that are released together.
+pub(super) fn chunks(strategy: &StrategySpec, cells: &[CellSize]) -> Vec<Vec<String>> {
+    let ordered = order(strategy, cells);
+    let at_once = strategy.cells_at_once.filter(|n| *n > 0);
+    let at_once = at_once.map_or(ordered.len(), |n| n as usize).max(1);
+    let names = |c: &[CellSize]| c.iter().map(|c| c.cell.clone()).collect();
+    ordered.chunks(at_once).map(names).collect()
 }
 
 /// Cells in the strategy's order, those it does not name after them in the Group's order; empty ones
@@ -80,9 +132,10 @@ fn order(strategy: &StrategySpec, cells: &[CellSize]) -> Vec<CellSize> {
 }
 
 /// Every instance as (cell index, ordinal) in the order of release: each chunk of cells is merged so
-/// that all its cells run dry together.
-fn sequence(cells: &[CellSize], at_once: usize) -> Vec<(usize, i32)> {
+/// that all its cells run dry together. And where each chunk ends.
+fn sequence(cells: &[CellSize], at_once: usize) -> (Vec<(usize, i32)>, Vec<usize>) {
     let mut all = Vec::new();
+    let mut borders = Vec::new();
     let indexed: Vec<(usize, &CellSize)> = cells.iter().enumerate().collect();
     for chunk in indexed.chunks(at_once.min(indexed.len().max(1))) {
         let mut part: Vec<(u64, usize, i32)> = Vec::new();
@@ -96,8 +149,9 @@ fn sequence(cells: &[CellSize], at_once: usize) -> Vec<(usize, i32)> {
         }
         part.sort();
         all.extend(part.into_iter().map(|(_, index, ordinal)| (index, ordinal)));
+        borders.push(all.len());
     }
-    all
+    (all, borders)
 }
 
 /// Sizes of the batches after the bastion; they add up to `rest`.
@@ -151,21 +205,27 @@ fn slices(instances: &[(usize, i32)], cells: &[CellSize]) -> Vec<Slice> {
             cell: cells[cell].cell.clone(),
             highest,
             lowest,
+            ..Slice::default()
         })
         .collect()
 }
 
-fn batch(index: i32, slices: Vec<Slice>) -> BatchPlan {
+fn batch(index: i32, slices: Vec<Slice>, max_out: i32) -> BatchPlan {
+    let size: i32 = slices.iter().map(Slice::size).sum();
     BatchPlan {
         index,
-        size: slices.iter().map(Slice::size).sum(),
+        size,
+        out: size.min(max_out.max(0)),
         slices,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use gantry_api::strategy::{Bastion, Batches};
+    use gantry_api::{
+        release::Plan,
+        strategy::{Bastion, Batches},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -237,6 +297,15 @@ mod tests {
             shown(&one, &[("a", 3), ("b", 4)], 3),
             "b:3-3 | b:2-0 | a:2-0"
         );
+        // A batch ends where the cells do that are released together.
+        let split = StrategySpec {
+            cells_at_once: Some(1),
+            ..with(sizes(&[Count(4)]))
+        };
+        assert_eq!(
+            shown(&split, &[("a", 3), ("b", 6)], 3),
+            "a:2-2 | a:1-0 | b:5-4 | b:3-0"
+        );
         // Fewer instances than batches; no bastion; nothing at all.
         let none = StrategySpec {
             bastion: Bastion {
@@ -277,16 +346,40 @@ mod tests {
             bastion in 0i32..4,
             at_once in prop::option::of(0i32..4),
             max_out in 1i32..10,
+            first in prop::option::of(0usize..6),
+            odd in 0i32..5,
         ) {
             let cells: Vec<CellSize> = replicas.iter().enumerate().map(|(i, n)| CellSize { cell: format!("c{i}"), replicas: *n }).collect();
             let strategy = StrategySpec {
                 bastion: Bastion { instances: bastion, ..Bastion::default() },
                 batches: Batches { count, sizes: list },
                 cells_at_once: at_once,
+                cell_order: first.map(|n| format!("c{n}")).into_iter().collect(),
                 ..StrategySpec::default()
             };
-            let plans = batches(&strategy, &cells, max_out);
+            let mut plans = batches(&strategy, &cells, max_out);
             prop_assert_eq!(check::coverage(&plans, &cells), Vec::new());
+            mark(&mut plans, Method::InPlace, |_, n| match n % 5 == odd {
+                true => (Method::Recreate, "odd".into()),
+                false => (Method::InPlace, String::new()),
+            });
+            let total: i32 = replicas.iter().sum();
+            let plan = Plan {
+                batches: plans,
+                replicas: total,
+                max_out,
+                strategy: strategy.clone(),
+                ..Plan::default()
+            };
+            prop_assert_eq!(check::check(&plan, &strategy, &cells), Vec::new());
+            // A plan of another strategy does not pass.
+            if let Some(last) = plan.batches.iter().rposition(|b| b.index > 0 && b.size > 1) {
+                let mut wrong = plan.clone();
+                let slice = wrong.batches[last].slices.last_mut().unwrap();
+                slice.lowest += 1;
+                wrong.batches[last].size -= 1;
+                prop_assert!(!check::check(&wrong, &strategy, &cells).is_empty());
+            }
         }
     }
 }

@@ -129,7 +129,9 @@ pub(super) fn counts(cells: &[CellView], goal: i64, target: i64, status: &mut Re
 fn waits_for_person(status: &ReleaseStatus) -> bool {
     match status.phase {
         Phase::Paused => status.reason != "Unreachable",
-        Phase::Gate => status.reason != "Interval",
+        // What a program is asked, or what only takes time, is the release's own time.
+        Phase::Gate => !matches!(status.reason.as_str(), "Interval" | "Gate" | "BatchDone"),
+        Phase::Planning => status.reason == "Window",
         _ => false,
     }
 }

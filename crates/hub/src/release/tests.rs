@@ -19,6 +19,8 @@ pub(super) struct Case {
     pub revisions: Revisions,
     pub cells: Vec<CellView>,
     pub strategy: StrategySpec,
+    pub lines: Vec<StopLine>,
+    pub answers: gate::Answers,
 }
 
 pub(super) fn case(change: RevisionChange) -> Case {
@@ -75,6 +77,8 @@ pub(super) fn case(change: RevisionChange) -> Case {
         revisions: Revisions::from([(1, one)]),
         cells: vec![cell],
         strategy: StrategySpec::default(),
+        lines: Vec::new(),
+        answers: gate::Answers::new(),
     }
 }
 
@@ -91,6 +95,8 @@ impl Case {
             strategy: Ok(self.strategy.clone()),
             revisions: &self.revisions,
             cells: &self.cells,
+            lines: &self.lines,
+            answers: &self.answers,
         };
         plan(&world, now)
     }
@@ -203,7 +209,7 @@ fn the_first_of_a_groups_releases_governs() {
             },
         );
         let time = |s| {
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(s).unwrap())
+            Time(Timestamp::from_second(s).unwrap())
         };
         release.metadata.creation_timestamp = Some(time(second));
         release.status = Some(ReleaseStatus {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use gantry_api::{App, Cluster, Group, Release, Strategy, labels};
+use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy, labels};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{apps::v1::ControllerRevision, core::v1::Secret},
@@ -26,13 +26,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    ask::{Asked, Asker},
     cluster,
     member::Member,
+    policy,
     queue::Queue,
     reconcile::{Outcome, patience},
     table::{Changed, Key, Table},
 };
-use crate::{action::Action, group, world::Revision};
+use crate::{
+    action::Action,
+    group,
+    release::{gate::Ask, line},
+    world::Revision,
+};
 
 /// How the hub runs.
 #[derive(Clone, Debug)]
@@ -66,6 +73,9 @@ pub enum Error {
         /// The cause.
         source: Box<kube::Error>,
     },
+    /// The hub cannot ask what gates ask.
+    #[error("set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// A definition was applied and is not served.
     #[error("the definition of {name} is not established after {seconds} s: {why}")]
     Established {
@@ -98,6 +108,19 @@ pub async fn install(client: &Client) -> Result<(), Error> {
             name,
             source: Box::new(source),
         })?;
+    }
+    match policy::apply(client).await {
+        Ok(()) => {}
+        // Before Kubernetes 1.30 there are none.
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            warn!("the hub's API server has no admission policies: names in approvals are not checked");
+        }
+        Err(source) => {
+            return Err(Error::Install {
+                name: "the admission policies".to_owned(),
+                source: Box::new(source),
+            });
+        }
     }
     const SECONDS: u64 = 30;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
@@ -151,6 +174,9 @@ pub struct Hub {
     pub groups: Arc<Table<Group>>,
     pub strategies: Arc<Table<Strategy>>,
     pub releases: Arc<Table<Release>>,
+    pub stop_lines: Arc<Table<StopLine>>,
+    pub asked: Arc<Asked>,
+    asker: Asker,
     pub revisions: Arc<Table<ControllerRevision>>,
     members: Mutex<BTreeMap<String, Arc<Member>>>,
     refused: Mutex<BTreeMap<String, String>>,
@@ -204,6 +230,9 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         groups: Table::new(|g: &Group| g.metadata.name.clone()),
         strategies: Table::new(|_| None),
         releases: Table::new(|r: &Release| Some(r.spec.group.clone())),
+        stop_lines: Table::new(|_| None),
+        asked: Arc::default(),
+        asker: Asker::new(client.clone())?,
         revisions: Table::new(|r: &ControllerRevision| {
             r.metadata.labels.as_ref()?.get(labels::GROUP).cloned()
         }),
@@ -240,6 +269,7 @@ impl Hub {
             && self.apps.synced()
             && self.groups.synced()
             && self.strategies.synced()
+            && self.stop_lines.synced()
             && self.releases.synced()
             && self.revisions.synced()
     }
@@ -292,6 +322,18 @@ impl Hub {
             strategies,
             self.stop.clone(),
         ));
+        let hub = self.clone();
+        let lines = move |change: Changed<'_, StopLine>| match change {
+            Changed::Object(switch, _) => hub.groups_that_move(|tenant| line::concerns(switch, tenant)),
+            Changed::Listed(_) => hub.groups_that_move(|_| true),
+            Changed::Failing => {}
+        };
+        tasks.spawn(self.stop_lines.clone().watch(
+            own_api(self),
+            all.clone(),
+            lines,
+            self.stop.clone(),
+        ));
         tasks.spawn(self.groups.clone().watch(
             own_api(self),
             all.clone(),
@@ -333,6 +375,36 @@ impl Hub {
     fn every_group(&self) {
         for group in self.groups.groups() {
             self.queue.add(group, Duration::ZERO);
+        }
+    }
+
+    /// Groups of some tenants that have a release which has not ended.
+    fn groups_that_move(&self, of: impl Fn(&str) -> bool) {
+        for release in self.releases.all() {
+            let tenant = release.namespace().unwrap_or_default();
+            let ended = release.status.as_ref().is_some_and(|s| s.phase.is_final());
+            if !ended && of(&tenant) {
+                self.queue
+                    .add((tenant, release.spec.group.clone()), Duration::ZERO);
+            }
+        }
+    }
+
+    /// Puts questions, each once; the Group is looked at again when an answer has come.
+    pub fn ask(self: &Arc<Self>, key: &Key, asks: Vec<Ask>) {
+        for ask in asks {
+            if !self.asked.begin(key, &ask.id) {
+                continue;
+            }
+            let (hub, key) = (self.clone(), key.clone());
+            tokio::spawn(async move {
+                let answer = tokio::select! {
+                    () = hub.stop.cancelled() => return,
+                    answer = hub.asker.ask(&key.0, &ask) => answer,
+                };
+                hub.asked.end(&key, ask.id, answer);
+                hub.queue.add(key, Duration::ZERO);
+            });
         }
     }
 

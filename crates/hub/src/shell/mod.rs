@@ -1,12 +1,15 @@
 //! The shell: watches, calls the planners, writes statuses, carries out actions.
 
 mod act;
+mod ask;
 mod cluster;
 mod hub;
 mod member;
+mod policy;
 mod queue;
 mod reconcile;
 mod slim;
 mod table;
 
+pub use act::read_revision;
 pub use hub::{Error, Options, install, run};

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use gantry_api::{Group, Release, ReleaseStatus, StrategySpec, labels, strategy::StrategyChoice};
+use gantry_api::{
+    Group, Release, ReleaseStatus, StopLine, StrategySpec, labels, strategy::StrategyChoice,
+};
 use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
@@ -24,7 +26,8 @@ use super::{
 };
 use crate::{
     action::Action,
-    group, release,
+    group,
+    release::{self, gate::Answers},
     world::{CellView, Revisions},
 };
 
@@ -40,7 +43,7 @@ pub enum Outcome {
 
 impl Hub {
     /// One look at the Group `key`.
-    pub async fn reconcile(&self, key: &Key) -> Outcome {
+    pub async fn reconcile(self: &Arc<Self>, key: &Key) -> Outcome {
         let now = Timestamp::now();
         let releases = self.releases.of_group(key);
         let Some(group) = self.groups.get(key) else {
@@ -84,6 +87,8 @@ impl Hub {
                     return self.outcome(error);
                 }
             }
+            let answers = self.asked.answers(key);
+            let lines = self.lines();
             let world = release::World {
                 release: governing,
                 group: Some(&group),
@@ -91,9 +96,12 @@ impl Hub {
                 strategy: self.strategy(&key.0, governing, &group),
                 revisions: &revisions,
                 cells: &cells,
+                lines: &lines,
+                answers: &answers,
             };
             let step = release::plan(&world, now);
             wake = step.wake;
+            let asks = step.asks;
             release_actions = step.actions;
             view.holds = step.holds;
             view.spared = step.spared;
@@ -121,6 +129,8 @@ impl Hub {
             if let Err(error) = self.write_release(governing, step.status).await {
                 return self.outcome(error);
             }
+            self.asked.taken(key, &answers);
+            self.ask(key, asks);
         }
 
         let memory = self.memory(key);
@@ -260,6 +270,8 @@ impl Hub {
                 strategy: Ok(StrategySpec::default()),
                 revisions: &revisions,
                 cells: &[],
+                lines: &[],
+                answers: &Answers::new(),
             };
             let step = release::plan(&world, now);
             if let Err(error) = self.write_release(release, step.status).await {
@@ -267,6 +279,17 @@ impl Hub {
             }
         }
         Outcome::Done(None)
+    }
+
+    fn lines(&self) -> Vec<StopLine> {
+        let mut lines: Vec<StopLine> = self
+            .stop_lines
+            .all()
+            .iter()
+            .map(|l| StopLine::clone(l))
+            .collect();
+        lines.sort_by_key(ResourceExt::name_any);
+        lines
     }
 
     fn strategy(
@@ -323,8 +346,11 @@ impl Hub {
                     .spec
                     .stop_the_line
                     .as_ref()
-                    .map(|s| s.reason.clone())
-                    .filter(|r| !r.is_empty());
+                    .filter(|s| !s.reason.is_empty())
+                    .map(|s| match s.by.as_str() {
+                        "" => s.reason.clone(),
+                        by => format!("{} (by {by})", s.reason),
+                    });
                 if let Some(cell) = cluster.spec.cells.iter().find(|c| c.name == name) {
                     view.node_selector = cell.selector();
                     selectors.insert(name.to_owned(), cell.selector());

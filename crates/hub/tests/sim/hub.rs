@@ -2,10 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_api::{App, Group, Release, ReleaseStatus};
+use gantry_api::{
+    App, Group, Release, ReleaseStatus, StopLine, release::Doing, strategy::WithinBatch,
+};
 use gantry_hub::{
     action::Action,
-    group, release,
+    group,
+    release::{
+        self,
+        gate::{Answer, Answers, Ask, Question},
+    },
     world::{CellView, Gate, Revision, Revisions},
 };
 use jiff::Timestamp;
@@ -17,7 +23,8 @@ use super::member::{self, Cell, Counter, Seconds, image_number};
 pub struct Member {
     pub name: String,
     pub cells: Vec<Cell>,
-    /// Until when it cannot be reached.
+    /// Since when and until when it cannot be reached.
+    pub away_since: Seconds,
     pub away_until: Seconds,
 }
 
@@ -35,6 +42,10 @@ pub struct Fleet {
     pub stopped: Option<String>,
     pub weights: BTreeMap<String, i32>,
     pub strategy: gantry_api::StrategySpec,
+    /// Switches that are thrown.
+    pub lines: Vec<StopLine>,
+    /// What was answered to each question, and whether it agreed.
+    pub agreed: BTreeMap<String, bool>,
 }
 
 impl Fleet {
@@ -42,8 +53,10 @@ impl Fleet {
         member::at(self.now)
     }
 
+    /// Cells that the group is placed on.
     pub fn cells(&self) -> impl Iterator<Item = &Cell> {
-        self.members.iter().flat_map(|m| &m.cells)
+        let placed = |c: &&Cell| self.weights.contains_key(&c.name);
+        self.members.iter().flat_map(|m| &m.cells).filter(placed)
     }
 
     pub fn images(&self) -> BTreeMap<i64, i64> {
@@ -65,6 +78,9 @@ pub struct Memory {
     /// By member: its cells as last seen.
     pub views: BTreeMap<String, Vec<CellView>>,
     pub supported: BTreeMap<String, String>,
+    /// Answers that have come, and those that are on their way with the time of their coming.
+    pub answers: Answers,
+    pub asked: BTreeMap<String, (Seconds, Answer)>,
     /// When to look again though nothing has changed.
     pub wake: Option<Timestamp>,
 }
@@ -82,6 +98,10 @@ pub struct Faults {
     pub crash: f64,
     pub lost_response: f64,
     pub stale: f64,
+    /// That what a gate asks does not answer.
+    pub silence: f64,
+    /// That it does not agree.
+    pub disagreement: f64,
 }
 
 pub struct Hub<'a> {
@@ -114,6 +134,7 @@ impl Log {
 pub enum Deed {
     TookOut { fresh: bool },
     Touched { name: String, served: bool },
+    OutOfStep { name: String },
 }
 
 impl Hub<'_> {
@@ -129,6 +150,7 @@ impl Hub<'_> {
                 let fresh = m
                     .cells
                     .iter()
+                    .filter(|c| fleet.weights.contains_key(&c.name))
                     .map(|c| CellView {
                         name: c.name.clone(),
                         cluster: m.name.clone(),
@@ -141,19 +163,20 @@ impl Hub<'_> {
             } else {
                 all_fresh &= away;
             }
-            let mut cells = self.memory.views.get(&m.name).cloned().unwrap_or_else(|| {
-                m.cells
-                    .iter()
-                    .map(|c| CellView {
+            let mut cells = self.memory.views.get(&m.name).cloned().unwrap_or_default();
+            // A cell that has joined since, or of which nothing has been seen.
+            for c in m.cells.iter().filter(|c| fleet.weights.contains_key(&c.name)) {
+                if cells.iter().all(|seen| seen.name != c.name) {
+                    cells.push(CellView {
                         name: c.name.clone(),
                         cluster: m.name.clone(),
                         ..CellView::default()
-                    })
-                    .collect()
-            });
+                    });
+                }
+            }
             for cell in &mut cells {
                 cell.reachable = !away;
-                cell.unreachable_since = away.then(|| member::at(m.away_until - 30));
+                cell.unreachable_since = away.then(|| member::at(m.away_since));
                 cell.weight = Some(fleet.weights[&cell.name]);
                 cell.stopped.clone_from(&fleet.stopped);
             }
@@ -188,6 +211,7 @@ impl Hub<'_> {
                 .iter()
                 .position(|r| r.metadata.name.as_ref() == Some(name))
                 .unwrap();
+            let answers = self.memory.answers.clone();
             let world = release::World {
                 release: &self.fleet.releases[index],
                 group: Some(&self.fleet.group),
@@ -195,8 +219,11 @@ impl Hub<'_> {
                 strategy: Ok(self.fleet.strategy.clone()),
                 revisions: &self.fleet.revisions,
                 cells: &cells,
+                lines: &self.fleet.lines,
+                answers: &answers,
             };
             let step = release::plan(&world, now);
+            let asks = step.asks;
             wake = wake.into_iter().chain(step.wake).min();
             actions = step.actions;
             view.holds = step.holds;
@@ -222,6 +249,12 @@ impl Hub<'_> {
                 }
             }
             self.write_status(index, step.status)?;
+            self.memory
+                .answers
+                .retain(|id, _| !answers.contains_key(id));
+            for ask in asks {
+                self.ask(ask);
+            }
         }
         let members = self
             .fleet
@@ -284,10 +317,36 @@ impl Hub<'_> {
         Ok(())
     }
 
+    /// Puts a question to the world outside: the answer comes after a while.
+    fn ask(&mut self, ask: Ask) {
+        if self.memory.answers.contains_key(&ask.id) || self.memory.asked.contains_key(&ask.id) {
+            return;
+        }
+        let silent = self.rng.random_bool(self.faults.silence);
+        let agrees = !self.rng.random_bool(self.faults.disagreement);
+        let number = |n: f64| if silent { Err("silence".to_owned()) } else { Ok(n) };
+        let answer = match &ask.question {
+            Question::Metric { baseline, .. } => Answer::Metric {
+                value: number(if agrees { 1.0 } else { 9.0 }),
+                baseline: baseline.as_ref().map(|_| Ok(1.0)),
+            },
+            Question::Webhook { .. } if silent => Answer::Webhook(Err("silence".to_owned())),
+            Question::Webhook { .. } => {
+                Answer::Webhook(Ok((if agrees { 200 } else { 500 }, String::new())))
+            }
+        };
+        self.log.push(|| format!("  asks {}: {answer:?}", ask.id));
+        // A question that is put again after a crash may be answered otherwise: the last one counts.
+        self.fleet.agreed.insert(ask.id.clone(), agrees && !silent);
+        let comes = self.fleet.now + self.rng.random_range(0..4);
+        self.memory.asked.insert(ask.id, (comes, answer));
+    }
+
     fn write_status(&mut self, index: usize, status: ReleaseStatus) -> Result<(), Broke> {
         if self.fleet.releases[index].status.as_ref() == Some(&status) {
             return Ok(());
         }
+        self.waves(index, &status);
         let name = self.fleet.releases[index].metadata.name.clone().unwrap();
         self.log.push(|| {
             format!(
@@ -302,6 +361,41 @@ impl Hub<'_> {
         self.fleet.releases[index].status = Some(status);
         self.fleet.counter += 1;
         self.respond()
+    }
+
+    /// In lock-step nobody is chosen while others are under way: told by what is written down.
+    fn waves(&mut self, index: usize, status: &ReleaseStatus) {
+        let before = self.fleet.releases[index].status.clone().unwrap_or_default();
+        let lock_step = status
+            .plan
+            .as_ref()
+            .is_some_and(|p| p.strategy.within_batch == WithinBatch::LockStep);
+        let skipped = |cell: &str| status.skipped_cells.iter().any(|s| s.cell == cell);
+        let turned = before.rollback.is_none() && status.rollback.is_some();
+        let same_batch = |s: &ReleaseStatus| s.working.iter().map(|w| w.batch).max();
+        let under_way = before
+            .working
+            .iter()
+            .any(|w| w.doing != Doing::Failed && !skipped(&w.cell));
+        if !lock_step || !under_way || turned || same_batch(&before) != same_batch(status) {
+            return;
+        }
+        let group = self.fleet.group.metadata.name.clone().unwrap();
+        let serving: BTreeSet<String> = self
+            .fleet
+            .cells()
+            .flat_map(|c| c.instances(&group).into_values())
+            .filter(gantry_hub::world::Instance::in_service)
+            .map(|i| i.name)
+            .collect();
+        for w in &status.working {
+            let known = before.working.iter().any(|b| b.name == w.name);
+            if w.doing == Doing::Draining && !known && serving.contains(&w.name) {
+                self.deeds.push(Deed::OutOfStep {
+                    name: w.name.clone(),
+                });
+            }
+        }
     }
 
     fn maybe_crash(&mut self) -> Result<(), Broke> {
@@ -347,10 +441,15 @@ impl Hub<'_> {
         self.fleet.members.iter().all(|m| {
             m.away_until <= self.fleet.now
                 && self.memory.views.get(&m.name).is_some_and(|cells| {
-                    cells
+                    m.cells
                         .iter()
-                        .zip(&m.cells)
-                        .all(|(seen, cell)| seen.instances == cell.instances(group))
+                        .filter(|c| self.fleet.weights.contains_key(&c.name))
+                        .all(|cell| {
+                            cells.iter().any(|seen| {
+                                seen.name == cell.name
+                                    && seen.instances == cell.instances(group)
+                            })
+                        })
                 })
         })
     }

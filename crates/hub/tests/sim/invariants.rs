@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use gantry_api::{
-    Release,
+    CountOrPercent, Release, ReleaseStatus,
+    gate::{GateState, Point},
     release::{BatchState, Phase},
     strategy::Accept,
 };
@@ -19,8 +20,14 @@ pub fn check(fleet: &Fleet, deeds: &[Deed], killed: &[String], strict: bool) -> 
         ));
     }
     for deed in deeds {
-        if let Deed::Touched { name, served: true } = deed {
-            return Err(format!("{name} was touched while it served"));
+        match deed {
+            Deed::Touched { name, served: true } => {
+                return Err(format!("{name} was touched while it served"));
+            }
+            Deed::OutOfStep { name } => {
+                return Err(format!("{name} was chosen while its wave was under way"));
+            }
+            _ => {}
         }
     }
     if let Some(release) = fleet
@@ -29,6 +36,7 @@ pub fn check(fleet: &Fleet, deeds: &[Deed], killed: &[String], strict: bool) -> 
         .find(|r| phase(r).is_active() && r.status.as_ref().is_some_and(|s| s.plan.is_some()))
     {
         limit(fleet, release, deeds, strict)?;
+        gates(fleet, release)?;
         order(fleet, release)?;
         bastion(fleet, release)?;
     }
@@ -36,6 +44,7 @@ pub fn check(fleet: &Fleet, deeds: &[Deed], killed: &[String], strict: bool) -> 
         let Some(status) = &release.status else {
             continue;
         };
+        told(release, status)?;
         if !status.phase.is_final() && status.message.is_empty() {
             return Err(format!(
                 "{:?} stands in {:?} without a word",
@@ -46,14 +55,140 @@ pub fn check(fleet: &Fleet, deeds: &[Deed], killed: &[String], strict: bool) -> 
     Ok(())
 }
 
+/// What a status tells does not contradict itself.
+fn told(release: &Release, status: &ReleaseStatus) -> Result<(), String> {
+    let name = release.metadata.name.as_deref().unwrap_or_default();
+    for step in &status.steps {
+        let order = [
+            &step.chosen,
+            &step.drained,
+            &step.updated,
+            &step.ready,
+            &step.warm,
+            &step.in_service,
+        ];
+        let mut last = None;
+        for at in order.into_iter().flatten() {
+            if last.is_some_and(|l| at.0 < l) {
+                return Err(format!("{name}: the steps of {} go back: {step:?}", step.name));
+            }
+            last = Some(at.0);
+        }
+        if step.in_service.is_some() && (step.ready.is_none() || step.chosen.is_none()) {
+            return Err(format!("{name}: {} serves without having been ready", step.name));
+        }
+    }
+    if !status.overrides.is_empty() && release.spec.emergency.is_none() {
+        return Err(format!("{name} overrode {:?} unasked", status.overrides));
+    }
+    Ok(())
+}
+
+/// The limit as people have set it: by the button, for the way back, by the plan.
+fn max_out(release: &Release) -> Option<i32> {
+    let status = release.status.as_ref()?;
+    let plan = status.plan.as_ref()?;
+    let of = |c: CountOrPercent| (c.floor(plan.replicas as u32) as i32).max(1);
+    if let Some(pressed) = release.spec.pace.as_ref().and_then(|p| p.max_unavailable) {
+        return Some(of(pressed));
+    }
+    if status.rollback.is_some()
+        && let Some(back) = plan.strategy.rollback.max_unavailable
+    {
+        return Some(of(back));
+    }
+    Some(plan.max_out)
+}
+
+/// No batch begins before the gates that follow the one before hold, the release does not succeed before
+/// those at the end do, and none holds without answers that agreed.
+fn gates(fleet: &Fleet, release: &Release) -> Result<(), String> {
+    let Some(status) = &release.status else {
+        return Ok(());
+    };
+    let Some(plan) = &status.plan else {
+        return Ok(());
+    };
+    let name = release.metadata.name.as_deref().unwrap();
+    let last = plan.batches.len() as i32 - 1;
+    for gate in &plan.strategy.gates {
+        let stands = |point| gate.at.is_empty() || gate.at.contains(&point);
+        let state = |batch: i32| {
+            let known = status
+                .gates
+                .iter()
+                .find(|g| g.name == gate.name && g.batch == batch);
+            known.map(|g| g.state)
+        };
+        let open = |batch| matches!(state(batch), Some(GateState::Passed | GateState::Overridden));
+        for batch in status.batches.iter().filter(|b| b.started.is_some()) {
+            let before = batch.index - 1;
+            let due = before > 0 && stands(Point::Batch)
+                || before == 0 && stands(Point::Bastion) && plan.batches[0].size > 0;
+            if due && !open(before) {
+                return Err(format!(
+                    "{name}: batch {} has begun, yet gate {} after {before} is {:?}",
+                    batch.index,
+                    gate.name,
+                    state(before)
+                ));
+            }
+        }
+        if status.phase == Phase::Succeeded && stands(Point::End) && !open(last) {
+            return Err(format!("{name} has succeeded without gate {}", gate.name));
+        }
+        for passed in status
+            .gates
+            .iter()
+            .filter(|g| g.name == gate.name && g.state == GateState::Passed)
+        {
+            let wanted = match (&gate.metric, &gate.webhook) {
+                (Some(metric), _) => metric.count,
+                (_, Some(_)) => 1,
+                _ => continue,
+            };
+            let of_it = format!("{name}/{}@{}#", gate.name, passed.batch);
+            let agreed = fleet
+                .agreed
+                .iter()
+                .filter(|(id, agreed)| id.starts_with(&of_it) && **agreed)
+                .count() as i32;
+            if agreed < wanted {
+                return Err(format!(
+                    "{name}: gate {} holds after {} with {agreed} of {wanted} answers",
+                    gate.name, passed.batch
+                ));
+            }
+        }
+        if let Some(gate_status) = status
+            .gates
+            .iter()
+            .find(|g| g.name == gate.name && g.state == GateState::Overridden)
+            && release.spec.emergency.is_none()
+        {
+            return Err(format!("{name}: {gate_status:?} without an emergency"));
+        }
+    }
+    Ok(())
+}
+
 fn phase(release: &Release) -> Phase {
     release.status.as_ref().map(|s| s.phase).unwrap_or_default()
+}
+
+/// Whether a release has left instances on other revisions than its end says.
+fn left_mixed(release: &Release) -> bool {
+    phase(release) == Phase::Aborted
+        || release
+            .status
+            .as_ref()
+            .is_some_and(|s| s.phase == Phase::Failed || !s.skipped_cells.is_empty())
 }
 
 /// Never more instances out of service by Gantry's doing than allowed; and with a true view, no instance
 /// taken out while the limit is used up by whatever cause.
 fn limit(fleet: &Fleet, release: &Release, deeds: &[Deed], strict: bool) -> Result<(), String> {
-    let Some(plan) = release.status.as_ref().and_then(|s| s.plan.as_ref()) else {
+    let Some(max_out) = max_out(release) else {
         return Ok(());
     };
     let by_gantry: Vec<String> = fleet
@@ -68,11 +203,11 @@ fn limit(fleet: &Fleet, release: &Release, deeds: &[Deed], strict: bool) -> Resu
     let took_any = deeds.iter().any(|d| matches!(d, Deed::TookOut { .. }));
     // What a release that has ended left out (failed and skipped, or an aborted one's bastion) its
     // successor inherits, and may have more of than its own limit; it may not add to them.
-    if took_any && by_gantry.len() as i32 > plan.max_out {
+    if took_any && by_gantry.len() as i32 > max_out {
         return Err(format!(
             "{} instances are out by Gantry's doing, {} are allowed: {by_gantry:?}",
             by_gantry.len(),
-            plan.max_out
+            max_out
         ));
     }
     let took = deeds
@@ -87,10 +222,9 @@ fn limit(fleet: &Fleet, release: &Release, deeds: &[Deed], strict: bool) -> Resu
                     .count() as i32
             })
             .sum();
-        if out > plan.max_out && took {
+        if out > max_out && took {
             return Err(format!(
-                "an instance was taken out though {out} are out and {} may be",
-                plan.max_out
+                "an instance was taken out though {out} are out and {max_out} may be"
             ));
         }
     }
@@ -120,7 +254,7 @@ fn order(fleet: &Fleet, release: &Release) -> Result<(), String> {
     }
     let target = status.target.as_ref().unwrap().revision;
     if status.from.as_ref().unwrap().revision == target
-        || fleet.releases.iter().any(|r| phase(r) == Phase::Aborted)
+        || fleet.releases.iter().any(left_mixed)
     {
         // Instances may have been on it from the start.
         return Ok(());
@@ -164,9 +298,21 @@ fn bastion(fleet: &Fleet, release: &Release) -> Result<(), String> {
     let Some(plan) = &status.plan else {
         return Ok(());
     };
-    let accepted = release.spec.accepted_through.is_some()
-        || plan.strategy.bastion.accept == Accept::Auto
-        || release.spec.skip.contains(&0);
+    let asked_for = release.spec.accepted_through.is_some()
+        || plan.strategy.bastion.accept == Accept::Auto;
+    let open = plan
+        .strategy
+        .gates
+        .iter()
+        .filter(|g| g.at.is_empty() || g.at.contains(&Point::Bastion))
+        .all(|g| {
+            status.gates.iter().any(|s| {
+                s.name == g.name
+                    && s.batch == 0
+                    && matches!(s.state, GateState::Passed | GateState::Overridden)
+            })
+        });
+    let accepted = asked_for && open || release.spec.skip.contains(&0);
     let waiting = status
         .batches
         .first()
@@ -174,7 +320,7 @@ fn bastion(fleet: &Fleet, release: &Release) -> Result<(), String> {
     if accepted
         || !waiting
         || plan.batches[0].size == 0
-        || fleet.releases.iter().any(|r| phase(r) == Phase::Aborted)
+        || fleet.releases.iter().any(left_mixed)
     {
         return Ok(());
     }
@@ -210,7 +356,11 @@ pub fn at_rest(fleet: &Fleet, release: &Release) -> Result<(), String> {
         _ => None,
     };
     let Some(goal) = goal else { return Ok(()) };
+    gates(fleet, release)?;
     for cell in fleet.cells() {
+        if status.skipped_cells.iter().any(|s| s.cell == cell.name) {
+            continue;
+        }
         let set = cell.set.as_ref().ok_or("a set is gone")?;
         if set.revision != goal || set.partition != 0 {
             return Err(format!(

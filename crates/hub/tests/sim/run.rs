@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 
 use gantry_api::{
     App, AppSpec, CountOrPercent, Group, GroupSpec, Release, ReleaseSpec, RevisionChange,
-    RevisionSpec, Span, StrategySpec,
+    RevisionSpec, Span, StopLine, StopLineSpec, StrategySpec,
+    gate::{Approval, Compare, Gate, Metric, Point, Verdict, Webhook},
     group::{Availability, CellShare, Placement},
-    release::Phase,
-    strategy::{Accept, Bastion, Batches, Deadlines, InPlace, OnFailure, Pause},
+    release::{Emergency, IfBusy, Pace, Phase},
+    stop_line::StopKind,
+    strategy::{
+        Accept, Bastion, Batches, Deadlines, InPlace, OnFailure, Pause, Rollback, RollbackPace,
+        Unreachable, UnreachableThen, WithinBatch,
+    },
+    window::Window,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
@@ -60,9 +66,15 @@ impl Run {
             members.push(Member {
                 name: format!("m{m}"),
                 cells,
+                away_since: 0,
                 away_until: 0,
             });
         }
+        // One that the group may be placed on later.
+        members[0].cells.push(Cell {
+            name: LATE.to_owned(),
+            ..Cell::default()
+        });
         let replicas = rng.random_range(1..=12);
         let mut group = Group::new(
             "cart",
@@ -98,6 +110,9 @@ impl Run {
             // Nothing is wrong, so nothing but a slow releaser could run into these.
             strategy.deadlines.batch = None;
             strategy.deadlines.total = None;
+            for gate in &mut strategy.gates {
+                gate.timeout = None;
+            }
         }
         let health = Health {
             broken: if profile != Profile::Calm && rng.random_bool(0.25) {
@@ -127,9 +142,14 @@ impl Run {
                 crash: 0.03,
                 lost_response: 0.03,
                 stale: *[0.0, 0.3, 0.7].choose(&mut rng).unwrap(),
+                silence: 0.2,
+                disagreement: 0.05,
             }
         } else {
-            Faults::default()
+            Faults {
+                silence: 0.1,
+                ..Faults::default()
+            }
         };
         let fleet = Fleet {
             now: 0,
@@ -143,6 +163,8 @@ impl Run {
             stopped: None,
             weights,
             strategy,
+            lines: Vec::new(),
+            agreed: BTreeMap::new(),
         };
         Self {
             profile,
@@ -225,6 +247,7 @@ impl Run {
             ..Health::default()
         };
         self.fleet.stopped = None;
+        self.fleet.lines.clear();
         self.fleet.pressed += 1_000_000;
         self.heal();
         for patience in 0..600 {
@@ -240,6 +263,9 @@ impl Run {
                 let before = release.spec.clone();
                 release.spec.paused = false;
                 release.spec.accepted_through = Some(100);
+                if patience > 10 {
+                    release.spec.emergency = Some(emergency(&["*"]));
+                }
                 let halted = release
                     .status
                     .as_ref()
@@ -334,6 +360,19 @@ impl Run {
             }
         }
         let mut deeds: Vec<Deed> = Vec::new();
+        let come: Vec<String> = self
+            .memory
+            .asked
+            .iter()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in come {
+            if let Some((_, answer)) = self.memory.asked.remove(&id) {
+                self.memory.answers.insert(id, answer);
+                self.fleet.pressed += 1_000_000;
+            }
+        }
         // As the shell does: look when something has changed, or when the planner asked to be woken.
         let due = self.memory.wake.is_none_or(|w| w <= at(now)) && self.memory.wake.is_some();
         let changed = self.fleet.counter + self.fleet.pressed != self.seen;
@@ -372,9 +411,16 @@ impl Run {
             ReleaseSpec {
                 group: "cart".into(),
                 revision: change,
+                if_busy: if self.rng.random_bool(0.2) {
+                    IfBusy::Refuse
+                } else {
+                    IfBusy::Queue
+                },
+                requested_by: "alice".into(),
                 ..ReleaseSpec::default()
             },
         );
+        release.metadata.namespace = Some("shop".into());
         release.metadata.creation_timestamp = Some(Time(at(self.fleet.now)));
         self.fleet.releases.push(release);
         self.fleet.pressed += 1_000_000;
@@ -383,7 +429,28 @@ impl Run {
     /// A patient releaser: accepts what is ready.
     fn accept(&mut self) {
         let accept = self.rng.random_bool(0.2);
+        let approve = self.rng.random_bool(0.2);
+        let who = *["alice", "bob", "carol", "mallory"]
+            .choose(&mut self.rng)
+            .unwrap();
         for release in &mut self.fleet.releases {
+            let asked = release
+                .status
+                .as_ref()
+                .is_some_and(|s| s.phase == Phase::Gate && s.message.contains("approvals"));
+            if asked && approve && release.spec.approvals.len() < 60 {
+                release.spec.approvals.push(Verdict {
+                    gate: "people".into(),
+                    by: who.into(),
+                    groups: if who == "carol" {
+                        vec!["sre".into()]
+                    } else {
+                        Vec::new()
+                    },
+                    ..Verdict::default()
+                });
+                self.fleet.pressed += 1_000_000;
+            }
             let gate = release
                 .status
                 .as_ref()
@@ -410,16 +477,44 @@ impl Run {
         if self.rng.random_bool(0.01) {
             self.fleet.stopped = self.rng.random_bool(0.5).then(|| "incident".to_owned());
         }
+        if self.rng.random_bool(0.01) {
+            self.throw();
+        }
+        if self.rng.random_bool(0.003) && !self.fleet.weights.contains_key(LATE) {
+            self.fleet.weights.insert(LATE.to_owned(), 1);
+            self.log.push(|| format!("{LATE} joins"));
+        }
         let index = self.rng.random_range(0..self.fleet.releases.len());
-        let dice = self.rng.random_range(0..1000);
+        let dice: u32 = self.rng.random_range(0..1000);
         let spec = &mut self.fleet.releases[index].spec;
         match dice {
             0..20 => spec.paused = !spec.paused,
             20..25 => spec.accepted_through = Some(spec.accepted_through.map_or(0, |n| n + 1)),
-            25..30 => spec.skip.push(dice % 4),
+            25..30 => spec.skip.push((dice % 4) as i32),
             30..40 => spec.retry += 1,
             40..43 => spec.abort = true,
             43..48 => spec.rollback = true,
+            48..58 => {
+                spec.pace = Some(Pace {
+                    max_unavailable: Some(CountOrPercent::Count(dice % 4 + 1)),
+                    interval: Some(Span::seconds(u64::from(dice % 3))),
+                });
+            }
+            58..61 => spec.emergency = Some(emergency(&["*"])),
+            61..64 => spec.emergency = Some(emergency(&[])),
+            64..67 => {
+                spec.rollback_pace = Some(*if dice % 2 == 0 {
+                    &RollbackPace::Batches
+                } else {
+                    &RollbackPace::AllAtOnce
+                });
+            }
+            67..69 => spec.approvals.push(Verdict {
+                gate: "people".into(),
+                by: "bob".into(),
+                reject: true,
+                ..Verdict::default()
+            }),
             _ => return,
         }
         self.log.push(|| {
@@ -431,12 +526,45 @@ impl Run {
         });
     }
 
+    /// Someone throws a switch, or takes one back.
+    fn throw(&mut self) {
+        let now = self.fleet.now;
+        if self.rng.random_bool(0.5) {
+            self.fleet.lines.clear();
+            self.log.push(|| "the line goes on".to_owned());
+            return;
+        }
+        let cells: Vec<String> = self.fleet.weights.keys().cloned().collect();
+        let mut spec = StopLineSpec {
+            reason: "incident".into(),
+            by: "dave".into(),
+            ..StopLineSpec::default()
+        };
+        match self.rng.random_range(0..5) {
+            0 => {}
+            1 => spec.tenants = vec!["shop".into()],
+            2 => spec.tenants = vec!["other".into()],
+            3 => spec.clusters = vec!["m0".into()],
+            _ => spec.cells = cells.choose(&mut self.rng).cloned().into_iter().collect(),
+        }
+        if self.rng.random_bool(0.5) {
+            spec.kind = StopKind::Freeze;
+            spec.from = Some(Time(at(now + self.rng.random_range(0..10))));
+            spec.until = Some(Time(at(now + self.rng.random_range(10..40))));
+        }
+        self.log.push(|| format!("thrown: {spec:?}"));
+        self.fleet.lines.push(StopLine::new("incident", spec));
+    }
+
     fn weather(&mut self) {
         let names = cell_names(&self.fleet);
         debug_assert!(!names.is_empty());
         let now = self.fleet.now;
         for member in &mut self.fleet.members {
             if self.rng.random_bool(0.01) {
+                if member.away_until <= now {
+                    member.away_since = now;
+                }
                 member.away_until = now + self.rng.random_range(5..30);
                 self.fleet.pressed += 1_000_000;
                 self.log
@@ -444,6 +572,83 @@ impl Run {
             }
         }
     }
+}
+
+/// The cell that a group is placed on only later.
+const LATE: &str = "m0-late";
+
+fn emergency(gates: &[&str]) -> Emergency {
+    Emergency {
+        reason: "fire".into(),
+        by: "erin".into(),
+        gates: gates.iter().map(|g| (*g).to_owned()).collect(),
+    }
+}
+
+/// Some gates of some kinds at some points.
+fn gates(rng: &mut ChaCha8Rng) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    for name in ["time", "errors", "smoke", "people"] {
+        if !rng.random_bool(0.15) {
+            continue;
+        }
+        let mut gate = Gate {
+            name: name.into(),
+            at: [Point::Bastion, Point::Batch, Point::End]
+                .into_iter()
+                .filter(|_| rng.random_bool(0.4))
+                .collect(),
+            timeout: rng.random_bool(0.3).then(|| Span::seconds(60)),
+            ..Gate::default()
+        };
+        match name {
+            "time" => gate.wait = Some(Span::seconds(rng.random_range(0..6))),
+            "errors" => {
+                gate.metric = Some(Metric {
+                    address: "http://prometheus".into(),
+                    query: "errors{pod=~'{{pods}}'}".into(),
+                    max: Some(2.0),
+                    compare: rng.random_bool(0.5).then(|| Compare {
+                        max_ratio: Some(2.0),
+                        ..Compare::default()
+                    }),
+                    interval: Span::seconds(rng.random_range(1..4)),
+                    count: rng.random_range(1..4),
+                    failure_limit: rng.random_range(0..2),
+                    ..Metric::default()
+                });
+            }
+            "smoke" => {
+                gate.webhook = Some(Webhook {
+                    url: "http://smoke".into(),
+                    interval: Span::seconds(2),
+                    failure_limit: rng.random_range(0..2),
+                    ..Webhook::default()
+                });
+            }
+            _ => {
+                gate.approval = Some(Approval {
+                    count: rng.random_range(1..=2),
+                    users: vec!["alice".into(), "bob".into()],
+                    groups: vec!["sre".into()],
+                    own: false,
+                });
+            }
+        }
+        gates.push(gate);
+    }
+    gates
+}
+
+/// Every other minute from the simulation's start on.
+fn windows() -> Vec<Window> {
+    (0..16)
+        .map(|n| Window {
+            from: format!("08:{:02}", n * 2),
+            until: format!("08:{:02}", n * 2 + 1),
+            ..Window::default()
+        })
+        .collect()
 }
 
 fn strategy(rng: &mut ChaCha8Rng) -> StrategySpec {
@@ -487,6 +692,35 @@ fn strategy(rng: &mut ChaCha8Rng) -> StrategySpec {
             OnFailure::Rollback
         } else {
             OnFailure::Pause
+        },
+        within_batch: if rng.random_bool(0.3) {
+            WithinBatch::LockStep
+        } else {
+            WithinBatch::SlidingWindow
+        },
+        rollback: Rollback {
+            pace: if rng.random_bool(0.3) {
+                RollbackPace::Batches
+            } else {
+                RollbackPace::AllAtOnce
+            },
+            max_unavailable: rng
+                .random_bool(0.2)
+                .then(|| CountOrPercent::Count(rng.random_range(1..5))),
+        },
+        unreachable: Unreachable {
+            then: if rng.random_bool(0.5) {
+                UnreachableThen::Skip
+            } else {
+                UnreachableThen::Wait
+            },
+            after: Span::seconds(rng.random_range(1..20)),
+        },
+        gates: gates(rng),
+        windows: if rng.random_bool(0.1) {
+            windows()
+        } else {
+            Vec::new()
         },
         ..StrategySpec::default()
     }

@@ -1,6 +1,8 @@
 //! `gantry release`: start a release, watch it, press its buttons.
 
 pub mod buttons;
+pub mod change;
+pub mod plan;
 pub mod start;
 pub mod watch;
 
@@ -16,13 +18,18 @@ use crate::failure::{Exit, Failure, Result};
 #[derive(Debug, Subcommand)]
 pub enum Release {
     Start(Box<start::Start>),
+    Plan(Box<plan::Plan>),
     Status(Status),
     /// Stand still: what is under way is finished, nothing else is touched
     Pause(Named),
     /// Go on: after a pause, past the bastion, past a batch
     Continue(Named),
-    /// Try failed instances again
+    /// Try failed instances and gates again
     Retry(Named),
+    Skip(change::Skip),
+    Pace(change::Pace),
+    Approve(change::Approve),
+    Emergency(change::Emergency),
     /// End here; every instance stays as it is
     Abort(Named),
     /// Take every touched instance back to where it came from
@@ -67,6 +74,11 @@ pub struct Watching {
 pub async fn run(args: Release, global: &Global) -> Result<Option<Exit>> {
     match args {
         Release::Start(args) => start::run(*args, global).await,
+        Release::Plan(args) => plan::run(*args, global).await,
+        Release::Skip(args) => change::skip(args, global).await,
+        Release::Pace(args) => change::pace(args, global).await,
+        Release::Approve(args) => change::approve(args, global).await,
+        Release::Emergency(args) => change::emergency(args, global).await,
         Release::Status(args) => {
             let (client, tenant) = place(&args.tenant, global).await?;
             let release = find(&client, &tenant, &args.name).await?;
@@ -98,6 +110,22 @@ pub async fn place(tenant: &Tenant, global: &Global) -> Result<(Client, String)>
         connection.client,
         tenant.tenant.clone().unwrap_or(connection.namespace),
     ))
+}
+
+/// A group that there must be.
+pub async fn group(client: &Client, tenant: &str, name: &str) -> Result<Group> {
+    let groups: Api<Group> = Api::namespaced(client.clone(), tenant);
+    groups
+        .get_opt(name)
+        .await
+        .map_err(|e| failed(&format!("cannot get the group {tenant}/{name}"), e))?
+        .ok_or_else(|| {
+            Failure::new(
+                Exit::Failure,
+                format!("there is no group {tenant}/{name}"),
+            )
+            .hint("`gantry get groups -A` lists them; -n names the tenant")
+        })
 }
 
 /// A release by its name; by a group's name its running release, else its newest.

@@ -1,8 +1,13 @@
 //! `gantry release start`: a new revision of a group.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, ValueEnum};
-use gantry_api::release::ReleaseSpec;
-use gantry_api::strategy::{Accept, OnFailure, Pause, StrategyChoice, StrategySpec};
+use gantry_api::release::{IfBusy, ReleaseSpec};
+use gantry_api::revision::ConfigFile;
+use gantry_api::strategy::{
+    Accept, OnFailure, Pause, StrategyChoice, StrategySpec, WithinBatch,
+};
 use gantry_api::{CountOrPercent, Group, Release, RevisionChange, Span};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::EnvVar;
@@ -35,6 +40,9 @@ pub struct Start {
     /// Why, for the record
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub note: String,
+    /// Fail instead of waiting where another release of the group runs
+    #[arg(long)]
+    pub refuse_if_busy: bool,
     #[command(flatten)]
     pub watching: Watching,
 }
@@ -54,8 +62,18 @@ pub struct Change {
     /// Environment variable to remove
     #[arg(long, value_name = "NAME")]
     pub unset_env: Vec<String>,
+    /// Configuration file to set: its path in the container, and the file with its content
+    #[arg(long = "config", value_name = "PATH=FILE", value_parser = pair)]
+    pub config: Vec<(String, String)>,
+    /// Configuration file to remove
+    #[arg(long, value_name = "PATH")]
+    pub unset_config: Vec<String>,
+    /// The change as YAML, as under spec.revision of a Release: resources, probes and all; the options
+    /// win over it
+    #[arg(long, value_name = "FILE")]
+    pub change_file: Option<PathBuf>,
     /// Go back (or forth) to a revision of the group, by number
-    #[arg(long, value_name = "REVISION", conflicts_with_all = ["image", "images", "env", "unset_env"])]
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["image", "images", "env", "unset_env", "config", "unset_config", "change_file"])]
     pub to: Option<i64>,
 }
 
@@ -88,12 +106,35 @@ pub struct StrategyArgs {
     /// Instances that may fail before the release stops
     #[arg(long, value_name = "N|N%", conflicts_with = "strategy")]
     pub failure_tolerance: Option<CountOrPercent>,
+    /// In waves: the next instances go out when all of the wave are back
+    #[arg(long, conflicts_with = "strategy")]
+    pub lock_step: bool,
+    /// Cells in the order to be released
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "CELL,…",
+        conflicts_with = "strategy"
+    )]
+    pub cell_order: Vec<String>,
+    /// How many cells are released at the same time
+    #[arg(long, value_name = "N", conflicts_with = "strategy")]
+    pub cells_at_once: Option<i32>,
     /// Time between batches
     #[arg(long, value_name = "SPAN", conflicts_with = "strategy")]
     pub interval: Option<Span>,
+    /// How long an instance warms up, ready and out of traffic
+    #[arg(long, value_name = "SPAN", conflicts_with = "strategy")]
+    pub min_ready: Option<Span>,
     /// How long an instance may take to become ready
     #[arg(long, value_name = "SPAN", conflicts_with = "strategy")]
     pub instance_deadline: Option<Span>,
+    /// How long a batch may take
+    #[arg(long, value_name = "SPAN", conflicts_with = "strategy")]
+    pub batch_deadline: Option<Span>,
+    /// How long the release may take
+    #[arg(long, value_name = "SPAN", conflicts_with = "strategy")]
+    pub total_deadline: Option<Span>,
     /// What happens when too much fails
     #[arg(long, value_enum, conflicts_with = "strategy")]
     pub on_failure: Option<WhenFailed>,
@@ -127,24 +168,39 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).map_err(|e| {
+        Failure::new(Exit::Failure, format!("cannot read {}: {e}", file.display()))
+    })
+}
+
 impl Change {
-    fn revision(&self) -> Result<RevisionChange> {
+    pub fn revision(&self) -> Result<RevisionChange> {
         let var = |(name, value): &(String, String)| EnvVar {
             name: name.clone(),
             value: Some(value.clone()),
             ..EnvVar::default()
         };
-        let change = RevisionChange {
-            to: self.to,
-            image: self.image.clone(),
-            images: self.images.iter().cloned().collect(),
-            env: self.env.iter().map(var).collect(),
-            unset_env: self.unset_env.clone(),
-            ..RevisionChange::default()
+        let mut change = match &self.change_file {
+            Some(file) => serde_saphyr::from_str(&read(file)?)
+                .map_err(|e| Failure::usage(format!("{} is no change: {e}", file.display())))?,
+            None => RevisionChange::default(),
         };
+        change.to = self.to.or(change.to);
+        change.image = self.image.clone().or(change.image);
+        change.images.extend(self.images.iter().cloned());
+        change.env.extend(self.env.iter().map(var));
+        change.unset_env.extend(self.unset_env.clone());
+        change.unset_config.extend(self.unset_config.clone());
+        for (path, file) in &self.config {
+            change.config.push(ConfigFile {
+                path: path.clone(),
+                text: read(Path::new(file))?,
+            });
+        }
         if change.to.is_none() && !change.has_changes() {
             return Err(Failure::usage("nothing to release")
-                .hint("say what changes: --image, --env NAME=VALUE, --to REVISION …"));
+                .hint("say what changes: --image, --env NAME=VALUE, --config PATH=FILE, --to REVISION …"));
         }
         Ok(change)
     }
@@ -186,6 +242,24 @@ impl StrategyArgs {
         if let Some(n) = self.failure_tolerance {
             spec.failure_tolerance = n;
         }
+        if self.lock_step {
+            spec.within_batch = WithinBatch::LockStep;
+        }
+        if !self.cell_order.is_empty() {
+            spec.cell_order.clone_from(&self.cell_order);
+        }
+        if self.cells_at_once.is_some() {
+            spec.cells_at_once = self.cells_at_once;
+        }
+        if let Some(span) = self.min_ready {
+            spec.min_ready = span;
+        }
+        if self.batch_deadline.is_some() {
+            spec.deadlines.batch = self.batch_deadline;
+        }
+        if self.total_deadline.is_some() {
+            spec.deadlines.total = self.total_deadline;
+        }
         if let Some(span) = self.interval {
             spec.interval = span;
         }
@@ -208,18 +282,7 @@ impl StrategyArgs {
 pub async fn run(args: Start, global: &Global) -> Result<Option<Exit>> {
     let revision = args.change.revision()?;
     let (client, tenant) = place(&args.tenant, global).await?;
-    let groups: Api<Group> = Api::namespaced(client.clone(), &tenant);
-    let group = groups
-        .get_opt(&args.group)
-        .await
-        .map_err(|e| failed(&format!("cannot get the group {tenant}/{}", args.group), e))?
-        .ok_or_else(|| {
-            Failure::new(
-                Exit::Failure,
-                format!("there is no group {tenant}/{}", args.group),
-            )
-            .hint("`gantry get groups -A` lists them; -n names the tenant")
-        })?;
+    let group = super::group(&client, &tenant, &args.group).await?;
     let base = group.spec.strategy.as_ref().and_then(|s| s.inline.clone());
     let spec = ReleaseSpec {
         group: args.group.clone(),
@@ -227,6 +290,11 @@ pub async fn run(args: Start, global: &Global) -> Result<Option<Exit>> {
         strategy: args.strategy.choice(base),
         requested_by: who(&client).await,
         note: args.note,
+        if_busy: if args.refuse_if_busy {
+            IfBusy::Refuse
+        } else {
+            IfBusy::Queue
+        },
         ..ReleaseSpec::default()
     };
     let release = create(&client, &tenant, args.name, &group, spec).await?;
@@ -293,7 +361,7 @@ fn next_number(group: &str, current: i64, names: impl Iterator<Item = String>) -
 }
 
 /// The user as the hub knows them; empty where it does not say.
-async fn who(client: &Client) -> String {
+pub async fn who(client: &Client) -> String {
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = api
         .create(&PostParams::default(), &SelfSubjectReview::default())

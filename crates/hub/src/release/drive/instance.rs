@@ -110,8 +110,10 @@ fn clock(
         });
         return;
     }
+    // Time that it was unready before counts too: to flap is no progress.
+    let spent = SignedDuration::from_secs(order.spent.get(name).copied().unwrap_or(0));
     let limit = since
-        .saturating_add(order.deadline)
+        .saturating_add(order.deadline - spent)
         .unwrap_or(Timestamp::MAX);
     if now >= limit {
         moved
@@ -184,9 +186,6 @@ pub(super) fn arrived(
             }
         }
         _ => {
-            if let Some(good) = fit {
-                moved.due(good);
-            }
             if instance.gate != Gate::In {
                 moved.holds.insert(
                     name.clone(),
@@ -196,6 +195,11 @@ pub(super) fn arrived(
                         Hold::Update
                     },
                 );
+            }
+            if let Some(good) = fit {
+                moved.due(good);
+                on_its_way(order, cell, instance, Doing::Warming, now, moved);
+                return;
             }
             clock(
                 order,
@@ -297,6 +301,10 @@ pub(super) fn depart(
             } else {
                 &mut budget.fresh
             };
+            if serving && !before && budget.wave {
+                moved.untouched += 1;
+                return false;
+            }
             if serving && *spare <= 0 {
                 *starved = true;
                 if before {

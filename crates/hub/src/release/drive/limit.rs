@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gantry_api::release::WorkingInstance;
+use gantry_api::release::{Doing, WorkingInstance};
 
 use super::{Moved, Order};
 use crate::world::{CellView, Gate, Hold, Instance};
@@ -13,6 +13,17 @@ pub(super) struct Budget {
     pub chosen: i32,
     /// Of others.
     pub fresh: i32,
+    /// Whether others wait for the wave that is under way.
+    pub wave: bool,
+}
+
+/// Whether instances that were chosen are not yet back in service. Those given up on are not waited for,
+/// nor those in cells that are left out.
+pub(super) fn wave_under_way(order: &Order<'_>) -> bool {
+    order
+        .before
+        .iter()
+        .any(|w| w.doing != Doing::Failed && order.floors.contains_key(&w.cell))
 }
 
 /// Whether `instance` is kept out as a bastion though others of its revision serve: what it is kept from

@@ -21,7 +21,7 @@ use crate::{
 };
 use images::in_place;
 use instance::{arrived, depart, missing};
-use limit::{Budget, chosen, let_in_elsewhere, remember, starvation};
+use limit::{Budget, chosen, let_in_elsewhere, remember, starvation, wave_under_way};
 
 /// Which instances may move, and how.
 pub(super) struct Order<'a> {
@@ -39,6 +39,8 @@ pub(super) struct Order<'a> {
     pub bastion: bool,
     /// How instances may be updated.
     pub in_place: InPlace,
+    /// Whether no other is chosen until those under way are back.
+    pub lock_step: bool,
     /// How many may be out of service.
     pub max_out: i32,
     /// Between taking an instance out of service and touching it.
@@ -51,6 +53,8 @@ pub(super) struct Order<'a> {
     pub batch: i32,
     /// What was under way when last asked; tells since when.
     pub before: &'a [WorkingInstance],
+    /// Seconds that instances have been unready before their present spell.
+    pub spent: BTreeMap<String, i64>,
     /// Instances given up on.
     pub failed: BTreeSet<String>,
     /// Clocks of instances start anew here, if this is later.
@@ -111,6 +115,7 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
     let mut budget = Budget {
         chosen: left - chosen(order, false),
         fresh: left - chosen(order, true),
+        wave: order.lock_step && wave_under_way(order),
     };
     let mut starved = false;
     // Templates are compared once for each revision met, not for each instance.
@@ -216,7 +221,7 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
         Doing::Failed => true,
         Doing::Draining => !moved.holds.contains_key(&w.name),
         Doing::Updating => moved.late.iter().any(|(name, _, _)| *name == w.name),
-        Doing::Held | Doing::Returning => false,
+        Doing::Warming | Doing::Held | Doing::Returning => false,
     };
     if starved && moved.blocked.is_none() && moved.working.iter().all(hopeless) {
         moved.blocked = Some(starvation(order));

@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::release::{BatchState, Phase};
+use gantry_api::{
+    release::{BatchState, Phase},
+    strategy::RollbackPace,
+};
 
 use super::Turnout;
-use crate::release::{Step, drive::drive, tell};
+use crate::release::{
+    Step,
+    drive::{Moved, drive},
+    skip, tell,
+};
 use crate::world::{Gate, Hold};
 
 impl Turnout<'_> {
@@ -31,8 +38,9 @@ impl Turnout<'_> {
         }
         let waiting = self.templates(self.from, &mut step).err();
         if let Some((reason, why)) = self
-            .stopped()
-            .map(|w| ("LineStopped", w))
+            .line
+            .halt
+            .clone()
             .or_else(|| self.blind().map(|w| ("Unreachable", w)))
         {
             step.actions.clear();
@@ -49,12 +57,7 @@ impl Turnout<'_> {
             step.status = self.status;
             return step;
         }
-        let mut order = self.order(self.from, self.everywhere(), 0, true, false);
-        // What failed on the new revision has not failed on the old one.
-        let turned = self.status.rollback.as_ref().map(|r| r.at.0);
-        order.failed.clear();
-        order.clock_floor = order.clock_floor.max(turned);
-        let moved = drive(&order, self.now);
+        let (moved, all) = self.take_back();
         step.actions.extend(moved.actions.iter().cloned());
         step.holds
             .extend(moved.holds.iter().map(|(k, v)| (k.clone(), *v)));
@@ -63,7 +66,7 @@ impl Turnout<'_> {
         self.keep_out(&mut step);
         self.status.working.clone_from(&moved.working);
 
-        let returned = moved.behind == 0 && moved.followed && waiting.is_none();
+        let returned = all && moved.behind == 0 && moved.followed && waiting.is_none();
         let unready = moved.size - moved.finished;
         let given_up = moved.late.len() as i32;
         if returned && unready <= given_up {
@@ -73,7 +76,11 @@ impl Turnout<'_> {
                 } else {
                     String::new()
                 };
-                let message = format!("back on revision {}: {why}{rest}", self.from);
+                let message = format!(
+                    "back on revision {}: {why}{rest}{}",
+                    self.from,
+                    skip::told(&self.status.skipped_cells)
+                );
                 self.end(Phase::RolledBack, &reason, message);
             } else {
                 tell::phase(
@@ -113,6 +120,37 @@ impl Turnout<'_> {
         }
         step.status = self.status;
         step
+    }
+
+    /// Moves what may go back now. True where that is everything.
+    fn take_back(&mut self) -> (Moved, bool) {
+        let pace = self.world.release.spec.rollback_pace;
+        let by_batch = pace.unwrap_or(self.plan.strategy.rollback.pace) == RollbackPace::Batches;
+        let turned = self.status.rollback.as_ref().map(|r| r.at.0);
+        let last = self.plan.batches.len() as i32 - 1;
+        loop {
+            let come_to = self.status.rollback.as_ref().map_or(0, |r| r.batch);
+            let all = !by_batch || come_to >= last;
+            let floors = if all {
+                self.everywhere()
+            } else {
+                self.floors(come_to)
+            };
+            let mut order = self.order(self.from, floors, come_to.max(0), true, false);
+            // What failed on the new revision has not failed on the old one.
+            order.failed.clear();
+            order.clock_floor = order.clock_floor.max(turned);
+            let moved = drive(&order, self.now);
+            let given_up = moved.late.len() as i32;
+            let done = moved.behind == 0
+                && moved.followed
+                && moved.finished + given_up >= moved.size;
+            match &mut self.status.rollback {
+                // It never goes down again: what has been chosen is finished.
+                Some(turn) if !all && done => turn.batch = come_to + 1,
+                _ => return (moved, all),
+            }
+        }
     }
 
     /// On the way back too, what nobody has accepted takes no traffic: not while the template is on its

@@ -1,6 +1,7 @@
 //! Forward: bastion and batches one after the other, and the end.
 
 use gantry_api::{
+    gate::Point,
     release::{BatchState, Failure, Phase},
     revision::RevisionRef,
     strategy::{Accept, Pause},
@@ -8,17 +9,27 @@ use gantry_api::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Flow, Turnout, signed};
+use super::{Flow, Turnout};
 use crate::action::Action;
 use crate::release::{
     Step,
     drive::{Moved, drive},
-    tell,
+    gate, line, pace, skip, tell, window,
 };
 
+/// Why a batch may not begin yet.
+struct NotYet {
+    /// One word for machines.
+    reason: &'static str,
+    /// One line for people.
+    why: String,
+    /// When it may without anyone's doing.
+    due: Option<Timestamp>,
+}
+
 impl Turnout<'_> {
-    /// Why batch `index` may not begin yet; `Err` carries the time when it may without anyone's doing.
-    fn gate(&self, index: i32) -> Result<(), (String, Option<Timestamp>)> {
+    /// Whether batch `index` may begin.
+    fn may_begin(&mut self, index: i32, step: &mut Step) -> Result<(), NotYet> {
         let strategy = &self.plan.strategy;
         let before = index - 1;
         let asks = match strategy.pause {
@@ -32,7 +43,11 @@ impl Turnout<'_> {
             } else {
                 format!("batch {before} is done")
             };
-            return Err((format!("{what}: accept it to go on"), None));
+            return Err(NotYet {
+                reason: "Accept",
+                why: format!("{what}: accept it to go on"),
+                due: None,
+            });
         }
         let ended = usize::try_from(before)
             .ok()
@@ -41,17 +56,73 @@ impl Turnout<'_> {
         if let Some(ended) = ended {
             let due = ended
                 .0
-                .saturating_add(signed(strategy.interval))
+                .saturating_add(pace::interval(self.world.release, self.plan))
                 .unwrap_or(Timestamp::MAX);
             // An empty bastion is nothing to wait after.
             if due > self.now && (before > 0 || self.has_bastion()) {
-                return Err((
-                    format!("batch {index} begins at {}", tell::clock_time(due)),
-                    Some(due),
-                ));
+                return Err(NotYet {
+                    reason: "Interval",
+                    why: format!("batch {index} begins at {}", tell::clock_time(due)),
+                    due: Some(due),
+                });
             }
         }
+        if before > 0 && !gate::passed(self.plan, &self.status.gates, Point::Batch, before) {
+            let (reason, why) = self.ask(Point::Batch, before, step);
+            if !why.is_empty() {
+                return Err(NotYet {
+                    reason,
+                    why: format!("batch {before} is done; {}", why.join("; ")),
+                    due: None,
+                });
+            }
+        }
+        if let Err((why, due)) = window::open(&self.plan.strategy.windows, self.now) {
+            if self.world.release.spec.emergency.is_none() {
+                return Err(NotYet {
+                    reason: "Window",
+                    why,
+                    due,
+                });
+            }
+            let what = if index == 0 {
+                "closed change window for the bastion".to_owned()
+            } else {
+                format!("closed change window for batch {index}")
+            };
+            line::record(self.world.release, &mut self.status, [what], self.now);
+        }
         Ok(())
+    }
+
+    /// Puts the gates of a point their questions. What is waited for, in words, and for machines; nothing
+    /// where all hold. One that has failed halts the release.
+    fn ask(&mut self, point: Point, batch: i32, step: &mut Step) -> (&'static str, Vec<String>) {
+        let mut gates = std::mem::take(&mut self.status.gates);
+        let scene = gate::Scene {
+            world: self.world,
+            plan: self.plan,
+            target: self.target,
+            point,
+            batch,
+            now: self.now,
+        };
+        let looked = gate::look(&scene, &mut gates);
+        self.status.gates = gates;
+        line::record(
+            self.world.release,
+            &mut self.status,
+            looked.overridden,
+            self.now,
+        );
+        step.asks.extend(looked.asks);
+        step.wake = tell::earlier(step.wake, looked.wake);
+        if let Some(why) = looked.failed {
+            self.halt("GateFailed", why.clone());
+            return ("GateFailed", vec![why]);
+        }
+        let reason = if looked.people { "Approval" } else { "Gate" };
+        (reason, looked.waiting)
     }
 
     pub(super) fn forward(mut self) -> Step {
@@ -65,7 +136,7 @@ impl Turnout<'_> {
                 .iter()
                 .all(|b| b.state == BatchState::Waiting)
             {
-                let pressed = self.halted(&mut step, &Moved::default());
+                let pressed = self.halted(&Moved::default());
                 if !pressed {
                     tell::phase(&mut self.status, Phase::Planning, "Templates", waiting);
                 } else if self.status.rollback.is_some() {
@@ -109,7 +180,7 @@ impl Turnout<'_> {
                 return Flow::Next;
             }
             if !self.standing() {
-                match self.gate(number) {
+                match self.may_begin(number, step) {
                     Ok(()) => {
                         let waited = self.status.waited_seconds;
                         let batch = &mut self.status.batches[index];
@@ -117,26 +188,32 @@ impl Turnout<'_> {
                         batch.started = Some(Time(self.now));
                         batch.waited_before = waited;
                     }
-                    Err((why, due)) => {
+                    Err(not_yet) => {
                         self.settle(number - 1, step);
-                        let reason = if due.is_some() { "Interval" } else { "Accept" };
-                        tell::phase(&mut self.status, Phase::Gate, reason, why);
-                        step.wake = tell::earlier(step.wake, due);
+                        if self.halted(&Moved::default()) {
+                            return self.halted_flow();
+                        }
+                        let phase = if number == 0 {
+                            Phase::Planning
+                        } else {
+                            Phase::Gate
+                        };
+                        tell::phase(&mut self.status, phase, not_yet.reason, not_yet.why);
+                        step.wake = tell::earlier(step.wake, not_yet.due);
                         return Flow::Stay;
                     }
                 }
             } else {
                 self.settle(number - 1, step);
-                return if self.halted(step, &Moved::default()) && self.status.rollback.is_some() {
-                    Flow::Back
-                } else {
-                    Flow::Stay
-                };
+                gate::stand_still(&mut self.status.gates);
+                self.halted(&Moved::default());
+                return self.halted_flow();
             }
         }
 
-        let accepted =
-            !bastion || self.plan.strategy.bastion.accept == Accept::Auto || self.accepted(0);
+        let asked_for = self.plan.strategy.bastion.accept == Accept::Auto || self.accepted(0);
+        let open = gate::passed(self.plan, &self.status.gates, Point::Bastion, 0);
+        let accepted = !bastion || asked_for && open;
         let moving = !self.standing();
         let floors = self.floors(number);
         let hold_bastion = bastion && !accepted;
@@ -155,28 +232,55 @@ impl Turnout<'_> {
         }
         self.record(index, &moved);
 
-        if self.halted(step, &moved) {
-            if self.status.rollback.is_some() {
-                return Flow::Back;
-            }
-            return Flow::Stay;
+        if self.halted(&moved) {
+            gate::stand_still(&mut self.status.gates);
+            return self.halted_flow();
         }
 
         let skipped = self.world.release.spec.skip.contains(&number);
         let complete =
             moved.finished + moved.failed >= moved.size && moved.behind == 0 && moved.followed;
-        if bastion && !accepted && !skipped {
-            let ready = moved.finished >= moved.size && moved.behind == 0;
+        // Skipping a bastion skips what it waits for, not its gates.
+        if bastion && !accepted && !(skipped && open) {
+            let ready = skipped || moved.finished >= moved.size && moved.behind == 0;
             self.status.batches[index].state = if ready {
                 BatchState::Ready
             } else {
                 BatchState::Running
             };
             if ready {
+                let (reason, waiting) = if open {
+                    ("AcceptBastion", Vec::new())
+                } else {
+                    self.ask(Point::Bastion, 0, step)
+                };
+                if self.halted(&moved) {
+                    return self.halted_flow();
+                }
                 let names = tell::list(self.plan.batches[0].instances(self.group));
-                let message =
-                    format!("bastion {names} is ready and out of traffic: accept it to go on");
-                tell::phase(&mut self.status, Phase::Gate, "AcceptBastion", message);
+                let mut then: Vec<String> = waiting;
+                let asked_for = asked_for || skipped;
+                let reason = match (asked_for, then.is_empty()) {
+                    (false, true) => "AcceptBastion",
+                    // Nothing is left to wait for: the next look lets it in.
+                    (true, true) => {
+                        step.wake = Some(self.now);
+                        "BatchDone"
+                    }
+                    _ => reason,
+                };
+                if !asked_for {
+                    then.push("accept it to go on".to_owned());
+                } else if then.is_empty() {
+                    then.push("its gates hold".to_owned());
+                }
+                let stands = if skipped {
+                    "to be skipped"
+                } else {
+                    "ready and out of traffic"
+                };
+                let message = format!("bastion {names} is {stands}: {}", then.join("; "));
+                tell::phase(&mut self.status, Phase::Gate, reason, message);
             } else {
                 let message = tell::moving(&moved, "bastion", 0);
                 tell::phase(&mut self.status, Phase::Bastion, "Updating", message);
@@ -186,7 +290,11 @@ impl Turnout<'_> {
         // Skipping waits for no instance any more; but with the last batch nothing would take along
         // what is still behind.
         let given_up = skipped && (!last || moved.behind == 0 && moved.followed);
+        let slices = &self.plan.batches[index].slices;
+        let out_of_reach =
+            !slices.is_empty() && slices.iter().all(|s| self.skipped.contains(&s.cell));
         if complete || given_up {
+            let complete = complete && !out_of_reach;
             let batch = &mut self.status.batches[index];
             batch.state = if complete {
                 BatchState::Done
@@ -203,6 +311,8 @@ impl Turnout<'_> {
             };
             let message = if complete {
                 format!("{what} is done")
+            } else if out_of_reach {
+                format!("{what} was skipped: its cells are out of reach")
             } else {
                 format!("{what} was skipped")
             };
@@ -237,6 +347,15 @@ impl Turnout<'_> {
         Flow::Stay
     }
 
+    /// What follows from being halted.
+    fn halted_flow(&self) -> Flow {
+        if self.status.rollback.is_some() {
+            Flow::Back
+        } else {
+            Flow::Stay
+        }
+    }
+
     /// While the release waits between batches: what has been updated returns to service, nothing else.
     pub(super) fn settle(&mut self, through: i32, step: &mut Step) {
         if through < 0 {
@@ -257,7 +376,14 @@ impl Turnout<'_> {
 
     /// Instances of the batches before this one: what is driven always includes them.
     fn earlier(&self, index: usize) -> i32 {
-        self.plan.batches.iter().take(index).map(|b| b.size).sum()
+        self.plan
+            .batches
+            .iter()
+            .take(index)
+            .flat_map(|b| &b.slices)
+            .filter(|s| !self.skipped.contains(&s.cell))
+            .map(gantry_api::release::Slice::size)
+            .sum()
     }
 
     /// Writes down what came of driving a batch.
@@ -307,7 +433,8 @@ impl Turnout<'_> {
         step.wake = tell::earlier(step.wake, moved.wake);
         step.spared.extend(moved.spared.iter().cloned());
         self.record(self.status.batches.len().saturating_sub(1), &moved);
-        if self.halted(&mut step, &Moved::default()) {
+        if self.halted(&Moved::default()) {
+            gate::stand_still(&mut self.status.gates);
             if self.status.rollback.is_some() {
                 return self.back();
             }
@@ -320,6 +447,27 @@ impl Turnout<'_> {
             step.status = self.status;
             return step;
         }
+        if !gate::passed(self.plan, &self.status.gates, Point::End, last) {
+            let (reason, waiting) = self.ask(Point::End, last, &mut step);
+            if self.halted(&Moved::default()) {
+                if self.status.rollback.is_some() {
+                    return self.back();
+                }
+                step.status = self.status;
+                return step;
+            }
+            if !waiting.is_empty() {
+                let message = format!(
+                    "{} instances run revision {}; {}",
+                    moved.size,
+                    self.target,
+                    waiting.join("; ")
+                );
+                tell::phase(&mut self.status, Phase::Gate, reason, message);
+                step.status = self.status;
+                return step;
+            }
+        }
         if self.changeover(self.target, &mut step) {
             let began = self.status.started.as_ref().map_or(self.now, |t| t.0);
             let took = tell::took(self.now.duration_since(began));
@@ -329,8 +477,10 @@ impl Turnout<'_> {
                 String::new()
             };
             let message = format!(
-                "{} instances run revision {} after {took}{failed}",
-                moved.size, self.target
+                "{} instances run revision {} after {took}{failed}{}",
+                moved.size,
+                self.target,
+                skip::told(&self.status.skipped_cells)
             );
             self.end(Phase::Succeeded, "Done", message);
         } else {

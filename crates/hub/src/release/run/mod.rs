@@ -9,11 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use gantry_api::{
     ReleaseStatus, Span,
     release::{BatchState, Phase, Plan, Retried, Turn},
+    strategy::WithinBatch,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Step, World, begin, drive::Order, tell};
+use super::{
+    Step, World, begin,
+    drive::Order,
+    gate,
+    line::{self, Line},
+    pace, skip, steps, tell,
+};
 use crate::action::Action;
 
 /// What the release is about to do, once buttons and deadlines have been looked at.
@@ -25,6 +32,10 @@ struct Turnout<'a> {
     group: &'a str,
     from: i64,
     target: i64,
+    /// What stops the line, and when that changes.
+    line: Line,
+    /// Cells that are left out.
+    skipped: BTreeSet<String>,
 }
 
 pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: Timestamp) -> Step {
@@ -45,6 +56,26 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
         };
     };
     let group = world.release.spec.group.as_str();
+    let before = status.clone();
+    let line = line::look(world, now);
+    // Nothing goes on past a bastion that nobody has seen.
+    let needed: Vec<&str> = match (status.batches.first(), plan.batches.first()) {
+        (Some(first), Some(bastion))
+            if !matches!(first.state, BatchState::Done | BatchState::Skipped)
+                && status.rollback.is_none() =>
+        {
+            bastion.slices.iter().map(|s| s.cell.as_str()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let (skipped, due) = skip::look(
+        &plan.strategy,
+        world.cells,
+        &needed,
+        &status.skipped_cells,
+        now,
+    );
+    let mut wake = tell::earlier(line.wake, due);
     let mut turnout = Turnout {
         world,
         plan,
@@ -53,8 +84,14 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
         group,
         from,
         target,
+        skipped: skipped.iter().map(|s| s.cell.clone()).collect(),
+        line,
     };
+    turnout.status.skipped_cells = skipped;
     turnout.buttons();
+    wake = tell::earlier(wake, turnout.deadlines());
+    let overridden = std::mem::take(&mut turnout.line.overridden);
+    line::record(world.release, &mut turnout.status, overridden, now);
     let mut step = if turnout.status.phase == Phase::Aborted {
         turnout.aborted()
     } else if turnout.status.rollback.is_some() {
@@ -62,7 +99,9 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
     } else {
         turnout.forward()
     };
+    step.wake = tell::earlier(step.wake, wake);
     let back = step.status.rollback.is_some();
+    step.status.max_out = pace::max_out(world.release, plan, back);
     let accepted = step
         .status
         .batches
@@ -88,11 +127,12 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
         }
     }
     let goal = if back { from } else { target };
+    steps::follow(&before, &mut step.status, world.cells, goal, now);
     tell::counts(world.cells, goal, target, &mut step.status);
     step
 }
 
-fn signed(span: Span) -> SignedDuration {
+pub(super) fn signed(span: Span) -> SignedDuration {
     SignedDuration::try_from(span.duration()).unwrap_or(SignedDuration::MAX)
 }
 impl Turnout<'_> {
@@ -110,6 +150,7 @@ impl Turnout<'_> {
                 reason: "Requested".to_owned(),
                 message: format!("rollback{by} was asked for"),
                 at: at.clone(),
+                batch: 0,
             });
             self.status.finished = None;
             self.status.phase = Phase::RollingBack;
@@ -127,6 +168,8 @@ impl Turnout<'_> {
                 at,
             });
             self.status.halt = None;
+            steps::forgive(&mut self.status, self.now);
+            gate::retry(&mut self.status.gates);
             for batch in &mut self.status.batches {
                 if batch.state == BatchState::Failed {
                     batch.state = BatchState::Running;
@@ -152,6 +195,9 @@ impl Turnout<'_> {
         let mut waiting = None;
         for cell in self.world.cells {
             let Some(set) = &cell.set else { continue };
+            if self.skipped.contains(&cell.name) {
+                continue;
+            }
             if set.revision == Some(goal) {
                 if !cell.template_at(goal) {
                     waiting = waiting.or_else(|| Some(format!("waits for the StatefulSet in {} to take the template of revision {goal}", cell.name)));
@@ -203,12 +249,18 @@ impl Turnout<'_> {
             moving,
             bastion,
             in_place: strategy.in_place,
-            max_out: self.plan.max_out,
+            lock_step: strategy.within_batch == WithinBatch::LockStep,
+            max_out: pace::max_out(
+                self.world.release,
+                self.plan,
+                self.status.rollback.is_some(),
+            ),
             drain: SignedDuration::from_secs(i64::from(self.plan.drain_seconds)),
             min_ready: signed(strategy.min_ready),
             deadline: signed(strategy.deadlines.instance),
             batch,
             before: &self.status.working,
+            spent: steps::spent(&self.status),
             failed,
             clock_floor: self.status.retried.as_ref().map(|r| r.at.0),
             group: self.group,
@@ -232,6 +284,7 @@ impl Turnout<'_> {
             let floor = floors.entry(slice.cell.clone()).or_insert(slice.lowest);
             *floor = (*floor).min(slice.lowest);
         }
+        floors.retain(|cell, _| !self.skipped.contains(cell));
         floors
     }
 
@@ -239,6 +292,7 @@ impl Turnout<'_> {
         self.world
             .cells
             .iter()
+            .filter(|c| !self.skipped.contains(&c.name))
             .map(|c| (c.name.clone(), 0))
             .collect()
     }

@@ -1,6 +1,7 @@
 //! What stops a release: people, the line, what cannot be seen, deadlines, failures.
 
 use gantry_api::{
+    Span,
     release::{BatchState, Failure, Phase, Turn},
     strategy::OnFailure,
 };
@@ -8,29 +9,21 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Turnout, signed};
-use crate::release::{Step, begin, drive::Moved, tell};
+use crate::release::{begin, drive::Moved, tell};
 
 impl Turnout<'_> {
-    /// Cells in which the line is stopped.
-    pub(super) fn stopped(&self) -> Option<String> {
-        self.world.cells.iter().find_map(|c| {
-            c.stopped
-                .as_ref()
-                .map(|why| format!("the line is stopped in {}: {why}", c.name))
-        })
-    }
-
     /// Whether the release has to stand still.
     pub(super) fn standing(&self) -> bool {
         self.world.release.spec.paused
             || self.status.halt.is_some()
-            || self.stopped().is_some()
+            || self.line.halt.is_some()
             || self.blind().is_some()
     }
 
     /// A cell that has not been seen since the hub started: how many instances are out of service there
     /// nobody knows, so none may be taken out anywhere.
     pub(super) fn blind(&self) -> Option<String> {
+        // (One that has been seen before may be skipped: its set is known.)
         let unseen = |c: &&crate::world::CellView| {
             !c.reachable && c.set.is_none() && c.weight.is_some_and(|w| w > 0)
         };
@@ -43,39 +36,22 @@ impl Turnout<'_> {
     }
 
     /// Looks at what stops a release, and says so. True when it has to stand still or turn round.
-    pub(super) fn halted(&mut self, step: &mut Step, moved: &Moved) -> bool {
+    pub(super) fn halted(&mut self, moved: &Moved) -> bool {
         let spec = &self.world.release.spec;
         if self.status.halt.is_none()
-            && let Some((reason, message)) = self.trouble(step, moved)
+            && let Some((reason, message)) = self.failures()
         {
-            self.status.halt = Some(Turn {
-                reason: reason.to_owned(),
-                message: message.clone(),
-                at: Time(self.now),
-            });
-            let running = self
-                .status
-                .batches
-                .iter_mut()
-                .find(|b| matches!(b.state, BatchState::Running | BatchState::Ready));
-            if let Some(batch) = running {
-                batch.state = BatchState::Failed;
-            }
-            if self.plan.strategy.on_failure == OnFailure::Rollback {
-                self.status.rollback = Some(Turn {
-                    reason: reason.to_owned(),
-                    message,
-                    at: Time(self.now),
-                });
-                return true;
-            }
+            self.halt(reason, message);
+        }
+        if self.status.rollback.is_some() {
+            return true;
         }
         if let Some(halt) = self.status.halt.clone() {
             tell::phase(&mut self.status, Phase::Paused, &halt.reason, halt.message);
             return true;
         }
-        if let Some(why) = self.stopped() {
-            tell::phase(&mut self.status, Phase::Paused, "LineStopped", why);
+        if let Some((reason, why)) = self.line.halt.clone() {
+            tell::phase(&mut self.status, Phase::Paused, reason, why);
             return true;
         }
         if let Some(why) = self.blind() {
@@ -104,8 +80,30 @@ impl Turnout<'_> {
         false
     }
 
-    /// What has gone wrong: too many failures, or a deadline.
-    pub(super) fn trouble(&self, step: &mut Step, moved: &Moved) -> Option<(&'static str, String)> {
+    /// Something has gone wrong: the release stands still, or turns round where its strategy says so.
+    pub(super) fn halt(&mut self, reason: &str, message: String) {
+        let turn = Turn {
+            reason: reason.to_owned(),
+            message,
+            at: Time(self.now),
+            batch: 0,
+        };
+        let running = self
+            .status
+            .batches
+            .iter_mut()
+            .find(|b| matches!(b.state, BatchState::Running | BatchState::Ready));
+        if let Some(batch) = running {
+            batch.state = BatchState::Failed;
+        }
+        if self.plan.strategy.on_failure == OnFailure::Rollback {
+            self.status.rollback = Some(turn.clone());
+        }
+        self.status.halt = Some(turn);
+    }
+
+    /// Whether more has failed than is tolerated.
+    fn failures(&self) -> Option<(&'static str, String)> {
         let spec = &self.world.release.spec;
         let deadlines = &self.plan.strategy.deadlines;
         let counted: Vec<&Failure> = self
@@ -115,86 +113,87 @@ impl Turnout<'_> {
             .filter(|f| f.retry == spec.retry && !spec.skip.contains(&f.batch))
             .collect();
         let fatal = counted.iter().find(|f| f.batch == 0);
-        if let Some(worst) = fatal.or_else(|| {
+        let worst = fatal.or_else(|| {
             counted
                 .last()
                 .filter(|_| counted.len() as i32 > self.plan.tolerance)
-        }) {
-            let role = if worst.batch == 0 { "bastion " } else { "" };
-            let others = counted.len() - 1;
-            let more = if others > 0 {
-                format!(" (and {others} more failed)")
-            } else {
-                String::new()
-            };
-            let why = if worst.message.is_empty() {
-                "no reason is given by its pod"
-            } else {
-                &worst.message
-            };
-            return Some((
-                "InstanceFailed",
-                format!(
-                    "{role}{} never became ready in {}: {why}{more}",
-                    worst.instance, deadlines.instance
-                ),
-            ));
-        }
-        if self.status.waiting_since.is_some() {
-            // The clock stands while people are waited for.
+        })?;
+        let role = if worst.batch == 0 { "bastion " } else { "" };
+        let others = counted.len() - 1;
+        let more = if others > 0 {
+            format!(" (and {others} more failed)")
+        } else {
+            String::new()
+        };
+        let why = if worst.message.is_empty() {
+            "no reason is given by its pod"
+        } else {
+            &worst.message
+        };
+        Some((
+            "InstanceFailed",
+            format!(
+                "{role}{} never became ready in {}: {why}{more}",
+                worst.instance, deadlines.instance
+            ),
+        ))
+    }
+
+    /// Looks at the deadlines of the release and of the batch that runs, before anything else is: what is
+    /// late halts the release now. When the next one is due.
+    pub(super) fn deadlines(&mut self) -> Option<Timestamp> {
+        let ended = self.status.phase.is_final() || self.status.rollback.is_some();
+        // The clock stands while people are waited for.
+        if ended || self.status.halt.is_some() || self.status.waiting_since.is_some() {
             return None;
         }
+        let spec = &self.world.release.spec;
+        let limits = &self.plan.strategy.deadlines;
         let retried = self.status.retried.as_ref().map(|r| r.at.0);
-        let waited = SignedDuration::from_secs(self.status.waited_seconds);
-        if let (Some(limit), Some(started)) = (deadlines.total, &self.status.started) {
+        let due = |limit: Span, started: Timestamp, waited: i64| {
+            let waited = SignedDuration::from_secs(waited);
             let begun = retried.map_or(
-                started.0.saturating_add(waited).unwrap_or(Timestamp::MAX),
-                |r| r.max(started.0),
+                started.saturating_add(waited).unwrap_or(Timestamp::MAX),
+                |r| r.max(started),
             );
-            let due = begun
+            begun
                 .saturating_add(signed(limit))
-                .unwrap_or(Timestamp::MAX);
+                .unwrap_or(Timestamp::MAX)
+        };
+        let mut wake = None;
+        if let (Some(limit), Some(started)) = (limits.total, &self.status.started) {
+            let due = due(limit, started.0, self.status.waited_seconds);
             if self.now >= due {
-                return Some((
-                    "TotalDeadline",
-                    format!("the release has taken longer than {limit}"),
-                ));
+                let last = &self.status.message;
+                let message = format!("the release has taken longer than {limit}; last: {last}");
+                self.halt("TotalDeadline", message);
+                return None;
             }
-            step.wake = tell::earlier(step.wake, Some(due));
+            wake = tell::earlier(wake, Some(due));
         }
         let running = self
             .status
             .batches
             .iter()
             .find(|b| b.state == BatchState::Running && !spec.skip.contains(&b.index));
-        if let (Some(limit), Some(batch)) = (deadlines.batch, running)
+        if let (Some(limit), Some(batch)) = (limits.batch, running)
             && let Some(started) = &batch.started
         {
-            let waited =
-                SignedDuration::from_secs(self.status.waited_seconds - batch.waited_before);
-            let begun = retried.map_or(
-                started.0.saturating_add(waited).unwrap_or(Timestamp::MAX),
-                |r| r.max(started.0),
-            );
-            let due = begun
-                .saturating_add(signed(limit))
-                .unwrap_or(Timestamp::MAX);
+            let waited = self.status.waited_seconds - batch.waited_before;
+            let due = due(limit, started.0, waited);
             if self.now >= due {
                 let what = if batch.index == 0 {
                     "the bastion".to_owned()
                 } else {
                     format!("batch {}", batch.index)
                 };
-                let why = moved.blocked.clone().unwrap_or_else(|| {
-                    format!("{} of {} instances are done", moved.finished, moved.size)
-                });
-                return Some((
-                    "BatchDeadline",
-                    format!("{what} has taken longer than {limit}: {why}"),
-                ));
+                let last = &self.status.message;
+                let message = format!("{what} has taken longer than {limit}; last: {last}");
+                self.halt("BatchDeadline", message);
+                return None;
             }
-            step.wake = tell::earlier(step.wake, Some(due));
+            wake = tell::earlier(wake, Some(due));
         }
-        None
+        wake
     }
 }

@@ -1,0 +1,133 @@
+//! The stopped line: which of the switches in force are about a release, and what an emergency overrides.
+
+use gantry_api::{
+    Release, ReleaseStatus, StopLine,
+    release::Override,
+    stop_line::{StopKind, StopLineSpec},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{World, tell};
+use crate::world::CellView;
+
+/// What the switches say of a release at one time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Line {
+    /// Why it stands still: one word for machines, one line for people.
+    pub halt: Option<(&'static str, String)>,
+    /// When a switch begins or ends to hold.
+    pub wake: Option<Timestamp>,
+    /// Freezes that an emergency overrides.
+    pub overridden: Vec<String>,
+}
+
+pub(super) fn look(world: &World<'_>, now: Timestamp) -> Line {
+    let mut line = Line::default();
+    let stopped = world.cells.iter().find_map(|c| {
+        let why = c.stopped.as_ref()?;
+        Some(format!("the line is stopped in {}: {why}", c.name))
+    });
+    line.halt = stopped.map(|why| ("LineStopped", why));
+    let emergency = world.release.spec.emergency.is_some();
+    for switch in world.lines {
+        let Some(scope) = scope(&switch.spec, world.release, world.cells) else {
+            continue;
+        };
+        let (from, until) = (
+            switch.spec.from.as_ref().map(|t| t.0),
+            switch.spec.until.as_ref().map(|t| t.0),
+        );
+        if let Some(from) = from.filter(|from| *from > now) {
+            line.wake = tell::earlier(line.wake, Some(from));
+            continue;
+        }
+        if until.is_some_and(|until| until <= now) {
+            continue;
+        }
+        line.wake = tell::earlier(line.wake, until);
+        let name = switch.metadata.name.as_deref().unwrap_or_default();
+        let spec = &switch.spec;
+        match spec.kind {
+            StopKind::Freeze if emergency => {
+                line.overridden
+                    .push(format!("freeze {name} by {}: {}", spec.by, spec.reason));
+            }
+            StopKind::Freeze => {
+                let end = until.map_or(String::new(), |t| format!(" until {}", clock(t)));
+                let message = format!(
+                    "{} has frozen releases {scope}{end}: {}",
+                    spec.by, spec.reason
+                );
+                line.halt.get_or_insert(("Frozen", message));
+            }
+            StopKind::Stop => {
+                let message = format!(
+                    "{} has stopped the line {scope}: {}",
+                    spec.by, spec.reason
+                );
+                // A stop is told before a freeze: nothing overrides it.
+                if line.halt.as_ref().is_none_or(|(reason, _)| *reason == "Frozen") {
+                    line.halt = Some(("LineStopped", message));
+                }
+            }
+        }
+    }
+    line
+}
+
+fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// Where a switch halts `release`, in words; `None` where it is not about it.
+fn scope(switch: &StopLineSpec, release: &Release, cells: &[CellView]) -> Option<String> {
+    let tenant = release.metadata.namespace.as_deref().unwrap_or_default();
+    if !switch.tenants.is_empty() && !switch.tenants.iter().any(|t| t == tenant) {
+        return None;
+    }
+    let of_tenant = if switch.tenants.is_empty() {
+        String::new()
+    } else {
+        format!(" of tenant {tenant}")
+    };
+    if switch.cells.is_empty() && switch.clusters.is_empty() {
+        return Some(if switch.tenants.is_empty() {
+            "of the whole fleet".to_owned()
+        } else {
+            of_tenant.trim_start().to_owned()
+        });
+    }
+    let hit = cells
+        .iter()
+        .filter(|c| c.set.is_some() || c.weight.is_some_and(|w| w > 0))
+        .find(|c| switch.cells.contains(&c.name) || switch.clusters.contains(&c.cluster))?;
+    Some(format!("in {}{of_tenant}", hit.name))
+}
+
+/// Whether `switch` can be about releases of `tenant`; for the shell, which wakes those concerned.
+pub fn concerns(switch: &StopLine, tenant: &str) -> bool {
+    switch.spec.tenants.is_empty() || switch.spec.tenants.iter().any(|t| t == tenant)
+}
+
+/// Writes down what an emergency has overridden, once each.
+pub(super) fn record(
+    release: &Release,
+    status: &mut ReleaseStatus,
+    what: impl IntoIterator<Item = String>,
+    now: Timestamp,
+) {
+    let Some(emergency) = &release.spec.emergency else {
+        return;
+    };
+    for what in what {
+        if status.overrides.iter().all(|o| o.what != what) {
+            status.overrides.push(Override {
+                what,
+                by: emergency.by.clone(),
+                reason: emergency.reason.clone(),
+                at: Time(now),
+            });
+        }
+    }
+}
