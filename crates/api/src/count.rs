@@ -123,7 +123,7 @@ impl JsonSchema for CountOrPercent {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 10, "pattern": "^[0-9]+%?$"})
+        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 10, "pattern": "^([0-9]+|([0-9]|[1-9][0-9]|100)%)$"})
     }
 }
 

@@ -285,6 +285,9 @@ pub struct ReleaseStatus {
     /// Gates, by the batch that they follow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateStatus>,
+    /// What became of the tags of new images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ResolvedImage>,
     /// What `spec.emergency` has overridden.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
@@ -334,6 +337,20 @@ pub struct SkippedCell {
     /// Instances that it had when it was last seen.
     pub instances: i32,
     /// Why, in one line.
+    pub message: String,
+}
+
+/// What a registry has said of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResolvedImage {
+    /// The image as it was asked for.
+    pub image: String,
+    /// The same with its digest; absent where the registry could not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<String>,
+    /// Why it could not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 

@@ -59,6 +59,10 @@ pub struct StrategySpec {
     pub pause: Pause,
     /// Whether instances are updated without being replaced.
     pub in_place: InPlace,
+    /// Whether tags of new images are resolved to digests before the revision is written down. Default: as
+    /// the hub is run (`gantry hub --resolve-tags`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolve_tags: Option<ResolveTags>,
     /// How many instances of the Group may be out of service at once, those included that are
     /// unready for reasons of their own. Percentages round down; at least one. Default: the Group's
     /// `availability.maxUnavailable`.
@@ -100,6 +104,7 @@ impl Default for StrategySpec {
             cells_at_once: None,
             pause: Pause::default(),
             in_place: InPlace::default(),
+            resolve_tags: None,
             max_unavailable: None,
             failure_tolerance: CountOrPercent::Count(0),
             interval: Span::default(),
@@ -243,6 +248,18 @@ pub enum InPlace {
     #[default]
     IfPossible,
     /// Refuse a release that would have to replace instances.
+    Required,
+}
+
+/// Whether tags of images are resolved to digests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ResolveTags {
+    /// They stay as they are.
+    #[default]
+    Never,
+    /// Where the registry cannot say, the tag stays, and the release says so.
+    IfReachable,
+    /// Where the registry cannot say, the release fails.
     Required,
 }
 

@@ -16,7 +16,10 @@ pub struct Window {
     pub from: String,
     /// Until this time of day, as 17:30; 24:00 is the day's end. Earlier than `from`: the window reaches
     /// into the next day.
-    #[schemars(length(max = 5), regex(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"))]
+    #[schemars(
+        length(max = 5),
+        regex(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")
+    )]
     pub until: String,
     /// The time zone, as Asia/Shanghai. Default: UTC.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -197,7 +197,8 @@ fn overlay_container(
     container.insert("image".to_owned(), json!(spec.image));
     let shape = &app.container;
     let own = spec.probes.clone().unwrap_or_default();
-    let probe = |own: &Option<_>, apps: &Option<_>| own.as_ref().or(apps.as_ref()).map(|p| json!(p));
+    let probe =
+        |own: &Option<_>, apps: &Option<_>| own.as_ref().or(apps.as_ref()).map(|p| json!(p));
     for (field, value) in [
         ("readinessProbe", probe(&own.ready, &shape.probes.ready)),
         ("livenessProbe", probe(&own.live, &shape.probes.live)),

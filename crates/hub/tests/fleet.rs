@@ -457,7 +457,10 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
 {
     let value = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": K::kind(&()), "metadata": {"name": name}, "spec": spec});
-    match api.create(&PostParams::default(), &Raw(value).into_object()).await {
+    match api
+        .create(&PostParams::default(), &Raw(value).into_object())
+        .await
+    {
         Err(kube::Error::Api(status)) => status.message.clone(),
         other => panic!("{name} was not refused: {other:?}"),
     }
@@ -494,20 +497,72 @@ async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
         json!({"gates": [{"name": "g", "metric": metric}]})
     };
     let refusals = [
-        (json!({"maxUnavailable": 0}), "spec.maxUnavailable", "allow at least 1"),
-        (json!({"maxUnavailable": "0%"}), "spec.maxUnavailable", "allow at least 1"),
-        (json!({"bastion": {"instances": 3}, "maxUnavailable": 2}), "spec.bastion", "cannot have more instances than maxUnavailable"),
-        (json!({"batches": {"sizes": [1, "0%"]}}), "spec.batches", "a batch of no instances never ends"),
-        (json!({"batches": {"sizes": ["120%"]}}), "spec.batches", "more than 100%"),
-        (json!({"deadlines": {"instance": "10m", "batch": "5m"}}), "spec.deadlines", "deadlines.batch is shorter than deadlines.instance"),
-        (json!({"deadlines": {"batch": "1h", "total": "30m"}}), "spec.deadlines", "deadlines.total is shorter"),
-        (json!({"gates": [{"name": "g"}]}), "spec.gates", "exactly one of wait, metric, webhook and approval"),
+        (
+            json!({"maxUnavailable": 0}),
+            "spec.maxUnavailable",
+            "allow at least 1",
+        ),
+        (
+            json!({"maxUnavailable": "0%"}),
+            "spec.maxUnavailable",
+            "allow at least 1",
+        ),
+        (
+            json!({"bastion": {"instances": 3}, "maxUnavailable": 2}),
+            "spec.bastion",
+            "cannot have more instances than maxUnavailable",
+        ),
+        (
+            json!({"batches": {"sizes": [1, "0%"]}}),
+            "spec.batches",
+            "a batch of no instances never ends",
+        ),
+        (
+            json!({"batches": {"sizes": ["120%"]}}),
+            "spec.batches.sizes[0]",
+            "should match",
+        ),
+        (
+            json!({"deadlines": {"instance": "10m", "batch": "5m"}}),
+            "spec.deadlines",
+            "deadlines.batch is shorter than deadlines.instance",
+        ),
+        (
+            json!({"deadlines": {"batch": "1h", "total": "30m"}}),
+            "spec.deadlines",
+            "deadlines.total is shorter",
+        ),
+        (
+            json!({"gates": [{"name": "g"}]}),
+            "spec.gates",
+            "exactly one of wait, metric, webhook and approval",
+        ),
         (metric(json!({})), "spec.gates", "no bound to keep"),
-        (metric(json!({"min": 2, "max": 1})), "spec.gates", "min is above its max"),
-        (metric(json!({"compare": {"maxRatio": 2}})), "spec.gates", "compare needs {{pods}}"),
-        (json!({"gates": [{"name": "g", "approval": {"count": 2, "users": ["bob"]}}]}), "spec.gates", "asks for more people than it names"),
-        (json!({"windows": [{"from": "09:00", "until": "09:00"}]}), "spec.windows", "would never be open"),
-        (json!({"windows": [{"from": "9", "until": "17:00"}]}), "spec.windows[0].from", "should match"),
+        (
+            metric(json!({"min": 2, "max": 1})),
+            "spec.gates",
+            "min is above its max",
+        ),
+        (
+            metric(json!({"compare": {"maxRatio": 2}})),
+            "spec.gates",
+            "compare needs {{pods}}",
+        ),
+        (
+            json!({"gates": [{"name": "g", "approval": {"count": 2, "users": ["bob"]}}]}),
+            "spec.gates",
+            "asks for more people than it names",
+        ),
+        (
+            json!({"windows": [{"from": "09:00", "until": "09:00"}]}),
+            "spec.windows",
+            "would never be open",
+        ),
+        (
+            json!({"windows": [{"from": "9", "until": "17:00"}]}),
+            "spec.windows[0].from",
+            "should match",
+        ),
     ];
     for (index, (spec, field, why)) in refusals.into_iter().enumerate() {
         let said = refused(&strategies, &format!("s{index}"), spec).await;
@@ -521,7 +576,10 @@ async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
         json!({"app": "a", "placement": {"cells": [{"name": "c"}]}, "revision": {"image": "i"}, "strategy": {"inline": {"maxUnavailable": 0}}}),
     )
     .await;
-    assert!(said.contains("spec.strategy.inline.maxUnavailable"), "{said}");
+    assert!(
+        said.contains("spec.strategy.inline.maxUnavailable"),
+        "{said}"
+    );
 
     // A release stays what it is; its buttons do not come back up.
     let releases: Api<Release> = Api::namespaced(client.clone(), "shop");
@@ -531,14 +589,21 @@ async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
         json!({"group": "g", "revision": {"to": 2, "image": "cart:2"}}),
     )
     .await;
-    assert!(said.contains("spec.revision.to") && said.contains("nothing else"), "{said}");
+    assert!(
+        said.contains("spec.revision.to") && said.contains("nothing else"),
+        "{said}"
+    );
     releases
         .create(&PostParams::default(), &release("r", "cart:2", json!({})))
         .await
         .unwrap();
     let press = async |spec: Value| {
         releases
-            .patch("r", &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
+            .patch(
+                "r",
+                &PatchParams::default(),
+                &Patch::Merge(json!({"spec": spec})),
+            )
             .await
     };
     press(json!({"rollback": true, "retry": 2})).await.unwrap();
@@ -554,13 +619,15 @@ async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
     }
 
     // Nobody speaks in another's name.
-    let approval = |by: &str, groups: &[&str]| {
-        json!({"approvals": [{"gate": "people", "by": by, "groups": groups}]})
-    };
+    let approval = |by: &str, groups: &[&str]| json!({"approvals": [{"gate": "people", "by": by, "groups": groups}]});
     let bob: Api<Release> = Api::namespaced(home.client_of("bobs").await, "shop");
     let say = async |spec: Value| {
-        bob.patch("r", &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
-            .await
+        bob.patch(
+            "r",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"spec": spec})),
+        )
+        .await
     };
     // A policy holds a moment after it has been written.
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -568,8 +635,14 @@ async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
         match say(approval("alice", &[])).await {
             Err(error) => break error.to_string(),
             Ok(_) => {
-                assert!(tokio::time::Instant::now() < deadline, "anyone speaks as alice");
-                releases.delete("r", &DeleteParams::default()).await.unwrap();
+                assert!(
+                    tokio::time::Instant::now() < deadline,
+                    "anyone speaks as alice"
+                );
+                releases
+                    .delete("r", &DeleteParams::default())
+                    .await
+                    .unwrap();
                 releases
                     .create(&PostParams::default(), &release("r", "cart:2", json!({})))
                     .await
@@ -577,13 +650,22 @@ async fn the_api_refuses_what_is_impossible_and_says_where_and_why() {
             }
         }
     };
-    assert!(said.contains("an approval is given in one's own name"), "{said}");
-    let said = say(approval("bob", &["sre"])).await.unwrap_err().to_string();
+    assert!(
+        said.contains("an approval is given in one's own name"),
+        "{said}"
+    );
+    let said = say(approval("bob", &["sre"]))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(said.contains("groups among the user's groups"), "{said}");
     say(approval("bob", &["system:masters"])).await.unwrap();
     let emergency = json!({"emergency": {"reason": "fire", "by": "alice"}});
     let said = say(emergency).await.unwrap_err().to_string();
-    assert!(said.contains("an emergency is declared in one's own name"), "{said}");
+    assert!(
+        said.contains("an emergency is declared in one's own name"),
+        "{said}"
+    );
     // What has been said stays said, and others may still press buttons.
     let said = say(json!({"approvals": []})).await.unwrap_err().to_string();
     assert!(said.contains("approvals are only added"), "{said}");
@@ -610,12 +692,10 @@ async fn outside(errors: Arc<Mutex<String>>) -> String {
                     Ok::<_, std::convert::Infallible>(http::Response::new(body))
                 }
             };
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new().serve_connection(
-                    hyper_util::rt::TokioIo::new(stream),
-                    hyper::service::service_fn(answer),
-                ),
-            );
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(
+                hyper_util::rt::TokioIo::new(stream),
+                hyper::service::service_fn(answer),
+            ));
         }
     });
     address
@@ -675,11 +755,7 @@ async fn gates_switches_and_paces_hold_a_release() {
         .unwrap();
     // A value that is none holds the bastion back; a good one lets it in.
     let told = |text: &'static str| {
-        move |r: &Release| {
-            r.status
-                .as_ref()
-                .is_some_and(|s| s.message.contains(text))
-        }
+        move |r: &Release| r.status.as_ref().is_some_and(|s| s.message.contains(text))
     };
     let held = until(&releases, "two", "no answer", told("the value is NaN")).await;
     assert_eq!(phase(&held), Phase::Gate);
@@ -747,11 +823,5 @@ async fn whoami(client: &Client) -> String {
         .create(&PostParams::default(), &SelfSubjectReview::default())
         .await
         .unwrap();
-    review
-        .status
-        .unwrap()
-        .user_info
-        .unwrap()
-        .username
-        .unwrap()
+    review.status.unwrap().user_info.unwrap().username.unwrap()
 }

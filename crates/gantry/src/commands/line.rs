@@ -78,7 +78,10 @@ pub async fn run(args: Line, global: &Global) -> Result<()> {
             api.delete(&args.name, &DeleteParams::default())
                 .await
                 .map_err(|e| failed(&what, e))?;
-            return println(format!("{} is taken back; what it halted goes on", args.name));
+            return println(format!(
+                "{} is taken back; what it halted goes on",
+                args.name
+            ));
         }
         Line::Stop(args) => (args.scope, StopKind::Stop, None, None),
         Line::Freeze(args) => (args.scope, StopKind::Freeze, args.from, args.until),

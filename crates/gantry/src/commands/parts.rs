@@ -3,7 +3,8 @@
 
 use std::future::Future;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use gantry_api::strategy::ResolveTags;
 use gantry_hollow::NodeGroup;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +22,20 @@ use crate::output::println;
 /// hub's Cluster objects name. Give the hub by --kubeconfig and --context.
 #[derive(Debug, Args)]
 pub struct Hub {
+    /// Whether tags of new images are resolved to digests, where a strategy does not say
+    #[arg(long, value_enum, default_value_t = Resolve::IfReachable, value_name = "WHEN")]
+    resolve_tags: Resolve,
     #[command(flatten)]
     election: Election,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Resolve {
+    Never,
+    /// Where the registry cannot say, the tag stays, and the release says so
+    IfReachable,
+    /// Where the registry cannot say, the release fails
+    Required,
 }
 
 /// Run the scheduler alone, against any cluster.
@@ -66,7 +79,14 @@ pub struct Controllers {
 }
 
 pub async fn hub(args: Hub, global: &Global) -> Result<()> {
-    let options = gantry_hub::Options::default();
+    let options = gantry_hub::Options {
+        resolve_tags: match args.resolve_tags {
+            Resolve::Never => ResolveTags::Never,
+            Resolve::IfReachable => ResolveTags::IfReachable,
+            Resolve::Required => ResolveTags::Required,
+        },
+        ..gantry_hub::Options::default()
+    };
     let elected = Some(("gantry-hub", args.election));
     alone(
         "the fleet controllers",

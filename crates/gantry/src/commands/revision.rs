@@ -229,7 +229,9 @@ fn diff(from: i64, a: &RevisionSpec, to: i64, b: &RevisionSpec, color: bool) -> 
         let (old, new) = (a.get(&name).map(word), b.get(&name).map(word));
         text += &format!("{}\n", paint(&name, Tone::Strong, color));
         let split = |text: &Option<String>| -> Vec<String> {
-            text.iter().flat_map(|t| t.lines().map(str::to_owned)).collect()
+            text.iter()
+                .flat_map(|t| t.lines().map(str::to_owned))
+                .collect()
         };
         for (mark, line) in lines(&split(&old), &split(&new)) {
             let tone = match mark {
@@ -272,7 +274,9 @@ fn lines(a: &[String], b: &[String]) -> Vec<(char, String)> {
     }
     let near = |n: usize| {
         let from = n.saturating_sub(2);
-        all[from..(n + 3).min(all.len())].iter().any(|(m, _)| *m != ' ')
+        all[from..(n + 3).min(all.len())]
+            .iter()
+            .any(|(m, _)| *m != ' ')
     };
     let keep: Vec<bool> = (0..all.len()).map(near).collect();
     all.into_iter()
@@ -303,6 +307,9 @@ mod tests {
             "probes": {"ready": {"httpGet": {"port": 80}}},
         }));
         insta::assert_snapshot!(diff(3, &a, 4, &b, false));
-        assert_eq!(diff(3, &a, 3, &a, false), "revisions 3 and 3 ask for the same\n");
+        assert_eq!(
+            diff(3, &a, 3, &a, false),
+            "revisions 3 and 3 ask for the same\n"
+        );
     }
 }

@@ -115,8 +115,19 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
     assert_eq!(used.len(), cells, "instances in every cell: {used:?}");
     let before = names_and_addresses(&up, "cart-prod");
 
-    // A good release: everything on the new image, names and addresses as before.
+    // A good release: everything on the new image, names and addresses as before. First its plan, which
+    // changes nothing.
     let image = "registry.example.com/bookshop/cart:1.1.0";
+    let plan = ["release", "plan", "cart-prod", "--image", image];
+    let said = up.ok(&[&plan[..], &TENANT, &["--batches", "1,2"]].concat());
+    assert!(
+        said.contains("update in place of 4 instances in 2 batches") && said.contains("bastion"),
+        "{said}"
+    );
+    assert_eq!(
+        group(&up, "cart-prod", "/status/current/revision"),
+        json!(1)
+    );
     let args = [
         "release",
         "start",
@@ -143,6 +154,52 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
         instances(&up, "cart-prod")
     );
     assert_eq!(names_and_addresses(&up, "cart-prod"), before);
+
+    // What is in it; then one of the environment alone, which a stopped line halts before it begins.
+    let said = up.ok(&[&["revision", "list", "cart-prod"], &TENANT[..]].concat());
+    assert!(said.contains(image) && said.contains("current"), "{said}");
+    let said = up.ok(&[&["revision", "diff", "cart-prod", "1", "2"], &TENANT[..]].concat());
+    assert!(
+        said.contains("revision 1 → 2") && said.contains("cart:1.1.0"),
+        "{said}"
+    );
+    let stop = ["line", "stop", "e2e", "--of-tenant", TENANT[1]];
+    up.ok(&[&stop[..], &["--reason", "end-to-end test"]].concat());
+    let args = ["release", "start", "cart-prod", "--env", "LOG=debug"];
+    let how = [
+        "--accept",
+        "auto",
+        "--batches",
+        "100%",
+        "--max-unavailable",
+        "2",
+    ];
+    up.ok(&[&args[..], &how, &TENANT].concat());
+    let release = wait("the stopped line to be told of", || {
+        let args = ["release", "status", "cart-prod", "-o", "json"];
+        let release = up.json(&[&args[..], &TENANT].concat());
+        (release["status"]["reason"] == "LineStopped").then_some(release)
+    });
+    let message = release["status"]["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("has stopped the line of tenant bookshop: end-to-end test"),
+        "{message}"
+    );
+    up.ok(&["line", "go", "e2e"]);
+    let watch = ["--watch", "--timeout", "3m"];
+    let output = up.run(&[&["release", "status", "cart-prod"], &TENANT[..], &watch].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:#?}");
+    serving(&up, "cart-prod", 4);
+    assert_eq!(
+        names_and_addresses(&up, "cart-prod")
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>(),
+        before
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    );
 
     // A broken one: stopped at the bastion, said why, taken back; the exit code tells.
     break_tag(&up);

@@ -1,7 +1,7 @@
 //! From `Pending` to a frozen plan: waits for what is missing, makes the revision, divides the group.
 
 use gantry_api::{
-    Group, ReleaseStatus, StrategySpec,
+    Group, ReleaseStatus, RevisionChange, StrategySpec,
     release::{BatchStatus, Method, Phase, Plan},
     revision::RevisionRef,
     strategy::InPlace,
@@ -11,8 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::{
-    Step, World, check, line,
+    Step, World, check,
+    gate::Ask,
+    line,
     plan::{CellSize, batches, mark},
+    resolve::{self, Resolved},
     skip, tell,
 };
 use crate::{
@@ -31,6 +34,8 @@ enum Stop {
     Done(String),
     /// The revision has to be written down first.
     Record(Box<Revision>),
+    /// Something has to be asked first: what, message.
+    Ask(Vec<Ask>, String),
 }
 
 pub(super) fn step(world: &World<'_>, mut status: ReleaseStatus, now: Timestamp) -> Step {
@@ -41,7 +46,7 @@ pub(super) fn step(world: &World<'_>, mut status: ReleaseStatus, now: Timestamp)
             ..Step::default()
         };
     }
-    let mut actions = Vec::new();
+    let (mut actions, mut asks) = (Vec::new(), Vec::new());
     let mut wake = line::look(world, now).wake;
     match freeze(world, &mut status, &mut wake, now) {
         Ok(()) => {}
@@ -53,6 +58,10 @@ pub(super) fn step(world: &World<'_>, mut status: ReleaseStatus, now: Timestamp)
         Err(Stop::Done(message)) => {
             set(&mut status, Phase::Succeeded, "NothingToDo", message);
             status.finished = Some(Time(now));
+        }
+        Err(Stop::Ask(questions, message)) => {
+            set(&mut status, Phase::Pending, "Resolving", message);
+            asks = questions;
         }
         Err(Stop::Record(revision)) => {
             let message = format!(
@@ -66,6 +75,7 @@ pub(super) fn step(world: &World<'_>, mut status: ReleaseStatus, now: Timestamp)
     Step {
         status,
         actions,
+        asks,
         wake,
         ..Step::default()
     }
@@ -145,7 +155,12 @@ fn freeze(
         }
     }
 
-    let target = target(world, Source::new(app, group), base)?;
+    let change = match resolve::change(world, &strategy, status) {
+        Resolved::Change(change) => change,
+        Resolved::Asks(asks, message) => return Err(Stop::Ask(asks, message)),
+        Resolved::Fail(why) => return Err(Stop::Fail("ImageNotResolved", why)),
+    };
+    let target = target(world, Source::new(app, group), &change, base)?;
     let cells: Vec<CellSize> = planned
         .iter()
         .map(|c| CellSize {
@@ -193,7 +208,7 @@ fn freeze(
         release: world.release.metadata.name.clone(),
     });
     status.started = Some(Time(now));
-    let message = summary(&plan) + &skip::told(&status.skipped_cells);
+    let message = summary(&plan) + &skip::told(&status.skipped_cells) + &resolve::told(status);
     status.max_out = plan.max_out;
     status.plan = Some(plan);
     set(status, Phase::Planning, "PlanFrozen", message);
@@ -252,9 +267,9 @@ pub(crate) fn unreachable(cell: &CellView) -> String {
 fn target<'a>(
     world: &'a World<'_>,
     source: Source<'_>,
+    change: &RevisionChange,
     base: &Revision,
 ) -> Result<&'a Revision, Stop> {
-    let change = &world.release.spec.revision;
     if let Some(number) = change.to {
         if change.has_changes() {
             return Err(Stop::Fail(
@@ -337,7 +352,10 @@ pub(super) fn divide(
                 // One that is there already is not touched.
                 _ if from == target.number => (plan.method, String::new()),
                 Some(other) => match render::in_place(&other.template, &target.template) {
-                    Ok(_) => (Method::InPlace, format!("on revision {from}, only images differ")),
+                    Ok(_) => (
+                        Method::InPlace,
+                        format!("on revision {from}, only images differ"),
+                    ),
                     Err(why) => (Method::Recreate, format!("on revision {from}, {why}")),
                 },
                 None => (Method::Recreate, format!("revision {from} is not kept")),

@@ -128,7 +128,10 @@ fn sizes(plan: &Plan, strategy: &StrategySpec, cells: &[CellSize]) -> Vec<Proble
     let mut sum = 0;
     for chunk in chunks(strategy, cells) {
         let begin = sum;
-        sum += chunk.iter().filter_map(|c| left.get(c.as_str())).sum::<i64>();
+        sum += chunk
+            .iter()
+            .filter_map(|c| left.get(c.as_str()))
+            .sum::<i64>();
         borders.insert(sum, (begin, chunk));
     }
     let mut at = 0i64;

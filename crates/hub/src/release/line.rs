@@ -62,12 +62,13 @@ pub(super) fn look(world: &World<'_>, now: Timestamp) -> Line {
                 line.halt.get_or_insert(("Frozen", message));
             }
             StopKind::Stop => {
-                let message = format!(
-                    "{} has stopped the line {scope}: {}",
-                    spec.by, spec.reason
-                );
+                let message = format!("{} has stopped the line {scope}: {}", spec.by, spec.reason);
                 // A stop is told before a freeze: nothing overrides it.
-                if line.halt.as_ref().is_none_or(|(reason, _)| *reason == "Frozen") {
+                if line
+                    .halt
+                    .as_ref()
+                    .is_none_or(|(reason, _)| *reason == "Frozen")
+                {
                     line.halt = Some(("LineStopped", message));
                 }
             }

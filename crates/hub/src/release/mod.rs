@@ -40,6 +40,7 @@ pub mod line;
 pub mod pace;
 pub mod plan;
 mod preview;
+mod resolve;
 mod run;
 mod skip;
 mod steps;
@@ -51,8 +52,9 @@ pub use preview::{Preview, preview};
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{
-    App, Group, Release, ReleaseStatus, StopLine, StrategySpec, labels,
+    App, Group, Release, ReleaseStatus, StopLine, StrategySpec,
     gate::Point,
+    labels,
     release::{BatchState, IfBusy, Phase},
     strategy::Accept,
 };
@@ -147,9 +149,7 @@ fn accepted(release: &Release, status: &ReleaseStatus) -> bool {
         let plan = status.plan.as_ref();
         plan.is_none_or(|p| gate::passed(p, &status.gates, Point::Bastion, 0))
     };
-    past || status.phase.is_active()
-        && (auto || release.spec.accepted_through.is_some())
-        && open()
+    past || status.phase.is_active() && (auto || release.spec.accepted_through.is_some()) && open()
 }
 
 /// The status of a release that waits for another to end.

@@ -47,12 +47,14 @@ pub fn preview(world: &World<'_>, now: Timestamp) -> Result<Preview, String> {
     let target = match change.to {
         Some(number) => world.revisions.get(&number).cloned().ok_or_else(|| {
             let kept: Vec<String> = world.revisions.keys().map(ToString::to_string).collect();
-            format!("revision {number} is not kept; kept are {}", kept.join(", "))
+            format!(
+                "revision {number} is not kept; kept are {}",
+                kept.join(", ")
+            )
         })?,
         None => {
             let next = world.revisions.keys().next_back().copied().unwrap_or(0) + 1;
-            let wanted =
-                render::revision(Source::new(app, group), &change.apply(&from.spec), next);
+            let wanted = render::revision(Source::new(app, group), &change.apply(&from.spec), next);
             let known = world.revisions.values().find(|r| r.digest == wanted.digest);
             known.cloned().unwrap_or(wanted)
         }

@@ -48,7 +48,11 @@ fn deadlines_come_before_everything_else() {
     let mut late = in_batch(vec![cell("a", 9, 2, 1)], 2);
     frozen(&mut late).strategy.deadlines.batch = Some(Span::seconds(60));
     let step = look(&mut late, 60);
-    assert_eq!(held(&step, "a"), 0, "nobody is taken out on time that is over");
+    assert_eq!(
+        held(&step, "a"),
+        0,
+        "nobody is taken out on time that is over"
+    );
     assert_eq!(
         (step.status.phase, step.status.reason.as_str()),
         (Phase::Paused, "BatchDeadline")
@@ -59,7 +63,11 @@ fn deadlines_come_before_everything_else() {
     frozen(&mut back).strategy.on_failure = OnFailure::Rollback;
     let step = look(&mut back, 61);
     assert_eq!(step.status.phase, Phase::RollingBack);
-    assert!(step.status.rollback.is_some_and(|r| r.reason == "TotalDeadline"));
+    assert!(
+        step.status
+            .rollback
+            .is_some_and(|r| r.reason == "TotalDeadline")
+    );
 }
 
 #[test]
@@ -69,7 +77,7 @@ fn flapping_is_no_progress() {
     strategy.deadlines.instance = Span::seconds(100);
     strategy.min_ready = Span::seconds(30);
     let name = "cart-a-7";
-    let mut flap = |case: &mut Case, at: i64, ready: bool| {
+    let flap = |case: &mut Case, at: i64, ready: bool| {
         let mut there = instance("a", 7, 2);
         there.gate = Gate::Unset;
         there.ready_since = ready.then_some(NOW + SignedDuration::from_secs(at));
@@ -109,12 +117,24 @@ fn in_lock_step_a_wave_is_back_before_the_next_goes() {
         // One batch of all.
         plan.batches.truncate(2);
         status(&mut case.release).batches.truncate(2);
-        assert_eq!(held(&look(&mut case, 0), "a"), 2, "{within:?}: the first wave");
+        assert_eq!(
+            held(&look(&mut case, 0), "a"),
+            2,
+            "{within:?}: the first wave"
+        );
         case.cells[0].instances.insert(8, instance("a", 8, 2));
-        assert_eq!(held(&look(&mut case, 1), "a"), next, "{within:?}: one is back");
+        assert_eq!(
+            held(&look(&mut case, 1), "a"),
+            next,
+            "{within:?}: one is back"
+        );
         case.cells[0].instances.insert(7, instance("a", 7, 2));
         look(&mut case, 2);
-        assert_eq!(held(&look(&mut case, 3), "a"), 2, "{within:?}: both are back");
+        assert_eq!(
+            held(&look(&mut case, 3), "a"),
+            2,
+            "{within:?}: both are back"
+        );
     }
 }
 
@@ -145,8 +165,15 @@ fn a_release_that_does_not_wait_fails_where_another_runs() {
     assert_eq!(queued(&release, "first", NOW).phase, Phase::Queued);
     release.spec.if_busy = IfBusy::Refuse;
     let status = queued(&release, "first", NOW);
-    assert_eq!((status.phase, status.reason.as_str()), (Phase::Failed, "Busy"));
-    assert!(status.message.contains("release first"), "{}", status.message);
+    assert_eq!(
+        (status.phase, status.reason.as_str()),
+        (Phase::Failed, "Busy")
+    );
+    assert!(
+        status.message.contains("release first"),
+        "{}",
+        status.message
+    );
 }
 
 fn switch(spec: StopLineSpec) -> StopLine {
@@ -169,11 +196,23 @@ fn switches_halt_what_they_are_about_and_say_who() {
         ..StopLineSpec::default()
     };
     for (spec, halts) in [
-        (of(&[], &[], &[]), Some("dave has stopped the line of the whole fleet: incident")),
-        (of(&["shop"], &[], &[]), Some("dave has stopped the line of tenant shop: incident")),
+        (
+            of(&[], &[], &[]),
+            Some("dave has stopped the line of the whole fleet: incident"),
+        ),
+        (
+            of(&["shop"], &[], &[]),
+            Some("dave has stopped the line of tenant shop: incident"),
+        ),
         (of(&["other"], &[], &[]), None),
-        (of(&[], &["b"], &[]), Some("dave has stopped the line in b: incident")),
-        (of(&["shop"], &[], &["a"]), Some("dave has stopped the line in a of tenant shop: incident")),
+        (
+            of(&[], &["b"], &[]),
+            Some("dave has stopped the line in b: incident"),
+        ),
+        (
+            of(&["shop"], &[], &["a"]),
+            Some("dave has stopped the line in a of tenant shop: incident"),
+        ),
         (of(&["other"], &["a"], &[]), None),
         (of(&[], &["c"], &[]), None),
     ] {
@@ -183,10 +222,17 @@ fn switches_halt_what_they_are_about_and_say_who() {
         let step = case.plan();
         match halts {
             Some(why) => {
-                assert_eq!((step.status.phase, step.status.message.as_str()), (Phase::Paused, why));
+                assert_eq!(
+                    (step.status.phase, step.status.message.as_str()),
+                    (Phase::Paused, why)
+                );
                 assert!(step.holds.is_empty() && step.actions.is_empty());
                 case.release.spec.emergency = Some(Emergency::default());
-                assert_eq!(case.plan().status.phase, Phase::Paused, "nothing overrides a stop");
+                assert_eq!(
+                    case.plan().status.phase,
+                    Phase::Paused,
+                    "nothing overrides a stop"
+                );
                 // The way back stands still as well.
                 case.release.spec.rollback = true;
                 assert!(case.plan().actions.is_empty());
@@ -210,9 +256,21 @@ fn a_freeze_holds_between_its_times_and_an_emergency_overrides_it() {
     assert_eq!(before.status.phase, Phase::Batch);
     assert_eq!(before.wake, Some(NOW + SignedDuration::from_secs(10)));
     let during = case.plan_at(NOW + SignedDuration::from_secs(10));
-    assert_eq!((during.status.phase, during.status.reason.as_str()), (Phase::Paused, "Frozen"));
-    assert!(during.status.message.contains("until 1970-01-01 00:00 UTC"), "{}", during.status.message);
-    assert_eq!(case.plan_at(NOW + SignedDuration::from_secs(20)).status.phase, Phase::Batch);
+    assert_eq!(
+        (during.status.phase, during.status.reason.as_str()),
+        (Phase::Paused, "Frozen")
+    );
+    assert!(
+        during.status.message.contains("until 1970-01-01 00:00 UTC"),
+        "{}",
+        during.status.message
+    );
+    assert_eq!(
+        case.plan_at(NOW + SignedDuration::from_secs(20))
+            .status
+            .phase,
+        Phase::Batch
+    );
     case.release.spec.emergency = Some(Emergency {
         reason: "fire".into(),
         by: "erin".into(),
@@ -220,7 +278,10 @@ fn a_freeze_holds_between_its_times_and_an_emergency_overrides_it() {
     });
     let step = look(&mut case, 10);
     assert_eq!(step.status.phase, Phase::Batch);
-    assert_eq!(step.status.overrides[0].what, "freeze switch by dave: incident");
+    assert_eq!(
+        step.status.overrides[0].what,
+        "freeze switch by dave: incident"
+    );
     assert_eq!(look(&mut case, 11).status.overrides.len(), 1, "once");
 }
 
@@ -233,10 +294,17 @@ fn no_batch_begins_outside_of_its_windows() {
         ..Window::default()
     }];
     let step = look(&mut case, 0);
-    assert_eq!(step.status.phase, Phase::Batch, "what has begun is finished");
+    assert_eq!(
+        step.status.phase,
+        Phase::Batch,
+        "what has begun is finished"
+    );
     status(&mut case.release).batches[1].state = BatchState::Done;
     let step = look(&mut case, 1);
-    assert_eq!((step.status.phase, step.status.reason.as_str()), (Phase::Gate, "Window"));
+    assert_eq!(
+        (step.status.phase, step.status.reason.as_str()),
+        (Phase::Gate, "Window")
+    );
     assert_eq!(step.wake, Some(NOW + SignedDuration::from_hours(8)));
     assert!(step.status.batches[2].started.is_none());
     case.release.spec.emergency = Some(Emergency {
@@ -246,7 +314,10 @@ fn no_batch_begins_outside_of_its_windows() {
     });
     let step = look(&mut case, 2);
     assert!(step.status.batches[2].started.is_some());
-    assert_eq!(step.status.overrides[0].what, "closed change window for batch 2");
+    assert_eq!(
+        step.status.overrides[0].what,
+        "closed change window for batch 2"
+    );
 }
 
 #[test]
@@ -312,7 +383,16 @@ fn back_batch_by_batch() {
         set.partition = 8;
     }
     let second = look(&mut case, 1);
-    let size = case.release.status.as_ref().unwrap().plan.as_ref().unwrap().batches[1].size;
+    let size = case
+        .release
+        .status
+        .as_ref()
+        .unwrap()
+        .plan
+        .as_ref()
+        .unwrap()
+        .batches[1]
+        .size;
     assert_eq!(held(&second, "a") as i32, size);
     assert_eq!(second.status.rollback.map(|r| r.batch), Some(1));
     // Or everything at once.

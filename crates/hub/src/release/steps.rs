@@ -97,7 +97,11 @@ pub(super) fn follow(
     after
         .steps
         .retain(|s| s.in_service.is_none() || !over.contains(&s.batch));
-    let finished = after.steps.iter().filter(|s| s.in_service.is_some()).count();
+    let finished = after
+        .steps
+        .iter()
+        .filter(|s| s.in_service.is_some())
+        .count();
     let mut excess = finished.saturating_sub(KEPT);
     after.steps.retain(|s| {
         let goes = excess > 0 && s.in_service.is_some();

@@ -208,9 +208,7 @@ fn the_first_of_a_groups_releases_governs() {
                 ..ReleaseSpec::default()
             },
         );
-        let time = |s| {
-            Time(Timestamp::from_second(s).unwrap())
-        };
+        let time = |s| Time(Timestamp::from_second(s).unwrap());
         release.metadata.creation_timestamp = Some(time(second));
         release.status = Some(ReleaseStatus {
             phase,

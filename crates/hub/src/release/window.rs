@@ -39,7 +39,11 @@ fn around(window: &Window, now: Timestamp) -> Result<Vec<(Timestamp, Timestamp)>
             .map_err(|_| format!("the change window's time zone {name} is not known here"))?,
     };
     let (from, until) = (minutes(&window.from)?, minutes(&window.until)?);
-    let length = if until > from { until - from } else { until + 24 * 60 - from };
+    let length = if until > from {
+        until - from
+    } else {
+        until + 24 * 60 - from
+    };
     let today = now.to_zoned(zone.clone()).date();
     let mut open = Vec::new();
     for offset in -1..=7i64 {
@@ -104,8 +108,16 @@ mod tests {
         for (windows, now, opens) in [
             (&office, "2026-11-20T09:00:00Z", None),
             (&office, "2026-11-20T17:29:59Z", None),
-            (&office, "2026-11-20T17:30:00Z", Some("2026-11-23T09:00:00Z")),
-            (&office, "2026-11-20T08:00:00Z", Some("2026-11-20T09:00:00Z")),
+            (
+                &office,
+                "2026-11-20T17:30:00Z",
+                Some("2026-11-23T09:00:00Z"),
+            ),
+            (
+                &office,
+                "2026-11-20T08:00:00Z",
+                Some("2026-11-20T09:00:00Z"),
+            ),
             (&night, "2026-11-21T01:59:00Z", None),
             (&night, "2026-11-21T02:00:00Z", Some("2026-11-27T22:00:00Z")),
             (&late, "2026-11-21T23:59:59Z", None),

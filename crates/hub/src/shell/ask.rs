@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use gantry_api::gate::SecretKey;
-use http::{Request, header};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -155,13 +155,20 @@ impl Asker {
             } => {
                 let body = payload.to_string();
                 let answer = self
-                    .post(url, "application/json", body, token.as_deref(), timeout.duration())
+                    .post(
+                        url,
+                        "application/json",
+                        body,
+                        token.as_deref(),
+                        timeout.duration(),
+                    )
                     .await;
                 Answer::Webhook(answer.map(|(code, body)| {
                     let text = String::from_utf8_lossy(&body);
                     (code, text.chars().take(TOLD).collect())
                 }))
             }
+            Question::Digest { image } => Answer::Digest(self.digest(image).await),
         }
     }
 
@@ -178,12 +185,7 @@ impl Asker {
         Ok(text.trim().to_owned())
     }
 
-    async fn query(
-        &self,
-        address: &str,
-        query: &str,
-        token: Option<&str>,
-    ) -> Result<f64, String> {
+    async fn query(&self, address: &str, query: &str, token: Option<&str>) -> Result<f64, String> {
         // As a form: the names of a thousand instances do not fit into a URL.
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("query", query)
@@ -205,28 +207,57 @@ impl Asker {
         token: Option<&str>,
         time: Duration,
     ) -> Result<(u16, Bytes), String> {
-        let mut request = Request::post(url)
-            .header(header::CONTENT_TYPE, kind)
-            .header(header::USER_AGENT, "gantry-hub");
+        let mut headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
         if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            headers.push((header::AUTHORIZATION, format!("Bearer {token}")));
         }
-        let request = request
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| format!("{url}: {e}"))?;
-        let exchange = async {
-            let response = self.http.request(request).await.map_err(|e| cause(&e))?;
-            let code = response.status().as_u16();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT)
-                .collect()
-                .await
-                .map_err(|e| e.to_string())?;
-            Ok((code, body.to_bytes()))
-        };
+        let exchange = self.exchange(Method::POST, url, &headers, Bytes::from(body));
         match tokio::time::timeout(time, exchange).await {
-            Ok(answer) => answer.map_err(|why: String| format!("{url}: {why}")),
-            Err(_) => Err(format!("{url} does not answer in {}", gantry_api::Span::from(time))),
+            Ok(answer) => answer
+                .map(|(head, body)| (head.status.as_u16(), body))
+                .map_err(|why| format!("{url}: {why}")),
+            Err(_) => Err(format!(
+                "{url} does not answer in {}",
+                gantry_api::Span::from(time)
+            )),
         }
+    }
+}
+
+/// The head of an answer.
+pub(super) struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+}
+
+impl Asker {
+    /// One request and its answer.
+    pub(super) async fn exchange(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(HeaderName, String)],
+        body: Bytes,
+    ) -> Result<(Head, Bytes), String> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header(header::USER_AGENT, "gantry-hub");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
+        let response = self.http.request(request).await.map_err(|e| cause(&e))?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(|e| e.to_string())?;
+        let head = Head {
+            status: parts.status,
+            headers: parts.headers,
+        };
+        Ok((head, body.to_bytes()))
     }
 }
 
@@ -237,8 +268,9 @@ fn silent(question: &Question, why: String) -> Answer {
             baseline: None,
         },
         Question::Webhook { .. } => Answer::Webhook(Err(why)),
+        Question::Digest { .. } => Answer::Digest(Err(why)),
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

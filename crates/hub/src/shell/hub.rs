@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy, labels};
+use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy, labels, strategy::ResolveTags};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{apps::v1::ControllerRevision, core::v1::Secret},
@@ -50,6 +50,8 @@ pub struct Options {
     pub resync: Duration,
     /// Name under which Events are written.
     pub instance: String,
+    /// Whether tags of images are resolved to digests where a strategy does not say.
+    pub resolve_tags: ResolveTags,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             workers: 8,
             resync: Duration::from_secs(300),
             instance: "gantry-hub".to_owned(),
+            resolve_tags: ResolveTags::default(),
         }
     }
 }
@@ -113,7 +116,9 @@ pub async fn install(client: &Client) -> Result<(), Error> {
         Ok(()) => {}
         // Before Kubernetes 1.30 there are none.
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            warn!("the hub's API server has no admission policies: names in approvals are not checked");
+            warn!(
+                "the hub's API server has no admission policies: names in approvals are not checked"
+            );
         }
         Err(source) => {
             return Err(Error::Install {
@@ -177,6 +182,7 @@ pub struct Hub {
     pub stop_lines: Arc<Table<StopLine>>,
     pub asked: Arc<Asked>,
     asker: Asker,
+    pub resolve_tags: ResolveTags,
     pub revisions: Arc<Table<ControllerRevision>>,
     members: Mutex<BTreeMap<String, Arc<Member>>>,
     refused: Mutex<BTreeMap<String, String>>,
@@ -233,6 +239,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         stop_lines: Table::new(|_| None),
         asked: Arc::default(),
         asker: Asker::new(client.clone())?,
+        resolve_tags: options.resolve_tags,
         revisions: Table::new(|r: &ControllerRevision| {
             r.metadata.labels.as_ref()?.get(labels::GROUP).cloned()
         }),
@@ -324,7 +331,9 @@ impl Hub {
         ));
         let hub = self.clone();
         let lines = move |change: Changed<'_, StopLine>| match change {
-            Changed::Object(switch, _) => hub.groups_that_move(|tenant| line::concerns(switch, tenant)),
+            Changed::Object(switch, _) => {
+                hub.groups_that_move(|tenant| line::concerns(switch, tenant))
+            }
             Changed::Listed(_) => hub.groups_that_move(|_| true),
             Changed::Failing => {}
         };

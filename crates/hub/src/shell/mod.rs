@@ -8,6 +8,7 @@ mod member;
 mod policy;
 mod queue;
 mod reconcile;
+mod registry;
 mod slim;
 mod table;
 

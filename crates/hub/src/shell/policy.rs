@@ -21,7 +21,11 @@ const STOP_LINE: &str = "object.spec.by == request.userInfo.username || \
     (oldObject != null && oldObject.spec.by == object.spec.by)";
 
 /// Name, resource, and rules with what to say where they do not hold.
-type Policy = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+type Policy = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
 
 const POLICIES: [Policy; 2] = [
     (
@@ -41,10 +45,7 @@ const POLICIES: [Policy; 2] = [
     (
         "gantry-stoplines",
         "stoplines",
-        &[(
-            STOP_LINE,
-            "spec.by: a switch is thrown in one's own name",
-        )],
+        &[(STOP_LINE, "spec.by: a switch is thrown in one's own name")],
     ),
 ];
 

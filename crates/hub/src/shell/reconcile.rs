@@ -93,7 +93,12 @@ impl Hub {
                 release: governing,
                 group: Some(&group),
                 app: app.as_deref(),
-                strategy: self.strategy(&key.0, governing, &group),
+                strategy: self
+                    .strategy(&key.0, governing, &group)
+                    .map(|mut strategy| {
+                        strategy.resolve_tags.get_or_insert(self.resolve_tags);
+                        strategy
+                    }),
                 revisions: &revisions,
                 cells: &cells,
                 lines: &lines,

@@ -165,7 +165,11 @@ impl Hub<'_> {
             }
             let mut cells = self.memory.views.get(&m.name).cloned().unwrap_or_default();
             // A cell that has joined since, or of which nothing has been seen.
-            for c in m.cells.iter().filter(|c| fleet.weights.contains_key(&c.name)) {
+            for c in m
+                .cells
+                .iter()
+                .filter(|c| fleet.weights.contains_key(&c.name))
+            {
                 if cells.iter().all(|seen| seen.name != c.name) {
                     cells.push(CellView {
                         name: c.name.clone(),
@@ -324,12 +328,20 @@ impl Hub<'_> {
         }
         let silent = self.rng.random_bool(self.faults.silence);
         let agrees = !self.rng.random_bool(self.faults.disagreement);
-        let number = |n: f64| if silent { Err("silence".to_owned()) } else { Ok(n) };
+        let number = |n: f64| {
+            if silent {
+                Err("silence".to_owned())
+            } else {
+                Ok(n)
+            }
+        };
         let answer = match &ask.question {
             Question::Metric { baseline, .. } => Answer::Metric {
                 value: number(if agrees { 1.0 } else { 9.0 }),
                 baseline: baseline.as_ref().map(|_| Ok(1.0)),
             },
+            Question::Digest { .. } if silent => Answer::Digest(Err("silence".to_owned())),
+            Question::Digest { .. } => Answer::Digest(Ok("sha256:0".to_owned())),
             Question::Webhook { .. } if silent => Answer::Webhook(Err("silence".to_owned())),
             Question::Webhook { .. } => {
                 Answer::Webhook(Ok((if agrees { 200 } else { 500 }, String::new())))
@@ -365,7 +377,10 @@ impl Hub<'_> {
 
     /// In lock-step nobody is chosen while others are under way: told by what is written down.
     fn waves(&mut self, index: usize, status: &ReleaseStatus) {
-        let before = self.fleet.releases[index].status.clone().unwrap_or_default();
+        let before = self.fleet.releases[index]
+            .status
+            .clone()
+            .unwrap_or_default();
         let lock_step = status
             .plan
             .as_ref()
@@ -446,8 +461,7 @@ impl Hub<'_> {
                         .filter(|c| self.fleet.weights.contains_key(&c.name))
                         .all(|cell| {
                             cells.iter().any(|seen| {
-                                seen.name == cell.name
-                                    && seen.instances == cell.instances(group)
+                                seen.name == cell.name && seen.instances == cell.instances(group)
                             })
                         })
                 })

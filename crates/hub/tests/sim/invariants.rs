@@ -70,12 +70,18 @@ fn told(release: &Release, status: &ReleaseStatus) -> Result<(), String> {
         let mut last = None;
         for at in order.into_iter().flatten() {
             if last.is_some_and(|l| at.0 < l) {
-                return Err(format!("{name}: the steps of {} go back: {step:?}", step.name));
+                return Err(format!(
+                    "{name}: the steps of {} go back: {step:?}",
+                    step.name
+                ));
             }
             last = Some(at.0);
         }
         if step.in_service.is_some() && (step.ready.is_none() || step.chosen.is_none()) {
-            return Err(format!("{name}: {} serves without having been ready", step.name));
+            return Err(format!(
+                "{name}: {} serves without having been ready",
+                step.name
+            ));
         }
     }
     if !status.overrides.is_empty() && release.spec.emergency.is_none() {
@@ -120,7 +126,12 @@ fn gates(fleet: &Fleet, release: &Release) -> Result<(), String> {
                 .find(|g| g.name == gate.name && g.batch == batch);
             known.map(|g| g.state)
         };
-        let open = |batch| matches!(state(batch), Some(GateState::Passed | GateState::Overridden));
+        let open = |batch| {
+            matches!(
+                state(batch),
+                Some(GateState::Passed | GateState::Overridden)
+            )
+        };
         for batch in status.batches.iter().filter(|b| b.started.is_some()) {
             let before = batch.index - 1;
             let due = before > 0 && stands(Point::Batch)
@@ -253,9 +264,7 @@ fn order(fleet: &Fleet, release: &Release) -> Result<(), String> {
         }
     }
     let target = status.target.as_ref().unwrap().revision;
-    if status.from.as_ref().unwrap().revision == target
-        || fleet.releases.iter().any(left_mixed)
-    {
+    if status.from.as_ref().unwrap().revision == target || fleet.releases.iter().any(left_mixed) {
         // Instances may have been on it from the start.
         return Ok(());
     }
@@ -298,8 +307,8 @@ fn bastion(fleet: &Fleet, release: &Release) -> Result<(), String> {
     let Some(plan) = &status.plan else {
         return Ok(());
     };
-    let asked_for = release.spec.accepted_through.is_some()
-        || plan.strategy.bastion.accept == Accept::Auto;
+    let asked_for =
+        release.spec.accepted_through.is_some() || plan.strategy.bastion.accept == Accept::Auto;
     let open = plan
         .strategy
         .gates
@@ -317,11 +326,7 @@ fn bastion(fleet: &Fleet, release: &Release) -> Result<(), String> {
         .batches
         .first()
         .is_some_and(|b| !matches!(b.state, BatchState::Done | BatchState::Skipped));
-    if accepted
-        || !waiting
-        || plan.batches[0].size == 0
-        || fleet.releases.iter().any(left_mixed)
-    {
+    if accepted || !waiting || plan.batches[0].size == 0 || fleet.releases.iter().any(left_mixed) {
         return Ok(());
     }
     let (from, target) = (

@@ -279,6 +279,7 @@ pub fn image(number: i64) -> String {
 }
 
 pub fn image_number(image: &str) -> i64 {
+    let image = image.split('@').next().unwrap();
     image
         .strip_prefix("cart:")
         .and_then(|n| n.parse().ok())

@@ -10,8 +10,8 @@ use gantry_api::{
     release::{Emergency, IfBusy, Pace, Phase},
     stop_line::StopKind,
     strategy::{
-        Accept, Bastion, Batches, Deadlines, InPlace, OnFailure, Pause, Rollback, RollbackPace,
-        Unreachable, UnreachableThen, WithinBatch,
+        Accept, Bastion, Batches, Deadlines, InPlace, OnFailure, Pause, ResolveTags, Rollback,
+        RollbackPace, Unreachable, UnreachableThen, WithinBatch,
     },
     window::Window,
 };
@@ -110,6 +110,7 @@ impl Run {
             // Nothing is wrong, so nothing but a slow releaser could run into these.
             strategy.deadlines.batch = None;
             strategy.deadlines.total = None;
+            strategy.resolve_tags = strategy.resolve_tags.map(|_| ResolveTags::IfReachable);
             for gate in &mut strategy.gates {
                 gate.timeout = None;
             }
@@ -717,6 +718,14 @@ fn strategy(rng: &mut ChaCha8Rng) -> StrategySpec {
             after: Span::seconds(rng.random_range(1..20)),
         },
         gates: gates(rng),
+        resolve_tags: *[
+            None,
+            None,
+            Some(ResolveTags::IfReachable),
+            Some(ResolveTags::Required),
+        ]
+        .choose(rng)
+        .unwrap(),
         windows: if rng.random_bool(0.1) {
             windows()
         } else {

@@ -101,9 +101,7 @@ pub async fn skip(args: Skip, global: &Global) -> Result<Option<Exit>> {
 fn under_way(release: &Release) -> Option<i32> {
     use gantry_api::release::BatchState::{Failed, Ready, Running};
     let batches = &release.status.as_ref()?.batches;
-    let state = |b: &&gantry_api::release::BatchStatus| {
-        matches!(b.state, Failed | Ready | Running)
-    };
+    let state = |b: &&gantry_api::release::BatchStatus| matches!(b.state, Failed | Ready | Running);
     batches.iter().find(state).map(|b| b.index)
 }
 
@@ -244,7 +242,12 @@ async fn change(
         {
             // Its status moves all the time: read again what the button means.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(e) => return Err(failed(&format!("cannot change the release {tenant}/{name}"), e)),
+            Err(e) => {
+                return Err(failed(
+                    &format!("cannot change the release {tenant}/{name}"),
+                    e,
+                ));
+            }
             Ok(_) => {
                 println(format!("release {tenant}/{name}: {words}"))?;
                 return Ok(None);
@@ -282,6 +285,9 @@ mod tests {
             ..UserInfo::default()
         };
         let said = verdict(&gate, after, &user, false, "");
-        assert_eq!((said.by.as_str(), said.groups), ("carol", vec!["sre".to_owned()]));
+        assert_eq!(
+            (said.by.as_str(), said.groups),
+            ("carol", vec!["sre".to_owned()])
+        );
     }
 }

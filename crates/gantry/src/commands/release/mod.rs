@@ -120,11 +120,8 @@ pub async fn group(client: &Client, tenant: &str, name: &str) -> Result<Group> {
         .await
         .map_err(|e| failed(&format!("cannot get the group {tenant}/{name}"), e))?
         .ok_or_else(|| {
-            Failure::new(
-                Exit::Failure,
-                format!("there is no group {tenant}/{name}"),
-            )
-            .hint("`gantry get groups -A` lists them; -n names the tenant")
+            Failure::new(Exit::Failure, format!("there is no group {tenant}/{name}"))
+                .hint("`gantry get groups -A` lists them; -n names the tenant")
         })
 }
 

@@ -203,7 +203,11 @@ fn show(preview: &Preview, tenant: &str, group: &str, color: bool) -> String {
         );
     }
     if preview.problems.is_empty() {
-        text += &paint("checked against the strategy: it keeps it", Tone::Good, color);
+        text += &paint(
+            "checked against the strategy: it keeps it",
+            Tone::Good,
+            color,
+        );
         text += "\n";
     }
     for problem in &preview.problems {
@@ -269,9 +273,7 @@ fn rules(strategy: &StrategySpec) -> Vec<String> {
         };
         lines.push(format!("gate {} ({kind}) at: {at}", gate.name));
     }
-    let limit = |what: &str, span: Option<gantry_api::Span>| {
-        span.map(|s| format!("{what} {s}"))
-    };
+    let limit = |what: &str, span: Option<gantry_api::Span>| span.map(|s| format!("{what} {s}"));
     let deadlines: Vec<String> = [
         limit("instance", Some(strategy.deadlines.instance)),
         limit("batch", strategy.deadlines.batch),
@@ -291,7 +293,6 @@ fn rules(strategy: &StrategySpec) -> Vec<String> {
     ));
     lines
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use gantry_api::release::{IfBusy, ReleaseSpec};
 use gantry_api::revision::ConfigFile;
-use gantry_api::strategy::{
-    Accept, OnFailure, Pause, StrategyChoice, StrategySpec, WithinBatch,
-};
+use gantry_api::strategy::{Accept, OnFailure, Pause, StrategyChoice, StrategySpec, WithinBatch};
 use gantry_api::{CountOrPercent, Group, Release, RevisionChange, Span};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::EnvVar;
@@ -170,7 +168,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).map_err(|e| {
-        Failure::new(Exit::Failure, format!("cannot read {}: {e}", file.display()))
+        Failure::new(
+            Exit::Failure,
+            format!("cannot read {}: {e}", file.display()),
+        )
     })
 }
 
@@ -199,8 +200,9 @@ impl Change {
             });
         }
         if change.to.is_none() && !change.has_changes() {
-            return Err(Failure::usage("nothing to release")
-                .hint("say what changes: --image, --env NAME=VALUE, --config PATH=FILE, --to REVISION …"));
+            return Err(Failure::usage("nothing to release").hint(
+                "say what changes: --image, --env NAME=VALUE, --config PATH=FILE, --to REVISION …",
+            ));
         }
         Ok(change)
     }

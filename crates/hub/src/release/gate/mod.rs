@@ -55,6 +55,11 @@ pub enum Question {
         /// How long the answer may take.
         timeout: Span,
     },
+    /// The digest of an image's tag.
+    Digest {
+        /// The image.
+        image: String,
+    },
 }
 
 /// What came back. `Err` says why there is no answer.
@@ -69,6 +74,8 @@ pub enum Answer {
     },
     /// To a [`Question::Webhook`]: status code and the beginning of the body.
     Webhook(Result<(u16, String), String>),
+    /// To a [`Question::Digest`]: `sha256:…`.
+    Digest(Result<String, String>),
 }
 
 /// Answers by the id of their question.
@@ -178,7 +185,12 @@ fn one(scene: &Scene<'_>, gate: &Gate, status: &mut GateStatus, looked: &mut Loo
             .saturating_add(signed(wait))
             .unwrap_or(Timestamp::MAX);
         if due <= scene.now {
-            decide(status, GateState::Passed, format!("{wait} have passed"), scene.now);
+            decide(
+                status,
+                GateState::Passed,
+                format!("{wait} have passed"),
+                scene.now,
+            );
         } else {
             status.message = format!("waits until {}", tell::clock_time(due));
             looked.due(Some(due));
@@ -198,7 +210,9 @@ fn one(scene: &Scene<'_>, gate: &Gate, status: &mut GateStatus, looked: &mut Loo
         );
     }
     if status.state == GateState::Running {
-        let limit = gate.timeout.or((!people && gate.wait.is_none()).then(|| Span::minutes(60)));
+        let limit = gate
+            .timeout
+            .or((!people && gate.wait.is_none()).then(|| Span::minutes(60)));
         let due = limit.map(|limit| {
             let due = started.saturating_add(signed(limit));
             (limit, due.unwrap_or(Timestamp::MAX))

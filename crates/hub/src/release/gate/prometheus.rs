@@ -50,13 +50,34 @@ mod tests {
     #[test]
     fn answers() {
         for (body, want) in [
-            (r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1435781451.781,"0.25"]}]}}"#, Ok(0.25)),
-            (r#"{"status":"success","data":{"resultType":"scalar","result":[1435781451.781,"3"]}}"#, Ok(3.0)),
-            (r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"+Inf"]}]}}"#, Ok(f64::INFINITY)),
-            (r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#, Err("the query finds nothing")),
-            (r#"{"status":"success","data":{"resultType":"vector","result":[{"value":[1,"1"]},{"value":[1,"2"]}]}}"#, Err("the query finds 2 series: aggregate them to one")),
-            (r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#, Err("the query yields a matrix, not one number")),
-            (r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#, Err("bad_data: parse error")),
+            (
+                r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1435781451.781,"0.25"]}]}}"#,
+                Ok(0.25),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"scalar","result":[1435781451.781,"3"]}}"#,
+                Ok(3.0),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"+Inf"]}]}}"#,
+                Ok(f64::INFINITY),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#,
+                Err("the query finds nothing"),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"vector","result":[{"value":[1,"1"]},{"value":[1,"2"]}]}}"#,
+                Err("the query finds 2 series: aggregate them to one"),
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
+                Err("the query yields a matrix, not one number"),
+            ),
+            (
+                r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#,
+                Err("bad_data: parse error"),
+            ),
             ("{}", Err("the answer is not of Prometheus' HTTP API")),
             ("<html>", Err("the answer is no JSON")),
         ] {

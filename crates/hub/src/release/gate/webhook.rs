@@ -42,7 +42,7 @@ pub(super) fn look(
                 }
             }
             Answer::Webhook(Err(why)) => status.message = format!("no answer: {why}"),
-            Answer::Metric { .. } => {
+            Answer::Metric { .. } | Answer::Digest(_) => {
                 "the answer is to another question".clone_into(&mut status.message);
             }
         }

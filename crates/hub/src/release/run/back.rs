@@ -142,9 +142,8 @@ impl Turnout<'_> {
             order.clock_floor = order.clock_floor.max(turned);
             let moved = drive(&order, self.now);
             let given_up = moved.late.len() as i32;
-            let done = moved.behind == 0
-                && moved.followed
-                && moved.finished + given_up >= moved.size;
+            let done =
+                moved.behind == 0 && moved.followed && moved.finished + given_up >= moved.size;
             match &mut self.status.rollback {
                 // It never goes down again: what has been chosen is finished.
                 Some(turn) if !all && done => turn.batch = come_to + 1,

@@ -14,7 +14,7 @@ use crate::action::Action;
 use crate::release::{
     Step,
     drive::{Moved, drive},
-    gate, line, pace, skip, tell, window,
+    gate, line, pace, resolve, skip, tell, window,
 };
 
 /// Why a batch may not begin yet.
@@ -477,10 +477,11 @@ impl Turnout<'_> {
                 String::new()
             };
             let message = format!(
-                "{} instances run revision {} after {took}{failed}{}",
+                "{} instances run revision {} after {took}{failed}{}{}",
                 moved.size,
                 self.target,
-                skip::told(&self.status.skipped_cells)
+                skip::told(&self.status.skipped_cells),
+                resolve::told(&self.status)
             );
             self.end(Phase::Succeeded, "Done", message);
         } else {

@@ -10,6 +10,36 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+/// A server that answers every request by `answer`, which is told the server's address too; what was asked
+/// is kept as method and path.
+pub(in crate::shell) async fn serve_requests(
+    answer: impl Fn(&http::request::Parts, &str) -> Response<String> + Send + Sync + Clone + 'static,
+) -> (String, Arc<StdMutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::<StdMutex<Vec<String>>>::default();
+    let (kept, own) = (seen.clone(), address.clone());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (answer, kept, own) = (answer.clone(), kept.clone(), own.clone());
+            let service =
+                hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let (parts, _) = request.into_parts();
+                    kept.lock()
+                        .unwrap()
+                        .push(format!("{} {}", parts.method, parts.uri));
+                    let response = answer(&parts, &own).map(|t| Full::new(Bytes::from(t)));
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    (address, seen)
+}
+
 type Seen = Arc<StdMutex<Vec<(String, String, String)>>>;
 
 /// A server that answers every request by `answer` (of its body) and keeps path, authorization and body.
@@ -23,22 +53,26 @@ async fn serve(
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (answer, kept) = (answer.clone(), kept.clone());
-            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let (answer, kept) = (answer.clone(), kept.clone());
-                async move {
-                    let path = request.uri().path().to_owned();
-                    let token = request.headers().get(header::AUTHORIZATION);
-                    let token = token.map_or(String::new(), |t| t.to_str().unwrap().to_owned());
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let body = String::from_utf8(body.to_vec()).unwrap();
-                    let (code, text) = answer(&body);
-                    kept.lock().unwrap().push((path, token, body));
-                    let response = Response::builder().status(code);
-                    Ok::<_, std::convert::Infallible>(response.body(Full::new(Bytes::from(text))).unwrap())
-                }
-            });
+            let service =
+                hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let (answer, kept) = (answer.clone(), kept.clone());
+                    async move {
+                        let path = request.uri().path().to_owned();
+                        let token = request.headers().get(header::AUTHORIZATION);
+                        let token = token.map_or(String::new(), |t| t.to_str().unwrap().to_owned());
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let body = String::from_utf8(body.to_vec()).unwrap();
+                        let (code, text) = answer(&body);
+                        kept.lock().unwrap().push((path, token, body));
+                        let response = Response::builder().status(code);
+                        Ok::<_, std::convert::Infallible>(
+                            response.body(Full::new(Bytes::from(text))).unwrap(),
+                        )
+                    }
+                });
             tokio::spawn(
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service),
             );
         }
     });
@@ -46,7 +80,7 @@ async fn serve(
 }
 
 /// A hub in which there is one Secret.
-fn hub() -> kube::Client {
+pub(in crate::shell) fn hub() -> kube::Client {
     let service = tower_like(|path| {
         path.ends_with("/namespaces/shop/secrets/prom").then(|| {
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "prom"}, "data": {"token": "c2VzYW1lCg=="}})
@@ -120,7 +154,9 @@ async fn prometheus_is_asked_twice_where_revisions_are_compared() {
         (200, json!({"status": "success", "data": data}).to_string())
     })
     .await;
-    let answer = asker.ask("shop", &metric(&address, Some("old"), Some("prom"))).await;
+    let answer = asker
+        .ask("shop", &metric(&address, Some("old"), Some("prom")))
+        .await;
     let (value, baseline) = (Ok(0.25), Some(Ok(0.5)));
     assert_eq!(answer, Answer::Metric { value, baseline });
     let seen = seen.lock().unwrap().clone();
@@ -138,6 +174,7 @@ async fn what_cannot_answer_says_why() {
     let error = |answer| match answer {
         Answer::Metric { value, .. } => value.unwrap_err(),
         Answer::Webhook(answer) => answer.unwrap_err(),
+        Answer::Digest(answer) => answer.unwrap_err(),
     };
     // Nobody listens: the port was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -154,7 +191,11 @@ async fn what_cannot_answer_says_why() {
     let why = error(asker.ask("shop", &metric(&address, None, None)).await);
     assert!(why.ends_with("answers 400: bad_data: parse error"), "{why}");
 
-    let why = error(asker.ask("shop", &metric(&address, None, Some("gone"))).await);
+    let why = error(
+        asker
+            .ask("shop", &metric(&address, None, Some("gone")))
+            .await,
+    );
     assert!(why.starts_with("read secret gone"), "{why}");
 
     // A server that takes the connection and says nothing.
@@ -169,7 +210,9 @@ async fn what_cannot_answer_says_why() {
 async fn a_webhook_is_sent_json_and_its_words_are_kept() {
     let asker = Asker::new(hub()).unwrap();
     let (address, seen) = serve(|_| (403, "not today ".repeat(100))).await;
-    let answer = asker.ask("shop", &webhook(&address, Span::seconds(10))).await;
+    let answer = asker
+        .ask("shop", &webhook(&address, Span::seconds(10)))
+        .await;
     let Answer::Webhook(Ok((403, words))) = answer else {
         panic!("{answer:?}")
     };
@@ -190,5 +233,8 @@ fn each_question_is_put_once_and_each_answer_counts_once() {
     asked.end(&key, "2".into(), Answer::Webhook(Err("late".into())));
     asked.taken(&key, &answers);
     assert_eq!(asked.answers(&key).keys().collect::<Vec<_>>(), ["2"]);
-    assert!(asked.begin(&key, "1"), "what was not written down is asked again");
+    assert!(
+        asked.begin(&key, "1"),
+        "what was not written down is asked again"
+    );
 }

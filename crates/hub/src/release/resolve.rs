@@ -1,0 +1,95 @@
+//! Tags to digests: which images of a change have to be resolved before its revision is written down, and
+//! what is made of the registry's answers. An image that was resolved is `name:tag@sha256:…`: it stays the
+//! same wherever the tag moves to.
+
+use gantry_api::{
+    ReleaseStatus, RevisionChange,
+    release::ResolvedImage,
+    strategy::{ResolveTags, StrategySpec},
+};
+
+use super::{
+    World,
+    gate::{Answer, Ask, Question},
+};
+
+/// What came of it.
+pub(super) enum Resolved {
+    /// The change with what was resolved in it.
+    Change(RevisionChange),
+    /// To be asked first.
+    Asks(Vec<Ask>, String),
+    /// It has to be resolved and cannot be.
+    Fail(String),
+}
+
+/// The change that `world.release` asks for, with tags resolved as `strategy` says. Answers are written
+/// down in `status.images`.
+pub(super) fn change(
+    world: &World<'_>,
+    strategy: &StrategySpec,
+    status: &mut ReleaseStatus,
+) -> Resolved {
+    let change = &world.release.spec.revision;
+    let rule = strategy.resolve_tags.unwrap_or_default();
+    if rule == ResolveTags::Never || change.to.is_some() {
+        return Resolved::Change(change.clone());
+    }
+    let mut images: Vec<&String> = change.image.iter().chain(change.images.values()).collect();
+    images.retain(|i| !i.contains("@sha256:"));
+    images.sort();
+    images.dedup();
+    let mut asks = Vec::new();
+    for image in images {
+        if status.images.iter().any(|known| known.image == *image) {
+            continue;
+        }
+        let release = &world.release.metadata;
+        let owner = release.uid.as_ref().or(release.name.as_ref());
+        let id = format!("{}/image {image}", owner.map_or("", String::as_str));
+        match world.answers.get(&id) {
+            Some(Answer::Digest(Ok(digest))) => status.images.push(ResolvedImage {
+                image: image.clone(),
+                resolved: Some(format!("{image}@{digest}")),
+                message: String::new(),
+            }),
+            Some(Answer::Digest(Err(why))) if rule == ResolveTags::Required => {
+                return Resolved::Fail(format!(
+                    "image {image} has to be resolved to a digest and cannot be: {why}"
+                ));
+            }
+            Some(Answer::Digest(Err(why))) => status.images.push(ResolvedImage {
+                image: image.clone(),
+                resolved: None,
+                message: format!("{image} keeps its tag: {why}"),
+            }),
+            _ => asks.push(Ask {
+                id,
+                token: None,
+                question: Question::Digest {
+                    image: image.clone(),
+                },
+            }),
+        }
+    }
+    if !asks.is_empty() {
+        let message = format!("asks registries for the digests of {} images", asks.len());
+        return Resolved::Asks(asks, message);
+    }
+    let mut resolved = change.clone();
+    let pin = |image: &mut String| {
+        let known = status.images.iter().find(|known| known.image == *image);
+        if let Some(pinned) = known.and_then(|k| k.resolved.clone()) {
+            *image = pinned;
+        }
+    };
+    resolved.image.iter_mut().for_each(pin);
+    resolved.images.values_mut().for_each(pin);
+    Resolved::Change(resolved)
+}
+
+/// What could not be resolved, for the message of a release; empty where all was.
+pub(super) fn told(status: &ReleaseStatus) -> String {
+    let kept = status.images.iter().filter(|i| i.resolved.is_none());
+    kept.map(|i| format!("; {}", i.message)).collect()
+}
