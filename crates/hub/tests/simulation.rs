@@ -23,16 +23,40 @@ fn seeds() -> (u64, u64, bool) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     match number("GANTRY_SIM_SEED") {
         Some(seed) => (seed, 1, true),
-        None => (0, number("GANTRY_SIM_RUNS").unwrap_or(300), false),
+        None => (0, number("GANTRY_SIM_RUNS").unwrap_or(100), false),
     }
 }
+
+/// What must come up among many runs with everything in them: what never comes up is not checked.
+const MET: [&str; 17] = [
+    "Passed gate",
+    "Failed gate",
+    "Overridden gate",
+    "override",
+    "skipped cell",
+    "back batch by batch",
+    "resolved tag",
+    "kept tag",
+    "wave",
+    "Approval",
+    "Window",
+    "Interval",
+    "LineStopped",
+    "Frozen",
+    "Busy",
+    "InstanceFailed",
+    "BatchDeadline",
+];
 
 fn simulate(profile: Profile) {
     let (first, count, log) = seeds();
     let mut ends = std::collections::BTreeMap::<String, u32>::new();
     let mut broken = Vec::new();
+    let mut met = std::collections::BTreeSet::new();
     for seed in first..first + count {
-        match Run::new(seed, profile, log).into_end() {
+        let (end, seen) = Run::new(seed, profile, log).into_end();
+        met.extend(seen);
+        match end {
             Ok(end) => *ends.entry(end).or_default() += 1,
             Err(why) => broken.push((seed, why)),
         }
@@ -51,7 +75,7 @@ fn simulate(profile: Profile) {
             list.join("\n")
         );
     }
-    println!("{profile:?}: {ends:?}");
+    println!("{profile:?}: {ends:?}, met {met:?}");
     // A simulation in which nothing ever succeeds, or nothing ever fails, proves nothing.
     if count >= 100 {
         let least = if profile == Profile::Calm {
@@ -68,6 +92,10 @@ fn simulate(profile: Profile) {
                 .is_none_or(|n| u64::from(*n) * 50 < count),
             "{ends:?}"
         );
+        if profile == Profile::Everything {
+            let missed: Vec<&str> = MET.into_iter().filter(|m| !met.contains(*m)).collect();
+            assert!(missed.is_empty(), "never met: {missed:?}");
+        }
         if profile != Profile::Calm {
             assert!(ends.get("RolledBack").is_some_and(|n| *n > 5), "{ends:?}");
         }

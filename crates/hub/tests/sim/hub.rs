@@ -44,6 +44,8 @@ pub struct Fleet {
     pub strategy: gantry_api::StrategySpec,
     /// Switches that are thrown.
     pub lines: Vec<StopLine>,
+    /// What has come up, in words: for a simulation that is to meet everything.
+    pub met: BTreeSet<String>,
     /// What was answered to each question, and whether it agreed.
     pub agreed: BTreeMap<String, bool>,
 }
@@ -359,6 +361,7 @@ impl Hub<'_> {
             return Ok(());
         }
         self.waves(index, &status);
+        self.meet(&status);
         let name = self.fleet.releases[index].metadata.name.clone().unwrap();
         self.log.push(|| {
             format!(
@@ -373,6 +376,38 @@ impl Hub<'_> {
         self.fleet.releases[index].status = Some(status);
         self.fleet.counter += 1;
         self.respond()
+    }
+
+    /// Takes note of what a status tells of.
+    fn meet(&mut self, status: &ReleaseStatus) {
+        let met = &mut self.fleet.met;
+        met.insert(status.reason.clone());
+        met.extend(status.gates.iter().map(|g| format!("{:?} gate", g.state)));
+        let lock_step = status
+            .plan
+            .as_ref()
+            .is_some_and(|p| p.strategy.within_batch == WithinBatch::LockStep);
+        for (what, holds) in [
+            ("override", !status.overrides.is_empty()),
+            ("skipped cell", !status.skipped_cells.is_empty()),
+            (
+                "back batch by batch",
+                status.rollback.as_ref().is_some_and(|r| r.batch > 0),
+            ),
+            (
+                "resolved tag",
+                status.images.iter().any(|i| i.resolved.is_some()),
+            ),
+            (
+                "kept tag",
+                status.images.iter().any(|i| i.resolved.is_none()),
+            ),
+            ("wave", lock_step && status.working.len() > 1),
+        ] {
+            if holds {
+                met.insert(what.to_owned());
+            }
+        }
     }
 
     /// In lock-step nobody is chosen while others are under way: told by what is written down.

@@ -1,6 +1,6 @@
 //! One run: a group of random size and strategy, a release or two, faults, buttons, and the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{
     App, AppSpec, CountOrPercent, Group, GroupSpec, Release, ReleaseSpec, RevisionChange,
@@ -165,6 +165,7 @@ impl Run {
             weights,
             strategy,
             lines: Vec::new(),
+            met: BTreeSet::new(),
             agreed: BTreeMap::new(),
         };
         Self {
@@ -183,7 +184,8 @@ impl Run {
         }
     }
 
-    pub fn into_end(mut self) -> Result<String, String> {
+    /// How it ended, or what was wrong; and what came up.
+    pub fn into_end(mut self) -> (Result<String, String>, BTreeSet<String>) {
         let result = self.run();
         if self.verbose {
             let lines = &self.log.lines;
@@ -203,7 +205,7 @@ impl Run {
                 }
             }
         }
-        result
+        (result, self.fleet.met)
     }
 
     fn run(&mut self) -> Result<String, String> {
