@@ -16,7 +16,7 @@ use super::{
 /// What came of it.
 pub(super) enum Resolved {
     /// The change with what was resolved in it.
-    Change(RevisionChange),
+    Change(Box<RevisionChange>),
     /// To be asked first.
     Asks(Vec<Ask>, String),
     /// It has to be resolved and cannot be.
@@ -33,7 +33,7 @@ pub(super) fn change(
     let change = &world.release.spec.revision;
     let rule = strategy.resolve_tags.unwrap_or_default();
     if rule == ResolveTags::Never || change.to.is_some() {
-        return Resolved::Change(change.clone());
+        return Resolved::Change(Box::new(change.clone()));
     }
     let mut images: Vec<&String> = change.image.iter().chain(change.images.values()).collect();
     images.retain(|i| !i.contains("@sha256:"));
@@ -85,7 +85,7 @@ pub(super) fn change(
     };
     resolved.image.iter_mut().for_each(pin);
     resolved.images.values_mut().for_each(pin);
-    Resolved::Change(resolved)
+    Resolved::Change(Box::new(resolved))
 }
 
 /// What could not be resolved, for the message of a release; empty where all was.

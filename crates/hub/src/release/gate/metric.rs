@@ -30,9 +30,8 @@ pub(super) fn look(
             Judged::Silent(text) => status.message = text,
         }
         if let Answer::Metric { value, baseline } = answer {
-            let text = |v: &Result<f64, String>| v.as_ref().map_or(String::new(), f64::to_string);
-            status.value = text(value);
-            status.baseline = baseline.as_ref().map_or(String::new(), text);
+            status.value = shown(value);
+            status.baseline = baseline.as_ref().map_or(String::new(), shown);
         }
         if status.failures > metric.failure_limit {
             let message = status.message.clone();
@@ -64,6 +63,10 @@ pub(super) fn look(
             baseline: (metric.compare.is_some() && !old.is_empty()).then(|| filled(&old)),
         },
     });
+}
+
+fn shown(value: &Result<f64, String>) -> String {
+    value.as_ref().map_or(String::new(), f64::to_string)
 }
 
 /// Names of instances on the new revision, and of those in service on another.
