@@ -506,7 +506,7 @@ impl Run {
             58..61 => spec.emergency = Some(emergency(&["*"])),
             61..64 => spec.emergency = Some(emergency(&[])),
             64..67 => {
-                spec.rollback_pace = Some(*if dice % 2 == 0 {
+                spec.rollback_pace = Some(*if dice.is_multiple_of(2) {
                     &RollbackPace::Batches
                 } else {
                     &RollbackPace::AllAtOnce
