@@ -354,3 +354,32 @@ async fn custom_resources_enter_and_leave_a_selection() {
     }
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_watch_begins_with_all_of_a_big_state_and_a_mark() {
+    const COUNT: usize = 1_203;
+    let server = start(Options::default()).await;
+    let client = server.client();
+    for number in 0..COUNT {
+        let created = ask(&client, "POST", MAPS, map(&format!("m{number:04}"))).await;
+        assert_eq!(created.0, 201);
+    }
+    let path = format!(
+        "{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
+    let mut events = watch(&client, &path, "application/json").await;
+    for number in 0..COUNT {
+        let (kind, object) = events.next().await.expect("an event");
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        assert_eq!((kind.as_str(), name), ("ADDED", &*format!("m{number:04}")));
+    }
+    let (kind, mark) = events.next().await.expect("a mark");
+    assert_eq!(kind, "BOOKMARK");
+    let ended = &mark["metadata"]["annotations"]["k8s.io/initial-events-end"];
+    assert_eq!(ended, "true");
+    ask(&client, "POST", MAPS, map("later")).await;
+    let (kind, object) = events.next().await.expect("an event");
+    assert_eq!(kind, "ADDED");
+    assert_eq!(object["metadata"]["name"], "later");
+    server.shutdown().await;
+}

@@ -104,6 +104,10 @@ struct Stream {
     /// Events up to this revision are not sent (a watch from the future).
     after: u64,
     pending: VecDeque<Bytes>,
+    /// Objects of the state at the beginning that are not rendered yet.
+    initial: std::vec::IntoIter<Arc<Stored>>,
+    /// The version of that state, where the watcher wants to be told when it has all of it.
+    mark: Option<u64>,
     bookmarks: Option<Instant>,
     ends: Instant,
     stop: CancellationToken,
@@ -181,6 +185,8 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         filter,
         after,
         pending: VecDeque::new(),
+        initial: vec![].into_iter(),
+        mark: None,
         bookmarks: bookmarks.then(|| next_bookmark(ends)).flatten(),
         ends,
         stop: cx.api.stop.clone(),
@@ -202,11 +208,9 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         },
     };
     if let Some(snapshot) = snapshot.filter(|_| from_now) {
-        stream.begin(&snapshot).await?;
-        if initial {
-            let mark = stream.bookmark(snapshot.revision(), true)?;
-            stream.pending.push_back(mark);
-        }
+        stream.begin(&snapshot, initial);
+        // What cannot be rendered at all is answered with its failure.
+        stream.part().await?;
     }
     // An empty first frame sends the head of the answer at once.
     let body = futures::stream::unfold(stream, |mut stream| async move {
@@ -237,18 +241,29 @@ fn gone(wanted: u64, e: &ReadError) -> Failure {
 const PART: usize = 500;
 
 impl Stream {
-    /// Synthetic ADDED frames for what is there.
-    async fn begin(&mut self, snapshot: &gantry_store::Snapshot) -> Result<(), Failure> {
+    /// Has synthetic ADDED frames sent for what is there, and a mark where they end.
+    fn begin(&mut self, snapshot: &gantry_store::Snapshot, mark: bool) {
         let prefix = self.filter.prefix.clone();
         let selected = snapshot.range(&prefix, None);
         let selected = selected.filter(|stored| self.filter.matches(&self.entry, stored));
         let selected: Vec<Arc<Stored>> = selected.cloned().collect();
-        // In parts, each of which a webhook converts at once where one has to.
-        for part in selected.chunks(PART) {
-            for whole in get::all(&self.cx.api, &self.entry, part).await? {
-                let bytes = self.shaped("ADDED", whole)?;
-                self.pending.push_back(bytes);
-            }
+        self.initial = selected.into_iter();
+        self.mark = mark.then(|| snapshot.revision());
+    }
+
+    /// Renders some of those frames: as many as a webhook converts at once, where one has to, and
+    /// never those of a whole fleet before the client has read the first.
+    async fn part(&mut self) -> Result<(), Failure> {
+        let part: Vec<Arc<Stored>> = self.initial.by_ref().take(PART).collect();
+        for whole in get::all(&self.cx.api, &self.entry, &part).await? {
+            let bytes = self.shaped("ADDED", whole)?;
+            self.pending.push_back(bytes);
+        }
+        if self.initial.as_slice().is_empty()
+            && let Some(revision) = self.mark.take()
+        {
+            let mark = self.bookmark(revision, true)?;
+            self.pending.push_back(mark);
         }
         Ok(())
     }
@@ -260,6 +275,12 @@ impl Stream {
             }
             if self.over {
                 return None;
+            }
+            if !self.initial.as_slice().is_empty() {
+                if let Err(failure) = self.part().await {
+                    self.end(&failure);
+                }
+                continue;
             }
             let mark = self.bookmarks.unwrap_or(self.ends);
             tokio::select! {
