@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, allocate,
+    Config,
+    aggregate::{self, Aggregator},
+    allocate,
     audit::{self, Audit},
     authn::{self, Authenticator, UserInfo, certificate::Shown},
     authz::{self, Attributes, Authorizer},
@@ -60,7 +62,18 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     pub flow: Flow,
     /// Connections to kubelets and pods.
-    pub links: proxy::links::Links,
+    pub links: Arc<proxy::links::Links>,
+    /// Group versions that other servers serve.
+    pub aggregator: Aggregator,
+    /// The authorities that client certificates are known by, PEM.
+    pub client_ca: Option<String>,
+}
+
+impl Api {
+    /// Tells what is served at one time from what is at another.
+    pub fn generation(&self, registry: &Registry) -> (u64, u64) {
+        (registry.generation, self.aggregator.state().generation)
+    }
 }
 
 /// One request about a resource, understood and allowed.
@@ -405,6 +418,15 @@ where
             return Err(refused(&user, &attributes, ""));
         }
         return backup::serve(&api, &parts.method).await;
+    }
+    if let Some(known) = aggregate::route::whose(&api, path) {
+        let passing = aggregate::route::Passing {
+            user: &user,
+            id: &trace.id,
+            watches: verb == Some("watch"),
+        };
+        let body = body.map_err(Into::into).boxed_unsync();
+        return aggregate::route::pass(&api, &known, &passing, parts, body).await;
     }
     let Some(target) = target else {
         return nonresource(&api, &parts, path, &query);

@@ -49,6 +49,7 @@ pub fn reload(api: &Arc<Api>) {
     let mut registry = api.registry.write();
     let generation = registry.generation + 1;
     *registry = Arc::new(Registry::new(custom, generation));
+    api.aggregator.registered.notify_one();
 }
 
 fn condition(definition: &Value, kind: &str) -> bool {

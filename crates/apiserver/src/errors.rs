@@ -152,6 +152,15 @@ pub fn unsupported_media(accepted: &str) -> Failure {
     )
 }
 
+/// What did not come to an answer in the time that requests have.
+pub fn timed_out() -> Failure {
+    Failure::new(
+        504,
+        "Timeout",
+        "Timeout: request did not complete within the allotted timeout",
+    )
+}
+
 pub fn too_large(limit: usize) -> Failure {
     Failure::new(
         413,

@@ -8,9 +8,11 @@
 //!
 //! Objects are stored as the JSON that is sent: reads, lists and watches copy bytes.
 //!
-//! Logs, exec, attach, port-forward and proxying are passed on to kubelets and pods ([`proxy`]).
+//! Logs, exec, attach, port-forward and proxying are passed on to kubelets and pods ([`proxy`]), and
+//! requests for the group versions of extension API servers to these ([`aggregate`]).
 
 mod admission;
+mod aggregate;
 mod allocate;
 mod api;
 mod audit;

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    aggregate::{self, Aggregator},
     allocate,
     api::{self, Api},
     audit::{Audit, AuditConfig, AuditError, Peer},
@@ -32,7 +33,7 @@ use crate::{
     bootstrap, crd, in_process,
     proxy::{
         self,
-        authority::{Authority, KUBELET_CLIENT},
+        authority::{Authority, FRONT_PROXY, KUBELET_CLIENT},
         links::{Identity, Links, Network},
     },
     registry::Registry,
@@ -225,8 +226,23 @@ impl Server {
             Some(audit) => Some(Arc::new(Audit::start(audit)?)),
             None => None,
         };
+        let links = Arc::new(links(&config, &authority)?);
+        let front = authority.client(FRONT_PROXY, &[]);
+        let aggregator = Aggregator::new(
+            store.clone(),
+            links.clone(),
+            front.map_err(tls::TlsError::from)?,
+            authority.cert.clone(),
+        );
+        aggregator.load(&store);
+        let client_ca = match &config.authentication.client_ca {
+            Some(path) => Some(file(path)?),
+            None => identity.client_ca().map(str::to_owned),
+        };
         let api = Arc::new(Api {
-            links: links(&config, &authority)?,
+            links,
+            aggregator,
+            client_ca,
             audit,
             authorizer: Authorizer::new(&config.authorization, &bootstrap::roles()),
             hooks: crate::admission::Hooks::default(),
@@ -261,6 +277,8 @@ impl Server {
         connections.spawn(bootstrap::expire_events(api.clone()));
         api.authenticator.start(&connections, &api.stop);
         api.authorizer.start(&api.store, &connections, &api.stop);
+        connections.spawn(aggregate::register::run(api.clone()));
+        connections.spawn(aggregate::watchman::run(api.clone()));
         let accepting = tokio::spawn(accept(
             listener,
             TlsAcceptor::from(tls),
@@ -365,23 +383,24 @@ impl Drop for Server {
     }
 }
 
+fn file(path: &Path) -> Result<String, tls::TlsError> {
+    std::fs::read_to_string(path).map_err(|source| tls::TlsError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn links(config: &Config, authority: &Authority) -> Result<Links, tls::TlsError> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|source| tls::TlsError::File {
-            path: path.clone(),
-            source,
-        })
-    };
     let kubelet = &config.kubelet;
     let identity = match &kubelet.client_certificate {
         Some((cert, key)) => Identity {
-            cert: read(cert)?,
-            key: read(key)?,
+            cert: file(cert)?,
+            key: file(key)?,
         },
         None => authority.client(KUBELET_CLIENT, &[MASTERS])?,
     };
     let roots = match (&kubelet.certificate_authority, &kubelet.client_certificate) {
-        (Some(path), _) => Some(read(path)?),
+        (Some(path), _) => Some(file(path)?),
         (None, None) => Some(authority.cert.clone()),
         (None, Some(_)) => None,
     };

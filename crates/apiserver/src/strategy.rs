@@ -4,7 +4,7 @@
 use gantry_machinery::{qos::qos_class, resource::Resource};
 use serde_json::{Value, json};
 
-use crate::object;
+use crate::{aggregate::verdict::Verdict, object};
 
 mod pods;
 
@@ -93,7 +93,7 @@ impl Traits {
             ),
             orphans_by_default: matches!(id, ("", "replicationcontrollers") | ("batch", "jobs")),
             separate_status: (resource.subresource("status").is_some()
-                && !matches!(id, ("", "nodes") | ("apiregistration.k8s.io", _)))
+                && !matches!(id, ("", "nodes")))
                 || id == ("", "pods"),
             graceful: id == ("", "pods"),
         }
@@ -139,6 +139,15 @@ pub fn initial_status(resource: &Resource, object: &mut Value, now: &str) {
             json!({"currentReplicas": 0, "desiredReplicas": 0})
         }
         ("storage.k8s.io", "VolumeAttachment") => json!({"attached": false}),
+        ("apiregistration.k8s.io", "APIService") => {
+            let remote = object
+                .pointer("/spec/service")
+                .is_some_and(Value::is_object);
+            match Verdict::local().condition(None, now) {
+                Some(condition) if !remote => json!({"conditions": [condition]}),
+                _ => json!({}),
+            }
+        }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             let stored: Vec<&Value> = object
                 .pointer("/spec/versions")

@@ -32,9 +32,7 @@ fn api(client: &Client, group: &str, kind: &str, plural: &str) -> Api<DynamicObj
         plural: plural.into(),
     };
     match kind {
-        "ClusterRole" | "CustomResourceDefinition" | "TokenReview" => {
-            Api::all_with(client.clone(), &resource)
-        }
+        "ClusterRole" | "APIService" | "TokenReview" => Api::all_with(client.clone(), &resource),
         _ => Api::default_namespaced_with(client.clone(), &resource),
     }
 }
@@ -367,38 +365,6 @@ async fn endpoints_are_written_and_those_of_people_mirrored() {
     cluster.shutdown().await;
 }
 
-/// A resource in the place of the metrics API, which answers what the test puts there.
-async fn metrics_api(client: &Client) {
-    let definitions = api(
-        client,
-        "apiextensions.k8s.io/v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-    );
-    create(
-        &definitions,
-        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": "pods.metrics.k8s.io",
-                "annotations": {"api-approved.kubernetes.io": "unapproved, stands in for a metrics server"}},
-            "spec": {"group": "metrics.k8s.io", "scope": "Namespaced",
-                "names": {"plural": "pods", "singular": "pod", "kind": "PodMetrics", "listKind": "PodMetricsList"},
-                "versions": [{"name": "v1beta1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                    "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}),
-    )
-    .await;
-    until(
-        "the metrics API",
-        async || data(&definitions, "pods.metrics.k8s.io").await["status"]["conditions"].clone(),
-        |c| {
-            c.as_array()
-                .into_iter()
-                .flatten()
-                .any(|c| c["type"] == "Established" && c["status"] == "True")
-        },
-    )
-    .await;
-}
-
 fn condition(status: &Value, kind: &str) -> Value {
     let all = status["conditions"].as_array();
     all.into_iter()
@@ -408,20 +374,10 @@ fn condition(status: &Value, kind: &str) -> Value {
         .unwrap_or_default()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_autoscaler_follows_its_metrics() {
-    let cluster = cluster().await;
-    let client = cluster.client();
-    let deployments = api(&client, "apps/v1", "Deployment", "deployments");
-    create(&deployments, web(2)).await;
-    until(
-        "two pods ready",
-        async || data(&deployments, "web").await["status"]["readyReplicas"].clone(),
-        |n| *n == 2,
-    )
-    .await;
+/// An autoscaler of the Deployment `web`, by its pods' CPU.
+async fn autoscaler(client: &Client) -> Api<DynamicObject> {
     let autoscalers = api(
-        &client,
+        client,
         "autoscaling/v2",
         "HorizontalPodAutoscaler",
         "horizontalpodautoscalers",
@@ -430,44 +386,48 @@ async fn an_autoscaler_follows_its_metrics() {
         &autoscalers,
         json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
-            "minReplicas": 1, "maxReplicas": 8,
-            "metrics": [{"type": "Resource", "resource": {"name": "memory",
-                "target": {"type": "Utilization", "averageUtilization": 50}}}]}}),
+            "minReplicas": 1, "maxReplicas": 8, "metrics": cpu_at(80)}}),
     )
     .await;
+    autoscalers
+}
+
+fn cpu_at(utilization: i32) -> Value {
+    json!([{"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": utilization}}}])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_follows_the_simulated_metrics_server() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let deployments = api(&client, "apps/v1", "Deployment", "deployments");
+    let mut busy = web(2);
+    // Each pod uses 80 of the 100 thousandths of a CPU that it asks for.
+    busy["spec"]["template"]["metadata"]["annotations"] = json!({"hollow.gantry.dev/cpu": "80m"});
+    create(&deployments, busy).await;
+    until(
+        "two pods ready",
+        async || data(&deployments, "web").await["status"]["readyReplicas"].clone(),
+        |n| *n == 2,
+    )
+    .await;
+    let autoscalers = autoscaler(&client).await;
     let status = async || data(&autoscalers, "web").await["status"].clone();
-    let told = until("no metrics", &status, |s| {
-        condition(s, "ScalingActive")["status"] == "False"
+    // What a pod uses counts when it has been ready for as long as usage is measured over.
+    let told = until("usage", &status, |s| {
+        s["currentMetrics"][0]["resource"]["current"]["averageUtilization"] == 80
     })
     .await;
-    let active = condition(&told, "ScalingActive");
-    assert_eq!(active["reason"], "FailedGetResourceMetric");
     assert_eq!(
-        active["message"],
-        "the HPA was unable to compute the replica count: failed to get memory utilization: unable to get metrics for resource memory: unable to fetch metrics from resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)"
+        condition(&told, "ScalingActive")["message"],
+        "the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)"
     );
-    assert_eq!(
-        condition(&told, "AbleToScale")["reason"],
-        "SucceededGetScale"
-    );
-    assert_eq!(told["currentReplicas"], 2);
+    assert_eq!(told["desiredReplicas"], 2, "80 of 80 %");
 
-    metrics_api(&client).await;
-    let pods = api(&client, "v1", "Pod", "pods");
-    let usage = api(&client, "metrics.k8s.io/v1beta1", "PodMetrics", "pods");
-    let web = ListParams::default().labels("app=web");
-    for pod in pods.list(&web).await.unwrap().items {
-        create(
-            &usage,
-            json!({"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMetrics",
-                "metadata": {"name": pod.metadata.name, "labels": {"app": "web"}},
-                "timestamp": "2026-01-01T00:00:00Z", "window": "30s",
-                "containers": [{"name": "c", "usage": {"memory": "100Mi"}}]}),
-        )
-        .await;
-    }
-    // A changed spec is looked at at once.
-    merge(&autoscalers, "web", json!({"spec": {"maxReplicas": 9}})).await;
+    // A changed spec is looked at at once: twice as much is used as wanted.
+    let half = json!({"spec": {"maxReplicas": 4, "metrics": cpu_at(40)}});
+    merge(&autoscalers, "web", half).await;
     let told = until("four replicas wanted", &status, |s| {
         s["desiredReplicas"] == 4
     })
@@ -477,25 +437,23 @@ async fn an_autoscaler_follows_its_metrics() {
         "ValidMetricFound"
     );
     assert_eq!(
-        condition(&told, "ScalingActive")["message"],
-        "the HPA was able to successfully calculate a replica count from memory resource utilization (percentage of request)"
-    );
-    assert_eq!(
-        condition(&told, "AbleToScale")["reason"],
-        "SucceededRescale"
-    );
-    assert_eq!(
-        condition(&told, "ScalingLimited")["reason"],
-        "DesiredWithinRange"
-    );
-    assert_eq!(
         told["currentMetrics"][0]["resource"],
-        json!({"name": "memory", "current": {"averageUtilization": 100, "averageValue": "104857600"}})
+        json!({"name": "cpu", "current": {"averageUtilization": 80, "averageValue": "80m"}})
     );
     assert!(told.get("lastScaleTime").is_some());
-    assert_eq!(data(&deployments, "web").await["spec"]["replicas"], 4);
+    until(
+        "four pods ready",
+        async || data(&deployments, "web").await["status"]["readyReplicas"].clone(),
+        |n| *n == 4,
+    )
+    .await;
 
-    merge(&autoscalers, "web", json!({"spec": {"minReplicas": 6}})).await;
+    merge(
+        &autoscalers,
+        "web",
+        json!({"spec": {"minReplicas": 6, "maxReplicas": 8}}),
+    )
+    .await;
     until("at least six", &status, |s| s["desiredReplicas"] == 6).await;
     merge(
         &autoscalers,
@@ -528,11 +486,60 @@ async fn an_autoscaler_follows_its_metrics() {
     .await
     .to_string();
     for message in [
-        "New size: 4; reason: memory resource utilization (percentage of request) above target",
+        "New size: 4; reason: cpu resource utilization (percentage of request) above target",
         "New size: 6; reason: Current number of replicas below Spec.MinReplicas",
         "New size: 3; reason: Current number of replicas above Spec.MaxReplicas",
     ] {
         assert!(messages.contains(message), "{message} in {messages}");
     }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_says_when_nobody_measures() {
+    let cluster = cluster().await;
+    let client = cluster.client();
+    let services = api(
+        &client,
+        "apiregistration.k8s.io/v1",
+        "APIService",
+        "apiservices",
+    );
+    let name = "v1beta1.metrics.k8s.io";
+    until(
+        "the metrics API",
+        async || data(&services, name).await["status"]["conditions"][0]["status"].clone(),
+        |status| *status == "True",
+    )
+    .await;
+    services
+        .delete(name, &DeleteParams::default())
+        .await
+        .unwrap();
+    let deployments = api(&client, "apps/v1", "Deployment", "deployments");
+    create(&deployments, web(2)).await;
+    until(
+        "two pods ready",
+        async || data(&deployments, "web").await["status"]["readyReplicas"].clone(),
+        |n| *n == 2,
+    )
+    .await;
+    let autoscalers = autoscaler(&client).await;
+    let status = async || data(&autoscalers, "web").await["status"].clone();
+    let told = until("no metrics", &status, |s| {
+        condition(s, "ScalingActive")["status"] == "False"
+    })
+    .await;
+    let active = condition(&told, "ScalingActive");
+    assert_eq!(active["reason"], "FailedGetResourceMetric");
+    assert_eq!(
+        active["message"],
+        "the HPA was unable to compute the replica count: failed to get cpu utilization: unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: the server could not find the requested resource (get pods.metrics.k8s.io)"
+    );
+    assert_eq!(
+        condition(&told, "AbleToScale")["reason"],
+        "SucceededGetScale"
+    );
+    assert_eq!(told["currentReplicas"], 2);
     cluster.shutdown().await;
 }

@@ -560,3 +560,35 @@ async fn nodes_are_kept_and_emptied() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_told_by_the_simulated_metrics_server() {
+    session(|k| {
+        k.applied(&pod("web"));
+        k.says(
+            "wait pod/web --for=condition=Ready --timeout=90s",
+            "condition met",
+        );
+        k.says(
+            "wait apiservice/v1beta1.metrics.k8s.io --for=condition=Available --timeout=90s",
+            "condition met",
+        );
+        k.says("get apiservices", "kube-system/metrics-server");
+        k.says("get apiservice v1.apps", "Local");
+        let nodes = k.says("top nodes", "CPU(cores)");
+        assert_eq!(nodes.lines().count(), 3, "{nodes}");
+        let node = k.says("get pod web -o jsonpath={.spec.nodeName}", "");
+        k.says(&format!("top node {node} --no-headers"), &node);
+        let pods = k.says("top pods", "MEMORY(bytes)");
+        assert!(pods.contains("web"), "{pods}");
+        k.says("top pod web --containers", "app");
+        k.says("top pods -l app=web --sum=true", "________");
+        k.says("top pods -A --sort-by=cpu", "web");
+        k.says("api-resources --api-group=metrics.k8s.io", "NodeMetrics");
+        k.says(
+            "get --raw /apis/metrics.k8s.io/v1beta1/namespaces/default/pods/web",
+            "PodMetrics",
+        );
+    })
+    .await;
+}

@@ -126,6 +126,7 @@ fn all(api: &Arc<Api>) -> String {
     let mut text = Text(String::with_capacity(64 * 1024));
     requests(&mut text, api);
     flow(&mut text, api);
+    aggregation(&mut text, api);
     storage(&mut text, api);
     build(&mut text, api);
     system(&mut text);
@@ -266,6 +267,32 @@ fn flow(text: &mut Text, api: &Api) {
         "[BETA] Requests of a priority level that wait.",
         &|l| l.seats.as_ref().map_or(0, |s| s.waiting()),
     );
+}
+
+fn aggregation(text: &mut Text, api: &Api) {
+    let name = "aggregator_unavailable_apiservice";
+    text.about(
+        name,
+        "gauge",
+        "[ALPHA] Whether an APIService is unavailable (1) or not (0).",
+    );
+    let state = api.aggregator.state();
+    let mut all: Vec<_> = state.remotes().collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    for known in all {
+        let value = u8::from(!known.available);
+        text.put(name, &labels(&[("name", &known.name)]), value);
+    }
+    let name = "aggregator_unavailable_apiservice_total";
+    text.about(
+        name,
+        "counter",
+        "[ALPHA] How often an APIService became unavailable, by reason.",
+    );
+    for (service, reason, n) in api.aggregator.failures() {
+        let with = labels(&[("name", &service), ("reason", reason)]);
+        text.put(name, &with, n);
+    }
 }
 
 fn storage(text: &mut Text, api: &Api) {

@@ -1,4 +1,5 @@
-//! OpenAPI documents, made when first asked for and kept until the resources change.
+//! OpenAPI documents, made when first asked for and kept until the resources change; what extension
+//! API servers say of theirs is merged in.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,48 +11,54 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    aggregate::offer::merge_v2,
     api::Api,
+    discovery::{self, Owner},
     errors,
     registry::Registry,
     request::Query,
     respond::{self, Reply},
 };
 
-/// Documents by path, of one generation of the registry.
+/// Documents by path, of one generation of what is served.
 #[derive(Default)]
-pub struct Cache(Mutex<(u64, HashMap<String, Document>)>);
+pub struct Cache(Mutex<((u64, u64), HashMap<String, Document>)>);
 
 #[derive(Clone)]
-struct Document {
+pub struct Document {
     media: &'static str,
-    body: Bytes,
-    etag: String,
+    pub body: Bytes,
+    pub etag: String,
 }
 
 impl Cache {
     fn get(
         &self,
-        registry: &Registry,
+        generation: (u64, u64),
         path: &str,
         make: impl FnOnce() -> Option<Value>,
     ) -> Option<Document> {
         let encoded = || make().map(|value| value.to_string().into());
-        self.kept(registry, path, respond::JSON, encoded)
+        self.kept(generation, path, respond::JSON, encoded)
     }
 
-    fn kept(
+    /// The document of this name, made where it is not kept. (Generations only grow; a document of
+    /// one that has passed is made and not kept.)
+    pub fn kept(
         &self,
-        registry: &Registry,
+        generation: (u64, u64),
         path: &str,
         media: &'static str,
         make: impl FnOnce() -> Option<Bytes>,
     ) -> Option<Document> {
         {
             let mut kept = self.0.lock();
-            if kept.0 != registry.generation {
-                *kept = (registry.generation, HashMap::new());
+            if kept.0 < generation {
+                *kept = (generation, HashMap::new());
             }
-            if let Some(document) = kept.1.get(path) {
+            if kept.0 == generation
+                && let Some(document) = kept.1.get(path)
+            {
                 return Some(document.clone());
             }
         }
@@ -63,7 +70,7 @@ impl Cache {
             .collect();
         let document = Document { media, body, etag };
         let mut kept = self.0.lock();
-        if kept.0 == registry.generation {
+        if kept.0 == generation {
             kept.1.insert(path.to_owned(), document.clone());
         }
         Some(document)
@@ -79,20 +86,21 @@ pub fn serve(
 ) -> Option<Result<Reply, Failure>> {
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
     let registry = api.registry.read().clone();
+    let generation = api.generation(&registry);
     let protobuf = rest == "v2" && prefers_protobuf(headers);
     if !protobuf && !accepts_json(headers) {
         return Some(Err(errors::not_acceptable("application/json")));
     }
     let document = match rest {
-        "v2" if protobuf => api.openapi.kept(&registry, "v2 protobuf", MESSAGE, || {
-            Some(openapi::gnostic::document(&openapi::v2(&all(&registry))).into())
+        "v2" if protobuf => api.openapi.kept(generation, "v2 protobuf", MESSAGE, || {
+            Some(openapi::gnostic::document(&v2(api, &registry)).into())
         }),
         "v2" => api
             .openapi
-            .get(&registry, rest, || Some(openapi::v2(&all(&registry)))),
+            .get(generation, rest, || Some(v2(api, &registry))),
         "v3" => api
             .openapi
-            .get(&registry, rest, || Some(index(api, &registry))),
+            .get(generation, rest, || Some(index(api, &registry))),
         _ => {
             let name = rest.strip_prefix("v3/")?;
             of(api, &registry, name)
@@ -164,11 +172,11 @@ fn accepts_json(headers: &HeaderMap) -> bool {
 
 /// The document of `api/v1` or `apis/GROUP/VERSION`, and of the few paths without resources.
 fn of(api: &Arc<Api>, registry: &Registry, name: &str) -> Option<Document> {
-    api.openapi.get(registry, name, || {
+    api.openapi.get(api.generation(registry), name, || {
         let parts: Vec<&str> = name.split('/').collect();
         match parts.as_slice() {
             ["api" | "apis" | "version"] => Some(openapi::v3_document(&[], "", "")),
-            ["apis", group] if registry.group(group).is_some() => {
+            ["apis", group] if served(api, registry, group) => {
                 Some(openapi::v3_document(&[], "", ""))
             }
             ["api", version] => group_version(registry, "", version),
@@ -178,12 +186,31 @@ fn of(api: &Arc<Api>, registry: &Registry, name: &str) -> Option<Document> {
     })
 }
 
-fn all(registry: &Registry) -> Vec<Arc<Resource>> {
-    let versions = registry.groups.iter().flat_map(|g| &g.versions);
-    versions
-        .flat_map(|(_, entries)| entries)
-        .map(|e| e.resource.clone())
-        .collect()
+fn served(api: &Api, registry: &Registry, group: &str) -> bool {
+    let state = api.aggregator.state();
+    registry.group(group).is_some() || state.remotes().any(|k| k.group == group)
+}
+
+/// The version 2 document of everything served, by whomever.
+fn v2(api: &Api, registry: &Registry) -> Value {
+    let state = api.aggregator.state();
+    let all = discovery::merged(registry, &state);
+    let owners = || all.iter().flat_map(|g| &g.versions).map(|(_, owner)| owner);
+    let mut resources: Vec<Arc<Resource>> = vec![];
+    for owner in owners() {
+        if let Owner::Here(entries) = owner {
+            resources.extend(entries.iter().map(|e| e.resource.clone()));
+        }
+    }
+    let mut document = openapi::v2(&resources);
+    for owner in owners() {
+        if let Owner::Elsewhere(remote) = owner
+            && let Some(part) = &remote.offer.v2
+        {
+            merge_v2(&mut document, part);
+        }
+    }
+    document
 }
 
 fn group_version(registry: &Registry, group: &str, version: &str) -> Option<Value> {
@@ -194,12 +221,22 @@ fn group_version(registry: &Registry, group: &str, version: &str) -> Option<Valu
 }
 
 fn index(api: &Arc<Api>, registry: &Registry) -> Value {
-    let versions = registry.groups.iter().flat_map(|g| {
-        g.versions
-            .iter()
-            .map(|(v, _)| (g.name.as_str(), v.as_str()))
+    let state = api.aggregator.state();
+    let all = discovery::merged(registry, &state);
+    let shown = |owner: &Owner<'_>| match owner {
+        Owner::Here(_) => true,
+        Owner::Elsewhere(remote) => remote.offer.v3.is_some(),
+    };
+    let versions = all.iter().flat_map(|g| {
+        let versions = g.versions.iter().filter(|(_, owner)| shown(owner));
+        versions.map(|(v, _)| (g.name, *v))
     });
     openapi::v3_index(versions, |group, version| {
+        // The other server's documents keep the hashes that it gives them.
+        if let Some(known) = state.elsewhere(&format!("{group}/{version}")) {
+            let offer = known.remote.as_ref().and_then(|r| r.offer.v3.clone());
+            return offer.unwrap_or_default();
+        }
         let name = match (group, version) {
             ("", version) => format!("api/{version}"),
             (group, version) => format!("apis/{group}/{version}"),

@@ -18,6 +18,9 @@ use super::links::Identity;
 /// By this name kubelets know the server; the group lets it do everything there.
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
+/// By this name extension API servers know the server.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than a process lives.
 const LIFE: Duration = Duration::from_secs(3650 * 86_400);

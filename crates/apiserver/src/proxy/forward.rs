@@ -9,7 +9,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
-use super::{links::Remote, tunnel};
+use super::{
+    links::{Remote, Stream},
+    tunnel,
+};
 use crate::{
     api::Api,
     errors,
@@ -48,6 +51,9 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 pub enum Unreachable {
     #[error("{0}")]
     Connect(std::io::Error),
+    /// The same, in words of its own.
+    #[error("{0}")]
+    Link(String),
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("{0}")]
@@ -55,7 +61,7 @@ pub enum Unreachable {
 }
 
 /// Headers of the request as the other side gets them: nothing of this hop, no credentials.
-fn cleaned(mut headers: HeaderMap) -> HeaderMap {
+pub fn cleaned(mut headers: HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -84,6 +90,29 @@ fn cleaned(mut headers: HeaderMap) -> HeaderMap {
 pub async fn forward(
     api: &Api,
     to: &Remote,
+    parts: Parts,
+    path: &str,
+    added: HeaderMap,
+    body: BoxBody,
+) -> Result<Reply, Unreachable> {
+    let opened = api.links.connect(to).await.map_err(Unreachable::Connect)?;
+    let host = authority(&to.host, to.port);
+    over(api, opened.stream, &host, parts, path, added, body).await
+}
+
+/// A host and a port as they stand in a URL.
+pub fn authority(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// Passes a request on over a connection that is open.
+pub async fn over(
+    api: &Api,
+    stream: Stream,
+    host: &str,
     mut parts: Parts,
     path: &str,
     added: HeaderMap,
@@ -91,34 +120,14 @@ pub async fn forward(
 ) -> Result<Reply, Unreachable> {
     let wanted = upgrade(&parts.headers);
     let client = parts.extensions.remove::<OnUpgrade>();
-    let stream = api.links.connect(to).await.map_err(Unreachable::Connect)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        if let Err(e) = connection.with_upgrades().await {
-            tracing::debug!(error = %e, "a forwarded connection");
-        }
-    });
-    let mut request = Request::builder()
-        .method(parts.method)
-        .uri(path.parse::<Uri>().map_err(http::Error::from)?)
-        .body(body)?;
-    *request.headers_mut() = cleaned(parts.headers);
-    request.headers_mut().extend(added);
-    let host = match to.host.contains(':') {
-        true => format!("[{}]:{}", to.host, to.port),
-        false => format!("{}:{}", to.host, to.port),
-    };
-    let headers = request.headers_mut();
-    headers.insert(
-        header::HOST,
-        HeaderValue::try_from(host).map_err(http::Error::from)?,
-    );
+    parts.headers = cleaned(parts.headers);
+    parts.headers.extend(added);
     if let Some(protocol) = &wanted {
+        let headers = &mut parts.headers;
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
     }
-    let mut answer = sender.send_request(request).await?;
+    let mut answer = exchange(stream, parts, path, host, body).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let remote = hyper::upgrade::on(&mut answer);
         let mut reply = Reply::new(Body::empty());
@@ -130,6 +139,31 @@ pub async fn forward(
         return Ok(reply);
     }
     Ok(passed(answer))
+}
+
+/// One request over an open connection.
+pub async fn exchange(
+    stream: Stream,
+    parts: Parts,
+    path: &str,
+    host: &str,
+    body: BoxBody,
+) -> Result<http::Response<Incoming>, Unreachable> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(e) = connection.with_upgrades().await {
+            tracing::debug!(error = %e, "a forwarded connection");
+        }
+    });
+    let mut request = Request::builder()
+        .method(parts.method)
+        .uri(path.parse::<Uri>().map_err(http::Error::from)?)
+        .body(body)?;
+    *request.headers_mut() = parts.headers;
+    let host = HeaderValue::try_from(host).map_err(http::Error::from)?;
+    request.headers_mut().insert(header::HOST, host);
+    Ok(sender.send_request(request).await?)
 }
 
 /// An answer as the client gets it: what is about the other connection left out.

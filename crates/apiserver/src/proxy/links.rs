@@ -4,8 +4,11 @@ use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WantsClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
@@ -41,6 +44,8 @@ pub enum Security {
     Kubelet,
     /// TLS that takes any certificate, as Kubernetes' pod and service proxies do.
     Unverified,
+    /// TLS as configured, with a server of this name.
+    As(Arc<ClientConfig>, String),
 }
 
 /// Where a connection goes.
@@ -54,6 +59,19 @@ pub struct Remote {
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub type Stream = Box<dyn Io>;
+
+/// A connection.
+pub struct Opened {
+    pub stream: Stream,
+    /// The other side has chosen HTTP/2.
+    pub h2: bool,
+}
+
+impl Opened {
+    fn plain(stream: Stream) -> Opened {
+        Opened { stream, h2: false }
+    }
+}
 
 /// Makes connections to others.
 pub struct Links {
@@ -80,28 +98,30 @@ impl Links {
     }
 
     /// Connects; the errors of TCP and TLS come as they are.
-    pub async fn connect(&self, to: &Remote) -> io::Result<Stream> {
+    pub async fn connect(&self, to: &Remote) -> io::Result<Opened> {
         tokio::time::timeout(CONNECT_TIME, self.open(to))
             .await
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
     }
 
-    async fn open(&self, to: &Remote) -> io::Result<Stream> {
+    async fn open(&self, to: &Remote) -> io::Result<Opened> {
         if let Some(network) = self.network.as_ref().filter(|it| it.covers(&to.host)) {
-            return network.connect(to.host.clone(), to.port).await;
+            let stream = network.connect(to.host.clone(), to.port).await?;
+            return Ok(Opened::plain(stream));
         }
         let socket = TcpStream::connect((to.host.as_str(), to.port)).await?;
         socket.set_nodelay(true)?;
         let raw: Stream = Box::new(socket);
         match &to.security {
-            Security::Plain => Ok(raw),
+            Security::Plain => Ok(Opened::plain(raw)),
             Security::Kubelet => secure(raw, &self.kubelet, &to.host).await,
             Security::Unverified => secure(raw, &self.unverified, &to.host).await,
+            Security::As(config, name) => secure(raw, config, name).await,
         }
     }
 }
 
-async fn secure(raw: Stream, config: &Arc<ClientConfig>, host: &str) -> io::Result<Stream> {
+async fn secure(raw: Stream, config: &Arc<ClientConfig>, host: &str) -> io::Result<Opened> {
     let name = match host.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
         Err(_) => ServerName::try_from(host.to_owned())
@@ -110,7 +130,17 @@ async fn secure(raw: Stream, config: &Arc<ClientConfig>, host: &str) -> io::Resu
     let stream = TlsConnector::from(config.clone())
         .connect(name, raw)
         .await?;
-    Ok(Box::new(stream))
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Opened {
+        stream: Box::new(stream),
+        h2,
+    })
+}
+
+fn bad(what: &str) -> TlsError {
+    TlsError::Pem {
+        path: what.to_owned(),
+    }
 }
 
 /// A TLS client: `roots` (PEM) verify the other side, `identity` is shown to it.
@@ -118,9 +148,6 @@ pub fn client_config(
     roots: Option<&str>,
     identity: Option<&Identity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let bad = |path: &str| TlsError::Pem {
-        path: path.to_owned(),
-    };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
@@ -136,7 +163,15 @@ pub fn client_config(
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider))),
     };
-    let config = match identity {
+    Ok(Arc::new(finish(builder, identity)?))
+}
+
+/// A TLS client that shows this, or nothing.
+pub fn finish(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, TlsError> {
+    Ok(match identity {
         Some(identity) => {
             let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes())
                 .collect::<Result<Vec<_>, _>>()
@@ -146,8 +181,7 @@ pub fn client_config(
             builder.with_client_auth_cert(chain, key)?
         }
         None => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
+    })
 }
 
 /// Takes any certificate; that the other side holds its key is still checked.

@@ -141,7 +141,14 @@ fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
         (crate::flow::GROUP, _) => api.flow.reload(&api.store),
         ("apiextensions.k8s.io", "customresourcedefinitions") => crd::reload(api),
         (crate::admission::GROUP, _) => api.hooks.changed(),
-        ("", "services") if deleted => api.services.release(&stored.value),
+        (crate::aggregate::GROUP, _) => api.aggregator.took(&api.store, &stored.key.name),
+        ("", "services" | "endpoints") | ("discovery.k8s.io", "endpointslices") => {
+            if deleted && entry.storage.plural == "services" {
+                api.services.release(&stored.value);
+            }
+            let (namespace, _) = stored.key.name.split_once('/').unwrap_or_default();
+            api.aggregator.touched(namespace);
+        }
         _ => {}
     }
 }

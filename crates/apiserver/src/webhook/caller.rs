@@ -14,11 +14,11 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
-use super::{
-    link::{LinkError, Linker},
-    trust::Trust,
+use super::{link::Linker, trust::Trust};
+use crate::{
+    object,
+    proxy::links::{self, Identity},
 };
-use crate::object;
 
 type Pool = Client<Linker, Full<Bytes>>;
 
@@ -87,7 +87,7 @@ impl Callers {
             .pool_timer(hyper_util::rt::TokioTimer::new());
         let pool: Pool = builder.build(Linker {
             store: self.store.clone(),
-            config: trust(bundle)?,
+            config: Arc::new(with_both(trusting(bundle, None)?)),
         });
         if pools.len() >= POOLS {
             pools.clear();
@@ -97,8 +97,16 @@ impl Callers {
     }
 }
 
-/// TLS that trusts a bundle of certificates (PEM in base64), or the system's without one.
-fn trust(bundle: &str) -> Result<Arc<ClientConfig>, CallError> {
+/// TLS with both versions of HTTP.
+fn with_both(config: Arc<ClientConfig>) -> ClientConfig {
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// TLS that trusts a bundle of certificates (PEM in base64), or the system's without one, and shows
+/// who asks.
+pub fn trusting(bundle: &str, shown: Option<&Identity>) -> Result<Arc<ClientConfig>, CallError> {
     let mut roots = RootCertStore::empty();
     let mut given: Vec<CertificateDer<'static>> = vec![];
     if bundle.is_empty() {
@@ -118,13 +126,12 @@ fn trust(bundle: &str) -> Result<Arc<ClientConfig>, CallError> {
     }
     let trust = Trust::new(roots, given).map_err(CallError)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| CallError(e.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trust))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .with_custom_certificate_verifier(Arc::new(trust));
+    let config = links::finish(builder, shown).map_err(|e| CallError(e.to_string()))?;
     Ok(Arc::new(config))
 }
 
@@ -193,14 +200,11 @@ impl Caller {
     }
 }
 
-/// The innermost reason of a failed exchange that says something.
-fn cause(e: &hyper_util::client::legacy::Error) -> String {
+/// The innermost reason of a failed exchange.
+pub fn cause(e: &hyper_util::client::legacy::Error) -> String {
     let mut at = e.source();
     let mut last = e.to_string();
     while let Some(source) = at {
-        if let Some(link) = source.downcast_ref::<LinkError>() {
-            return link.to_string();
-        }
         if let Some(e) = source.downcast_ref::<hyper::Error>()
             && (e.is_incomplete_message() || e.is_canceled())
         {

@@ -67,6 +67,15 @@ impl Linker {
     }
 }
 
+/// What did not work about a connection to this place, as Go's client words it.
+pub fn words(host: &str, port: u16, e: &io::Error) -> String {
+    let tls = e.get_ref().is_some_and(|e| e.is::<rustls::Error>());
+    if tls || e.kind() == io::ErrorKind::UnexpectedEof {
+        return tls_error(e);
+    }
+    dial_error(host, port, e)
+}
+
 fn dial_error(host: &str, port: u16, e: &io::Error) -> String {
     let address = if host.contains(':') {
         format!("[{host}]:{port}")

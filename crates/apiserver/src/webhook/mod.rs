@@ -7,7 +7,8 @@
 mod caller;
 pub mod conversion;
 mod link;
-mod resolve;
+pub mod resolve;
 mod trust;
 
-pub use caller::{CallError, Caller, Callers};
+pub use caller::{CallError, Caller, Callers, cause, trusting};
+pub use link::words;

@@ -40,17 +40,7 @@ pub fn places(store: &Store, namespace: &str, name: &str, port: u16) -> Result<V
         .find(|p| p.get("port").and_then(Value::as_u64) == Some(port.into()))
         .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
     let wanted = object::text(wanted, "/name");
-    let prefix = format!("{namespace}/");
-    let slices: Vec<Value> = store
-        .snapshot("discovery.k8s.io/endpointslices")
-        .range(&prefix, None)
-        .filter_map(|stored| serde_json::from_slice::<Value>(&stored.value).ok())
-        .filter(|slice| {
-            let labels = object::meta(slice).and_then(|m| m.get("labels"));
-            let owner = labels.and_then(|l| l.get("kubernetes.io/service-name"));
-            owner.and_then(Value::as_str) == Some(name)
-        })
-        .collect();
+    let slices = slices(store, namespace, name);
     let mut places: Vec<Place> = slices.iter().flat_map(|s| of_slice(s, wanted)).collect();
     let mut known = !slices.is_empty();
     if places.is_empty() {
@@ -70,6 +60,21 @@ pub fn places(store: &Store, namespace: &str, name: &str, port: u16) -> Result<V
     }
     places.shuffle(&mut rand::rng());
     Ok(places)
+}
+
+/// The EndpointSlices of a Service.
+pub fn slices(store: &Store, namespace: &str, name: &str) -> Vec<Value> {
+    let prefix = format!("{namespace}/");
+    store
+        .snapshot("discovery.k8s.io/endpointslices")
+        .range(&prefix, None)
+        .filter_map(|stored| serde_json::from_slice::<Value>(&stored.value).ok())
+        .filter(|slice| {
+            let labels = object::meta(slice).and_then(|m| m.get("labels"));
+            let owner = labels.and_then(|l| l.get("kubernetes.io/service-name"));
+            owner.and_then(Value::as_str) == Some(name)
+        })
+        .collect()
 }
 
 fn port_of(ports: Option<&Value>, wanted: &str) -> Option<u16> {

@@ -26,8 +26,7 @@ const WINDOW: &str = "15s";
 const NOTE: &str = "usage is simulated by Gantry: nothing runs, nothing is measured";
 
 /// The objects that lead to the simulated metrics server: its address, by way of a service, and the
-/// group version that it serves. Collections, and what goes into them. An API server has to aggregate
-/// APIServices for clients to get there; the embedded one does not do so yet.
+/// group version that it serves. Collections, and what goes into them.
 #[must_use]
 pub fn objects(address: Ipv4Addr) -> [(&'static str, Value); 3] {
     let meta = |name: &str| {
