@@ -33,7 +33,7 @@ use crate::{
     registry::{Entry, Registry},
     request::{self, Query, Target},
     respond::{self, Output, Reply},
-    rest,
+    rest, web_socket,
 };
 
 /// Bodies up to this many bytes are read, as kube-apiserver does.
@@ -87,8 +87,8 @@ pub struct Cx {
     pub output: Output,
     pub now: jiff::Timestamp,
     pub warnings: Vec<String>,
-    /// What admission adds to the annotations of the audit event, by full names.
-    pub annotations: Vec<(String, String)>,
+    /// What the audit log is told beside.
+    pub notes: audit::Notes,
     /// The server's own request: webhooks and policies are not asked about it.
     pub own: bool,
 }
@@ -136,10 +136,9 @@ impl Cx {
         }
     }
 
-    /// Notes something for the audit log; what was noted under the name before is replaced.
-    pub fn annotate(&mut self, name: &str, value: String) {
-        self.annotations.retain(|(there, _)| there != name);
-        self.annotations.push((name.to_owned(), value));
+    /// Notes something for the audit log; what was noted first under a name stays.
+    pub fn annotate(&self, name: &str, value: String) {
+        self.notes.add(name.to_owned(), value);
     }
 
     pub fn key(&self, name: &str) -> gantry_store::Key {
@@ -226,6 +225,9 @@ where
         let size = http_body::Body::size_hint(reply.body()).exact();
         series.answered(reply.status().as_u16(), since.elapsed(), size);
     }
+    if let Some(socket) = trace.socket {
+        reply = socket.answer(reply);
+    }
     if head {
         *reply.body_mut() = respond::Body::empty();
     }
@@ -243,6 +245,8 @@ struct Trace {
     record: Option<audit::Record>,
     /// Nobody is known for the request.
     unknown: bool,
+    /// A watch is to come over a WebSocket.
+    socket: Option<web_socket::Handshake>,
     panicked: bool,
 }
 
@@ -323,12 +327,19 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-async fn route<B>(api: Arc<Api>, parts: Parts, body: B, trace: &mut Trace) -> Result<Reply, Failure>
+async fn route<B>(
+    api: Arc<Api>,
+    mut parts: Parts,
+    body: B,
+    trace: &mut Trace,
+) -> Result<Reply, Failure>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let path = parts.uri.path();
+    web_socket::take_token(&mut parts.headers)?;
+    let path = parts.uri.path().to_owned();
+    let path = path.as_str();
     let query = Query::parse(parts.uri.query());
     let target = request::target(path);
     let registry = api.registry.read().clone();
@@ -403,8 +414,8 @@ where
         let (Ok(reason) | Err(reason)) = &decided;
         record.note(|event| {
             let notes = &mut event.annotations;
-            notes.insert("authorization.k8s.io/decision", decision.to_owned());
-            notes.insert("authorization.k8s.io/reason", reason.clone());
+            notes.insert("authorization.k8s.io/decision".into(), decision.to_owned());
+            notes.insert("authorization.k8s.io/reason".into(), reason.clone());
         });
     }
     if let Err(reason) = decided {
@@ -479,6 +490,8 @@ where
             return Err(errors::method_not_allowed());
         }
     }
+    let notes = trace.record.as_ref().map(audit::Record::notes);
+    let notes = notes.unwrap_or_default();
     if forwarded {
         let mut cx = Cx {
             api,
@@ -490,13 +503,18 @@ where
             output: Output::JSON,
             now: jiff::Timestamp::now(),
             warnings: vec![],
-            annotations: vec![],
+            notes: notes.clone(),
             own: false,
         };
-        rest::pods::admit_connection(&mut cx).await?;
+        let admitted = rest::pods::admit_connection(&mut cx).await;
+        tell(trace, &notes);
+        admitted?;
         let asked = proxy::Asked::from(cx);
         let body = body.map_err(Into::into).boxed_unsync();
         return proxy::connect(asked, parts, body).await;
+    }
+    if verb == "watch" {
+        trace.socket = web_socket::handshake(&mut parts)?;
     }
     let output = Output::negotiate(&parts.headers, &query, &resource)?;
     let body = if parts.method == Method::GET {
@@ -525,7 +543,7 @@ where
         output,
         now: jiff::Timestamp::now(),
         warnings: vec![],
-        annotations: vec![],
+        notes: notes.clone(),
         own: false,
     };
     cx.warnings.extend(deprecated(&resource).map(str::to_owned));
@@ -542,10 +560,19 @@ where
     }
     // A task of its own: when the client goes away in the middle of a write, what follows the
     // commit (the registry, the index of roles, given addresses) must not be left undone.
-    tokio::spawn(carry_out(cx, verb, body)).await.map_err(|e| {
+    let outcome = tokio::spawn(carry_out(cx, verb, body)).await;
+    tell(trace, &notes);
+    outcome.map_err(|e| {
         trace.panicked = e.is_panic();
         errors::internal(format_args!("the handler ended: {e}"))
     })
+}
+
+/// Puts what admission said into the record.
+fn tell(trace: &mut Trace, notes: &audit::Notes) {
+    if let Some(record) = &mut trace.record {
+        record.note(|event| event.annotations.extend(notes.take()));
+    }
 }
 
 /// What every answer about a built-in kind out of use says.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     allocate,
     api::{Api, Cx},
+    audit,
     authn::{MASTERS, UserInfo},
     object,
     request::{Query, Target},
@@ -53,7 +54,7 @@ pub fn own(
         output: Output::JSON,
         now: jiff::Timestamp::now(),
         warnings: vec![],
-        annotations: vec![],
+        notes: audit::Notes::default(),
         own: true,
     })
 }

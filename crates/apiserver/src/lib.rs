@@ -44,6 +44,7 @@ mod rules;
 mod server;
 mod strategy;
 mod tls;
+mod web_socket;
 mod webhook;
 
 pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};

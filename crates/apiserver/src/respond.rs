@@ -249,6 +249,24 @@ fn plain_media(accept: Option<&HeaderValue>) -> Option<Media> {
     }
 }
 
+/// How aggregated discovery is asked for before any other form of it: encoding and version.
+pub fn aggregated(accept: Option<&HeaderValue>) -> Option<(Media, &'static str)> {
+    for alternative in alternatives(accept)? {
+        let Some(media) = alternative.offered() else {
+            continue;
+        };
+        match (alternative.kind, alternative.group, alternative.version) {
+            ("", _, _) => return None,
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => return Some((media, "v2")),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+                return Some((media, "v2beta1"));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// A value that has no form but its own, as discovery answers it.
 pub fn negotiated(headers: &HeaderMap, code: u16, value: &Value) -> Result<Reply, Failure> {
     let media = plain_media(headers.get(header::ACCEPT));

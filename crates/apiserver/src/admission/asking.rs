@@ -1,6 +1,6 @@
 //! Who is to be asked about a request beside the server itself: webhooks and policies.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use gantry_machinery::status::Failure;
 use serde_json::Value;
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     api::Cx,
     errors,
+    metrics::admission::{Phase, Plugin},
     object::{self, View},
     registry::Entry,
 };
@@ -137,11 +138,19 @@ impl Asking {
         rounds: &mut Rounds,
     ) -> Result<bool, Failure> {
         let mut changed = false;
-        if self.policies && enabled(cx, "MutatingAdmissionPolicy") {
-            changed |= policies::mutate(cx, self, object.as_deref_mut(), old, rounds).await?;
+        if self.policies && enabled(cx, Plugin::MutatingAdmissionPolicy.name()) {
+            let since = Instant::now();
+            let made = policies::mutate(cx, self, object.as_deref_mut(), old, rounds).await;
+            let plugin = Plugin::MutatingAdmissionPolicy;
+            self.counted(cx, plugin, Phase::Admit, made.is_err(), since);
+            changed |= made?;
         }
-        if self.hooks && enabled(cx, "MutatingAdmissionWebhook") {
-            changed |= hooks::mutate(cx, self, object, old, rounds).await?;
+        if self.hooks && enabled(cx, Plugin::MutatingAdmissionWebhook.name()) {
+            let since = Instant::now();
+            let made = hooks::mutate(cx, self, object, old, rounds).await;
+            let plugin = Plugin::MutatingAdmissionWebhook;
+            self.counted(cx, plugin, Phase::Admit, made.is_err(), since);
+            changed |= made?;
         }
         Ok(changed)
     }
@@ -153,13 +162,27 @@ impl Asking {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
-        if self.policies && enabled(cx, "ValidatingAdmissionPolicy") {
-            policies::validate(cx, self, object, old).await?;
+        if self.policies && enabled(cx, Plugin::ValidatingAdmissionPolicy.name()) {
+            let since = Instant::now();
+            let said = policies::validate(cx, self, object, old).await;
+            let plugin = Plugin::ValidatingAdmissionPolicy;
+            self.counted(cx, plugin, Phase::Validate, said.is_err(), since);
+            said?;
         }
-        if self.hooks && enabled(cx, "ValidatingAdmissionWebhook") {
-            hooks::validate(cx, self, object, old).await?;
+        if self.hooks && enabled(cx, Plugin::ValidatingAdmissionWebhook.name()) {
+            let since = Instant::now();
+            let said = hooks::validate(cx, self, object, old).await;
+            let plugin = Plugin::ValidatingAdmissionWebhook;
+            self.counted(cx, plugin, Phase::Validate, said.is_err(), since);
+            said?;
         }
         Ok(())
+    }
+
+    fn counted(&self, cx: &Cx, plugin: Plugin, phase: Phase, refused: bool, since: Instant) {
+        let metrics = &cx.api.metrics.admission;
+        let operation = self.at.operation.name();
+        metrics.step(plugin, operation, phase, refused, since.elapsed());
     }
 }
 

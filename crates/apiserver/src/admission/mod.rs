@@ -20,7 +20,7 @@ mod rounds;
 mod security;
 mod volumes;
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Instant};
 
 use gantry_machinery::status::Failure;
 use gantry_store::{Key, Stored};
@@ -33,6 +33,7 @@ use self::{asking::Asking, rounds::Rounds};
 use crate::{
     api::Cx,
     certificates,
+    metrics::admission::{Phase, Plugin},
     object::{self, View},
     registry::Entry,
     rest::{scale, write::Refused},
@@ -54,6 +55,32 @@ pub fn labelled(cx: &Cx, label: &str, value: &str) -> bool {
         .as_ref()
         .and_then(|n| object::meta(n)?.get("labels"));
     labels.and_then(|l| l.get(label)?.as_str()) == Some(value)
+}
+
+/// Takes a step, unless it is left out, and counts what it took.
+fn step(
+    cx: &mut Cx,
+    plugin: Plugin,
+    phase: Phase,
+    operation: &str,
+    work: impl FnOnce(&mut Cx) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if !enabled(cx, plugin.name()) {
+        return Ok(());
+    }
+    let since = Instant::now();
+    let result = work(cx);
+    let counted = &cx.api.metrics.admission;
+    counted.step(plugin, operation, phase, result.is_err(), since.elapsed());
+    result
+}
+
+/// What a request with or without an object of before does.
+fn operation(old: Option<&Value>) -> &'static str {
+    match old {
+        Some(_) => "UPDATE",
+        None => "CREATE",
+    }
 }
 
 /// Waits for what other steps need and what is about to come.
@@ -119,51 +146,71 @@ async fn scaled(
 }
 
 fn fill(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Failure> {
-    namespace::check(cx, object, old)?;
+    let doing = operation(old);
+    let admit =
+        |cx: &mut Cx, plugin: Plugin, work: &mut dyn FnMut(&mut Cx) -> Result<(), Failure>| {
+            step(cx, plugin, Phase::Admit, doing, work)
+        };
+    // Nobody can leave this one out.
+    let lifecycle = Plugin::NamespaceLifecycle;
+    let since = Instant::now();
+    let checked = namespace::check(cx, object, old);
+    let counted = &cx.api.metrics.admission;
+    let refused = checked.is_err();
+    counted.step(lifecycle, doing, Phase::Admit, refused, since.elapsed());
+    checked?;
     match (cx.resource().group.as_str(), cx.resource().plural.as_str()) {
         ("", "pods") => {
             if let Some(old) = old {
                 pods::keep(object, old);
-                if enabled(cx, "DefaultTolerationSeconds") {
-                    pods::tolerations(object);
-                }
             } else {
-                if enabled(cx, "ServiceAccount") {
-                    pods::service_account(cx, object)?;
-                }
-                if enabled(cx, "Priority") {
-                    pods::priority(cx, object)?;
-                }
-                if enabled(cx, "LimitRanger") {
+                admit(cx, Plugin::ServiceAccount, &mut |cx| {
+                    pods::service_account(cx, object)
+                })?;
+                admit(cx, Plugin::Priority, &mut |cx| pods::priority(cx, object))?;
+                admit(cx, Plugin::LimitRanger, &mut |cx| {
                     limits::fill(cx, object);
-                }
-                if enabled(cx, "RuntimeClass") {
-                    pods::runtime_class(cx, object)?;
-                }
-                if enabled(cx, "DefaultTolerationSeconds") {
-                    pods::tolerations(object);
-                }
-                if enabled(cx, "PodTopologyLabels") {
+                    Ok(())
+                })?;
+                admit(cx, Plugin::RuntimeClass, &mut |cx| {
+                    pods::runtime_class(cx, object)
+                })?;
+                admit(cx, Plugin::PodTopologyLabels, &mut |cx| {
                     let node = object::text(object, "/spec/nodeName").to_owned();
                     pods::topology(cx, &node, object);
-                }
+                    Ok(())
+                })?;
             }
+            admit(cx, Plugin::DefaultTolerationSeconds, &mut |_| {
+                pods::tolerations(object);
+                Ok(())
+            })?;
         }
-        ("", "nodes") if old.is_none() && enabled(cx, "TaintNodesByCondition") => {
+        ("", "nodes") if old.is_none() => admit(cx, Plugin::TaintNodesByCondition, &mut |_| {
             defaults::not_ready_taint(object);
-        }
-        ("", "persistentvolumeclaims" | "persistentvolumes") if old.is_none() => {
-            if enabled(cx, "StorageObjectInUseProtection") {
+            Ok(())
+        })?,
+        ("", "persistentvolumeclaims") if old.is_none() => {
+            admit(cx, Plugin::StorageObjectInUseProtection, &mut |cx| {
                 volumes::protect(cx, object);
-            }
-            if cx.entry.is("", "persistentvolumeclaims") && enabled(cx, "DefaultStorageClass") {
+                Ok(())
+            })?;
+            admit(cx, Plugin::DefaultStorageClass, &mut |cx| {
                 defaults::storage_class(cx, object);
-            }
+                Ok(())
+            })?;
         }
-        ("networking.k8s.io", "ingresses")
-            if old.is_none() && enabled(cx, "DefaultIngressClass") =>
-        {
-            defaults::ingress_class(cx, object);
+        ("", "persistentvolumes") if old.is_none() => {
+            admit(cx, Plugin::StorageObjectInUseProtection, &mut |cx| {
+                volumes::protect(cx, object);
+                Ok(())
+            })?;
+        }
+        ("networking.k8s.io", "ingresses") if old.is_none() => {
+            admit(cx, Plugin::DefaultIngressClass, &mut |cx| {
+                defaults::ingress_class(cx, object);
+                Ok(())
+            })?;
         }
         ("rbac.authorization.k8s.io", _) => escalation::check(cx, object, old)?,
         (GROUP, _) => policies::check_rights(cx, object, old)?,
@@ -181,25 +228,29 @@ pub async fn validate(
 ) -> Result<Charges, Refused> {
     let own = cx.target.subresource.is_empty();
     let resizes = cx.target.subresource == "resize" && cx.entry.is("", "pods");
-    if enabled(cx, "NodeRestriction") {
-        restriction::check(cx, object, old)?;
-    }
+    let doing = operation(old);
+    // Kubernetes' plugin is of those that may change something, though it does not.
+    step(cx, Plugin::NodeRestriction, Phase::Admit, doing, |cx| {
+        restriction::check(cx, object, old)
+    })?;
     certificates::admit(cx, object, old, |plugin| enabled(cx, plugin))?;
     if resizes {
         pods::node_of_resize(cx, object, old)?;
     }
-    if enabled(cx, "LimitRanger") {
-        limits::check(cx, object, old)?;
-    }
-    if enabled(cx, "PodSecurity") {
-        security::check(cx, object, old)?;
-    }
+    step(cx, Plugin::LimitRanger, Phase::Validate, doing, |cx| {
+        limits::check(cx, object, old)
+    })?;
+    step(cx, Plugin::PodSecurity, Phase::Validate, doing, |cx| {
+        security::check(cx, object, old)
+    })?;
     if let Some(old) = old
         && own
         && cx.entry.is("", "persistentvolumeclaims")
-        && enabled(cx, "PersistentVolumeClaimResize")
     {
-        volumes::growth(cx, object, old)?;
+        let plugin = Plugin::PersistentVolumeClaimResize;
+        step(cx, plugin, Phase::Validate, doing, |cx| {
+            volumes::growth(cx, object, old)
+        })?;
     }
     if let Some(asking) = asking {
         if asking.at.subresource == "scale" {
@@ -211,7 +262,12 @@ pub async fn validate(
         }
     }
     if (own || resizes) && enabled(cx, "ResourceQuota") {
-        return Ok(quota::charge(cx, object, old).await?);
+        let since = Instant::now();
+        let charged = quota::charge(cx, object, old).await;
+        let (plugin, refused) = (Plugin::ResourceQuota, charged.is_err());
+        let counted = &cx.api.metrics.admission;
+        counted.step(plugin, doing, Phase::Validate, refused, since.elapsed());
+        return Ok(charged?);
     }
     Ok(Charges::default())
 }

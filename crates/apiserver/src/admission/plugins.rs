@@ -29,8 +29,8 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("ImagePolicyWebhook", Absent),
     ("LimitPodHardAntiAffinityTopology", Absent),
     ("LimitRanger", On),
-    ("MutatingAdmissionPolicy", Absent),
-    ("MutatingAdmissionWebhook", Absent),
+    ("MutatingAdmissionPolicy", On),
+    ("MutatingAdmissionWebhook", On),
     ("NamespaceAutoProvision", Absent),
     ("NamespaceExists", Absent),
     ("NamespaceLifecycle", On),
@@ -48,8 +48,8 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("ServiceAccount", On),
     ("StorageObjectInUseProtection", On),
     ("TaintNodesByCondition", On),
-    ("ValidatingAdmissionPolicy", Absent),
-    ("ValidatingAdmissionWebhook", Absent),
+    ("ValidatingAdmissionPolicy", On),
+    ("ValidatingAdmissionWebhook", On),
 ];
 
 /// What is offered of an admission plugin; `None` where Kubernetes has none of this name.

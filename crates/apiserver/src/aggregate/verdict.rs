@@ -157,7 +157,8 @@ mod tests {
                 "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}],
             })
         };
-        let cases: [(Option<&Value>, Vec<Value>, Option<(&str, &str)>); 8] = [
+        type Case<'a> = (Option<&'a Value>, Vec<Value>, Option<(&'a str, &'a str)>);
+        let cases: [Case<'_>; 8] = [
             (
                 None,
                 vec![],

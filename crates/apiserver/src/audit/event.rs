@@ -1,6 +1,6 @@
 //! One event of the audit log, `Event` of `audit.k8s.io/v1`.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use gantry_machinery::protobuf;
@@ -8,7 +8,10 @@ use http::{header, request::Parts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::policy::{Level, Stage, Verdict};
+use super::{
+    notes::Annotations,
+    policy::{Level, Stage, Verdict},
+};
 use crate::{
     authn::UserInfo,
     authz::Attributes,
@@ -113,7 +116,7 @@ pub struct Event {
     response: Option<Content>,
     received: jiff::Timestamp,
     at: jiff::Timestamp,
-    pub annotations: BTreeMap<&'static str, String>,
+    pub annotations: Annotations,
     without_managed_fields: bool,
 }
 
@@ -180,7 +183,7 @@ impl Event {
             response: None,
             received,
             at: received,
-            annotations: BTreeMap::new(),
+            annotations: Annotations::new(),
             without_managed_fields: verdict.without_managed_fields,
         }
     }
@@ -336,8 +339,8 @@ struct Line<'a> {
     response_object: Option<Value>,
     request_received_timestamp: String,
     stage_timestamp: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Annotations::is_empty")]
+    annotations: &'a Annotations,
 }
 
 fn micros(time: jiff::Timestamp) -> String {

@@ -6,6 +6,7 @@
 
 mod event;
 mod log;
+mod notes;
 mod policy;
 
 use std::{sync::Arc, thread};
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use event::{Content, Event, Peer};
 pub use log::LogFile;
+pub use notes::Notes;
 pub use policy::{Level, Policy, Stage};
 
 use crate::{
@@ -125,6 +127,12 @@ impl Record {
         if let Some(event) = &mut self.event {
             change(event);
         }
+    }
+
+    /// A place for what admission has to say about the request.
+    pub fn notes(&self) -> Notes {
+        let level = self.event.as_ref().map(|event| event.level);
+        level.map(Notes::at).unwrap_or_default()
     }
 
     /// Takes what came of the request.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use gantry_machinery::{resource::Resource, status::Failure};
+use bytes::Bytes;
+use gantry_machinery::{protobuf::Encoder, resource::Resource, status::Failure};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
@@ -10,23 +11,34 @@ use super::view::{self, Owner};
 use crate::{
     aggregate::state::State,
     api::Api,
+    errors,
     registry::Registry,
-    respond::{self, Reply},
+    respond::{self, Media, Reply},
 };
 
-/// The versions of the form, and what their media types are.
-const FORMS: [(&str, &str, &str); 2] = [
-    (
-        "v2",
-        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-    ),
-    (
-        "v2beta1",
-        "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-        "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-    ),
-];
+/// The media type of an encoding and a version of the form.
+fn media_type(media: Media, version: &str) -> &'static str {
+    match (media, version) {
+        (Media::Json, "v2") => {
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+        (Media::Json, _) => {
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        }
+        (Media::Yaml, "v2") => {
+            "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+        (Media::Yaml, _) => {
+            "application/yaml;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        }
+        (Media::Protobuf, "v2") => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+        (Media::Protobuf, _) => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        }
+    }
+}
 
 /// The answer, when this form is asked for; `core` is `/api`, otherwise `/apis`.
 pub fn serve(
@@ -35,23 +47,35 @@ pub fn serve(
     registry: &Registry,
     core: bool,
 ) -> Option<Result<Reply, Failure>> {
-    let (version, media, _) = FORMS[wanted(headers)?];
-    let path = format!("{} {version}", if core { "/api" } else { "/apis" });
-    let document = api
-        .openapi
-        .kept(api.generation(registry), &path, media, || {
-            let state = api.aggregator.state();
-            Some(list(registry, &state, version, core).to_string().into())
-        })?;
+    let (media, version) = respond::aggregated(headers.get(header::ACCEPT))?;
+    let kind = media_type(media, version);
+    let path = format!("{} {kind}", if core { "/api" } else { "/apis" });
+    let mut failed = None;
+    let document = api.openapi.kept(api.generation(registry), &path, kind, || {
+        let state = api.aggregator.state();
+        let list = list(registry, &state, version, core);
+        match encode(media, &list) {
+            Ok(bytes) => Some(bytes),
+            Err(failure) => {
+                failed = Some(failure);
+                None
+            }
+        }
+    });
+    let document = match (document, failed) {
+        (Some(document), _) => document,
+        (None, Some(failure)) => return Some(Err(failure)),
+        (None, None) => return None,
+    };
     let tag = format!("\"{}\"", document.etag);
     let same = headers
         .get(header::IF_NONE_MATCH)
         .and_then(|v| v.to_str().ok())
         == Some(tag.as_str());
     let mut reply = if same {
-        respond::bytes(304, media, "")
+        respond::bytes(304, kind, "")
     } else {
-        respond::bytes(200, media, document.body)
+        respond::bytes(200, kind, document.body)
     };
     let headers = reply.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&tag) {
@@ -62,25 +86,15 @@ pub fn serve(
     Some(Ok(reply))
 }
 
-/// Which of the forms is asked for before any other that there is.
-fn wanted(headers: &HeaderMap) -> Option<usize> {
-    let accept = headers.get(header::ACCEPT)?.to_str().ok()?;
-    let first = accept.split(',').find_map(|alternative| {
-        let parts: Vec<&str> = alternative.split(';').map(str::trim).collect();
-        let plain = parts.as_slice() == ["application/json"] || parts.as_slice() == ["*/*"];
-        let asked = parts.contains(&"application/json")
-            && parts.contains(&"as=APIGroupDiscoveryList")
-            && parts.contains(&"g=apidiscovery.k8s.io");
-        let form = FORMS
-            .iter()
-            .position(|(v, ..)| parts.contains(&format!("v={v}").as_str()));
-        match (plain, asked, form) {
-            (true, _, _) => Some(None),
-            (_, true, Some(form)) => Some(Some(form)),
-            _ => None,
-        }
-    });
-    first?
+fn encode(media: Media, list: &Value) -> Result<Bytes, Failure> {
+    let json = list.to_string();
+    Ok(match media {
+        Media::Json => json.into(),
+        Media::Yaml => serde_saphyr::to_string(list)
+            .map_err(errors::internal)?
+            .into(),
+        Media::Protobuf => respond::message(&mut Encoder::new(), json.as_bytes())?.into(),
+    })
 }
 
 fn list(registry: &Registry, state: &State, version: &str, core: bool) -> Value {

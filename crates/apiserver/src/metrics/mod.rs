@@ -3,6 +3,7 @@
 //! Requests are counted by what they are about, not by who asks or what they name: the number of
 //! series is bounded by the number of resources served.
 
+pub mod admission;
 mod process;
 mod text;
 
@@ -81,7 +82,7 @@ impl Hash for Labels {
     }
 }
 
-struct Histogram<const N: usize> {
+pub struct Histogram<const N: usize> {
     bounds: &'static [f64; N],
     counts: [AtomicU64; N],
     beyond: AtomicU64,
@@ -100,6 +101,15 @@ impl<const N: usize> Histogram<N> {
             sum: AtomicU64::new(0),
             scale,
         }
+    }
+
+    fn count(&self) -> u64 {
+        let all = self.counts.iter().chain([&self.beyond]);
+        all.map(|n| n.load(Ordering::Relaxed)).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count() == 0
     }
 
     fn observe(&self, units: u64) {
@@ -129,6 +139,7 @@ pub struct Metrics {
     reading: AtomicI64,
     writing: AtomicI64,
     pub tls_errors: AtomicU64,
+    pub admission: admission::Admission,
 }
 
 impl Metrics {

@@ -13,7 +13,8 @@ use crate::{
 
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-struct Text(String);
+#[derive(Default)]
+pub struct Text(String);
 
 /// Escapes a label's value.
 fn quoted(value: &str) -> String {
@@ -24,7 +25,7 @@ fn quoted(value: &str) -> String {
 }
 
 /// `a="x",b="y"`
-fn labels(pairs: &[(&str, &str)]) -> String {
+pub fn labels(pairs: &[(&str, &str)]) -> String {
     let all: Vec<String> = pairs
         .iter()
         .map(|(k, v)| format!("{k}=\"{}\"", quoted(v)))
@@ -33,15 +34,20 @@ fn labels(pairs: &[(&str, &str)]) -> String {
 }
 
 impl Text {
-    fn about(&mut self, name: &str, kind: &str, help: &str) {
+    pub fn about(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn put(&mut self, name: &str, labels: &str, value: impl Display) {
+    pub fn put(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = match labels {
             "" => writeln!(self.0, "{name} {value}"),
             labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
         };
+    }
+
+    #[cfg(test)]
+    pub fn into_string(self) -> String {
+        self.0
     }
 
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
@@ -49,7 +55,7 @@ impl Text {
         self.put(name, "", value);
     }
 
-    fn histogram<const N: usize>(&mut self, name: &str, labels: &str, of: &Histogram<N>) {
+    pub fn histogram<const N: usize>(&mut self, name: &str, labels: &str, of: &Histogram<N>) {
         let mut count = 0;
         for (bound, n) in of.bounds.iter().zip(&of.counts) {
             count += n.load(Ordering::Relaxed);
@@ -125,6 +131,7 @@ fn health(api: &Api) -> String {
 fn all(api: &Arc<Api>) -> String {
     let mut text = Text(String::with_capacity(64 * 1024));
     requests(&mut text, api);
+    super::admission::write(&mut text, &api.metrics.admission);
     flow(&mut text, api);
     aggregation(&mut text, api);
     storage(&mut text, api);

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     admission::{asking::ask, attributes::Operation},
     api::Cx,
-    errors, object,
+    audit, errors, object,
     registry::Entry,
     respond::Reply,
     rules::Labels,
@@ -318,7 +318,7 @@ impl Cx {
             output: self.output,
             now: self.now,
             warnings: vec![],
-            annotations: vec![],
+            notes: audit::Notes::default(),
             own: true,
         }
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::Cx,
-    convert, errors, object,
+    audit, convert, errors, object,
     registry::Entry,
     respond::{self, Form, Media, Output, Reply},
 };
@@ -203,7 +203,7 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             output: cx.output,
             now: cx.now,
             warnings: vec![],
-            annotations: vec![],
+            notes: audit::Notes::default(),
             own: cx.own,
         },
     };

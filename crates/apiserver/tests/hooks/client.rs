@@ -41,10 +41,14 @@ impl Cluster {
     /// One that leaves out these steps of admission.
     pub async fn without(steps: &[&str]) -> Cluster {
         let steps = steps.iter().chain(&["ServiceAccount"]);
-        let config = Config {
+        Cluster::of(Config {
             disabled_admission: steps.map(|s| (*s).to_owned()).collect(),
             ..Config::default()
-        };
+        })
+        .await
+    }
+
+    pub async fn of(config: Config) -> Cluster {
         let store = Store::in_memory(Options::default());
         let server = Server::start(config, store.clone())
             .await
@@ -101,14 +105,19 @@ impl Cluster {
         }
     }
 
-    /// The JSON lines of an answer, up to its end.
-    pub async fn lines(&self, path: &str) -> Vec<Value> {
+    /// The text at a path.
+    pub async fn text(&self, path: &str) -> String {
         let request = Request::get(path)
             .body(Body::from(vec![]))
             .expect("a request");
         let answer = self.client.send(request).await.expect("answered");
         let bytes = answer.into_body().collect().await.expect("a body");
-        let text = String::from_utf8(bytes.to_bytes().to_vec()).expect("text");
+        String::from_utf8(bytes.to_bytes().to_vec()).expect("text")
+    }
+
+    /// The JSON lines of an answer, up to its end.
+    pub async fn lines(&self, path: &str) -> Vec<Value> {
+        let text = self.text(path).await;
         text.lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect()

@@ -5,6 +5,7 @@
     reason = "helpers of tests, which clippy does not see as tests"
 )]
 
+mod audit;
 mod client;
 mod conversion;
 mod mutating;

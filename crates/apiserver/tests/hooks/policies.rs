@@ -13,13 +13,13 @@ use crate::{
 const GROUP: &str = "admissionregistration.k8s.io/v1";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
-fn matching(group: &str, resources: &[&str]) -> Value {
+pub fn matching(group: &str, resources: &[&str]) -> Value {
     json!({"matchConstraints": {"resourceRules": [{
         "operations": ["CREATE", "UPDATE"], "apiGroups": [group], "apiVersions": ["v1"], "resources": resources,
     }]}})
 }
 
-fn merged(mut into: Value, more: &Value) -> Value {
+pub fn merged(mut into: Value, more: &Value) -> Value {
     for (field, value) in more.as_object().into_iter().flatten() {
         into[field] = value.clone();
     }
@@ -27,7 +27,7 @@ fn merged(mut into: Value, more: &Value) -> Value {
 }
 
 impl Cluster {
-    async fn policy(&self, kind: &str, spec: Value) -> Answer {
+    pub async fn policy(&self, kind: &str, spec: Value) -> Answer {
         let body = json!({
             "kind": format!("{kind}AdmissionPolicy"), "apiVersion": GROUP,
             "metadata": {"name": "p.example.com"}, "spec": spec,
@@ -37,7 +37,7 @@ impl Cluster {
     }
 
     /// A binding of the policy; `spec` adds to it.
-    async fn bind(&self, kind: &str, spec: Value) {
+    pub async fn bind(&self, kind: &str, spec: Value) {
         let mut whole = json!({"policyName": "p.example.com"});
         if kind == "Validating" {
             whole["validationActions"] = json!(["Deny"]);

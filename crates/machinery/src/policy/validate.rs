@@ -43,7 +43,12 @@ pub struct Decision {
     pub denial: Option<String>,
     /// `metav1.StatusReason`; empty stands for `Invalid`.
     pub reason: String,
+    /// What went wrong with the expression, in the words of Kubernetes' metrics.
+    pub error: &'static str,
 }
+
+/// Of an expression with which nothing went wrong.
+const NO_ERROR: &str = "no_error";
 
 /// An audit annotation of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +117,11 @@ impl Validator {
     fn error(&self, index: usize, why: String) -> Decision {
         Decision {
             index,
+            error: match why.as_str() {
+                w if w.contains(BROKE) => "out_of_budget",
+                w if w.starts_with("compilation") => "compile_error",
+                _ => "invalid_error",
+            },
             denial: self.fails.then_some(why),
             reason: String::new(),
         }
@@ -148,12 +158,14 @@ impl Validator {
                     index: i,
                     denial: None,
                     reason: String::new(),
+                    error: NO_ERROR,
                 },
                 Ok(_) => match message(validation, &scope, &mut budget) {
                     Ok(message) => Decision {
                         index: i,
                         denial: Some(message),
                         reason: validation.reason.clone(),
+                        error: NO_ERROR,
                     },
                     Err(Broke) => self.error(i, format!("failed messageExpression: {BROKE}")),
                 },

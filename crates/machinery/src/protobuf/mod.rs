@@ -108,6 +108,9 @@ pub fn type_name(api_version: &str, kind: &str) -> Option<String> {
         ("v1", "APIGroup" | "APIGroupList" | "APIResourceList" | "APIVersions") => {
             Some(format!("{META}{kind}"))
         }
+        ("apidiscovery.k8s.io/v2" | "apidiscovery.k8s.io/v2beta1", "APIGroupDiscoveryList") => {
+            Some(format!("io.k8s.api.apidiscovery.{version}.{kind}"))
+        }
         _ => None,
     }
 }

@@ -182,12 +182,8 @@ pub async fn ask(
         .post(request.to_string().into(), hook.timeout, true)
         .await
         .map_err(|e| Trouble::Call(format!("failed to call webhook: {e}")))?;
-    let answer = review::answer(&hook.name, spoken, &uid, mutating, &body)
-        .map_err(|why| Trouble::Call(format!("received invalid webhook response: {why}")))?;
-    for (key, value) in &answer.annotations {
-        tracing::debug!(webhook = hook.name, key, value, "audit annotation");
-    }
-    Ok(answer)
+    review::answer(&hook.name, spoken, &uid, mutating, &body)
+        .map_err(|why| Trouble::Call(format!("received invalid webhook response: {why}")))
 }
 
 /// The object of a request after a webhook's patch; `None` when it stays as it is.

@@ -36,6 +36,14 @@ pub struct Hook {
     pub spoken: Option<&'static str>,
 }
 
+impl Hook {
+    /// The name of the object that it stands in.
+    pub fn configuration(&self) -> &str {
+        let split = self.id.rsplit_once('/');
+        split.map_or("", |(configuration, _)| configuration)
+    }
+}
+
 /// All webhooks and policies, in the order in which they are asked.
 #[derive(Debug, Default)]
 pub struct Configured {

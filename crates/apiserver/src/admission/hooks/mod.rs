@@ -6,10 +6,14 @@
 
 pub mod call;
 mod configured;
+mod told;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use futures::future::join_all;
@@ -20,6 +24,7 @@ use serde_json::Value;
 use self::{
     call::{Seen, Trouble},
     configured::Hook,
+    told::Told,
 };
 use super::{asking::Asking, review, rounds::Rounds};
 use crate::{
@@ -92,13 +97,22 @@ pub async fn mutate(
 ) -> Result<bool, Failure> {
     let mut changed = false;
     rounds.hooks.begin(rounds.second, object.as_deref());
-    for hook in &asking.configured.mutating {
+    for (i, hook) in asking.configured.mutating.iter().enumerate() {
         if rounds.second && !rounds.hooks.is_due(&hook.id) {
             continue;
         }
         let seen = call::relevant(cx, asking, hook, object.as_deref(), old).await?;
         let Some(seen) = seen else { continue };
-        let outcome = one(cx, asking, hook, &seen).await;
+        let told = Told {
+            hook,
+            operation: asking.at.operation.name(),
+            place: format!("round_{}_index_{i}", u8::from(rounds.second)),
+        };
+        let since = Instant::now();
+        let outcome = one(cx, asking, &told, &seen).await;
+        let changes = matches!(outcome, Ok(Some(_)));
+        told.mutated(cx, changes);
+        told.counted(cx, "admit", outcome.as_ref().err(), since.elapsed());
         if let (Ok(Some(new)), Some(object)) = (&outcome, object.as_deref_mut()) {
             changed = true;
             *object = new.clone();
@@ -110,7 +124,10 @@ pub async fn mutate(
         }
         match outcome {
             Ok(_) => {}
-            Err(Trouble::Call(why)) => failed_call(hook, &why)?,
+            Err(Trouble::Call(why)) => {
+                failed_call(hook, &why)?;
+                told.failed_open(cx, "admit", "failed-open.mutation.webhook.admission.k8s.io");
+            }
             Err(Trouble::Denied(failure) | Trouble::Failed(failure)) => return Err(failure),
         }
     }
@@ -122,17 +139,20 @@ pub async fn mutate(
 async fn one(
     cx: &mut Cx,
     asking: &Asking,
-    hook: &Hook,
+    told: &Told<'_>,
     seen: &Seen,
 ) -> Result<Option<Value>, Trouble> {
+    let hook = told.hook;
     let mut answer = call::ask(hook, &asking.at, seen, true).await?;
     warn(cx, std::mem::take(&mut answer.warnings));
+    told.annotated(cx, &answer.annotations);
     let Some(patch) = answer.outcome()? else {
         return Ok(None);
     };
-    call::patched(cx, &asking.at, hook, seen, &patch)
-        .await
-        .map_err(Trouble::Failed)
+    let patched = call::patched(cx, &asking.at, hook, seen, &patch).await;
+    let patched = patched.map_err(Trouble::Failed)?;
+    told.patched(cx, &patch);
+    Ok(patched)
 }
 
 /// Asks the validating webhooks.
@@ -148,22 +168,34 @@ pub async fn validate(
             asked.push((hook, seen));
         }
     }
-    let calls = asked
-        .iter()
-        .map(|(hook, seen)| call::ask(hook, &asking.at, seen, false));
+    let calls = asked.iter().map(async |(hook, seen)| {
+        let since = Instant::now();
+        let answer = call::ask(hook, &asking.at, seen, false).await;
+        (answer, since.elapsed())
+    });
     let answers = join_all(calls).await;
     let mut refusal = None;
-    for ((hook, _), answer) in asked.iter().zip(answers) {
+    for (i, ((hook, _), (answer, time))) in asked.iter().zip(answers).enumerate() {
+        let told = Told {
+            hook,
+            operation: asking.at.operation.name(),
+            place: format!("round_0_index_{i}"),
+        };
         let outcome = match answer {
             Ok(mut answer) => {
                 warn(cx, std::mem::take(&mut answer.warnings));
+                told.annotated(cx, &answer.annotations);
                 answer.outcome().map(|_| ())
             }
             Err(trouble) => Err(trouble),
         };
+        told.counted(cx, "validating", outcome.as_ref().err(), time);
         let outcome = match outcome {
             Ok(()) => Ok(()),
-            Err(Trouble::Call(why)) => failed_call(hook, &why),
+            Err(Trouble::Call(why)) => failed_call(hook, &why).inspect(|()| {
+                let key = "failed-open.validating.webhook.admission.k8s.io";
+                told.failed_open(cx, "validating", key);
+            }),
             Err(Trouble::Denied(failure) | Trouble::Failed(failure)) => Err(failure),
         };
         if let Err(failure) = outcome {

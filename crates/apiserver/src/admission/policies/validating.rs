@@ -1,5 +1,10 @@
 //! ValidatingAdmissionPolicies: what they say to a request, and what becomes of it.
 
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
 use gantry_machinery::{
     policy::{Outcome, Validator},
     status::Failure,
@@ -100,6 +105,7 @@ async fn one(
         }
     };
     let mut seen: Option<Seen> = None;
+    let mut annotations = Collected::default();
     for binding in &policy.bindings {
         if let Some(matching) = &binding.matching {
             match matches(cx, asking, matching, object, old) {
@@ -134,33 +140,60 @@ async fn one(
         let Some(seen) = &seen else { continue };
         let namespace = namespace(cx, asking)?;
         for params in &params {
+            let since = Instant::now();
             let outcome = with_input(cx, asking, seen, params, &namespace, |input| {
                 policy.evaluator.validate(input)
             });
-            act(cx, policy, binding, outcome, denials);
+            let time = since.elapsed();
+            act(
+                cx,
+                (policy, binding),
+                outcome,
+                time,
+                denials,
+                &mut annotations,
+            );
         }
+    }
+    for (key, values) in annotations {
+        let key = format!("{}/{key}", policy.name);
+        cx.notes.add(key, values.join(", "));
     }
     Ok(())
 }
 
+/// What the audit annotations of a policy say for its bindings and their parameters: each value once.
+type Collected = BTreeMap<String, Vec<String>>;
+
 /// Does what a binding says is to be done about denials.
 fn act(
     cx: &mut Cx,
-    policy: &Policy<Validator>,
-    binding: &Binding,
+    (policy, binding): (&Policy<Validator>, &Binding),
     outcome: Outcome,
+    time: Duration,
     denials: &mut Vec<Denial>,
+    annotations: &mut Collected,
 ) {
+    let count = |cx: &Cx, error: &str, action: &str| {
+        let labels = [&policy.name, &binding.name, error, action];
+        cx.api.metrics.admission.check(labels, time);
+    };
     for decision in outcome.decisions {
         let Some(message) = decision.denial else {
+            if decision.error != "no_error" {
+                count(cx, decision.error, "allow");
+            }
             continue;
         };
         for action in &binding.actions {
             match action.as_str() {
-                "Deny" => denials.push(Denial {
-                    reason: decision.reason.clone(),
-                    ..deny(policy, Some(binding), message.clone())
-                }),
+                "Deny" => {
+                    denials.push(Denial {
+                        reason: decision.reason.clone(),
+                        ..deny(policy, Some(binding), message.clone())
+                    });
+                    count(cx, decision.error, "deny");
+                }
                 "Warn" => {
                     let warning = format!(
                         "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
@@ -169,29 +202,33 @@ fn act(
                     if !cx.warnings.contains(&warning) {
                         cx.warnings.push(warning);
                     }
+                    count(cx, decision.error, "warn");
                 }
                 _ => {
                     let failure = json!([{
                         "message": message, "policy": policy.name, "binding": binding.name,
                         "expressionIndex": decision.index, "validationActions": binding.actions,
                     }]);
-                    tracing::info!(
-                        key = "validation.policy.admission.k8s.io/validation_failure",
-                        value = %failure,
-                        "audit annotation"
-                    );
+                    let key = "validation.policy.admission.k8s.io/validation_failure";
+                    cx.notes.add(key, failure.to_string());
+                    count(cx, decision.error, "audit");
                 }
             }
         }
     }
     for annotation in outcome.annotations {
         match annotation.value {
-            Ok(value) => {
-                let end = value.floor_char_boundary(LONGEST_ANNOTATION);
-                let key = format!("{}/{}", policy.name, annotation.key);
-                tracing::info!(key, value = &value[..end], "audit annotation");
+            Ok(mut value) => {
+                value.truncate(value.floor_char_boundary(LONGEST_ANNOTATION));
+                let values = annotations.entry(annotation.key).or_default();
+                if !values.contains(&value) {
+                    values.push(value);
+                }
             }
-            Err(why) => denials.push(deny(policy, Some(binding), why)),
+            Err(why) => {
+                denials.push(deny(policy, Some(binding), why));
+                count(cx, "invalid_error", "deny");
+            }
         }
     }
 }
