@@ -386,7 +386,8 @@ where
             });
         }
     }
-    match api.flow.admit(&user, &attributes).await {
+    let worth = || flow::width(&api.store, entry.map(|e| &**e), &attributes, &query);
+    match api.flow.admit(&user, &attributes, worth).await {
         Ok(ticket) => trace.ticket = ticket,
         Err(refused) => return Ok(refused.reply()),
     }

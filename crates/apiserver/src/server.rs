@@ -279,6 +279,7 @@ impl Server {
         api.authorizer.start(&api.store, &connections, &api.stop);
         connections.spawn(aggregate::register::run(api.clone()));
         connections.spawn(aggregate::watchman::run(api.clone()));
+        connections.spawn(crate::flow::lend(api.clone()));
         let accepting = tokio::spawn(accept(
             listener,
             TlsAcceptor::from(tls),

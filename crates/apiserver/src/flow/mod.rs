@@ -4,9 +4,10 @@
 //! A FlowSchema classifies a request and tells its flow (the user's, or the namespace's); the
 //! priority level it names has a share of the server's seats. A level's requests wait in a queue
 //! for each flow, up to as many as the level's configured queues hold together; then they are
-//! answered 429. Flows take turns. Otherwise than in Kubernetes a level does not borrow seats that
-//! another leaves empty, and every request takes one seat whatever its cost.
+//! answered 429. Flows take turns. A list takes as many seats as it has hundreds of objects to look
+//! through ([`width`]), and levels lend each other what they leave empty ([`lend`], [`borrow`]).
 
+mod borrow;
 mod classify;
 mod objects;
 mod seats;
@@ -27,11 +28,16 @@ use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use crate::{
+    api::Api,
     authn::UserInfo,
     authz::Attributes,
     object,
+    registry::Entry,
+    request::Query,
     respond::{self, Reply},
+    rest::list,
 };
+use borrow::{Bounds, Demand, share_out};
 use classify::Schema;
 pub use objects::{ensure, settle};
 use seats::{Refusal, Seat, Seats};
@@ -42,6 +48,14 @@ const SCHEMAS: &str = "flowschemas";
 
 /// A quarter of the time Kubernetes gives it altogether.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often it is looked what levels want, and after how many looks they are given it.
+const LOOK: Duration = Duration::from_millis(500);
+const LOOKS: usize = 20;
+
+/// What a seat is good for: so many objects of a list, up to so many seats.
+const OBJECTS_PER_SEAT: usize = 100;
+const WIDEST: usize = 10;
 
 /// The stored configuration in the form that requests are held against.
 pub struct Flow {
@@ -65,8 +79,8 @@ pub struct Level {
     uid: HeaderValue,
     /// `None`: exempt, no request waits.
     pub seats: Option<Arc<Seats>>,
-    /// How many seats there are.
-    pub limit: usize,
+    /// How many seats it has by itself, at least, and at most.
+    pub bounds: Bounds,
     /// How many requests may wait, altogether and of one flow.
     room: (usize, usize),
 }
@@ -176,6 +190,7 @@ impl Flow {
         &self,
         user: &UserInfo,
         asked: &Attributes<'_>,
+        width: impl FnOnce() -> usize,
     ) -> Result<Option<Ticket>, Refused> {
         let plan = self.plan.read().clone();
         let Some(schema) = plan.schemas.iter().find(|s| s.matches(user, asked)) else {
@@ -192,7 +207,9 @@ impl Flow {
             None => None,
             Some(seats) => {
                 let flow = || schema.flow(user, asked);
-                match seats.take(flow, self.patience).await {
+                // No request is worth more than its level has by itself.
+                let width = width().min(level.bounds.nominal).max(1);
+                match seats.take(width, flow, self.patience).await {
                     Ok(seat) => Some(seat),
                     Err(refusal) => {
                         let count = match refusal {
@@ -220,6 +237,66 @@ impl Flow {
         let all = plan.schemas.iter();
         all.map(|s| (s.name.clone(), s.level.name.clone(), s.tally.clone()))
             .collect()
+    }
+}
+
+/// How many seats a request is worth: a list as many as it looks through objects by the hundred.
+pub fn width(store: &Store, entry: Option<&Entry>, asked: &Attributes<'_>, query: &Query) -> usize {
+    let Some(entry) = entry.filter(|_| asked.verb == "list") else {
+        return 1;
+    };
+    if list::selected_name(query).is_some() {
+        return 1;
+    }
+    let stored = store.count(&entry.bucket);
+    let limit = query.text("limit").parse().unwrap_or(0);
+    let selects = ["labelSelector", "fieldSelector"]
+        .iter()
+        .any(|selector| !query.text(selector).is_empty());
+    // What is left out by a selector has to be looked at all the same.
+    let looked_at = match limit {
+        0 => stored,
+        _ if selects => stored,
+        limit => stored.min(limit),
+    };
+    looked_at.div_ceil(OBJECTS_PER_SEAT).clamp(1, WIDEST)
+}
+
+/// Lets levels lend each other seats until the server stops.
+pub async fn lend(api: Arc<Api>) {
+    let mut demands: FxHashMap<String, Demand> = FxHashMap::default();
+    let mut samples: FxHashMap<String, Vec<usize>> = FxHashMap::default();
+    for look in 1_usize.. {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = api.stop.cancelled() => return,
+        }
+        let levels = api.flow.levels();
+        let limited: Vec<(&Arc<Level>, &Arc<Seats>)> = levels
+            .iter()
+            .filter_map(|level| Some((level, level.seats.as_ref()?)))
+            .collect();
+        for (level, seats) in &limited {
+            let seen = samples.entry(level.name.clone()).or_default();
+            seen.push(seats.demand());
+        }
+        if look % LOOKS != 0 {
+            continue;
+        }
+        let claims: Vec<(Bounds, Demand)> = limited
+            .iter()
+            .map(|(level, seats)| {
+                let seen = samples.remove(&level.name).unwrap_or_default();
+                let demand = demands.entry(level.name.clone()).or_default();
+                demand.seen(seats.high(), &seen);
+                (level.bounds, *demand)
+            })
+            .collect();
+        for ((_, seats), given) in limited.iter().zip(share_out(&claims)) {
+            seats.resize(given);
+        }
+        demands.retain(|name, _| limited.iter().any(|(level, _)| level.name == *name));
+        samples.clear();
     }
 }
 
@@ -257,6 +334,23 @@ impl Level {
             true => queuing(of, default).saturating_mul(queuing("queueLengthLimit", 50)),
             false => 0,
         };
+        let part = |field: &str| {
+            let percent = number(object, &format!("/spec/{field}"))?;
+            let part = limit as f64 * percent as f64 / 100.0;
+            Some(part.round() as usize)
+        };
+        let lent = part(if exempt {
+            "exempt/lendablePercent"
+        } else {
+            "limited/lendablePercent"
+        });
+        let total = usize::try_from(server).unwrap_or(usize::MAX).max(limit);
+        let borrowed = part("limited/borrowingLimitPercent");
+        let bounds = Bounds {
+            nominal: limit,
+            least: limit.saturating_sub(lent.unwrap_or(0)),
+            most: borrowed.map_or(total, |more| limit.saturating_add(more)),
+        };
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         // A flow has as many of the queues as it is dealt.
         let (room, share) = (size(room("queues", 64)), size(room("handSize", 8)));
@@ -264,7 +358,7 @@ impl Level {
             name: object::name(object).to_owned(),
             uid: uid(object),
             seats: (!exempt).then(|| Seats::new(limit, room, share)),
-            limit,
+            bounds,
             room: (room, share),
         }
     }
@@ -273,7 +367,7 @@ impl Level {
         self.name == other.name
             && self.uid == other.uid
             && self.seats.is_some() == other.seats.is_some()
-            && self.limit == other.limit
+            && self.bounds == other.bounds
             && self.room == other.room
     }
 }
@@ -304,19 +398,22 @@ mod tests {
     async fn a_level_without_queues_turns_away_what_finds_no_seat() {
         let flow = bare(2);
         let ann = UserInfo::new("ann", &[]).authenticated();
-        let first = flow.admit(&ann, &pods("get")).await;
-        let second = flow.admit(&ann, &pods("get")).await;
+        let first = flow.admit(&ann, &pods("get"), || 1).await;
+        let second = flow.admit(&ann, &pods("get"), || 1).await;
         assert!(matches!(first, Ok(Some(_))) && matches!(second, Ok(Some(_))));
-        let Err(refused) = flow.admit(&ann, &pods("get")).await else {
+        let Err(refused) = flow.admit(&ann, &pods("get"), || 1).await else {
             panic!("admitted beyond the limit");
         };
         let reply = refused.reply();
         assert_eq!(reply.status(), 429);
         assert_eq!(reply.headers()[header::RETRY_AFTER], "1");
         let root = UserInfo::new("root", &[crate::authn::MASTERS]).authenticated();
-        assert!(matches!(flow.admit(&root, &pods("get")).await, Ok(Some(_))));
+        assert!(matches!(
+            flow.admit(&root, &pods("get"), || 1).await,
+            Ok(Some(_))
+        ));
         drop(first);
-        assert!(flow.admit(&ann, &pods("get")).await.is_ok());
+        assert!(flow.admit(&ann, &pods("get"), || 1).await.is_ok());
         let tallies = flow.tallies();
         let (_, _, tally) = tallies.iter().find(|t| t.0 == "catch-all").expect("there");
         assert_eq!(tally.no_seat.load(Ordering::Relaxed), 1);
@@ -339,25 +436,25 @@ mod tests {
         });
         let flow = Arc::new(flow);
         let ann = UserInfo::new("ann", &[]).authenticated();
-        let seat = flow.admit(&ann, &pods("get")).await;
+        let seat = flow.admit(&ann, &pods("get"), || 1).await;
         let waiting = tokio::spawn({
             let (flow, ann) = (flow.clone(), ann.clone());
-            async move { flow.admit(&ann, &pods("list")).await.is_ok() }
+            async move { flow.admit(&ann, &pods("list"), || 1).await.is_ok() }
         });
         while seats.waiting() == 0 {
             tokio::task::yield_now().await;
         }
         assert!(
-            flow.admit(&ann, &pods("get")).await.is_err(),
+            flow.admit(&ann, &pods("get"), || 1).await.is_err(),
             "the queue is full"
         );
         drop(seat);
         assert!(waiting.await.expect("no panic"), "the seat is handed on");
         let mut flow = Arc::into_inner(flow).expect("nobody else has it");
         flow.patience = Duration::from_millis(10);
-        let seat = flow.admit(&ann, &pods("get")).await;
+        let seat = flow.admit(&ann, &pods("get"), || 1).await;
         assert!(
-            flow.admit(&ann, &pods("get")).await.is_err(),
+            flow.admit(&ann, &pods("get"), || 1).await.is_err(),
             "nobody waits for ever"
         );
         drop(seat);
@@ -371,11 +468,51 @@ mod tests {
         assert_eq!(all, 245);
         let limit = |name: &str| {
             let level = objects::built_in(LEVELS, name).expect("built in");
-            Level::of(&level, 600, all).limit
+            Level::of(&level, 600, all).bounds.nominal
         };
         assert_eq!(limit("global-default"), 49);
         assert_eq!(limit("catch-all"), 13);
         assert_eq!(limit("workload-low"), 245);
         assert_eq!(limit("exempt"), 0);
+    }
+
+    #[test]
+    fn levels_lend_and_borrow_as_their_configuration_says() {
+        let level = objects::built_in(LEVELS, "workload-low").expect("built in");
+        // 90 % may be lent; how much is borrowed is not limited.
+        let bounds = Level::of(&level, 600, 245).bounds;
+        assert_eq!((bounds.nominal, bounds.least, bounds.most), (245, 24, 600));
+        let level = serde_json::json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 1, "borrowingLimitPercent": 50}}});
+        let bounds = Level::of(&level, 100, 4).bounds;
+        assert_eq!((bounds.nominal, bounds.least, bounds.most), (25, 25, 38));
+    }
+
+    #[tokio::test]
+    async fn lists_are_worth_their_objects_by_the_hundred() {
+        use gantry_store::{Expect, Key, Op, Write};
+
+        let store = Store::in_memory(Options::default());
+        let registry = crate::registry::Registry::new(vec![], 0);
+        let entry = registry.lookup("", "v1", "configmaps").expect("served");
+        let asked = |verb, query: &str| {
+            let query = Query::parse(Some(query).filter(|q| !q.is_empty()));
+            width(&store, Some(entry), &pods(verb), &query)
+        };
+        assert_eq!(asked("list", ""), 1);
+        let writes = (0..250).map(|n| Write {
+            key: Key::new("/configmaps", format!("n/{n}")),
+            expect: Expect::Absent,
+            op: Op::Put {
+                value: "{}".into(),
+                stamp: None,
+            },
+        });
+        store.commit_all(writes.collect()).await.expect("written");
+        assert_eq!(asked("list", ""), 3);
+        assert_eq!(asked("list", "limit=100"), 1);
+        assert_eq!(asked("list", "limit=100&labelSelector=a"), 3);
+        assert_eq!(asked("list", "fieldSelector=metadata.name%3Dx"), 1);
+        assert_eq!(asked("get", ""), 1);
     }
 }

@@ -262,7 +262,22 @@ fn flow(text: &mut Text, api: &Api) {
     gauge(
         "apiserver_flowcontrol_nominal_limit_seats",
         "[BETA] Seats that a priority level has.",
-        &|l| l.limit,
+        &|l| l.bounds.nominal,
+    );
+    gauge(
+        "apiserver_flowcontrol_lower_limit_seats",
+        "[ALPHA] Seats that a priority level keeps when others borrow.",
+        &|l| l.bounds.least,
+    );
+    gauge(
+        "apiserver_flowcontrol_upper_limit_seats",
+        "[ALPHA] Seats that a priority level may come to by borrowing.",
+        &|l| l.bounds.most,
+    );
+    gauge(
+        "apiserver_flowcontrol_current_limit_seats",
+        "[ALPHA] Seats that a priority level has now.",
+        &|l| l.seats.as_ref().map_or(0, |s| s.limit()),
     );
     gauge(
         "apiserver_flowcontrol_current_executing_seats",
