@@ -90,7 +90,11 @@ pub enum Command {
     Line(commands::line::Line),
     Scale(commands::scale::Scale),
     Hub(commands::parts::Hub),
-    Scheduler(commands::parts::Scheduler),
+    Schedule(commands::scheduling::schedule::Schedule),
+    /// Say why something is as it is
+    #[command(subcommand)]
+    Explain(commands::scheduling::explain::Explain),
+    Scheduler(commands::scheduling::Scheduler),
     Hollow(commands::parts::Hollow),
     Controllers(commands::parts::Controllers),
     Apiserver(Box<commands::apiserver::ApiServer>),

@@ -10,15 +10,22 @@
 //! - [`shell`]: watches, binding, events and conditions. It speaks the Kubernetes API through the `kube::Client`
 //!   that it is given and nothing else; all its state is rebuilt from watches at start.
 //!
-//! Of kube-scheduler's default profile these are not here yet: volume binding (delayed binding, zones and attach limits;
-//! a pod waits until its claims are bound, and a bound volume's node affinity is not looked at), image locality,
-//! dynamic resource allocation, resize in flight (a pod counts by its spec), extenders and plugin configuration.
-//! Preemption differs in one respect: the node is held for the pod while victims leave, and it is bound there.
-//! One instance is to run per scheduler name: there is no leader election yet.
+//! - [`config`]: KubeSchedulerConfiguration, read into profiles.
+//!
+//! Of kube-scheduler's default profile these are not here: dynamic resource allocation (pods that ask for it are refused
+//! by name), extenders and foreign plugins (refused where they are configured), conflicts of in-line disks (RBD, iSCSI
+//! and what else has no CSI driver), tolerations by comparison of numbers. Preemption differs in one respect: the node
+//! is held for the pod while victims leave, and it is bound there; a scheduler started anew takes that up again. Where
+//! kube-scheduler scores a sample of feasible nodes, this one scores the best-ranked ones, so `percentageOfNodesToScore`
+//! has no meaning here.
+//!
+//! One instance is to run per scheduler name: whoever starts several elects a leader among them, as `gantry scheduler`
+//! does.
 //!
 //! [`run`] is the entry point.
 
+pub mod config;
 pub mod core;
 pub mod shell;
 
-pub use shell::{Error, Options, run};
+pub use shell::{DECISION, Error, Options, Snapshot, run, snapshot};

@@ -13,10 +13,15 @@
 mod support;
 
 use gantry_apiserver::{Config, Server};
-use gantry_scheduler::Options;
+use gantry_scheduler::core::Profile;
+use gantry_scheduler::core::profile::Strategy;
+use gantry_scheduler::{DECISION, Options};
 use gantry_store::Store;
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{
+    Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -25,6 +30,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// Starts a scheduler.
+fn scheduler(client: Client, options: Options) -> (CancellationToken, JoinHandle<()>) {
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let run = tokio::spawn(async move {
+        gantry_scheduler::run(client, options, token)
+            .await
+            .expect("ends without an error");
+    });
+    (stop, run)
+}
 
 /// A cluster of one API server, and a scheduler that can be stopped and started.
 struct World {
@@ -63,14 +80,7 @@ impl World {
     }
 
     fn start_with(&mut self, client: Client) {
-        let stop = CancellationToken::new();
-        let token = stop.clone();
-        let run = tokio::spawn(async move {
-            gantry_scheduler::run(client, Options::default(), token)
-                .await
-                .expect("ends without an error");
-        });
-        self.scheduler = Some((stop, run));
+        self.scheduler = Some(scheduler(client, Options::default()));
     }
 
     async fn stop(&mut self) {
@@ -436,5 +446,221 @@ async fn the_scheduler_goes_on_when_the_api_server_is_back() {
     world.pod("p1", &json!({})).await;
     assert_eq!(world.bound("p1").await, "n1");
     assert!(refused.load(Ordering::SeqCst) > 12);
+    world.end().await;
+}
+
+async fn create<K>(api: &Api<K>, object: Value)
+where
+    K: kube::Resource + Clone + serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let object = serde_json::from_value(object).expect("an object");
+    api.create(&PostParams::default(), &object)
+        .await
+        .expect("created");
+}
+
+/// Waits until an object is as wanted.
+async fn until_is<K>(api: &Api<K>, name: &str, wanted: impl Fn(&Value) -> bool) -> Value
+where
+    K: Clone + serde::de::DeserializeOwned + serde::Serialize + std::fmt::Debug,
+{
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = api.get_opt(name).await.expect("an answer");
+        let found = serde_json::to_value(found).expect("JSON");
+        if wanted(&found) {
+            return found;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{name} is not as wanted: {found:#}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The test plays the volume controller and the provisioner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_that_are_bound_late_are_reserved_or_asked_for_and_awaited() {
+    let world = World::new().await;
+    let hostname = |name: &str| json!({"metadata": {"labels": {"kubernetes.io/hostname": name}}});
+    for name in ["n1", "n2"] {
+        world.node(name, &hostname(name)).await;
+    }
+    let classes = Api::<StorageClass>::all(world.client.clone());
+    for (name, provisioner) in [
+        ("local", "kubernetes.io/no-provisioner"),
+        ("made", "csi.example.com"),
+    ] {
+        create(
+            &classes,
+            json!({"metadata": {"name": name}, "provisioner": provisioner,
+            "volumeBindingMode": "WaitForFirstConsumer"}),
+        )
+        .await;
+    }
+    let volumes = Api::<PersistentVolume>::all(world.client.clone());
+    create(
+        &volumes,
+        json!({"metadata": {"name": "disk"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "local", "local": {"path": "/d"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]}]}]}}}}),
+    )
+    .await;
+    let available = Patch::Merge(json!({"status": {"phase": "Available"}}));
+    volumes
+        .patch_status("disk", &PatchParams::default(), &available)
+        .await
+        .expect("available");
+    let claims = Api::<PersistentVolumeClaim>::namespaced(world.client.clone(), "shop");
+    for (name, class) in [("static", "local"), ("dynamic", "made")] {
+        create(
+            &claims,
+            json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}}}),
+        )
+        .await;
+    }
+    let mounts = json!({"spec": {"volumes": [
+        {"name": "a", "persistentVolumeClaim": {"claimName": "static"}},
+        {"name": "b", "persistentVolumeClaim": {"claimName": "dynamic"}}]}});
+    world.pod("p1", &mounts).await;
+    until_is(&volumes, "disk", |v| {
+        v["spec"]["claimRef"]["name"] == "static"
+    })
+    .await;
+    let selected =
+        |c: &Value| c["metadata"]["annotations"]["volume.kubernetes.io/selected-node"] == "n2";
+    until_is(&claims, "dynamic", selected).await;
+    // Not before both are bound.
+    let pod = world.pods().get("p1").await.expect("the pod");
+    assert_eq!(pod.spec.and_then(|s| s.node_name), None);
+    create(&volumes, json!({"metadata": {"name": "fresh"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "made", "csi": {"driver": "csi.example.com", "volumeHandle": "h"},
+        "claimRef": {"namespace": "shop", "name": "dynamic"}}}))
+    .await;
+    for (claim, volume) in [("static", "disk"), ("dynamic", "fresh")] {
+        let bound = json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+            "spec": {"volumeName": volume}});
+        claims
+            .patch(claim, &PatchParams::default(), &Patch::Merge(bound))
+            .await
+            .expect("bound");
+    }
+    assert_eq!(world.bound("p1").await, "n2");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_profile_places_the_pods_that_name_it() {
+    let mut world = World::new().await;
+    world.stop().await;
+    for name in ["n1", "n2"] {
+        world.node(name, &json!({})).await;
+    }
+    let packer = Profile {
+        strategy: Strategy::MostAllocated,
+        ..Profile::named("packer")
+    };
+    let options = Options {
+        profiles: vec![Profile::default(), packer],
+        ..Options::default()
+    };
+    world.scheduler = Some(scheduler(world.client.clone(), options));
+    world.pod("p1", &json!({})).await;
+    let first = world.bound("p1").await;
+    for name in ["q1", "q2"] {
+        world
+            .pod(name, &json!({"spec": {"schedulerName": "packer"}}))
+            .await;
+        assert_eq!(world.bound(name).await, first);
+    }
+    world.pod("p2", &json!({})).await;
+    assert_ne!(world.bound("p2").await, first);
+    let scheduled = world.event("q1", "Scheduled").await;
+    assert_eq!(
+        scheduled,
+        format!("Successfully assigned shop/q1 to {first}")
+    );
+    // What was decided, and by whom, stays with the event.
+    let events = Api::<Event>::namespaced(world.client.clone(), "shop");
+    let events = events
+        .list(&ListParams::default())
+        .await
+        .expect("events")
+        .items;
+    let event = events
+        .iter()
+        .find(|e| e.involved_object.name.as_deref() == Some("q1"));
+    let event = event.expect("the event");
+    assert_eq!(event.reporting_component.as_deref(), Some("packer"));
+    let decision = &event.metadata.annotations.as_ref().expect("annotations")[DECISION];
+    let decision: Value = serde_json::from_str(decision).expect("JSON");
+    assert_eq!(decision["chosen"]["node"], json!(first));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_started_anew_keeps_the_room_that_was_made() {
+    let mut world = World::new().await;
+    let class = json!({"metadata": {"name": "high"}, "value": 1000});
+    create(&Api::<PriorityClass>::all(world.client.clone()), class).await;
+    for name in ["n1", "n2"] {
+        world
+            .node(name, &json!({"status": {"allocatable": {"cpu": "1"}}}))
+            .await;
+    }
+    for name in ["low-1", "low-2"] {
+        world
+            .pod(
+                name,
+                &json!({"metadata": {"finalizers": ["example.com/stay"]}}),
+            )
+            .await;
+        world.bound(name).await;
+    }
+    world
+        .pod("higher", &json!({"spec": {"priorityClassName": "high"}}))
+        .await;
+    let nominated = world
+        .until("higher", "nominated", |pod| {
+            pod.status.as_ref()?.nominated_node_name.clone()
+        })
+        .await;
+    let victim = world
+        .pods()
+        .list(&ListParams::default().fields(&format!("spec.nodeName={nominated}")))
+        .await
+        .expect("pods")
+        .items;
+    let victim = victim[0].metadata.name.clone().expect("a name");
+    world
+        .until(&victim, "leaving", |pod| {
+            pod.metadata.deletion_timestamp.clone()
+        })
+        .await;
+    world.stop().await;
+    world.start();
+    // The node is held for it again: one that would fit nowhere else does not slip in, nor is another victim sought.
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world
+        .pods()
+        .patch(&victim, &PatchParams::default(), &free)
+        .await
+        .expect("let go");
+    world
+        .pods()
+        .delete(&victim, &DeleteParams::default().grace_period(0))
+        .await
+        .ok();
+    assert_eq!(world.bound("higher").await, nominated);
+    let left = world
+        .pods()
+        .list(&ListParams::default())
+        .await
+        .expect("pods")
+        .items;
+    assert!(left.iter().all(|p| p.metadata.deletion_timestamp.is_none()) && left.len() == 2);
     world.end().await;
 }

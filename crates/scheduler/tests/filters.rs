@@ -340,23 +340,244 @@ fn replicas_of_a_service_spread_by_default() {
     assert_eq!(nodes, ["a1", "a2", "b1"]);
 }
 
-#[test]
-fn a_claim_must_be_bound() {
+fn claim(over: &Value) -> Value {
+    let mut claim = json!({"metadata": {"namespace": "default", "name": "d", "uid": "u", "annotations": {}},
+        "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}, "status": {"phase": "Pending"}});
+    support::merge(&mut claim, over);
+    claim
+}
+
+/// Bound to the volume `v`.
+fn bound() -> Value {
+    json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}})
+}
+
+fn volume(over: &Value) -> Value {
+    let mut volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "late"}, "status": {"phase": "Available"}});
+    support::merge(&mut volume, over);
+    volume
+}
+
+fn on(key: &str, value: &str) -> Value {
+    json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}]}}}})
+}
+
+fn all_refused(words: &str) -> Result<&'static str, String> {
+    Err(format!("0/3 nodes are available: {words}. {RULED_OUT}"))
+}
+
+/// A pod with the claim `d`; the class `late` waits for the first consumer and has volumes made in zone b, where so
+/// much room as the last column says is told of, if any is.
+#[rstest]
+#[case::missing(
+    None,
+    None,
+    "csi",
+    None,
+    all_refused("persistentvolumeclaim \"d\" not found")
+)]
+#[case::immediate(
+    Some(claim(&json!({"spec": {"storageClassName": "other"}}))), None, "csi", None,
+    all_refused("pod has unbound immediate PersistentVolumeClaims"))]
+#[case::leaving(
+    Some(claim(&json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}))), None, "csi", None,
+    all_refused("persistentvolumeclaim \"d\" is being deleted"))]
+#[case::lost(
+    Some(claim(&json!({"spec": {"volumeName": "v"}, "status": {"phase": "Lost"}}))), None, "csi", None,
+    all_refused("persistentvolumeclaim \"d\" bound to non-existent persistentvolume \"v\""))]
+#[case::volume_gone(Some(claim(&bound())), None, "csi", None, all_refused("persistentvolume \"v\" not found"))]
+#[case::bound_near(Some(claim(&bound())), Some(volume(&on(HOST, "a2"))), "csi", None, Ok("a2"))]
+#[case::bound_nowhere(
+    Some(claim(&bound())), Some(volume(&on(HOST, "c"))), "csi", None,
+    all_refused("3 node(s) didn't match PersistentVolume's node affinity"))]
+#[case::zone_label(
+    Some(claim(&bound())), Some(volume(&json!({"metadata": {"labels": {ZONE: "b"}}}))), "csi", None, Ok("b1"))]
+#[case::zone_label_elsewhere(
+    Some(claim(&bound())), Some(volume(&json!({"metadata": {"labels": {ZONE: "c__d"}}}))), "csi", None,
+    all_refused("3 node(s) had no available volume zone"))]
+#[case::made_where_the_class_says(Some(claim(&json!({}))), None, "csi", None, Ok("b1"))]
+#[case::found_before_made(Some(claim(&json!({}))), Some(volume(&on(HOST, "a1"))), "kubernetes.io/no-provisioner", None, Ok("a1"))]
+#[case::found_too_small(
+    Some(claim(&json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}))), Some(volume(&on(HOST, "a1"))),
+    "kubernetes.io/no-provisioner", None, all_refused("3 node(s) didn't find available persistent volumes to bind"))]
+#[case::reserved_for_another(
+    Some(claim(&json!({}))), Some(volume(&json!({"spec": {"claimRef": {"namespace": "default", "name": "e"}}}))),
+    "kubernetes.io/no-provisioner", None, all_refused("3 node(s) didn't find available persistent volumes to bind"))]
+#[case::selected_before(
+    Some(claim(&json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "b1"}}}))), None, "csi", None,
+    Ok("b1"))]
+#[case::room_told(Some(claim(&json!({}))), None, "csi", Some("1Gi"), Ok("b1"))]
+#[case::room_lacking(
+    Some(claim(&json!({}))), None, "csi", Some("512Mi"),
+    all_refused("1 node(s) did not have enough free storage, 2 node(s) didn't find available persistent volumes to bind"))]
+fn by_volumes(
+    #[case] claim: Option<Value>,
+    #[case] volume: Option<Value>,
+    #[case] provisioner: &str,
+    #[case] room: Option<&str>,
+    #[case] want: Result<&str, String>,
+) {
     let mut cluster = cluster(&json!({}));
-    let with_claim = pod(
-        "p",
+    let class = json!({"metadata": {"name": "late"}, "provisioner": provisioner,
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowedTopologies": [{"matchLabelExpressions": [{"key": ZONE, "values": ["b"]}]}]});
+    let class = serde_json::from_value(class).expect("a class");
+    cluster.change_volumes(|v, symbols| v.set_class(&class, symbols));
+    if let Some(room) = room {
+        let driver =
+            serde_json::from_value(json!({"spec": {"storageCapacity": true}})).expect("a driver");
+        let told = json!({"storageClassName": "late", "capacity": room,
+            "nodeTopology": {"matchLabels": {ZONE: "b"}}});
+        let told = serde_json::from_value(told).expect("a capacity");
+        cluster.change_volumes(|v, symbols| v.set_driver("csi", Some(&driver), symbols));
+        cluster.change_volumes(|v, symbols| v.set_capacity("default", "c", Some(&told), symbols));
+    }
+    if let Some(claim) = claim {
+        cluster.upsert_claim(&serde_json::from_value(claim).expect("a claim"));
+    }
+    if let Some(volume) = volume {
+        cluster.upsert_volume(&serde_json::from_value(volume).expect("a volume"));
+    }
+    assert_eq!(
+        try_place(&mut cluster, &with_claim("p")),
+        want.map(ToOwned::to_owned)
+    );
+}
+
+fn with_claim(name: &str) -> Value {
+    pod(
+        name,
         &json!({"spec": {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}]}}),
+    )
+}
+
+#[test]
+fn a_claim_for_one_pod_has_one_pod() {
+    let mut cluster = cluster(&json!({}));
+    let mut own = claim(&bound());
+    own["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    cluster.upsert_claim(&serde_json::from_value(own).expect("a claim"));
+    cluster.upsert_volume(&serde_json::from_value(volume(&json!({}))).expect("a volume"));
+    assert!(place(&mut cluster, &with_claim("p")).is_ok());
+    let words = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+    let refused = format!("0/3 nodes are available: 3 {words}. {NO_VICTIMS}");
+    assert_eq!(try_place(&mut cluster, &with_claim("q")), Err(refused));
+    cluster.remove("uid-p");
+    assert!(try_place(&mut cluster, &with_claim("q")).is_ok());
+}
+
+#[test]
+fn nodes_attach_only_so_many_volumes() {
+    let mut cluster = cluster(&json!({}));
+    for name in ["a1", "a2", "b1"] {
+        let node = json!({"metadata": {"name": name}, "spec": {"drivers": [{"name": "csi", "allocatable": {"count": 1}}]}});
+        let node = serde_json::from_value(node).expect("a CSINode");
+        cluster.change_volumes(|v, symbols| v.set_limits(&node, symbols));
+    }
+    for i in 0..4 {
+        let name =
+            json!({"metadata": {"name": format!("d{i}")}, "spec": {"volumeName": format!("v{i}")}});
+        let mut own = claim(&bound());
+        support::merge(&mut own, &name);
+        cluster.upsert_claim(&serde_json::from_value(own).expect("a claim"));
+        let csi = json!({"metadata": {"name": format!("v{i}")},
+            "spec": {"csi": {"driver": "csi", "volumeHandle": format!("h{i}")}}});
+        cluster.upsert_volume(&serde_json::from_value(volume(&csi)).expect("a volume"));
+    }
+    let using = |pod_name: &str, claim: usize| {
+        let claim = json!({"claimName": format!("d{claim}")});
+        pod(
+            pod_name,
+            &json!({"spec": {"volumes": [{"name": "d", "persistentVolumeClaim": claim}]}}),
+        )
+    };
+    let mut nodes: Vec<_> = (0..3)
+        .map(|i| place(&mut cluster, &using(&format!("p{i}"), i)).expect("there is room"))
+        .collect();
+    let first = nodes[0].clone();
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["a1", "a2", "b1"]);
+    let refused =
+        format!("0/3 nodes are available: 3 node(s) exceed max volume count. {NO_VICTIMS}");
+    assert_eq!(try_place(&mut cluster, &using("q", 3)), Err(refused));
+    // One that is attached already takes no more.
+    assert_eq!(try_place(&mut cluster, &using("q", 0)), Ok(first));
+}
+
+/// A pod on the only node with 4 CPUs that asked for 1 and is being resized.
+#[rstest]
+#[case::asks_for_more(json!({"cpu": "3"}), json!({"cpu": "1"}), json!({"cpu": "1"}), json!([]), "1")]
+#[case::gives_back(json!({"cpu": "1"}), json!({"cpu": "3"}), json!({"cpu": "3"}), json!([]), "1")]
+#[case::given_back_and_in_force_still(json!({"cpu": "1"}), json!({"cpu": "1"}), json!({"cpu": "3"}), json!([]), "1")]
+#[case::done(json!({"cpu": "1"}), json!({"cpu": "1"}), json!({"cpu": "1"}), json!([]), "3")]
+#[case::in_vain(
+    json!({"cpu": "9"}), json!({"cpu": "1"}), json!({"cpu": "1"}),
+    json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]), "3")]
+fn a_resize_counts_by_its_most(
+    #[case] asked: Value,
+    #[case] allotted: Value,
+    #[case] applied: Value,
+    #[case] conditions: Value,
+    #[case] left: &str,
+) {
+    let mut cluster = Cluster::new();
+    add_node(&mut cluster, &node("n", "a", &json!({})));
+    let mut old = pod(
+        "old",
+        &json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}),
     );
-    let missing =
-        format!("0/3 nodes are available: persistentvolumeclaim \"d\" not found. {RULED_OUT}");
-    assert_eq!(try_place(&mut cluster, &with_claim), Err(missing));
-    cluster.set_claim("default", "d", Some(false));
-    let unbound = format!(
-        "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims. {RULED_OUT}"
+    add_pod(&mut cluster, &old, "n");
+    old["spec"]["containers"][0]["resources"]["requests"] = asked;
+    old["status"] = json!({"conditions": conditions, "containerStatuses": [
+        {"name": "c", "allocatedResources": allotted, "resources": {"requests": applied}}]});
+    cluster.observe(&support::decode_pod(&old), "n");
+    let wanting = |cpu: &str| {
+        pod(
+            "p",
+            &json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}}),
+        )
+    };
+    assert_eq!(try_place(&mut cluster, &wanting(left)), Ok("n".to_owned()));
+    assert!(try_place(&mut cluster, &wanting(&format!("{left}.1"))).is_err());
+}
+
+#[test]
+fn images_draw_pods() {
+    let image = |mib: i64| json!({"status": {"images": [{"names": ["registry/big:latest"], "sizeBytes": mib << 20}]}});
+    let mut cluster = cluster(&json!({"a2": image(900)}));
+    let wanting = pod(
+        "p",
+        &json!({"spec": {"containers": [{"image": "registry/big"}]}}),
     );
-    assert_eq!(try_place(&mut cluster, &with_claim), Err(unbound));
-    cluster.set_claim("default", "d", Some(true));
-    assert!(try_place(&mut cluster, &with_claim).is_ok());
+    // As empty as the others, and it has the image.
+    assert_eq!(try_place(&mut cluster, &wanting), Ok("a2".to_owned()));
+    add_node(&mut cluster, &node("a2", "a", &image(20)));
+    add_node(&mut cluster, &node("b1", "b", &image(900)));
+    assert_eq!(try_place(&mut cluster, &wanting), Ok("b1".to_owned()));
+}
+
+#[test]
+fn who_never_preempts_is_told_so() {
+    let mut cluster = cluster(&json!({}));
+    let mut big = pod("p", &requests("5", "1Gi"));
+    big["spec"]["preemptionPolicy"] = json!("Never");
+    let want = "0/3 nodes are available: 3 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never.";
+    assert_eq!(try_place(&mut cluster, &big), Err(want.to_owned()));
+}
+
+#[test]
+fn dynamic_resources_are_refused_by_name() {
+    let mut cluster = cluster(&json!({}));
+    let dynamic = pod(
+        "p",
+        &json!({"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "g"}]}}),
+    );
+    let got = try_place(&mut cluster, &dynamic).expect_err("not allocated here");
+    assert!(got.contains("spec.resourceClaims"), "{got}");
 }
 
 #[test]

@@ -145,3 +145,61 @@ fn neighbours_in_the_way_are_victims_too() {
         Some(("n1".to_owned(), vec!["a".to_owned(), "x".to_owned()]))
     );
 }
+
+#[test]
+fn a_guarded_pod_stays_where_another_will_do() {
+    // Both would have to go for all the room; for half of it the one without a budget does, though it is higher.
+    let mut cluster = cluster(&[
+        ("a", "n1", 1, "2"),
+        ("b", "n1", 5, "2"),
+        ("c", "n2", 20, "4"),
+    ]);
+    let mut a = pod("a", &wanting(1, "2"));
+    support::merge(&mut a, &json!({"metadata": {"labels": {"app": "guarded"}}}));
+    add_pod(&mut cluster, &a, "n1");
+    let selector =
+        serde_json::from_value(json!({"matchLabels": {"app": "guarded"}})).expect("a selector");
+    cluster.set_budget("default", "guard", Some(&selector), 0);
+    let found = preempt(&mut cluster, &wanting(10, "2"), &[]);
+    assert_eq!(found, Some(("n1".to_owned(), vec!["b".to_owned()])));
+}
+
+#[test]
+fn the_youngest_of_equals_goes() {
+    let mut cluster = cluster(&[]);
+    for (name, node, second) in [
+        ("a", "n1", 30),
+        ("b", "n1", 20),
+        ("c", "n2", 10),
+        ("d", "n2", 25),
+    ] {
+        let mut old = pod(name, &wanting(1, "2"));
+        old["status"] = json!({"startTime": format!("2026-01-01T00:00:{second}Z")});
+        cluster.observe(&decode_pod(&old), node);
+    }
+    // On n1 the youngest started at 30, on n2 at 25.
+    let found = preempt(&mut cluster, &wanting(10, "2"), &[]);
+    assert_eq!(found, Some(("n1".to_owned(), vec!["a".to_owned()])));
+}
+
+#[test]
+fn room_that_an_earlier_scheduler_made_is_found_again() {
+    let mut cluster = cluster(&[("a", "n1", 1, "4"), ("b", "n2", 1, "4")]);
+    let new = decode_pod(&pod("new", &wanting(10, "2")));
+    let class = cluster.classify(&new);
+    assert_eq!(cluster.room_made(class, "n1"), None);
+    let mut a = pod("a", &wanting(1, "4"));
+    a["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    add_pod(&mut cluster, &a, "n1");
+    let room = cluster.room_made(class, "n1").expect("a is leaving");
+    assert_eq!(room.victims.len(), 1);
+    assert_eq!(cluster.room_made(class, "n2"), None);
+    cluster.remove("uid-a");
+    assert!(
+        cluster
+            .room_made(class, "n1")
+            .expect("it fits")
+            .victims
+            .is_empty()
+    );
+}

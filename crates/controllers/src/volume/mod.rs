@@ -3,7 +3,9 @@
 //!
 //! Volumes of classes whose provisioner is [`SIMULATED`] are made here: objects only, with nothing
 //! behind them, which is all that simulated nodes need; they grow when their claims do. Other
-//! provisioners are asked for, by the annotation that they look for, and waited for. Snapshots are
+//! provisioners are asked for, by the annotation that they look for, and waited for. Claims that are bound
+//! late (`WaitForFirstConsumer`) are left to the scheduler: it reserves a volume, or names the node near
+//! which one is to be made. Snapshots are
 //! left out.
 
 mod attach;

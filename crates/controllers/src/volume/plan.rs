@@ -12,6 +12,9 @@ pub const SIMULATED: &str = "simulated.gantry.dev";
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// Annotation of a claim or a volume whose other side a controller chose, not a person.
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// Annotation of a claim that is bound late: the scheduler has chosen this node for the pod that mounts it, and wants a
+/// volume made near it.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Annotation of a volume with the provisioner that made it.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
@@ -24,8 +27,6 @@ pub struct Claimed<'a> {
     pub volumes: &'a [Arc<Volume>],
     /// The claim's class, if it names one that is there.
     pub class: Option<Arc<StorageClass>>,
-    /// A pod that mounts it has a node.
-    pub consumed: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -143,7 +144,7 @@ pub fn claim(world: &Claimed<'_>) -> Step {
         .class
         .as_ref()
         .is_some_and(|c| c.volume_binding_mode == "WaitForFirstConsumer");
-    if delayed && !world.consumed {
+    if delayed && claim.metadata.annotations.get(SELECTED_NODE).is_none() {
         return wait(
             "WaitForFirstConsumer",
             "waiting for first consumer to be created before binding",
@@ -157,7 +158,8 @@ pub fn claim(world: &Claimed<'_>) -> Step {
         .filter(|v| v.spec.claim_ref.is_none() && satisfies(v, claim));
     // The least that is enough; by name where several are alike.
     let best = free.min_by_key(|v| (storage(&v.spec.capacity), v.metadata.name.clone()));
-    if let Some(volume) = best {
+    // Late, it is the scheduler that finds volumes, and reserves them; it asks for one only where none will do.
+    if let Some(volume) = best.filter(|_| !delayed) {
         return Step::Bind(volume.clone());
     }
     let name = &claim.spec.storage_class_name;

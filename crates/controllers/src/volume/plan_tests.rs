@@ -73,7 +73,6 @@ fn volumes_are_chosen(
         named: None,
         volumes: &volumes,
         class: None,
-        consumed: false,
     });
     assert_eq!(shown(&step), expected);
 }
@@ -99,16 +98,19 @@ fn volumes_are_chosen(
 #[case(None, false, "ProvisioningFailed")]
 fn classes_provision(
     #[case] class: Option<Arc<StorageClass>>,
-    #[case] consumed: bool,
+    #[case] selected: bool,
     #[case] expected: &str,
 ) {
-    let claimed = a_claim(json!({"spec": {"storageClassName": "fast"}}));
+    let mut change = json!({"spec": {"storageClassName": "fast"}});
+    if selected {
+        change["metadata"] = json!({"annotations": {"volume.kubernetes.io/selected-node": "n"}});
+    }
+    let claimed = a_claim(change);
     let step = claim(&Claimed {
         claim: &claimed,
         named: None,
         volumes: &[],
         class,
-        consumed,
     });
     assert_eq!(shown(&step), expected);
 }
@@ -136,7 +138,6 @@ fn claims_that_name_a_volume(
         named: named.map(|v| a_volume("v", v)),
         volumes: &[],
         class: None,
-        consumed: false,
     });
     assert_eq!(shown(&step), expected);
 }

@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use super::plan::{
     self, BIND_COMPLETED, BOUND_BY_CONTROLLER, Claimed, Fate, PROVISIONED_BY, SIMULATED, Step,
 };
-use crate::model::pod::claim_index;
 use crate::model::volume::{Claim, StorageClass, UNBOUND, Volume, volume_index};
 use crate::model::{CLAIMS, Key, VOLUMES};
 use crate::runtime::api::{Deletion, status_patch};
@@ -75,20 +74,6 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
             }
         });
     }
-    {
-        let claims = claims.clone();
-        informers.pods.on_change(move |old, new| {
-            // A pod that gets a node is a consumer.
-            if let Some(new) = new
-                && new.node.is_some()
-                && old.is_none_or(|o| o.node.is_none())
-            {
-                for (_, claim) in &new.claims {
-                    claims.add(Key::new(&new.meta.namespace, claim));
-                }
-            }
-        });
-    }
     let of_claims = Arc::new(Claims(context.clone()));
     let of_volumes = Arc::new(Volumes(context.clone()));
     let stop = context.stop.clone();
@@ -120,15 +105,11 @@ impl Controller for Claims {
         let class = (!class.is_empty())
             .then(|| informers.storage_classes.get(&Key::new("", class)))
             .flatten();
-        let users = informers
-            .pods
-            .indexed(&claim_index(&key.namespace, &key.name));
         let step = plan::claim(&Claimed {
             claim: &claim,
             named,
             volumes: &volumes,
             class,
-            consumed: users.iter().any(|p| p.node.is_some()),
         });
         match step {
             Step::Nothing => Ok(()),

@@ -86,7 +86,8 @@ pub async fn run(args: Import, global: &Global) -> Result<()> {
     report(&imported, args.dry_run, args.output)
 }
 
-fn text(file: &PathBuf) -> Result<String> {
+/// A file's text; `-` is standard input.
+pub fn text(file: &PathBuf) -> Result<String> {
     let mut text = String::new();
     let read = if file.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text).map(|_| text)
@@ -96,7 +97,8 @@ fn text(file: &PathBuf) -> Result<String> {
     read.map_err(|e| unreadable(file, &e.to_string()))
 }
 
-fn unreadable(file: &std::path::Path, e: &str) -> Failure {
+/// What to say of a file that cannot be read.
+pub fn unreadable(file: &std::path::Path, e: &str) -> Failure {
     Failure::new(
         Exit::Failure,
         format!("cannot read {}: {e}", file.display()),

@@ -12,6 +12,7 @@ pub mod parts;
 pub mod release;
 pub mod revision;
 pub mod scale;
+pub mod scheduling;
 pub mod snapshot;
 pub mod up;
 
@@ -37,7 +38,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Line(args) => line::run(args, global).await?,
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
         Command::Hub(args) => parts::hub(args, global).await?,
-        Command::Scheduler(args) => parts::scheduler(args, global).await?,
+        Command::Scheduler(args) => scheduling::scheduler(args, global).await?,
+        Command::Schedule(args) => scheduling::schedule::run(args, global).await?,
+        Command::Explain(args) => scheduling::explain::run(args, global).await?,
         Command::Hollow(args) => parts::hollow(args, global).await?,
         Command::Controllers(args) => parts::controllers(args, global).await?,
         Command::Snapshot(args) => snapshot::run(args, global).await?,

@@ -38,16 +38,6 @@ enum Resolve {
     Required,
 }
 
-/// Run the scheduler alone, against any cluster.
-#[derive(Debug, Args)]
-pub struct Scheduler {
-    /// Place the pods that ask for this scheduler by spec.schedulerName
-    #[arg(long, default_value = "gantry-scheduler", value_name = "NAME")]
-    pub scheduler_name: String,
-    #[command(flatten)]
-    election: Election,
-}
-
 /// Run simulated nodes alone, against any cluster.
 ///
 /// Registers nodes labelled gantry.dev/simulated=true and behaves for them as kubelets do, without
@@ -97,24 +87,6 @@ pub async fn hub(args: Hub, global: &Global) -> Result<()> {
     .await
 }
 
-pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
-    // Schedulers of different names work side by side; one in the default scheduler's place waits
-    // for the lease of kube-scheduler.
-    let name = match args.scheduler_name.as_str() {
-        "default-scheduler" => "kube-scheduler".to_owned(),
-        name => name.to_owned(),
-    };
-    let options = gantry_scheduler::Options {
-        scheduler_name: args.scheduler_name,
-        ..gantry_scheduler::Options::default()
-    };
-    let elected = Some((name.as_str(), args.election));
-    alone("the scheduler", global, elected, async |client, stop| {
-        Ok(gantry_scheduler::run(client, options, stop).await?)
-    })
-    .await
-}
-
 pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
     let cells = args.cell.len() as u32;
     let groups = (0u32..)
@@ -147,7 +119,7 @@ pub async fn controllers(args: Controllers, global: &Global) -> Result<()> {
 
 /// Runs a part until it fails or the process is asked to end; where it is `elected`, by a lease of
 /// that name, while it leads.
-async fn alone<F>(
+pub async fn alone<F>(
     what: &str,
     global: &Global,
     elected: Option<(&str, Election)>,

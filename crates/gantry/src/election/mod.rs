@@ -11,7 +11,8 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Seen, Timing, claim, released};
+pub use self::plan::Timing;
+use self::plan::{Seen, claim, released};
 use crate::failure::{Exit, Failure, Result};
 
 /// The flags of Kubernetes' components for it.
@@ -46,6 +47,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Election {
+    /// As a file says, in place of the flags.
+    pub fn configured(on: bool, namespace: String, name: String, timing: Timing) -> Self {
+        Election {
+            leader_elect: on,
+            leader_elect_resource_namespace: namespace,
+            leader_elect_resource_name: Some(name),
+            leader_elect_lease_duration: timing.lease,
+            leader_elect_renew_deadline: timing.renew_deadline,
+            leader_elect_retry_period: timing.retry,
+        }
+    }
+
     /// The times, where they can work.
     pub fn timing(&self) -> Result<Timing> {
         let timing = Timing {

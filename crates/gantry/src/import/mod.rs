@@ -9,7 +9,7 @@ mod translate;
 
 use gantry_api::{App, Group};
 
-pub use read::read;
+pub use read::{read, values};
 pub use translate::translate;
 
 /// How manifests are brought in.

@@ -6,18 +6,23 @@ use super::leftover::Manifest;
 
 /// All objects of a text, in order. The error says where the text cannot be read.
 pub fn read(text: &str) -> Result<Vec<Manifest>, String> {
+    values(text)?.into_iter().map(Manifest::new).collect()
+}
+
+/// The same as they are written.
+pub fn values(text: &str) -> Result<Vec<Value>, String> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| e.to_string())?;
     let mut out = vec![];
     for document in documents {
-        flatten(document, &mut out)?;
+        flatten(document, &mut out);
     }
     Ok(out)
 }
 
-fn flatten(document: Value, out: &mut Vec<Manifest>) -> Result<(), String> {
+fn flatten(document: Value, out: &mut Vec<Value>) {
     // An empty document, as between two `---`, is none.
     if document.is_null() {
-        return Ok(());
+        return;
     }
     let is_list = document
         .get("kind")
@@ -26,12 +31,11 @@ fn flatten(document: Value, out: &mut Vec<Manifest>) -> Result<(), String> {
     match document.get("items") {
         Some(Value::Array(items)) if is_list => {
             for item in items {
-                flatten(item.clone(), out)?;
+                flatten(item.clone(), out);
             }
         }
-        _ => out.push(Manifest::new(document)?),
+        _ => out.push(document),
     }
-    Ok(())
 }
 
 #[cfg(test)]

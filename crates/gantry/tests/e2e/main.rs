@@ -11,5 +11,6 @@ mod bench;
 mod election;
 mod faults;
 mod fleet;
+mod scheduling;
 mod snapshot;
 mod support;

@@ -2,7 +2,7 @@
 
 use super::bits::NodeSet;
 use super::cluster::Cluster;
-use super::counters::{CarrierId, CounterId, EligibilityKey, GroupId, MatcherId, MatcherKey};
+use super::counters::{CarrierId, CounterId, EligibilityKey, GroupId, MatcherId, MatcherKey, Toll};
 use super::object;
 use super::ranking::{PlacementState, ShapeState, allows};
 use super::request::{GroupKey, Placement, Request, Shape, Term};
@@ -40,8 +40,8 @@ pub struct Class {
     pub preferred: Vec<(CounterId, i64)>,
     pub hard: Vec<SpreadRule>,
     pub soft: Vec<SpreadRule>,
-    /// Terms that the pod carries to its node: forbids, weight.
-    pub carries: Vec<(CarrierId, bool, i64)>,
+    /// Terms that the pod carries to its node.
+    pub carries: Vec<(CarrierId, Toll)>,
     /// Whose pods' coming and going may change where this class fits.
     pub watches: Vec<MatcherId>,
 }
@@ -62,7 +62,9 @@ impl Cluster {
         } else {
             self.default_selector(pod)
         };
-        let request = self.compiler.compile(pod, default.as_ref());
+        let profile = self.profile_of(pod);
+        let rules = &self.profiles[profile.0 as usize];
+        let request = self.compiler.compile(pod, default.as_ref(), profile, rules);
         self.class(request)
     }
 
@@ -127,15 +129,9 @@ impl Cluster {
             let class = &self.classes[placed.class.0 as usize];
             self.counters
                 .place(class.group, placed.node.0, &self.topology);
-            for (carrier, forbids, weight) in &class.carries {
-                self.counters.carry(
-                    *carrier,
-                    placed.node.0,
-                    *forbids,
-                    *weight,
-                    1,
-                    &self.topology,
-                );
+            for (carrier, toll) in &class.carries {
+                self.counters
+                    .carry(*carrier, placed.node.0, *toll, 1, &self.topology);
             }
         }
         self.made = 0;
@@ -147,7 +143,7 @@ impl Cluster {
         let placement = self.placement(&request.placement);
         let shape = self.shape(&request.shape);
         let mut watches = Vec::new();
-        let mut carries: Vec<(CarrierId, bool, i64)> = Vec::new();
+        let mut carries: Vec<(CarrierId, Toll)> = Vec::new();
 
         let mut affinity = Vec::new();
         let mut own_affinity = false;
@@ -172,21 +168,32 @@ impl Cluster {
                 .collect();
             for term in &request.affinity {
                 let (carrier, _) = self.carrier(term);
-                // Kubernetes' hardPodAffinityWeight: required affinity attracts in return, at weight one.
-                carries.push((carrier, false, 1));
+                let seeks = Toll {
+                    seeks: 1,
+                    ..Toll::default()
+                };
+                carries.push((carrier, seeks));
             }
         }
         let mut anti_affinity = Vec::new();
         for term in &request.anti_affinity {
             let (carrier, matcher) = self.carrier(term);
-            carries.push((carrier, true, 0));
+            let forbids = Toll {
+                forbids: 1,
+                ..Toll::default()
+            };
+            carries.push((carrier, forbids));
             watches.push(matcher);
             anti_affinity.push(self.count(matcher, term.key));
         }
         let mut preferred = Vec::new();
         for (weight, term) in &request.preferred {
             let (carrier, matcher) = self.carrier(term);
-            carries.push((carrier, false, *weight));
+            let prefers = Toll {
+                weight: *weight,
+                ..Toll::default()
+            };
+            carries.push((carrier, prefers));
             preferred.push((self.count(matcher, term.key), *weight));
         }
 
@@ -220,12 +227,12 @@ impl Cluster {
                     Vec::new()
                 },
                 required: wanted.required.clone().filter(|_| rule.honor_affinity),
-                preferred: Vec::new(),
                 tolerations: if tolerated {
                     wanted.tolerations.clone()
                 } else {
                     Vec::new()
                 },
+                ..Placement::default()
             };
             let eligibility = EligibilityKey {
                 placement: honored,
@@ -313,6 +320,7 @@ impl Cluster {
             pins,
             allowed,
             statics: Vec::new(),
+            extremes: (0, 0),
             version: 0,
             stale: true,
         };
@@ -350,8 +358,8 @@ impl Cluster {
         other
             .carries
             .iter()
-            .filter(|(_, forbids, _)| *forbids)
-            .any(|(carrier, ..)| {
+            .filter(|(_, toll)| toll.forbids > 0)
+            .any(|(carrier, _)| {
                 own.iter().any(|m| {
                     self.counters.matchers[m.0 as usize]
                         .carriers

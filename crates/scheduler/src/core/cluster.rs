@@ -3,16 +3,21 @@
 
 use super::class::{Class, ClassId};
 use super::counters::Counters;
+use super::decide::Choice;
+use super::images::Images;
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
 use super::object;
 use super::preempt::Budget;
+use super::profile::{Profile, ProfileId, Rules};
 use super::rank::Rank;
 use super::ranking::{PlacementState, RankKey, ShapeState, allows};
 use super::request::{Compiler, Placement, Request, Shape};
 use super::selector::Selector;
-use super::symbols::Symbol;
+use super::symbols::{Symbol, Symbols};
 use super::topology::Topology;
+use super::volumes::{Assumed, Progress, Volumes};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A placed pod.
@@ -20,6 +25,8 @@ use std::sync::Arc;
 pub struct Placed {
     pub class: ClassId,
     pub node: NodeId,
+    /// When it started to run, in seconds since 1970; the end of time if it has not yet.
+    pub started: i64,
 }
 
 /// Something that may let a waiting pod fit.
@@ -37,7 +44,6 @@ pub enum Event {
 }
 
 /// The cluster.
-#[derive(Default)]
 pub struct Cluster {
     pub compiler: Compiler,
     pub nodes: Nodes,
@@ -62,25 +68,99 @@ pub struct Cluster {
     /// Uids of the pods of each node, by slot.
     pub on_node: Vec<Vec<Arc<str>>>,
     /// Number of placed pods by priority.
-    pub priorities: std::collections::BTreeMap<i32, usize>,
-    pub budgets: std::collections::BTreeMap<(String, String), Budget>,
+    pub priorities: BTreeMap<i32, usize>,
+    pub budgets: BTreeMap<(String, String), Budget>,
     pub(super) services: FxHashMap<Symbol, FxHashMap<String, Selector>>,
     pub(super) owners: FxHashMap<(Symbol, Symbol, Symbol), Selector>,
-    pub(super) claims: FxHashMap<Symbol, bool>,
+    pub volumes: Volumes,
+    pub images: Images,
+    /// By scheduler name; the first is for pods of others too.
+    pub profiles: Vec<Rules>,
     /// Nodes changed since `log_start`, oldest first.
     pub(super) log: Vec<u32>,
     pub(super) log_start: u64,
     /// Number of decisions made.
     pub decisions: u64,
+    /// How the last decision went.
+    pub choice: Choice,
     /// What happened since they were last taken.
     pub events: Vec<Event>,
 }
 
+impl Default for Cluster {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Cluster {
-    /// An empty cluster.
+    /// An empty cluster with the default profile.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_profiles(vec![Profile::default()])
+    }
+
+    /// An empty cluster. Without any profile, the default one is taken.
+    #[must_use]
+    pub fn with_profiles(mut profiles: Vec<Profile>) -> Self {
+        if profiles.is_empty() {
+            profiles.push(Profile::default());
+        }
+        profiles.truncate(usize::from(u8::MAX));
+        let mut compiler = Compiler::default();
+        let profiles = profiles
+            .into_iter()
+            .map(|profile| Rules::resolve(profile, &mut compiler.symbols))
+            .collect();
+        Self {
+            compiler,
+            profiles,
+            nodes: Nodes::default(),
+            topology: Topology::default(),
+            counters: Counters::default(),
+            classes: Vec::new(),
+            free_classes: Vec::new(),
+            made: 0,
+            in_use: 0,
+            class_ids: FxHashMap::default(),
+            placements: Vec::new(),
+            placement_ids: FxHashMap::default(),
+            shapes: Vec::new(),
+            shape_ids: FxHashMap::default(),
+            ranks: Vec::new(),
+            rank_ids: FxHashMap::default(),
+            shape_ranks: Vec::new(),
+            shared_ranks: Vec::new(),
+            pods: FxHashMap::default(),
+            on_node: Vec::new(),
+            priorities: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            services: FxHashMap::default(),
+            owners: FxHashMap::default(),
+            volumes: Volumes::default(),
+            images: Images::default(),
+            log: Vec::new(),
+            log_start: 0,
+            decisions: 0,
+            choice: Choice::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The profile by which a pod is placed: that of its scheduler name, else the first.
+    #[must_use]
+    pub fn profile_of(&self, pod: &object::Pod) -> ProfileId {
+        let name = pod.scheduler_name();
+        let of = |rules: &Rules| rules.profile.scheduler_name == name;
+        let at = self.profiles.iter().position(of).unwrap_or_default();
+        ProfileId(u8::try_from(at).unwrap_or_default())
+    }
+
+    /// The rules that a class is placed by.
+    #[must_use]
+    pub fn rules(&self, class: ClassId) -> &Rules {
+        let profile = self.classes[class.0 as usize].request.profile;
+        &self.profiles[profile.0 as usize]
     }
 
     /// The name of a node.
@@ -121,6 +201,9 @@ impl Cluster {
             .intern(node.metadata.name.as_deref().unwrap_or_default());
         let state = NodeState::compile(node, &mut self.compiler.symbols);
         let id = self.nodes.slot(name);
+        // Scored at each decision, so that no rank has to know.
+        self.images
+            .set(id.0, &node.status.images, &mut self.compiler.symbols);
         let change = self.nodes.difference(id, &state);
         if !change.any() {
             return change;
@@ -163,6 +246,7 @@ impl Cluster {
         };
         self.counters.node_leaves(id.0, &self.topology);
         self.topology.leave(id.0);
+        self.images.set(id.0, &[], &mut self.compiler.symbols);
         self.nodes.unset(id);
         self.counters
             .node_enters(id.0, &self.nodes, &self.topology, &self.compiler.symbols);
@@ -176,13 +260,13 @@ impl Cluster {
     fn judge_node(&mut self, node: u32) {
         let scored = self.nodes.disliked > 0;
         for placement in &mut self.placements {
+            placement.stale |=
+                scored || !placement.statics.is_empty() || !placement.key.preferred.is_empty();
             if placement.pins.is_some() {
                 continue;
             }
             let allowed = allows(&placement.key, &self.nodes, node, &self.compiler);
             placement.allowed.set(node as usize, allowed);
-            placement.stale |=
-                scored || !placement.statics.is_empty() || !placement.key.preferred.is_empty();
         }
     }
 
@@ -199,11 +283,7 @@ impl Cluster {
     // Other objects.
 
     /// A namespace came, changed or (`None`) went.
-    pub fn set_namespace(
-        &mut self,
-        name: &str,
-        labels: Option<&std::collections::BTreeMap<String, String>>,
-    ) {
+    pub fn set_namespace(&mut self, name: &str, labels: Option<&BTreeMap<String, String>>) {
         let symbol = self.compiler.symbols.intern(name);
         let labels = labels.map(|l| self.compiler.symbols.labels(l));
         if self
@@ -231,7 +311,7 @@ impl Cluster {
         &mut self,
         namespace: &str,
         name: &str,
-        selector: Option<&std::collections::BTreeMap<String, String>>,
+        selector: Option<&BTreeMap<String, String>>,
     ) {
         let namespace = self.compiler.symbols.intern(namespace);
         let services = self.services.entry(namespace).or_default();
@@ -272,15 +352,45 @@ impl Cluster {
         }
     }
 
-    /// A claim came, changed or (`None`) went; `bound` as its phase says.
-    pub fn set_claim(&mut self, namespace: &str, name: &str, bound: Option<bool>) {
-        let key = self.compiler.symbols.intern(&format!("{namespace}/{name}"));
-        let old = match bound {
-            Some(bound) => self.claims.insert(key, bound),
-            None => self.claims.remove(&key),
-        };
-        if old != bound {
+    // Volumes. What changes may let a pod fit that waits for its claims.
+
+    /// Lets the volumes change, and notes whether they did.
+    pub fn change_volumes(&mut self, change: impl FnOnce(&mut Volumes, &mut Symbols) -> bool) {
+        if change(&mut self.volumes, &mut self.compiler.symbols) {
             self.events.push(Event::Claim);
+        }
+    }
+
+    /// A claim came or changed.
+    pub fn upsert_claim(&mut self, claim: &object::Claim) {
+        self.change_volumes(|volumes, symbols| volumes.set_claim(claim, symbols));
+    }
+
+    /// A volume came or changed.
+    pub fn upsert_volume(&mut self, volume: &object::PersistentVolume) {
+        self.change_volumes(|volumes, symbols| volumes.set_volume(volume, symbols));
+    }
+
+    /// Holds volumes for the late claims of a class that was decided for a node, and says what is to be written.
+    /// `None`: the volumes that were there when the node was chosen are there no more.
+    pub fn assume_volumes(&mut self, class: ClassId, node: &str) -> Option<Assumed> {
+        let request = &self.classes[class.0 as usize].request;
+        if request.claims.is_empty() {
+            return Some(Assumed::default());
+        }
+        let symbols = &self.compiler.symbols;
+        let node = symbols.known(node).and_then(|n| self.nodes.find(n))?;
+        let node = &self.nodes.all[node.0 as usize];
+        self.volumes.assume(&request.claims, node, symbols)
+    }
+
+    /// How far the claims of a class are that was decided for a node.
+    #[must_use]
+    pub fn volume_progress(&self, class: ClassId, node: &str, assumed: &Assumed) -> Progress {
+        let request = &self.classes[class.0 as usize].request;
+        match self.compiler.symbols.known(node) {
+            Some(node) => self.volumes.progress(&request.claims, node, assumed),
+            None => Progress::Failed,
         }
     }
 
@@ -312,12 +422,6 @@ impl Cluster {
         }
     }
 
-    /// Whether a claim is bound; `None` if it does not exist.
-    #[must_use]
-    pub fn claim(&self, key: Symbol) -> Option<bool> {
-        self.claims.get(&key).copied()
-    }
-
     /// What the pod's Services and controlling ReplicaSet or StatefulSet select, merged, for default spreading.
     pub(super) fn default_selector(&mut self, pod: &object::Pod) -> Option<Selector> {
         let symbols = &mut self.compiler.symbols;
@@ -346,20 +450,31 @@ impl Cluster {
     /// A pod was seen bound to a node. What can change of it there (labels, resources, its going away) is compared
     /// first: most updates of running pods change nothing here.
     pub fn observe(&mut self, pod: &object::Pod, node_name: &str) {
+        let started = pod.status.start_time.as_ref().map(|t| t.0.as_second());
+        if let (Some(placed), Some(started)) = (self.pods.get_mut(pod.uid()), started) {
+            placed.started = started;
+        }
         if let Some(placed) = self.placed(pod.uid()) {
             let request = self.classes[placed.class.0 as usize].request.clone();
+            let rules = &self.profiles[request.profile.0 as usize];
             let same = self.node_name(placed.node) == node_name
                 && request.group.terminating == pod.metadata.deletion_timestamp.is_some()
                 && request.group.labels == self.compiler.pod_labels(pod.metadata.labels.as_ref())
-                && request.shape == self.compiler.shape(pod);
+                && request.shape == self.compiler.shape(pod, rules);
             if same {
                 return;
             }
         }
         // Spread constraints bind only the pod that is being placed, so defaults no longer matter.
-        let request = self.compiler.compile(pod, None);
+        let profile = self.profile_of(pod);
+        let rules = &self.profiles[profile.0 as usize];
+        let request = self.compiler.compile(pod, None, profile, rules);
         let class = self.class(request);
-        self.place(&pod.uid().into(), class, node_name);
+        let uid: Arc<str> = pod.uid().into();
+        self.place(&uid, class, node_name);
+        if let (Some(placed), Some(started)) = (self.pods.get_mut(&uid), started) {
+            placed.started = started;
+        }
     }
 
     /// A pod is on a node: seen bound, or assumed. A pod already placed so is left alone.
@@ -371,12 +486,29 @@ impl Cluster {
 
     /// As [`Cluster::place`], on a node known by id.
     pub fn place_at(&mut self, uid: &Arc<str>, class: ClassId, node: NodeId) {
-        let placed = Placed { class, node };
+        let mut placed = Placed {
+            class,
+            node,
+            started: i64::MAX,
+        };
         let old = match self.pods.get(uid) {
-            Some(old) if *old == placed => return,
+            Some(old) if (old.class, old.node) == (class, node) => return,
             Some(_) => self.lift(uid),
             None => None,
         };
+        if let Some(old) = old {
+            placed.started = old.started;
+        }
+        self.put(uid, placed);
+        // Only now: the pod may have been the last of a node that is gone, on which it stays.
+        if let Some(old) = old {
+            self.nodes.release(old.node);
+        }
+    }
+
+    /// Books a pod that is on no node.
+    pub(super) fn put(&mut self, uid: &Arc<str>, placed: Placed) {
+        let Placed { class, node, .. } = placed;
         self.pods.insert(uid.clone(), placed);
         if self.on_node.len() <= node.0 as usize {
             self.on_node.resize_with(node.0 as usize + 1, Vec::new);
@@ -385,17 +517,14 @@ impl Cluster {
         let class = &self.classes[class.0 as usize];
         *self.priorities.entry(class.request.priority).or_default() += 1;
         self.nodes.book(node, &class.request, 1);
+        self.volumes.book(node.0, &class.request.claims, 1);
         self.counters.place(class.group, node.0, &self.topology);
-        for (carrier, forbids, weight) in &class.carries {
+        for (carrier, toll) in &class.carries {
             self.counters
-                .carry(*carrier, node.0, *forbids, *weight, 1, &self.topology);
+                .carry(*carrier, node.0, *toll, 1, &self.topology);
         }
         self.events.push(Event::PodPlaced(placed.class));
         self.touch(node.0);
-        // Only now: the pod may have been the last of a node that is gone, on which it stays.
-        if let Some(old) = old {
-            self.nodes.release(old.node);
-        }
     }
 
     /// A placed pod is gone, finished, or was not bound after all. Returns where it was.
@@ -420,17 +549,12 @@ impl Cluster {
             }
         }
         self.nodes.book(placed.node, &class.request, -1);
+        self.volumes.book(placed.node.0, &class.request.claims, -1);
         self.counters
             .unplace(class.group, placed.node.0, &self.topology);
-        for (carrier, forbids, weight) in &class.carries {
-            self.counters.carry(
-                *carrier,
-                placed.node.0,
-                *forbids,
-                *weight,
-                -1,
-                &self.topology,
-            );
+        for (carrier, toll) in &class.carries {
+            self.counters
+                .carry(*carrier, placed.node.0, *toll, -1, &self.topology);
         }
         self.events.push(Event::PodRemoved(placed.class));
         self.touch(placed.node.0);

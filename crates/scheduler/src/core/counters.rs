@@ -180,35 +180,53 @@ impl Counter {
     }
 }
 
-/// Placed pods that carry a term, by domain of its topology key.
-#[derive(Default)]
-pub struct Tolls {
-    /// Pods whose required anti-affinity forbids the domain.
-    pub forbids: u32,
-    /// Summed weight of preferences (and required affinity, at weight one) for the domain.
+/// What a pod that carries a term says of the domain that it is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Toll {
+    /// 1 for required anti-affinity: the domain is forbidden.
+    pub forbids: i64,
+    /// 1 for required affinity, which attracts in return.
+    pub seeks: i64,
+    /// The weight of a preference.
     pub weight: i64,
+}
+
+impl Toll {
+    fn times(self, sign: i64) -> Self {
+        Self {
+            forbids: sign * self.forbids,
+            seeks: sign * self.seeks,
+            weight: sign * self.weight,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.forbids += other.forbids;
+        self.seeks += other.seeks;
+        self.weight += other.weight;
+    }
 }
 
 /// A matcher seen from the pods that carry a term with it.
 pub struct Carrier {
     pub key: KeyId,
-    domains: FxHashMap<u32, Tolls>,
-    nodes: FxHashMap<u32, Tolls>,
-    pub total: Tolls,
+    domains: FxHashMap<u32, Toll>,
+    nodes: FxHashMap<u32, Toll>,
+    /// All tolls; of the weights the sizes, so that they never cancel out.
+    pub total: Toll,
 }
 
 impl Carrier {
     /// What the carriers say about a domain.
     #[must_use]
-    pub fn at(&self, domain: u32) -> Option<&Tolls> {
+    pub fn at(&self, domain: u32) -> Option<&Toll> {
         self.domains.get(&domain)
     }
 
-    fn change(map: &mut FxHashMap<u32, Tolls>, at: u32, forbids: i64, weight: i64) {
-        let tolls = map.entry(at).or_default();
-        tolls.forbids = u32::try_from(i64::from(tolls.forbids) + forbids).unwrap_or_default();
-        tolls.weight += weight;
-        if tolls.forbids == 0 && tolls.weight == 0 {
+    fn change(map: &mut FxHashMap<u32, Toll>, at: u32, toll: Toll) {
+        let sum = map.entry(at).or_default();
+        sum.add(toll);
+        if *sum == Toll::default() {
             map.remove(&at);
         }
     }
@@ -420,7 +438,7 @@ impl Counters {
             key,
             domains: FxHashMap::default(),
             nodes: FxHashMap::default(),
-            total: Tolls::default(),
+            total: Toll::default(),
         });
         self.carrier_ids.insert((matcher, key), id);
         self.matchers[matcher.0 as usize].carriers.push(id);
@@ -478,25 +496,18 @@ impl Counters {
     }
 
     /// A pod that carries a term came (`sign` 1) or went (-1).
-    pub fn carry(
-        &mut self,
-        id: CarrierId,
-        node: u32,
-        forbids: bool,
-        weight: i64,
-        sign: i64,
-        topology: &Topology,
-    ) {
+    pub fn carry(&mut self, id: CarrierId, node: u32, toll: Toll, sign: i64, topology: &Topology) {
         let carrier = &mut self.carriers[id.0 as usize];
-        let (forbids, weight) = (sign * i64::from(forbids), sign * weight);
-        Carrier::change(&mut carrier.nodes, node, forbids, weight);
+        let signed = toll.times(sign);
+        Carrier::change(&mut carrier.nodes, node, signed);
         let domain = topology.domain(carrier.key, node);
         if domain != NONE {
-            Carrier::change(&mut carrier.domains, domain, forbids, weight);
+            Carrier::change(&mut carrier.domains, domain, signed);
         }
-        carrier.total.forbids =
-            u32::try_from(i64::from(carrier.total.forbids) + forbids).unwrap_or_default();
-        carrier.total.weight += weight.abs() * sign;
+        carrier.total.add(Toll {
+            weight: toll.weight.abs() * sign,
+            ..signed
+        });
     }
 
     /// Before a node's labels or taints change, or it goes: takes it out of all domains.
@@ -523,12 +534,7 @@ impl Counters {
         for carrier in carriers {
             let domain = topology.domain(carrier.key, node);
             if let Some(tolls) = carrier.nodes.get(&node).filter(|_| domain != NONE) {
-                Carrier::change(
-                    &mut carrier.domains,
-                    domain,
-                    -i64::from(tolls.forbids),
-                    -tolls.weight,
-                );
+                Carrier::change(&mut carrier.domains, domain, tolls.times(-1));
             }
         }
     }
@@ -567,12 +573,7 @@ impl Counters {
         for carrier in carriers {
             let domain = topology.domain(carrier.key, node);
             if let Some(tolls) = carrier.nodes.get(&node).filter(|_| domain != NONE) {
-                Carrier::change(
-                    &mut carrier.domains,
-                    domain,
-                    i64::from(tolls.forbids),
-                    tolls.weight,
-                );
+                Carrier::change(&mut carrier.domains, domain, *tolls);
             }
         }
     }

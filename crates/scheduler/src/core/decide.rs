@@ -10,14 +10,26 @@ use super::cluster::Cluster;
 use super::counters::{Carrier, Counter, CounterId, Counters};
 use super::diagnosis::Diagnosis;
 use super::nodes::{NodeId, Nodes};
+use super::profile::{Rule, Rules};
 use super::ranking::RankId;
+use super::symbols::{Symbol, Symbols};
 use super::topology::{KeyId, NONE, Topology};
+use super::volumes::Needs;
 
 /// Where a pod goes, or why nowhere.
 #[derive(Debug)]
 pub enum Decision {
     Place(NodeId),
     Unschedulable(Diagnosis),
+}
+
+/// The nodes that a decision was between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// How many were scored: the best of the rank, never all.
+    pub considered: u32,
+    /// The best three with their scores, the chosen one first.
+    pub best: [Option<(NodeId, i64)>; 3],
 }
 
 /// Feasible nodes to score where pods around matter, or where the rank is not for the exact request.
@@ -28,12 +40,22 @@ const FEW: usize = 8;
 const LOOK: usize = 512;
 /// Nodes taken per preferred neighbourhood.
 const NEIGHBOURS: usize = 16;
+/// Nodes that have the pod's images to score at least, where there are such.
+const HOLDERS: usize = 8;
+/// Volumes that leave at most this share of the nodes are a way to them; otherwise the rank is.
+const FEW_OF_ALL: usize = 8;
 
 /// One pod's filters with their counters at hand.
 pub struct Check<'a> {
     nodes: &'a Nodes,
     topology: &'a Topology,
+    symbols: &'a Symbols,
     class: &'a Class,
+    pub(super) rules: &'a Rules,
+    /// What its volumes ask of the node.
+    pub(super) needs: Needs<'a>,
+    /// Some node may score for having the pod's images.
+    images: bool,
     affinity: Vec<&'a Counter>,
     /// No pod matches the required affinity yet and the pod matches it itself: any node with the labels will do.
     first: bool,
@@ -62,7 +84,27 @@ pub enum Neighbours {
     ExistingAntiAffinity,
 }
 
+impl Neighbours {
+    /// The same as a reason.
+    #[must_use]
+    pub const fn reason(self) -> super::diagnosis::Reason {
+        use super::diagnosis::Reason;
+        match self {
+            Self::SpreadLabel => Reason::SpreadLabel,
+            Self::Spread => Reason::Spread,
+            Self::Affinity => Reason::Affinity,
+            Self::AntiAffinity => Reason::AntiAffinity,
+            Self::ExistingAntiAffinity => Reason::ExistingAntiAffinity,
+        }
+    }
+}
+
 impl<'a> Check<'a> {
+    /// The class that is checked.
+    pub(super) const fn class(&self) -> &'a Class {
+        self.class
+    }
+
     /// Gathers what the class's filters read.
     #[must_use]
     pub fn new(cluster: &'a Cluster, id: ClassId) -> Self {
@@ -76,14 +118,19 @@ impl<'a> Check<'a> {
         } = &cluster.counters;
         let counter = |id: &CounterId| &counters[id.0 as usize];
         let affinity: Vec<_> = class.affinity.iter().map(counter).collect();
+        let rules = cluster.rules(id);
+        let aloof = !rules.profile.pod_affinity
+            || rules.weight(Rule::PodAffinity) == 0
+            || rules.profile.ignore_preferences_of_placed && class.preferred.is_empty();
         let (mut forbidden, mut attracted) = (Vec::new(), Vec::new());
         for matcher in &groups[class.group.0 as usize].matchers {
             for carrier in &matchers[matcher.0 as usize].carriers {
                 let carrier = &carriers[carrier.0 as usize];
-                if carrier.total.forbids > 0 {
+                if carrier.total.forbids > 0 && rules.profile.pod_affinity {
                     forbidden.push(carrier);
                 }
-                if carrier.total.weight > 0 {
+                let seeks = carrier.total.seeks > 0 && rules.profile.hard_affinity_weight > 0;
+                if !aloof && (seeks || carrier.total.weight > 0) {
                     attracted.push(carrier);
                 }
             }
@@ -98,9 +145,15 @@ impl<'a> Check<'a> {
                 most: rule.max_skew + min - rule.own,
             }
         });
+        let request = &class.request;
         Self {
             nodes: &cluster.nodes,
             topology: &cluster.topology,
+            symbols: &cluster.compiler.symbols,
+            needs: cluster.volumes.needs(&request.claims),
+            images: rules.weight(Rule::Images) > 0
+                && cluster.images.matter(&request.images, cluster.nodes.known),
+            rules,
             first: class.own_affinity && affinity.iter().all(|c| c.filled_len() == 0),
             affinity,
             anti_affinity: class.anti_affinity.iter().map(counter).collect(),
@@ -187,19 +240,30 @@ impl<'a> Check<'a> {
         None
     }
 
-    /// Fit, ports and neighbours.
-    fn fits(&self, node: u32, fit_known: bool, done: Option<KeyId>) -> bool {
+    /// The filter, if any, by which the pod's volumes rule the node out.
+    pub(super) fn volumes_reject(&self, node: u32) -> Option<super::diagnosis::Reason> {
+        if self.needs.none() {
+            return None;
+        }
+        self.needs
+            .reject(node, &self.nodes.all[node as usize], self.symbols)
+    }
+
+    /// Fit, ports, volumes and neighbours.
+    pub(super) fn fits(&self, node: u32, fit_known: bool, done: Option<KeyId>) -> bool {
         let request = &self.class.request;
         (fit_known || self.nodes.fits(node, &request.shape))
             && (request.ports.is_empty() || self.nodes.ports_free(node, &request.ports))
+            && self.volumes_reject(node).is_none()
             && self.neighbours_fit(node, done)
     }
 
-    /// Whether pods around change the order of nodes.
-    fn neighbours_score(&self) -> bool {
+    /// Whether pods around, or images, change the order of nodes.
+    fn scores(&self) -> bool {
         !self.class.soft.is_empty()
             || !self.class.preferred.is_empty()
             || !self.attracted.is_empty()
+            || self.images
     }
 }
 
@@ -212,27 +276,46 @@ impl Cluster {
         }
     }
 
-    /// The node for the next pod of a class, if there is one.
+    /// The node for the next pod of a class, if there is one; [`Cluster::choice`] says what it was chosen among.
     pub fn choose(&mut self, id: ClassId) -> Option<NodeId> {
+        self.choice = self.choose_best(id)?;
+        self.choice.best[0].map(|(node, _)| node)
+    }
+
+    fn choose_best(&mut self, id: ClassId) -> Option<Choice> {
         let class = &self.classes[id.0 as usize];
-        if class
-            .request
-            .claims
-            .iter()
-            .any(|c| self.claim(*c) != Some(true))
-        {
+        let (placement, shape) = (class.placement, class.shape);
+        let request = class.request.clone();
+        if request.dynamic {
             return None;
         }
-        let (placement, shape) = (class.placement, class.shape);
+        if !request.claims.is_empty() {
+            if self.volumes.needs(&request.claims).blocked.is_some() {
+                return None;
+            }
+            if let Some(nodes) = self.volume_nodes(id) {
+                self.refresh_statics(placement);
+                return self.choose_among(id, nodes.into_iter());
+            }
+        }
         let state = &self.placements[placement as usize];
-        if state.pins.is_some() || state.allowed.len() <= FEW {
+        if let Some(pins) = &state.pins {
+            let named: Vec<NodeId> = pins.iter().filter_map(|n| self.nodes.find(*n)).collect();
             self.refresh_statics(placement);
-            return self.choose_among_few(id);
+            return self.choose_among(id, named.into_iter());
+        }
+        if state.allowed.len() <= FEW {
+            let few = state.allowed.iter();
+            let few: Vec<NodeId> = few
+                .filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)))
+                .collect();
+            self.refresh_statics(placement);
+            return self.choose_among(id, few.into_iter());
         }
         let key = self.partition(id);
         let rank = self.rank(placement, key, shape);
         let check = Check::new(self, id);
-        let mut candidates: Vec<(u32, u16)> = Vec::new();
+        let mut candidates: Vec<(u32, i64)> = Vec::new();
         match self.narrow_affinity(&check) {
             Some(counter) => self.walk_domains(&check, counter, &mut candidates),
             None => self.walk_rank(&check, rank, key, &mut candidates),
@@ -252,24 +335,42 @@ impl Cluster {
             .max_by_key(|k| self.topology.domains(*k))
     }
 
-    /// The placement names its nodes or allows few: no rank is worth keeping for it.
-    fn choose_among_few(&self, id: ClassId) -> Option<NodeId> {
+    /// The nodes that the class's volumes leave, where those are few.
+    fn volume_nodes(&mut self, id: ClassId) -> Option<Vec<NodeId>> {
+        let request = self.classes[id.0 as usize].request.clone();
+        let needs = self.volumes.needs(&request.claims);
+        if let Some(name) = needs.selected() {
+            return Some(self.nodes.find(name).into_iter().collect());
+        }
+        let pins: Vec<Vec<(Symbol, Symbol)>> = needs.pins();
+        let mut fewest: Option<Vec<NodeId>> = None;
+        for labels in pins {
+            let mut nodes = Vec::new();
+            for (key, value) in labels {
+                let key = self.topology.key(key, &self.nodes);
+                nodes.extend(
+                    self.topology
+                        .members_of(key, value)
+                        .iter()
+                        .copied()
+                        .map(NodeId),
+                );
+            }
+            if fewest.as_ref().is_none_or(|f| nodes.len() < f.len()) {
+                fewest = Some(nodes);
+            }
+        }
+        fewest.filter(|nodes| nodes.len() * FEW_OF_ALL <= self.nodes.slots().max(FEW_OF_ALL * FEW))
+    }
+
+    /// Few nodes come into question: no rank is worth keeping for them.
+    fn choose_among(&self, id: ClassId, nodes: impl Iterator<Item = NodeId>) -> Option<Choice> {
         let check = Check::new(self, id);
         let state = &self.placements[check.class.placement as usize];
-        let named = state
-            .pins
-            .iter()
-            .flatten()
-            .filter_map(|name| self.nodes.find(*name));
         let allowed =
             |node: &NodeId| super::ranking::allows(&state.key, &self.nodes, node.0, &self.compiler);
-        let few = state
-            .allowed
-            .iter()
-            .filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)));
-        let candidates: Vec<(u32, u16)> = named
+        let candidates: Vec<(u32, i64)> = nodes
             .filter(allowed)
-            .chain(few)
             .filter(|node| check.fits(node.0, false, None))
             .map(|node| (node.0, self.base(&check, node.0)))
             .collect();
@@ -288,7 +389,7 @@ impl Cluster {
         narrow.min_by_key(|c| c.filled_len()).copied()
     }
 
-    fn walk_domains(&self, check: &Check<'_>, counter: &Counter, candidates: &mut Vec<(u32, u16)>) {
+    fn walk_domains(&self, check: &Check<'_>, counter: &Counter, candidates: &mut Vec<(u32, i64)>) {
         let state = &self.placements[check.class.placement as usize];
         for (domain, _) in counter.filled() {
             for node in self.topology.members(counter.key, domain) {
@@ -300,14 +401,16 @@ impl Cluster {
     }
 
     /// Score by resources and by what the placement prefers.
-    fn base(&self, check: &Check<'_>, node: u32) -> u16 {
+    fn base(&self, check: &Check<'_>, node: u32) -> i64 {
         let state = &self.placements[check.class.placement as usize];
         let preferred = state
             .statics
             .get(node as usize)
             .copied()
             .unwrap_or_default();
-        self.nodes.rooms[node as usize].score(&check.class.request.shape) + preferred
+        self.nodes
+            .score(node, &check.class.request.shape, check.rules)
+            + i64::from(preferred)
     }
 
     fn walk_rank(
@@ -315,7 +418,7 @@ impl Cluster {
         check: &Check<'_>,
         rank: RankId,
         key: Option<KeyId>,
-        candidates: &mut Vec<(u32, u16)>,
+        candidates: &mut Vec<(u32, i64)>,
     ) {
         let lists = &self.ranks[rank.index].lists;
         let open = |list: usize| -> bool {
@@ -327,24 +430,29 @@ impl Cluster {
             !lists[list].is_empty() && check.domain_fits(key, domain)
         };
         let open: Vec<usize> = (0..lists.len()).filter(|l| open(*l)).collect();
-        let scored = check.neighbours_score();
-        let wanted = if scored || !rank.exact {
+        let scored = check.scores();
+        let wanted = if scored || !rank.scored {
             (CANDIDATES / open.len().max(1)).max(2)
         } else {
             1
         };
+        let holders = (HOLDERS / open.len().max(1)).max(1);
         for list in open {
             let mut found = 0;
+            // Beyond those wanted, only nodes that have the images are still of interest.
+            let mut holders = if check.images { holders } else { 0 };
             for (looked, (node, level)) in lists[list].best_first().enumerate() {
-                if check.fits(node, rank.exact, key) {
-                    let base = if rank.exact {
-                        level
+                let holds = holders > 0 && self.image_score(check, node) > 0;
+                if (holds || found < wanted) && check.fits(node, rank.exact, key) {
+                    let base = if rank.scored {
+                        level.into()
                     } else {
                         self.base(check, node)
                     };
                     candidates.push((node, base));
                     found += 1;
-                    if found == wanted {
+                    holders -= usize::from(holds);
+                    if found >= wanted && holders == 0 {
                         break;
                     }
                 }
@@ -359,7 +467,7 @@ impl Cluster {
     }
 
     /// Preferred neighbours may sit on nodes that rank low: nodes near them are candidates too.
-    fn add_neighbourhoods(&self, check: &Check<'_>, candidates: &mut Vec<(u32, u16)>) {
+    fn add_neighbourhoods(&self, check: &Check<'_>, candidates: &mut Vec<(u32, i64)>) {
         let allowed = &self.placements[check.class.placement as usize].allowed;
         let counters = check
             .class
@@ -382,23 +490,52 @@ impl Cluster {
         }
     }
 
-    fn best(&self, check: &Check<'_>, candidates: &[(u32, u16)]) -> Option<NodeId> {
-        let mut totals: Vec<i64> = candidates
-            .iter()
-            .map(|(_, base)| i64::from(*base))
-            .collect();
-        if candidates.len() > 1 && check.neighbours_score() {
-            self.add_spread(check, candidates, &mut totals);
-            self.add_preferences(check, candidates, &mut totals);
+    fn best(&self, check: &Check<'_>, candidates: &[(u32, i64)]) -> Option<Choice> {
+        let mut totals: Vec<i64> = candidates.iter().map(|(_, base)| *base).collect();
+        if candidates.len() > 1 && check.scores() {
+            let nodes: Vec<u32> = candidates.iter().map(|(node, _)| *node).collect();
+            self.add_spread(check, &nodes, &mut totals);
+            self.add_preferences(check, &nodes, &mut totals);
+            self.add_images(check, &nodes, &mut totals);
         }
-        let best = (0..totals.len()).max_by_key(|i| totals[*i])?;
-        Some(NodeId(candidates[best].0))
+        let mut best: [Option<(NodeId, i64)>; 3] = [None; 3];
+        for ((node, _), total) in candidates.iter().zip(&totals) {
+            let mut entry = Some((NodeId(*node), *total));
+            for place in &mut best {
+                // A node may be a candidate twice, for its score and for its neighbours.
+                if place.map(|(node, _)| node) == entry.map(|(node, _)| node) {
+                    break;
+                }
+                if place.is_none_or(|(_, score)| entry.is_some_and(|(_, new)| new >= score)) {
+                    std::mem::swap(place, &mut entry);
+                }
+            }
+        }
+        best[0].map(|_| Choice {
+            considered: u32::try_from(candidates.len()).unwrap_or(u32::MAX),
+            best,
+        })
     }
 
-    /// PodTopologySpread's score, weight 2: fewer matching pods are better, small domains weigh less.
-    fn add_spread(&self, check: &Check<'_>, candidates: &[(u32, u16)], totals: &mut [i64]) {
+    fn image_score(&self, check: &Check<'_>, node: u32) -> i64 {
+        self.images
+            .score(&check.class.request.images, node, self.nodes.known)
+    }
+
+    /// ImageLocality's score.
+    pub(super) fn add_images(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
+        if check.images {
+            for (total, node) in totals.iter_mut().zip(nodes) {
+                *total += check.rules.weight(Rule::Images) * self.image_score(check, *node);
+            }
+        }
+    }
+
+    /// PodTopologySpread's score: fewer matching pods are better, small domains weigh less.
+    pub(super) fn add_spread(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
         let soft = &check.class.soft;
-        if soft.is_empty() {
+        let weight = check.rules.weight(Rule::Spread);
+        if soft.is_empty() || weight == 0 {
             return;
         }
         let rules: Vec<(&SpreadRule, &Counter, f64)> = soft
@@ -409,9 +546,9 @@ impl Cluster {
             })
             .collect();
         let strict = !check.class.request.default_spread;
-        let raw: Vec<Option<i64>> = candidates
+        let raw: Vec<Option<i64>> = nodes
             .iter()
-            .map(|(node, _)| {
+            .map(|node| {
                 let mut sum = 0.0;
                 for (rule, counter, weight) in &rules {
                     let domain = self.topology.domain(rule.key, *node);
@@ -433,20 +570,22 @@ impl Cluster {
         for (total, raw) in totals.iter_mut().zip(&raw) {
             *total += match raw {
                 None => 0,
-                Some(_) if *max == 0 => 200,
-                Some(raw) => 2 * (100 * (max + min - raw) / max),
+                Some(_) if *max == 0 => weight * 100,
+                Some(raw) => weight * (100 * (max + min - raw) / max),
             };
         }
     }
 
-    /// InterPodAffinity's score, weight 2: own preferences and those of placed pods.
-    fn add_preferences(&self, check: &Check<'_>, candidates: &[(u32, u16)], totals: &mut [i64]) {
-        if check.class.preferred.is_empty() && check.attracted.is_empty() {
+    /// InterPodAffinity's score: own preferences and those of placed pods.
+    pub(super) fn add_preferences(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
+        let weight = check.rules.weight(Rule::PodAffinity);
+        if check.class.preferred.is_empty() && check.attracted.is_empty() || weight == 0 {
             return;
         }
-        let raw: Vec<i64> = candidates
+        let hard = check.rules.profile.hard_affinity_weight;
+        let raw: Vec<i64> = nodes
             .iter()
-            .map(|(node, _)| {
+            .map(|node| {
                 let own = check.class.preferred.iter().map(|(id, weight)| {
                     let counter = &self.counters.counters[id.0 as usize];
                     let domain = self.topology.domain(counter.key, *node);
@@ -461,7 +600,7 @@ impl Cluster {
                     if domain == NONE {
                         0
                     } else {
-                        carrier.at(domain).map_or(0, |t| t.weight)
+                        carrier.at(domain).map_or(0, |t| t.weight + hard * t.seeks)
                     }
                 });
                 own.sum::<i64>() + theirs.sum::<i64>()
@@ -472,7 +611,7 @@ impl Cluster {
         };
         if max > min {
             for (total, raw) in totals.iter_mut().zip(&raw) {
-                *total += 2 * (100 * (raw - min) / (max - min));
+                *total += weight * (100 * (raw - min) / (max - min));
             }
         }
     }

@@ -16,19 +16,54 @@ pub enum Reason {
     NodeNotNamed,
     UntoleratedTaint,
     NodeAffinity,
+    /// Not what the profile adds to every pod's node affinity.
+    AddedAffinity,
     Ports,
     TooManyPods,
     InsufficientCpu,
     InsufficientMemory,
     InsufficientStorage,
     Insufficient(Symbol),
+    /// Another pod uses a claim that is for one pod only.
+    ExclusiveClaim,
+    VolumeLimit,
+    VolumeAffinity,
+    NoVolumeToBind,
+    NoStorage,
+    VolumeZone,
     SpreadLabel,
     Spread,
     Affinity,
     AntiAffinity,
     ExistingAntiAffinity,
+    // The rest holds for all nodes at once.
     UnboundClaim,
     MissingClaim(Symbol),
+    /// The claim of a generic ephemeral volume is not there yet, or is not the pod's.
+    EphemeralClaim(Symbol),
+    ForeignClaim(Symbol),
+    LostClaim(Symbol, Option<Symbol>),
+    LeavingClaim(Symbol),
+    MissingVolume(Symbol),
+    DynamicResources,
+}
+
+impl Reason {
+    /// Whether it says something of the pod, and not of single nodes.
+    #[must_use]
+    pub const fn of_all(self) -> bool {
+        matches!(
+            self,
+            Self::UnboundClaim
+                | Self::MissingClaim(_)
+                | Self::EphemeralClaim(_)
+                | Self::ForeignClaim(_)
+                | Self::LostClaim(..)
+                | Self::LeavingClaim(_)
+                | Self::MissingVolume(_)
+                | Self::DynamicResources
+        )
+    }
 }
 
 /// All reasons, with the number of nodes that each rules out.
@@ -49,6 +84,13 @@ impl Diagnosis {
     pub fn any(&self, test: impl Fn(&Reason) -> bool) -> bool {
         self.reasons.keys().any(test)
     }
+
+    /// The same, with another word on preemption.
+    #[must_use]
+    pub fn with_verdict(mut self, verdict: &str) -> Self {
+        self.message = format!("{} preemption: {verdict}", self.summary);
+        self
+    }
 }
 
 impl Cluster {
@@ -60,21 +102,14 @@ impl Cluster {
             nodes: self.nodes.known,
             ..Diagnosis::default()
         };
-        for claim in &class.request.claims {
-            match self.claim(*claim) {
-                Some(true) => continue,
-                Some(false) => diagnosis
-                    .reasons
-                    .insert(Reason::UnboundClaim, self.nodes.known),
-                None => diagnosis
-                    .reasons
-                    .insert(Reason::MissingClaim(*claim), self.nodes.known),
-            };
+        let check = Check::new(self, id);
+        let dynamic = class.request.dynamic.then_some(Reason::DynamicResources);
+        if let Some(reason) = dynamic.or(check.needs.blocked) {
+            diagnosis.reasons.insert(reason, self.nodes.known);
             diagnosis.unresolvable = self.nodes.known;
-            self.word(&mut diagnosis);
+            self.word(id, &mut diagnosis);
             return diagnosis;
         }
-        let check = Check::new(self, id);
         for node in 0..self.nodes.slots() {
             if self.nodes.all[node].known {
                 let resolvable = self.reject(&check, id, node, &mut |reason| {
@@ -83,7 +118,7 @@ impl Cluster {
                 diagnosis.unresolvable += usize::from(!resolvable);
             }
         }
-        self.word(&mut diagnosis);
+        self.word(id, &mut diagnosis);
         diagnosis
     }
 
@@ -122,6 +157,13 @@ impl Cluster {
             .selects(node.name, &node.labels, &self.compiler.symbols)
         {
             report(Reason::NodeAffinity);
+            return false;
+        }
+        if !placement
+            .key
+            .added_selects(node.name, &node.labels, &self.compiler.symbols)
+        {
+            report(Reason::AddedAffinity);
             return false;
         }
         if !self.nodes.ports_free(slot, &request.ports) {
@@ -168,47 +210,38 @@ impl Cluster {
         if !fits {
             return possible;
         }
-        match check.neighbours_reject(slot) {
-            Some(Neighbours::SpreadLabel) => report(Reason::SpreadLabel),
-            Some(Neighbours::Spread) => report(Reason::Spread),
-            Some(Neighbours::Affinity) => report(Reason::Affinity),
-            Some(Neighbours::AntiAffinity) => report(Reason::AntiAffinity),
-            Some(Neighbours::ExistingAntiAffinity) => report(Reason::ExistingAntiAffinity),
-            None => return true,
+        if let Some(reason) = check.volumes_reject(slot) {
+            report(reason);
+            return matches!(reason, Reason::ExclusiveClaim | Reason::VolumeLimit);
         }
-        !matches!(
-            check.neighbours_reject(slot),
-            Some(Neighbours::SpreadLabel | Neighbours::Affinity)
-        )
+        let Some(neighbours) = check.neighbours_reject(slot) else {
+            return true;
+        };
+        report(neighbours.reason());
+        !matches!(neighbours, Neighbours::SpreadLabel | Neighbours::Affinity)
     }
 
     /// Whether one node takes the class right now; for tests and explanations, one node at a time.
     #[must_use]
     pub fn feasible(&self, id: ClassId, node: super::nodes::NodeId) -> bool {
         let check = Check::new(self, id);
-        let claims = self.classes[id.0 as usize]
-            .request
-            .claims
-            .iter()
-            .all(|c| self.claim(*c) == Some(true));
-        let mut rejected = !claims || !self.nodes.all[node.0 as usize].known;
+        let dynamic = self.classes[id.0 as usize].request.dynamic;
+        let mut rejected =
+            dynamic || check.needs.blocked.is_some() || !self.nodes.all[node.0 as usize].known;
         self.reject(&check, id, node.0 as usize, &mut |_| rejected = true);
         !rejected
     }
 
-    fn word(&self, diagnosis: &mut Diagnosis) {
+    fn word(&self, id: ClassId, diagnosis: &mut Diagnosis) {
         let total = diagnosis.nodes;
         if total == 0 {
             diagnosis.summary = "no nodes available to schedule pods".to_owned();
             diagnosis.message.clone_from(&diagnosis.summary);
             return;
         }
-        let claim = diagnosis
-            .reasons
-            .keys()
-            .find(|r| matches!(r, Reason::UnboundClaim | Reason::MissingClaim(_)));
-        let why = if let Some(claim) = claim {
-            self.phrase(*claim)
+        let of_all = diagnosis.reasons.keys().find(|r| r.of_all());
+        let why = if let Some(reason) = of_all {
+            self.phrase(*reason)
         } else {
             // Kubernetes sorts the phrases with their counts, as text.
             let mut phrases: Vec<String> = diagnosis
@@ -220,6 +253,15 @@ impl Cluster {
             phrases.join(", ")
         };
         diagnosis.summary = format!("0/{total} nodes are available: {why}.");
+        if !self.rules(id).profile.preemption {
+            diagnosis.message.clone_from(&diagnosis.summary);
+            return;
+        }
+        if !self.classes[id.0 as usize].request.preempts {
+            let verdict = "preemption: not eligible due to preemptionPolicy=Never.";
+            diagnosis.message = format!("{} {verdict}", diagnosis.summary);
+            return;
+        }
         let helpful = total - diagnosis.unresolvable.min(total);
         let mut verdicts = Vec::new();
         if helpful > 0 {
@@ -241,12 +283,34 @@ impl Cluster {
         );
     }
 
-    fn phrase(&self, reason: Reason) -> String {
+    /// A reason in kube-scheduler's words.
+    #[must_use]
+    pub fn phrase(&self, reason: Reason) -> String {
+        // A claim's key is `namespace/name`; messages give the name alone.
+        let name = |key: Symbol| {
+            let text = self.compiler.symbols.text(key);
+            text.rsplit('/').next().unwrap_or_default()
+        };
         match reason {
             Reason::NodeUnschedulable => "node(s) were unschedulable".into(),
             Reason::NodeNotNamed => "node(s) didn't satisfy plugin(s) [NodeAffinity]".into(),
             Reason::UntoleratedTaint => "node(s) had untolerated taint(s)".into(),
             Reason::NodeAffinity => "node(s) didn't match Pod's node affinity/selector".into(),
+            Reason::AddedAffinity => "node(s) didn't match scheduler-enforced node affinity".into(),
+            Reason::ExclusiveClaim => {
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod \
+                 access mode"
+                    .into()
+            }
+            Reason::VolumeLimit => "node(s) exceed max volume count".into(),
+            Reason::VolumeAffinity => {
+                "node(s) didn't match PersistentVolume's node affinity".into()
+            }
+            Reason::NoVolumeToBind => {
+                "node(s) didn't find available persistent volumes to bind".into()
+            }
+            Reason::NoStorage => "node(s) did not have enough free storage".into(),
+            Reason::VolumeZone => "node(s) had no available volume zone".into(),
             Reason::Ports => "node(s) didn't have free ports for the requested pod ports".into(),
             Reason::TooManyPods => "Too many pods".into(),
             Reason::InsufficientCpu => "Insufficient cpu".into(),
@@ -267,14 +331,32 @@ impl Cluster {
             }
             Reason::UnboundClaim => "pod has unbound immediate PersistentVolumeClaims".into(),
             Reason::MissingClaim(claim) => {
-                let name = self
-                    .compiler
-                    .symbols
-                    .text(claim)
-                    .rsplit('/')
-                    .next()
-                    .unwrap_or_default();
-                format!("persistentvolumeclaim \"{name}\" not found")
+                format!("persistentvolumeclaim \"{}\" not found", name(claim))
+            }
+            Reason::EphemeralClaim(claim) => format!(
+                "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"",
+                name(claim)
+            ),
+            Reason::ForeignClaim(claim) => format!(
+                "PVC {} was not created for pod (pod is not owner)",
+                self.compiler.symbols.text(claim)
+            ),
+            Reason::LostClaim(claim, volume) => format!(
+                "persistentvolumeclaim \"{}\" bound to non-existent persistentvolume \"{}\"",
+                name(claim),
+                volume.map_or("", |v| self.compiler.symbols.text(v))
+            ),
+            Reason::LeavingClaim(claim) => {
+                format!("persistentvolumeclaim \"{}\" is being deleted", name(claim))
+            }
+            Reason::MissingVolume(volume) => format!(
+                "persistentvolume \"{}\" not found",
+                self.compiler.symbols.text(volume)
+            ),
+            Reason::DynamicResources => {
+                "pod asks for dynamic resources (spec.resourceClaims), which gantry-scheduler does \
+                 not allocate"
+                    .into()
             }
         }
     }

@@ -5,12 +5,15 @@
 //! | [`object`] | Pods, nodes and the rest as they are decoded from the API, cut to what scheduling reads |
 //! | [`symbols`], [`quantity`], [`selector`] | interned strings; resource quantities; label and node selectors |
 //! | [`request`] | what a pod asks for, in a form that compares and hashes: pods that are equal here share a class |
+//! | [`profile`] | what a profile of KubeSchedulerConfiguration changes about the rules |
 //! | [`nodes`], [`topology`], [`bits`] | node state in arrays by dense id; topology domains; sets of nodes |
 //! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
+//! | [`volumes`], [`images`] | claims and what can serve them on which node; images that nodes have |
 //! | [`class`] | requests with their selectors resolved to counters |
 //! | [`rank`], [`ranking`] | nodes bucketed by score, brought up to date from the change log; which rank to use |
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
+//! | [`explain`], [`forecast`] | scores by rule, what is in the way of a pod and the least that would have to change; how many more fit |
 //! | [`preempt`] | who would have to leave for a pod to fit |
 //! | [`queue`] | which pod is next; who waits for what |
 
@@ -20,9 +23,13 @@ pub mod cluster;
 pub mod counters;
 pub mod decide;
 pub mod diagnosis;
+pub mod explain;
+pub mod forecast;
+pub mod images;
 pub mod nodes;
 pub mod object;
 pub mod preempt;
+pub mod profile;
 pub mod quantity;
 pub mod queue;
 pub mod rank;
@@ -31,9 +38,11 @@ pub mod request;
 pub mod selector;
 pub mod symbols;
 pub mod topology;
+pub mod volumes;
 
 pub use class::ClassId;
 pub use cluster::Cluster;
 pub use decide::Decision;
 pub use diagnosis::{Diagnosis, Reason};
 pub use nodes::NodeId;
+pub use profile::Profile;

@@ -1,6 +1,7 @@
 //! Node state by dense id: what every decision reads in one flat array, what few read beside it.
 
 use super::object;
+use super::profile::{Resource, Rule, Rules, Strategy};
 use super::request::{Amounts, Effect, HostPort, Request, Shape, Taint, amount};
 use super::symbols::{Labels, Symbol, Symbols};
 use rustc_hash::FxHashMap;
@@ -38,6 +39,12 @@ impl Room {
     /// LeastAllocated and BalancedAllocation of kube-scheduler's default profile, summed: 0 to 200.
     #[must_use]
     pub fn score(&self, shape: &Shape) -> u16 {
+        self.least(shape) + self.balance(shape)
+    }
+
+    /// LeastAllocated over CPU and memory: 0 to 100.
+    #[must_use]
+    pub fn least(&self, shape: &Shape) -> u16 {
         let least = |capacity: i64, used: i64| -> Option<i64> {
             (capacity > 0).then(|| {
                 if used > capacity {
@@ -59,6 +66,12 @@ impl Room {
             weights += 1;
         }
         let least = if weights == 0 { 0 } else { sum / weights };
+        u16::try_from(least).unwrap_or_default()
+    }
+
+    /// BalancedAllocation over CPU and memory: 0 to 100.
+    #[must_use]
+    pub fn balance(&self, shape: &Shape) -> u16 {
         // Standard deviation of two values is half their distance. 2^24 steps of precision are plenty for a percentage.
         let fraction = |used: i64, capacity: i64| -> f32 {
             if capacity <= 0 {
@@ -67,14 +80,23 @@ impl Room {
                 (used as f32 / capacity as f32).min(1.0)
             }
         };
+        // A pod that asks for nothing upsets no balance; scored, all of them would go to one node.
+        if shape.base.cpu == 0 && shape.base.memory == 0 {
+            return 0;
+        }
+        let both = self.allocatable.cpu > 0 && self.allocatable.memory > 0;
         let distance = (fraction(self.used.cpu + shape.base.cpu, self.allocatable.cpu)
             - fraction(
                 self.used.memory + shape.base.memory,
                 self.allocatable.memory,
             ))
         .abs();
-        let balanced = (1.0 - distance / 2.0) * 100.0;
-        u16::try_from(least).unwrap_or_default() + balanced as u16
+        let balanced = if both {
+            (1.0 - distance / 2.0) * 100.0
+        } else {
+            100.0
+        };
+        balanced as u16
     }
 }
 
@@ -319,6 +341,90 @@ impl Nodes {
         }
         if sign < 0 && !request.ports.is_empty() {
             node.ports.retain(|(_, pods)| *pods > 0);
+        }
+    }
+
+    /// The scores by room, each 0 to 100: the profile's strategy, and how evenly resources are used.
+    #[must_use]
+    pub fn scores(&self, id: u32, shape: &Shape, rules: &Rules) -> (i64, i64) {
+        if rules.plain {
+            let room = &self.rooms[id as usize];
+            return (room.least(shape).into(), room.balance(shape).into());
+        }
+        let (mut sum, mut weights) = (0, 0);
+        for (resource, weight) in &rules.resources {
+            let (used, capacity) = self.taken(id, shape, *resource, true);
+            if capacity == 0 {
+                continue;
+            }
+            let score = rules.profile.strategy.score(used, capacity);
+            // A resource that scores nothing by a line counts for nothing, as in kube-scheduler.
+            if score > 0
+                || !matches!(
+                    rules.profile.strategy,
+                    Strategy::RequestedToCapacityRatio(_)
+                )
+            {
+                sum += score * weight;
+                weights += weight;
+            }
+        }
+        let fit = match rules.profile.strategy {
+            _ if weights == 0 => 0,
+            Strategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
+            _ => sum / weights,
+        };
+        let asks = rules.balanced.iter().any(|resource| match resource {
+            Resource::Cpu => shape.base.cpu > 0,
+            Resource::Memory => shape.base.memory > 0,
+            Resource::Storage => shape.base.storage > 0,
+            Resource::Other(name) => shape.other.iter().any(|(n, _)| n == name),
+        });
+        if !asks {
+            return (fit, 0);
+        }
+        let fractions: Vec<f64> = rules
+            .balanced
+            .iter()
+            .map(|resource| self.taken(id, shape, *resource, false))
+            .filter(|(_, capacity)| *capacity > 0)
+            .map(|(used, capacity)| (used as f64 / capacity as f64).min(1.0))
+            .collect();
+        let count = fractions.len().max(1) as f64;
+        let mean = fractions.iter().sum::<f64>() / count;
+        let variance = fractions.iter().map(|f| (f - mean).powi(2)).sum::<f64>() / count;
+        (fit, ((1.0 - variance.sqrt()) * 100.0) as i64)
+    }
+
+    /// The weighted sum of [`Nodes::scores`].
+    #[must_use]
+    pub fn score(&self, id: u32, shape: &Shape, rules: &Rules) -> i64 {
+        if rules.plain {
+            return self.rooms[id as usize].score(shape).into();
+        }
+        let (fit, balance) = self.scores(id, shape, rules);
+        fit * rules.weight(Rule::Fit) + balance * rules.weight(Rule::Balance)
+    }
+
+    /// What of a resource would be taken with one more pod of the shape, and all there is of it. An extended resource
+    /// that the pod does not ask for is not looked at.
+    fn taken(&self, id: u32, shape: &Shape, resource: Resource, assumed: bool) -> (i64, i64) {
+        let (room, node) = (&self.rooms[id as usize], &self.all[id as usize]);
+        let (base, all, used) = (&shape.base, &room.allocatable, &room.used);
+        match resource {
+            Resource::Cpu if assumed => (room.assumed[0] + shape.assumed[0], all.cpu),
+            Resource::Memory if assumed => (room.assumed[1] + shape.assumed[1], all.memory),
+            Resource::Cpu => (used.cpu + base.cpu, all.cpu),
+            Resource::Memory => (used.memory + base.memory, all.memory),
+            Resource::Storage => (used.storage + base.storage, all.storage),
+            Resource::Other(name) => {
+                let wanted = shape.other.iter().find(|(n, _)| *n == name);
+                let there = node.other.iter().find(|(n, ..)| *n == name);
+                match (wanted, there) {
+                    (Some((_, want)), Some((_, all, used))) => (used + want, *all),
+                    _ => (0, 0),
+                }
+            }
         }
     }
 

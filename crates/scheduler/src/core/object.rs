@@ -83,12 +83,17 @@ pub struct PodSpec {
     pub host_network: Option<bool>,
     #[serde(deserialize_with = "nullable")]
     pub volumes: Vec<Volume>,
+    /// Dynamic resources asked for; which ones does not matter, as none are allocated here.
+    #[serde(deserialize_with = "nullable")]
+    pub resource_claims: Vec<serde::de::IgnoredAny>,
 }
 
 /// A container: what it requests and which host ports it takes.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
+    pub name: String,
+    pub image: Option<String>,
     pub restart_policy: Option<String>,
     pub resources: Option<Resources>,
     #[serde(deserialize_with = "nullable")]
@@ -129,6 +134,32 @@ pub struct PodStatus {
     pub phase: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub conditions: Vec<Condition>,
+    /// The node where room was made for the pod.
+    pub nominated_node_name: Option<String>,
+    pub start_time: Option<Time>,
+    #[serde(deserialize_with = "nullable")]
+    pub container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "nullable")]
+    pub init_container_statuses: Vec<ContainerStatus>,
+    /// Pod-level resources as the node has allotted and applied them.
+    pub allocated_resources: Option<BTreeMap<String, Quantity>>,
+    pub resources: Option<AppliedResources>,
+}
+
+/// What the node says of a container's resources while they change.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    pub name: String,
+    pub allocated_resources: Option<BTreeMap<String, Quantity>>,
+    pub resources: Option<AppliedResources>,
+}
+
+/// Resources that are in force.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct AppliedResources {
+    pub requests: Option<BTreeMap<String, Quantity>>,
 }
 
 /// A pod condition: the scheduler reads back its own, so as not to write the same again.
@@ -173,6 +204,16 @@ impl Pod {
         self.spec.node_name.as_deref().filter(|n| !n.is_empty())
     }
 
+    /// Whose task it is to place it.
+    #[must_use]
+    pub fn scheduler_name(&self) -> &str {
+        self.spec
+            .scheduler_name
+            .as_deref()
+            .filter(|n| !n.is_empty())
+            .unwrap_or("default-scheduler")
+    }
+
     /// Finished pods hold no resources.
     #[must_use]
     pub fn finished(&self) -> bool {
@@ -208,6 +249,17 @@ pub struct NodeSpec {
 pub struct NodeStatus {
     #[serde(deserialize_with = "nullable")]
     pub allocatable: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "nullable")]
+    pub images: Vec<Image>,
+}
+
+/// An image that a node has.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Image {
+    #[serde(deserialize_with = "nullable")]
+    pub names: Vec<String>,
+    pub size_bytes: i64,
 }
 
 /// A namespace: its labels are what `namespaceSelector`s read.
@@ -253,11 +305,10 @@ pub struct OwnerSpec {
     pub selector: Option<LabelSelector>,
 }
 
-/// A PersistentVolumeClaim: whether it is bound.
+/// A PersistentVolumeClaim.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct Claim {
-    #[serde(deserialize_with = "slim_metadata")]
     pub metadata: ObjectMeta,
     #[serde(deserialize_with = "nullable")]
     pub spec: ClaimSpec,
@@ -270,6 +321,13 @@ pub struct Claim {
 #[serde(rename_all = "camelCase", default)]
 pub struct ClaimSpec {
     pub volume_name: Option<String>,
+    pub storage_class_name: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<String>,
+    pub volume_mode: Option<String>,
+    pub selector: Option<LabelSelector>,
+    #[serde(deserialize_with = "nullable")]
+    pub resources: Resources,
 }
 
 /// A claim's status.
@@ -277,6 +335,115 @@ pub struct ClaimSpec {
 #[serde(default)]
 pub struct ClaimStatus {
     pub phase: Option<String>,
+}
+
+/// A PersistentVolume.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct PersistentVolume {
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: PersistentVolumeSpec,
+    #[serde(deserialize_with = "nullable")]
+    pub status: ClaimStatus,
+}
+
+/// A volume's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PersistentVolumeSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub capacity: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "nullable")]
+    pub access_modes: Vec<String>,
+    pub claim_ref: Option<k8s::ObjectReference>,
+    pub storage_class_name: Option<String>,
+    pub volume_mode: Option<String>,
+    pub node_affinity: Option<k8s::VolumeNodeAffinity>,
+    pub csi: Option<Csi>,
+}
+
+/// Which driver attaches a volume, under which handle.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Csi {
+    pub driver: String,
+    pub volume_handle: String,
+}
+
+/// A StorageClass.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageClass {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    pub provisioner: String,
+    pub volume_binding_mode: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub allowed_topologies: Vec<k8s::TopologySelectorTerm>,
+}
+
+/// A CSINode: how many volumes of each driver a node can attach.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct CsiNode {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: CsiNodeSpec,
+}
+
+/// A CSINode's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct CsiNodeSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub drivers: Vec<CsiNodeDriver>,
+}
+
+/// A driver on a node.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct CsiNodeDriver {
+    pub name: String,
+    #[serde(deserialize_with = "nullable")]
+    pub allocatable: AttachLimit,
+}
+
+/// How many volumes fit.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct AttachLimit {
+    pub count: Option<i64>,
+}
+
+/// A CSIDriver: whether it tells how much room its storage has.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct CsiDriver {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: CsiDriverSpec,
+}
+
+/// A driver's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CsiDriverSpec {
+    pub storage_capacity: Option<bool>,
+}
+
+/// A CSIStorageCapacity: how large a new volume of a class may be, reachable from which nodes.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageCapacity {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    pub storage_class_name: String,
+    pub node_topology: Option<LabelSelector>,
+    pub capacity: Option<Quantity>,
+    pub maximum_volume_size: Option<Quantity>,
 }
 
 /// A PodDisruptionBudget: preemption would rather not break it.

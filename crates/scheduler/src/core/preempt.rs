@@ -1,20 +1,20 @@
 //! Preemption: which pods of lower priority would have to leave, and from which node, for a pod to fit.
 //!
 //! Nodes are tried for real: lower pods are lifted off in the core, filters look again, as many as possible are put
-//! back, highest first, and then all are. The order of preference among nodes is kube-scheduler's: fewest disruption
-//! budgets broken, lowest highest victim, lowest sum, fewest victims. Pods that are leaving anyway cost nothing.
+//! back (first those whose going would break a disruption budget, then the others; higher and longer running before
+//! lower and younger), and then all are. The order of preference among nodes is kube-scheduler's: fewest disruption
+//! budgets broken, lowest highest victim, lowest sum, fewest victims, youngest highest victim. Pods that are leaving
+//! anyway cost nothing.
 
 use super::class::ClassId;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Placed};
 use super::decide::Check;
 use super::nodes::NodeId;
+use super::request::GroupKey;
 use super::selector::Selector;
-use super::symbols::Symbol;
+use super::symbols::{Symbol, Symbols};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
-
-/// Nodes on which making room is worked out; kube-scheduler too looks at a sample (10 %, at least 100).
-const TRIALS: usize = 100;
 
 /// Who has to leave where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,21 @@ pub struct Budget {
     pub allowed: i64,
 }
 
+impl Budget {
+    fn covers(&self, group: &GroupKey, symbols: &Symbols) -> bool {
+        self.namespace == group.namespace && self.selector.matches(&group.labels, symbols)
+    }
+}
+
 /// Smaller is better.
-type Cost = (usize, i64, i64, usize);
+type Cost = (usize, i64, i64, usize, std::cmp::Reverse<i64>);
+
+/// A pod that may have to leave.
+struct Lower {
+    priority: i32,
+    uid: Arc<str>,
+    placed: Placed,
+}
 
 impl Cluster {
     /// Finds room for a class that fits nowhere by removing pods of lower priority. `spared` pods are never chosen:
@@ -41,7 +54,11 @@ impl Cluster {
     pub fn preempt(&mut self, id: ClassId, spared: impl Fn(&str) -> bool) -> Option<Preemption> {
         let request = self.classes[id.0 as usize].request.clone();
         let lowest = *self.priorities.keys().next()?;
-        if !request.preempts || lowest >= request.priority {
+        let able = request.preempts && self.rules(id).profile.preemption && !request.dynamic;
+        if !able || lowest >= request.priority {
+            return None;
+        }
+        if !request.claims.is_empty() && self.volumes.needs(&request.claims).blocked.is_some() {
             return None;
         }
         let mut best: Option<(Cost, Preemption)> = None;
@@ -57,6 +74,46 @@ impl Cluster {
             }
         }
         best.map(|(_, preemption)| preemption)
+    }
+
+    /// The pods of lower priority that are leaving a node where room was made for a class, if the class fits there once
+    /// they are gone. `None` if it does not; none at all if it fits now. This is how a scheduler that is started anew
+    /// goes on with what its predecessor began.
+    pub fn room_made(&mut self, id: ClassId, node: &str) -> Option<Preemption> {
+        let node = self
+            .compiler
+            .symbols
+            .known(node)
+            .and_then(|name| self.nodes.find(name))?;
+        let priority = self.classes[id.0 as usize].request.priority;
+        let leaving: Vec<(Arc<str>, Placed)> = self
+            .on_node
+            .get(node.0 as usize)?
+            .iter()
+            .filter_map(|uid| Some((uid.clone(), self.placed(uid)?)))
+            .filter(|(_, placed)| {
+                let request = &self.classes[placed.class.0 as usize].request;
+                request.group.terminating && request.priority < priority
+            })
+            .collect();
+        let before = self.events.len();
+        for (uid, _) in &leaving {
+            self.lift(uid);
+        }
+        let fits = self.feasible(id, node);
+        for (uid, placed) in &leaving {
+            self.put(uid, *placed);
+        }
+        self.events.truncate(before);
+        let needed = !self.feasible(id, node);
+        fits.then(|| Preemption {
+            node,
+            victims: if needed {
+                leaving.into_iter().map(|(uid, _)| uid).collect()
+            } else {
+                Vec::new()
+            },
+        })
     }
 
     /// Nodes with pods of lower priority, on which fewer pods could help; each time from another start.
@@ -76,8 +133,10 @@ impl Cluster {
                     .get(*at)
                     .is_some_and(|pods| pods.iter().any(lower))
         });
+        let (percent, least) = self.rules(id).profile.trials;
+        let trials = (self.nodes.known * percent / 100).max(least);
         nodes
-            .take(TRIALS)
+            .take(trials)
             .filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)))
             .collect()
     }
@@ -89,43 +148,77 @@ impl Cluster {
         priority: i32,
         spared: &impl Fn(&str) -> bool,
     ) -> Option<Vec<Arc<str>>> {
-        let mut lower: Vec<(i32, Arc<str>, ClassId)> = Vec::new();
+        let mut lower: Vec<Lower> = Vec::new();
         for uid in &self.on_node[node.0 as usize] {
             let Some(placed) = self.placed(uid) else {
                 continue;
             };
             let of = self.classes[placed.class.0 as usize].request.priority;
             if of < priority && !spared(uid) {
-                lower.push((of, uid.clone(), placed.class));
+                lower.push(Lower {
+                    priority: of,
+                    uid: uid.clone(),
+                    placed,
+                });
             }
         }
-        lower.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        for (_, uid, _) in &lower {
-            self.lift(uid);
+        // The more important first: of higher priority, then running for longer.
+        lower.sort_by(|a, b| {
+            let by_priority = b.priority.cmp(&a.priority);
+            let by_start = a.placed.started.cmp(&b.placed.started);
+            by_priority.then(by_start).then_with(|| a.uid.cmp(&b.uid))
+        });
+        for pod in &lower {
+            self.lift(&pod.uid);
         }
         if !self.feasible(id, node) {
-            for (_, uid, class) in &lower {
-                self.place_at(uid, *class, node);
+            for pod in &lower {
+                self.put(&pod.uid, pod.placed);
             }
             return None;
         }
+        let (breaking, others) = self.guarded(lower);
         let mut victims = Vec::new();
-        for (_, uid, class) in lower {
-            self.place_at(&uid, class, node);
+        for pod in breaking.into_iter().chain(others) {
+            self.put(&pod.uid, pod.placed);
             // Those that are leaving stay victims: the pod cannot start before they are gone.
             if !self.feasible(id, node) {
-                self.lift(&uid);
-                victims.push((uid, class));
+                self.lift(&pod.uid);
+                victims.push(pod);
             }
         }
-        for (uid, class) in &victims {
-            self.place_at(uid, *class, node);
+        for pod in &victims {
+            self.put(&pod.uid, pod.placed);
         }
-        Some(victims.into_iter().map(|(uid, _)| uid).collect())
+        Some(victims.into_iter().map(|pod| pod.uid).collect())
+    }
+
+    /// Parts pods into those whose going, all of them gone, would break a disruption budget, and the others.
+    fn guarded(&self, pods: Vec<Lower>) -> (Vec<Lower>, Vec<Lower>) {
+        if self.budgets.is_empty() {
+            return (Vec::new(), pods);
+        }
+        let mut used: FxHashMap<usize, i64> = FxHashMap::default();
+        pods.into_iter().partition(|pod| {
+            let request = &self.classes[pod.placed.class.0 as usize].request;
+            let mut breaks = false;
+            if request.group.terminating {
+                return false;
+            }
+            for (at, budget) in self.budgets.values().enumerate() {
+                if budget.covers(&request.group, &self.compiler.symbols) {
+                    let used = used.entry(at).or_default();
+                    *used += 1;
+                    breaks |= *used > budget.allowed;
+                }
+            }
+            breaks
+        })
     }
 
     fn cost(&self, victims: &[Arc<str>]) -> Cost {
         let (mut highest, mut sum, mut count) = (i64::from(i32::MIN), 0, 0);
+        let mut started = i64::MAX;
         let mut broken = 0;
         let mut used: FxHashMap<usize, i64> = FxHashMap::default();
         for uid in victims {
@@ -137,22 +230,24 @@ impl Cluster {
                 continue;
             }
             let priority = i64::from(request.priority);
+            if priority > highest {
+                started = i64::MAX;
+            }
+            if priority >= highest {
+                started = started.min(placed.started);
+            }
             highest = highest.max(priority);
             // Shifted so that more victims never sum to less, as priorities may be negative.
             sum += priority - i64::from(i32::MIN);
             count += 1;
             for (at, budget) in self.budgets.values().enumerate() {
-                if budget.namespace == request.group.namespace
-                    && budget
-                        .selector
-                        .matches(&request.group.labels, &self.compiler.symbols)
-                {
+                if budget.covers(&request.group, &self.compiler.symbols) {
                     let used = used.entry(at).or_default();
                     *used += 1;
                     broken += usize::from(*used > budget.allowed);
                 }
             }
         }
-        (broken, highest, sum, count)
+        (broken, highest, sum, count, std::cmp::Reverse(started))
     }
 }

@@ -19,13 +19,12 @@ pub const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// A parked line is tried again after this time even without an event, should one have been missed.
 pub const LONGEST_PARKED: Duration = Duration::from_secs(300);
 
-/// The wait after this many failures in a row.
+/// The wait after this many failures in a row: the first, doubled each time, up to the longest.
 #[must_use]
-pub fn backoff(failures: u32) -> Duration {
-    BACKOFF
-        .0
-        .saturating_mul(1 << failures.saturating_sub(1).min(8))
-        .min(BACKOFF.1)
+pub fn backoff((first, longest): (Duration, Duration), failures: u32) -> Duration {
+    first
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(longest)
 }
 
 enum State {
@@ -62,8 +61,8 @@ enum Place {
 }
 
 /// Pods waiting for a node.
-#[derive(Default)]
 pub struct Queue {
+    backoff: (Duration, Duration),
     lines: FxHashMap<ClassId, Line>,
     active: BTreeSet<(Reverse<i32>, u64, ClassId)>,
     /// Parked lines by the hint that may help them, until one did.
@@ -75,7 +74,29 @@ pub struct Queue {
     next: u64,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new(BACKOFF)
+    }
+}
+
 impl Queue {
+    /// An empty queue with this first and longest back-off.
+    #[must_use]
+    pub fn new(backoff: (Duration, Duration)) -> Self {
+        Self {
+            backoff,
+            lines: FxHashMap::default(),
+            active: BTreeSet::new(),
+            waiters: Default::default(),
+            timers: BTreeSet::new(),
+            delayed: BTreeMap::new(),
+            pods: FxHashMap::default(),
+            attempts: FxHashMap::default(),
+            next: 0,
+        }
+    }
+
     /// Number of pods waiting.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -143,7 +164,7 @@ impl Queue {
     pub fn retry(&mut self, uid: &Arc<str>, class: ClassId, priority: i32, now: Duration) {
         let attempts = self.attempts.entry(uid.clone()).or_default();
         *attempts += 1;
-        let at = now + backoff(*attempts);
+        let at = now + backoff(self.backoff, *attempts);
         self.next += 1;
         self.pods
             .insert(uid.clone(), Place::Delayed(class, priority, at, self.next));
@@ -224,7 +245,7 @@ impl Queue {
             self.active.remove(&(Reverse(line.priority), *head, class));
         }
         line.failures = line.failures.saturating_add(1);
-        let until = now + backoff(line.failures);
+        let until = now + backoff(self.backoff, line.failures);
         let hints = hints(&diagnosis);
         for hint in bits(hints) {
             self.waiters[hint].insert(class);
@@ -377,7 +398,7 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
         match reason {
             Reason::NodeUnschedulable | Reason::UntoleratedTaint => add(&[H::NodeTaints]),
             Reason::NodeNotNamed => {}
-            Reason::NodeAffinity => add(&[H::NodeLabels]),
+            Reason::NodeAffinity | Reason::AddedAffinity => add(&[H::NodeLabels]),
             Reason::Ports
             | Reason::TooManyPods
             | Reason::InsufficientCpu
@@ -399,7 +420,19 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
             Reason::AntiAffinity | Reason::ExistingAntiAffinity => {
                 add(&[H::NodeLabels, H::NeighbourGone, H::Namespace]);
             }
-            Reason::UnboundClaim | Reason::MissingClaim(_) => {
+            Reason::ExclusiveClaim | Reason::VolumeLimit => add(&[H::RoomFreed, H::Claim]),
+            Reason::VolumeAffinity
+            | Reason::NoVolumeToBind
+            | Reason::NoStorage
+            | Reason::VolumeZone => add(&[H::NodeLabels, H::Claim]),
+            Reason::UnboundClaim
+            | Reason::MissingClaim(_)
+            | Reason::EphemeralClaim(_)
+            | Reason::ForeignClaim(_)
+            | Reason::LostClaim(..)
+            | Reason::LeavingClaim(_)
+            | Reason::MissingVolume(_)
+            | Reason::DynamicResources => {
                 claims = true;
                 add(&[H::Claim]);
             }

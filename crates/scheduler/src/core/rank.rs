@@ -8,12 +8,24 @@
 
 use super::bits::NodeSet;
 use super::nodes::Nodes;
+use super::profile::Rules;
 use super::request::Shape;
 use super::topology::{KeyId, NONE, Topology};
 
 /// Highest score: LeastAllocated 100, BalancedAllocation 100, NodeAffinity 2 × 100, TaintToleration 3 × 100.
 pub const TOP: usize = 700;
 const WORDS: usize = TOP / 64 + 1;
+
+/// The bucket of a score: itself, unless the profile's weights make for more scores than there are buckets.
+fn level(score: i64, rules: &Rules) -> u16 {
+    let top = i64::try_from(TOP).unwrap_or(i64::MAX);
+    let score = if rules.top > top {
+        score * top / rules.top
+    } else {
+        score
+    };
+    u16::try_from(score.clamp(0, top)).unwrap_or(u16::MAX)
+}
 
 /// Not in the rank.
 const ABSENT: u32 = u32::MAX;
@@ -28,6 +40,8 @@ pub struct View<'a> {
     pub statics: &'a [u16],
     /// The request to fit and score for.
     pub shape: &'a Shape,
+    /// How to score.
+    pub rules: &'a Rules,
 }
 
 #[derive(Clone, Copy)]
@@ -132,9 +146,9 @@ impl Rank {
         let wanted = (allowed && view.nodes.fits(node, view.shape)).then(|| {
             let domain = self.key.map_or(NONE, |key| view.topology.domain(key, node));
             let list = if domain == NONE { 0 } else { domain + 1 };
-            let level = view.nodes.rooms[at].score(view.shape)
-                + view.statics.get(at).copied().unwrap_or_default();
-            (list, level.min(u16::try_from(TOP).unwrap_or(u16::MAX)))
+            let score = view.nodes.score(node, view.shape, view.rules)
+                + i64::from(view.statics.get(at).copied().unwrap_or_default());
+            (list, level(score, view.rules))
         });
         let slot = self.slots[at];
         if slot.list != ABSENT {

@@ -3,7 +3,8 @@
 use super::bits::NodeSet;
 use super::cluster::Cluster;
 use super::nodes::Nodes;
-use super::rank::{Rank, View};
+use super::profile::{Rule, Rules};
+use super::rank::{Rank, TOP, View};
 use super::request::{Compiler, Placement, Shape};
 use super::symbols::Symbol;
 use super::topology::KeyId;
@@ -14,7 +15,10 @@ pub struct PlacementState {
     /// The only nodes it can allow; such a placement has no ranks.
     pub pins: Option<Vec<Symbol>>,
     pub allowed: NodeSet,
+    /// Scores by node affinity and taints, weighted; empty if they are all alike.
     pub statics: Vec<u16>,
+    /// The highest preference met, and the most taints disliked, among the allowed nodes.
+    pub extremes: (i64, i64),
     /// Grows when the scores change as a whole.
     pub version: u32,
     pub(super) stale: bool,
@@ -39,8 +43,10 @@ const RANK_IDLE: u64 = 4096;
 #[derive(Clone, Copy, Debug)]
 pub struct RankId {
     pub index: usize,
-    /// The rank fits and scores the class's own shape.
+    /// The rank fits the class's own shape.
     pub exact: bool,
+    /// Its levels are the scores themselves.
+    pub scored: bool,
 }
 
 /// Placement, partition key, shape.
@@ -50,6 +56,8 @@ impl Cluster {
     /// The rank to decide a class from, up to date.
     pub fn rank(&mut self, placement: u32, key: Option<KeyId>, shape: u32) -> RankId {
         self.decisions += 1;
+        let profile = self.placements[placement as usize].key.profile;
+        let scored = self.profiles[profile.0 as usize].top <= TOP as i64;
         let state = &mut self.shapes[shape as usize];
         state.decisions = state.decisions.saturating_add(1);
         let own = (placement, key, Some(shape));
@@ -57,6 +65,7 @@ impl Cluster {
             let id = RankId {
                 index: *index,
                 exact: true,
+                scored,
             };
             self.sync(id, placement, Some(shape));
             return id;
@@ -64,7 +73,11 @@ impl Cluster {
         if state.decisions > SHAPE_PAYS_AFTER
             && let Some(index) = self.shape_rank(own)
         {
-            let id = RankId { index, exact: true };
+            let id = RankId {
+                index,
+                exact: true,
+                scored,
+            };
             self.sync(id, placement, Some(shape));
             return id;
         }
@@ -76,6 +89,7 @@ impl Cluster {
         let id = RankId {
             index,
             exact: false,
+            scored: false,
         };
         self.sync(id, placement, None);
         id
@@ -142,6 +156,7 @@ impl Cluster {
             allowed: &state.allowed,
             statics: &state.statics,
             shape: shape.map_or(&none, |s| &self.shapes[s as usize].shape),
+            rules: &self.profiles[state.key.profile.0 as usize],
         };
         let rank = &mut self.ranks[id.index];
         rank.used = self.decisions;
@@ -168,7 +183,9 @@ impl Cluster {
         if !std::mem::take(&mut state.stale) {
             return;
         }
-        let fresh = statics(state, &self.nodes, &self.compiler);
+        let rules = &self.profiles[state.key.profile.0 as usize];
+        let (fresh, extremes) = statics(state, &self.nodes, &self.compiler, rules);
+        state.extremes = extremes;
         if fresh != state.statics {
             state.statics = fresh;
             state.version += 1;
@@ -183,6 +200,7 @@ pub fn allows(key: &Placement, nodes: &Nodes, node: u32, compiler: &Compiler) ->
         && (!node.unschedulable || tolerates_unschedulable(key, compiler))
         && key.tolerates(&node.taints)
         && key.selects(node.name, &node.labels, &compiler.symbols)
+        && key.added_selects(node.name, &node.labels, &compiler.symbols)
 }
 
 /// Whether the placement tolerates the taint that stands for `spec.unschedulable`.
@@ -196,12 +214,27 @@ pub fn tolerates_unschedulable(key: &Placement, compiler: &Compiler) -> bool {
     })
 }
 
-fn statics(state: &PlacementState, nodes: &Nodes, compiler: &Compiler) -> Vec<u16> {
+fn statics(
+    state: &PlacementState,
+    nodes: &Nodes,
+    compiler: &Compiler,
+    rules: &Rules,
+) -> (Vec<u16>, (i64, i64)) {
     if state.key.preferred.is_empty() && nodes.disliked == 0 {
-        return Vec::new();
+        return (Vec::new(), (0, 0));
     }
     let mut raw = vec![(0, 0); nodes.slots()];
-    for at in state.allowed.iter() {
+    let named = state
+        .pins
+        .iter()
+        .flatten()
+        .filter_map(|name| nodes.find(*name));
+    let named = named.filter(|node| allows(&state.key, nodes, node.0, compiler));
+    for at in state
+        .allowed
+        .iter()
+        .chain(named.map(|node| node.0 as usize))
+    {
         let node = &nodes.all[at];
         let preference = state
             .key
@@ -211,20 +244,32 @@ fn statics(state: &PlacementState, nodes: &Nodes, compiler: &Compiler) -> Vec<u1
     let liked = raw.iter().map(|r| r.0).max().unwrap_or_default();
     let disliked = raw.iter().map(|r| r.1).max().unwrap_or_default();
     if liked == 0 && disliked == 0 {
-        return Vec::new();
+        return (Vec::new(), (0, 0));
     }
-    let score = |(preference, dislike): (i64, i64)| {
-        let affinity = if liked == 0 {
-            0
-        } else {
-            preference * 100 / liked
-        };
-        let taints = if disliked == 0 {
-            100
-        } else {
-            100 - dislike * 100 / disliked
-        };
-        u16::try_from(2 * affinity + 3 * taints).unwrap_or_default()
+    let score = |raw: (i64, i64)| {
+        let (affinity, taints) = static_scores(raw, (liked, disliked));
+        let sum = rules.weight(Rule::NodeAffinity) * affinity + rules.weight(Rule::Taints) * taints;
+        u16::try_from(sum).unwrap_or(u16::MAX)
     };
-    raw.into_iter().map(score).collect()
+    (raw.into_iter().map(score).collect(), (liked, disliked))
+}
+
+/// The scores of a node by node affinity and by taints, 0 to 100 each: its preference and its disliked taints against
+/// the most among all nodes.
+#[must_use]
+pub fn static_scores(
+    (preference, dislike): (i64, i64),
+    (liked, disliked): (i64, i64),
+) -> (i64, i64) {
+    let affinity = if liked == 0 {
+        0
+    } else {
+        preference * 100 / liked
+    };
+    let taints = if disliked == 0 {
+        100
+    } else {
+        100 - dislike * 100 / disliked
+    };
+    (affinity, taints)
 }

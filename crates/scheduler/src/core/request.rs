@@ -1,12 +1,15 @@
 //! What a pod asks of its node, in a form that compares and hashes: pods with equal requests share one class.
 
-use super::object::{Container, Pod};
+use super::images::normal_name;
+use super::object::{Container, ContainerStatus, Pod, PodSpec};
+use super::profile::{DefaultSpread, ProfileId, Rules};
 use super::quantity::{milli, units};
 use super::selector::{Namespaces, NodeTerm, Requirement, Selector};
 use super::symbols::{Labels, Symbol, Symbols, value_of};
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Labels that differ between the replicas of one workload. They are left out of a pod's labels, so that replicas
 /// stay equal, until a selector asks for one of them (see [`Compiler::unique_asked`]).
@@ -102,6 +105,10 @@ pub struct Placement {
     pub required: Option<Vec<NodeTerm>>,
     pub preferred: Vec<(i32, NodeTerm)>,
     pub tolerations: Vec<Toleration>,
+    /// Whose weights and added node affinity count.
+    pub profile: ProfileId,
+    /// Node affinity that the profile adds.
+    pub added: Option<Vec<NodeTerm>>,
 }
 
 impl Placement {
@@ -128,6 +135,14 @@ impl Placement {
                 .required
                 .as_ref()
                 .is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels, symbols)))
+    }
+
+    /// Node affinity that the profile adds.
+    #[must_use]
+    pub fn added_selects(&self, name: Symbol, labels: &Labels, symbols: &Symbols) -> bool {
+        self.added
+            .as_ref()
+            .is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels, symbols)))
     }
 
     /// Whether every taint that keeps pods away is tolerated.
@@ -211,6 +226,15 @@ pub struct Spread {
     pub honor_taints: bool,
 }
 
+/// A claim that a pod mounts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ClaimUse {
+    /// `namespace/name`.
+    pub key: Symbol,
+    /// Made for this pod alone (a generic ephemeral volume): the pod's uid.
+    pub pod: Option<Arc<str>>,
+}
+
 /// All that decides where a pod may and should go. Pods with equal requests are interchangeable to the scheduler.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Request {
@@ -218,6 +242,7 @@ pub struct Request {
     pub priority: i32,
     /// May make pods of lower priority leave.
     pub preempts: bool,
+    pub profile: ProfileId,
     pub placement: Placement,
     pub shape: Shape,
     pub ports: Vec<HostPort>,
@@ -228,8 +253,11 @@ pub struct Request {
     pub spread: Vec<Spread>,
     /// The constraints are the system's defaults: nodes without a topology label still take part.
     pub default_spread: bool,
-    /// Claims that must be bound first.
-    pub claims: Vec<Symbol>,
+    pub claims: Vec<ClaimUse>,
+    /// Images, one for each container.
+    pub images: Vec<Symbol>,
+    /// Asks for dynamic resources, which are not allocated here.
+    pub dynamic: bool,
 }
 
 /// Turns pods into requests.
@@ -245,7 +273,13 @@ pub struct Compiler {
 
 impl Compiler {
     /// The request of a pod. `default_selector`: what its Services and owner select, for default spreading.
-    pub fn compile(&mut self, pod: &Pod, default_selector: Option<&Selector>) -> Request {
+    pub fn compile(
+        &mut self,
+        pod: &Pod,
+        default_selector: Option<&Selector>,
+        profile: ProfileId,
+        rules: &Rules,
+    ) -> Request {
         let labels = self.pod_labels(pod.metadata.labels.as_ref());
         let namespace = self.symbols.intern(pod.namespace());
         let group = GroupKey {
@@ -255,8 +289,9 @@ impl Compiler {
         };
         let spec = &pod.spec;
         let affinity = spec.affinity.as_ref();
-        let pod_affinity = affinity.and_then(|a| a.pod_affinity.as_ref());
-        let pod_anti = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
+        let among_pods = affinity.filter(|_| rules.profile.pod_affinity);
+        let pod_affinity = among_pods.and_then(|a| a.pod_affinity.as_ref());
+        let pod_anti = among_pods.and_then(|a| a.pod_anti_affinity.as_ref());
         let required = pod_affinity.and_then(|a| {
             a.required_during_scheduling_ignored_during_execution
                 .as_deref()
@@ -280,14 +315,33 @@ impl Compiler {
                 preferred.push((weight, self.term(&term.pod_affinity_term, &group)));
             }
         }
-        let placement = self.placement(spec.node_selector.iter(), affinity, &spec.tolerations);
+        let mut placement = self.placement(spec.node_selector.iter(), affinity, &spec.tolerations);
+        placement.profile = profile;
+        placement.added.clone_from(&rules.added);
+        placement
+            .preferred
+            .extend(rules.added_preferred.iter().cloned());
         let mut spread: Vec<Spread> = spec
             .topology_spread_constraints
             .iter()
+            .filter(|_| rules.profile.spread)
             .map(|c| self.spread(c, &group))
             .collect();
-        let default_spread = spread.is_empty() && default_selector.is_some();
-        if let Some(selector) = default_selector.filter(|_| spread.is_empty()) {
+        let default = default_selector
+            .filter(|_| spec.topology_spread_constraints.is_empty() && rules.profile.spread);
+        let system = rules.profile.default_spread == DefaultSpread::System;
+        let default_spread = default.is_some() && system;
+        if let (Some(selector), DefaultSpread::List(list)) =
+            (default, &rules.profile.default_spread)
+        {
+            for constraint in list {
+                let constraint = self.spread(constraint, &group);
+                spread.push(Spread {
+                    selector: selector.clone(),
+                    ..constraint
+                });
+            }
+        } else if let Some(selector) = default {
             spread = [
                 ("kubernetes.io/hostname", 3),
                 ("topology.kubernetes.io/zone", 5),
@@ -316,7 +370,10 @@ impl Compiler {
                 .collect(),
             preferred,
             placement,
-            shape: self.shape(pod),
+            shape: self.shape(pod, rules),
+            profile,
+            images: self.images(pod),
+            dynamic: !spec.resource_claims.is_empty(),
             ports: self.ports(&spec.containers, &spec.init_containers),
             priority: spec.priority.unwrap_or_default(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
@@ -464,36 +521,73 @@ impl Compiler {
                 .iter()
                 .filter_map(|t| toleration(t, symbols))
                 .collect(),
+            profile: ProfileId::default(),
+            added: None,
         }
     }
 
     /// Effective request, by the rules of Kubernetes' resource helpers: sidecars run beside everything after them,
     /// other init containers one at a time before the rest; pod-level requests replace the sum; overhead is added.
-    pub fn shape(&mut self, pod: &Pod) -> Shape {
+    /// While a resize goes on, what is asked for, what the node has allotted and what is in force count by their
+    /// maximum; what was asked for in vain does not count.
+    pub fn shape(&mut self, pod: &Pod, rules: &Rules) -> Shape {
         let spec = &pod.spec;
-        let pod_level = spec.resources.as_ref().map(|r| &r.requests);
-        let mut total = Tally::default();
-        for container in &spec.containers {
-            total.add(&Tally::of(container));
-        }
-        let mut sidecars = Tally::default();
-        let mut peak = Tally::default();
-        for container in &spec.init_containers {
-            let own = Tally::of(container);
-            if container.restart_policy.as_deref() == Some("Always") {
-                total.add(&own);
-                sidecars.add(&own);
-                peak.max(&sidecars);
+        let in_vain = pod
+            .status
+            .conditions
+            .iter()
+            .any(|c| c.kind == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"));
+        let told = pod
+            .status
+            .resources
+            .as_ref()
+            .and_then(|r| r.requests.as_ref());
+        let resizing = resizes(pod);
+        let mut total = if in_vain && resizing {
+            Tally::default()
+        } else {
+            Tally::over(spec, |c| Some(Tally::of(c)))
+        };
+        if resizing {
+            if let (Some(applied), Some(allotted)) = (told, &pod.status.allocated_resources) {
+                total.max(&Tally::from(applied));
+                total.max(&Tally::from(allotted));
             } else {
-                let mut step = sidecars.clone();
-                step.add(&own);
-                peak.max(&step);
+                let fallback = |c| (!in_vain).then(|| Tally::of(c));
+                let status = |c: &Container| statuses(pod).find(|s| s.name == c.name);
+                total.max(&Tally::over(spec, |c| {
+                    let allotted = status(c).and_then(|s| s.allocated_resources.as_ref());
+                    allotted.map(Tally::from).or_else(|| fallback(c))
+                }));
+                total.max(&Tally::over(spec, |c| {
+                    let of = status(c);
+                    let applied = of.and_then(|s| s.resources.as_ref()?.requests.as_ref());
+                    let allotted = of.and_then(|s| s.allocated_resources.as_ref());
+                    applied
+                        .or(allotted)
+                        .map(Tally::from)
+                        .or_else(|| fallback(c))
+                }));
             }
         }
-        total.max(&peak);
-        for (name, quantity) in pod_level.into_iter().flatten() {
-            let amount = amount(name, quantity);
-            total.set(name, amount);
+        for (name, quantity) in spec.resources.iter().flat_map(|r| &r.requests) {
+            if !matches!(name.as_str(), "cpu" | "memory") && !name.starts_with("hugepages-") {
+                continue;
+            }
+            let overhead = spec.overhead.get(name).map_or(0, |q| amount(name, q));
+            let of_status = |list: Option<&BTreeMap<String, Quantity>>| {
+                list.and_then(|l| l.get(name))
+                    .map(|q| amount(name, q) - overhead)
+            };
+            let all = [
+                of_status(told),
+                of_status(pod.status.allocated_resources.as_ref()),
+            ];
+            // What was asked for in vain counts only where the node has said nothing else.
+            let vain = in_vain && all.iter().any(Option::is_some);
+            let asked = (!vain).then(|| amount(name, quantity));
+            let all = all.into_iter().chain([asked]);
+            total.set(name, all.flatten().max().unwrap_or_default());
         }
         for (name, quantity) in &spec.overhead {
             let amount = amount(name, quantity);
@@ -514,12 +608,22 @@ impl Compiler {
                 "cpu" => shape.base.cpu = amount,
                 "memory" => shape.base.memory = amount,
                 "ephemeral-storage" => shape.base.storage = amount,
-                _ if amount == 0 => {}
+                _ if amount == 0 || rules.ignores(name) => {}
                 _ => shape.other.push((self.symbols.intern(name), amount)),
             }
         }
         shape.other.sort_unstable();
         shape
+    }
+
+    fn images(&mut self, pod: &Pod) -> Vec<Symbol> {
+        let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let mut images: Vec<Symbol> = containers
+            .filter_map(|c| c.image.as_deref())
+            .map(|image| self.symbols.intern(&normal_name(image)))
+            .collect();
+        images.sort_unstable();
+        images
     }
 
     fn ports(&mut self, containers: &[Container], init: &[Container]) -> Vec<HostPort> {
@@ -547,15 +651,22 @@ impl Compiler {
         ports
     }
 
-    fn claims(&mut self, pod: &Pod) -> Vec<Symbol> {
-        let mut claims = Vec::new();
+    fn claims(&mut self, pod: &Pod) -> Vec<ClaimUse> {
+        let mut claims: Vec<ClaimUse> = Vec::new();
         for volume in &pod.spec.volumes {
-            let name = match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(claim), _) => claim.claim_name.clone(),
-                (None, Some(_)) => format!("{}-{}", pod.name(), volume.name),
+            let (name, pod_uid) = match (&volume.persistent_volume_claim, &volume.ephemeral) {
+                (Some(claim), _) => (claim.claim_name.clone(), None),
+                (None, Some(_)) => {
+                    let name = format!("{}-{}", pod.name(), volume.name);
+                    (name, Some(Arc::from(pod.uid())))
+                }
                 (None, None) => continue,
             };
-            claims.push(self.symbols.intern(&format!("{}/{name}", pod.namespace())));
+            let key = self.symbols.intern(&format!("{}/{name}", pod.namespace()));
+            // Mounted twice is mounted once.
+            if claims.iter().all(|c| c.key != key) {
+                claims.push(ClaimUse { key, pod: pod_uid });
+            }
         }
         claims
     }
@@ -591,6 +702,21 @@ pub fn amount(name: &str, quantity: &Quantity) -> i64 {
     value.unwrap_or_default()
 }
 
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let (main, init) = (
+        &pod.status.container_statuses,
+        &pod.status.init_container_statuses,
+    );
+    main.iter().chain(init)
+}
+
+/// Whether the node has said anything of resources: before, only the spec counts.
+fn resizes(pod: &Pod) -> bool {
+    pod.status.allocated_resources.is_some()
+        || pod.status.resources.is_some()
+        || statuses(pod).any(|s| s.allocated_resources.is_some() || s.resources.is_some())
+}
+
 /// Requests being summed, by resource name.
 #[derive(Clone, Default)]
 struct Tally<'a> {
@@ -600,11 +726,44 @@ struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     fn of(container: &'a Container) -> Self {
-        let requests = container.resources.iter().flat_map(|r| &r.requests);
+        Self::sum(container.resources.iter().flat_map(|r| &r.requests))
+    }
+
+    fn from(requests: &'a BTreeMap<String, Quantity>) -> Self {
+        Self::sum(requests)
+    }
+
+    fn sum(requests: impl IntoIterator<Item = (&'a String, &'a Quantity)>) -> Self {
+        let requests = requests.into_iter();
         let real: BTreeMap<&str, i64> = requests.map(|(k, q)| (k.as_str(), amount(k, q))).collect();
         let assumed = |i: usize, name: &str| real.get(name).copied().unwrap_or(ASSUMED[i]);
         let assumed = [assumed(0, "cpu"), assumed(1, "memory")];
         Self { real, assumed }
+    }
+
+    /// What all containers take at once at most, each as `of` says.
+    fn over(spec: &'a PodSpec, of: impl Fn(&'a Container) -> Option<Self>) -> Self {
+        let of = |container| of(container).unwrap_or_default();
+        let mut total = Self::default();
+        for container in &spec.containers {
+            total.add(&of(container));
+        }
+        let mut sidecars = Self::default();
+        let mut peak = Self::default();
+        for container in &spec.init_containers {
+            let own = of(container);
+            if container.restart_policy.as_deref() == Some("Always") {
+                total.add(&own);
+                sidecars.add(&own);
+                peak.max(&sidecars);
+            } else {
+                let mut step = sidecars.clone();
+                step.add(&own);
+                peak.max(&step);
+            }
+        }
+        total.max(&peak);
+        total
     }
 
     fn add(&mut self, other: &Self) {

@@ -116,6 +116,17 @@ impl Selector {
     }
 }
 
+impl Selector {
+    /// Label values of which every match carries one, if a requirement names such.
+    #[must_use]
+    pub fn certain_values(&self) -> Option<Vec<(Symbol, Symbol)>> {
+        self.0.iter().find_map(|r| match r {
+            Requirement::In(key, values) => Some(values.iter().map(|v| (*key, *v)).collect()),
+            _ => None,
+        })
+    }
+}
+
 fn requirement(key: &str, operator: &str, values: &[String], symbols: &mut Symbols) -> Requirement {
     let key = symbols.intern(key);
     let number = || values.first().and_then(|v| v.parse().ok());

@@ -73,6 +73,15 @@ impl Topology {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// The nodes whose label of the key has the value.
+    #[must_use]
+    pub fn members_of(&self, key: KeyId, value: Symbol) -> &[u32] {
+        let of = &self.keys[key.0 as usize];
+        of.by_value
+            .get(&value)
+            .map_or(&[], |domain| self.members(key, *domain))
+    }
+
     /// Number of domains ever seen.
     #[must_use]
     pub fn domains(&self, key: KeyId) -> usize {

@@ -15,6 +15,8 @@ pub struct PodRef {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
     pub uid: Arc<str>,
+    /// Its `spec.schedulerName`: in whose name it is written about.
+    pub scheduler: Arc<str>,
 }
 
 impl PodRef {
@@ -34,6 +36,8 @@ pub enum CallError {
         operation: &'static str,
         source: http::Error,
     },
+    #[error("volume {0} is bound to another claim meanwhile")]
+    Taken(String),
     #[error("{operation} failed")]
     Call {
         operation: &'static str,
@@ -55,7 +59,7 @@ impl CallError {
     }
 }
 
-async fn send(
+pub(super) async fn send(
     client: &Client,
     operation: &'static str,
     method: http::Method,
@@ -124,7 +128,6 @@ pub async fn report_unschedulable(
 /// node on the pod that is to come. Pods that are leaving already are let be.
 pub async fn preempt(
     client: &Client,
-    scheduler: &str,
     pod: &PodRef,
     node: &str,
     victims: &[Arc<str>],
@@ -158,8 +161,9 @@ pub async fn preempt(
             namespace: victim.namespace().into(),
             name: victim.name().into(),
             uid: victim.uid().into(),
+            scheduler: pod.scheduler.clone(),
         };
-        disrupt(client, scheduler, &victim).await?;
+        disrupt(client, &pod.scheduler, &victim).await?;
         let message = format!("Preempted by pod {} on node {node}", pod.uid);
         // For people only: one that is lost does no harm.
         let _ = events.try_send(PodEvent {
@@ -167,6 +171,7 @@ pub async fn preempt(
             warning: false,
             reason: "Preempted",
             message,
+            decision: None,
         });
     }
     Ok(())
@@ -225,7 +230,13 @@ pub struct PodEvent {
     pub warning: bool,
     pub reason: &'static str,
     pub message: String,
+    /// What was decided and why, for [`DECISION`].
+    pub decision: Option<Value>,
 }
+
+/// Annotation of events with how a node was chosen: events are the bounded log of decisions, kept by the API server
+/// for as long as it keeps events.
+pub const DECISION: &str = "gantry.dev/decision";
 
 /// Events waiting to be written, at most; beyond that they are dropped, as in Kubernetes: they are for people, and
 /// must not take the write path from bindings.
@@ -234,33 +245,34 @@ const WAITING_EVENTS: usize = 4096;
 const EVENT_WRITERS: usize = 4;
 
 /// Starts the event writer. It ends when the sender is dropped.
-pub fn event_writer(client: Client, scheduler: String) -> mpsc::Sender<PodEvent> {
+pub fn event_writer(client: Client) -> mpsc::Sender<PodEvent> {
     let (sender, receiver) = mpsc::channel::<PodEvent>(WAITING_EVENTS);
     let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
     for _ in 0..EVENT_WRITERS {
-        let (client, scheduler, receiver) = (client.clone(), scheduler.clone(), receiver.clone());
+        let (client, receiver) = (client.clone(), receiver.clone());
         tokio::spawn(async move {
             loop {
                 let Some(event) = receiver.lock().await.recv().await else {
                     return;
                 };
-                write_event(&client, &scheduler, event).await;
+                write_event(&client, event).await;
             }
         });
     }
     sender
 }
 
-async fn write_event(client: &Client, scheduler: &str, event: PodEvent) {
+async fn write_event(client: &Client, event: PodEvent) {
     let PodEvent {
         pod,
         warning,
         reason,
         message,
+        decision,
     } = event;
     let at = now();
     let unique = Timestamp::now().as_nanosecond();
-    let body = json!({
+    let mut body = json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"namespace": &*pod.namespace, "name": format!("{}.{unique:x}", pod.name)},
@@ -270,13 +282,16 @@ async fn write_event(client: &Client, scheduler: &str, event: PodEvent) {
         "reason": reason,
         "message": message,
         "type": if warning { "Warning" } else { "Normal" },
-        "source": {"component": scheduler},
-        "reportingComponent": scheduler,
+        "source": {"component": &*pod.scheduler},
+        "reportingComponent": &*pod.scheduler,
         "reportingInstance": "",
         "firstTimestamp": at,
         "lastTimestamp": at,
         "count": 1,
     });
+    if let Some(decision) = decision {
+        body["metadata"]["annotations"] = json!({DECISION: decision.to_string()});
+    }
     let path = format!("/api/v1/namespaces/{}/events", pod.namespace);
     let sent = send(
         client,

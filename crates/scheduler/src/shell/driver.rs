@@ -5,10 +5,13 @@ use super::calls::{
     CallError, PodEvent, PodRef, bind, event_writer, preempt, report_unschedulable,
 };
 use super::objects::Input;
+use super::storage::Stored;
 use crate::core::preempt::Preemption;
 use crate::core::queue::Queue;
-use crate::core::{ClassId, Cluster, Decision, Diagnosis};
+use crate::core::volumes::Assumed;
+use crate::core::{ClassId, Cluster, Decision, Diagnosis, NodeId};
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,21 @@ pub(super) struct Pending {
     pub(super) decided: bool,
     /// Decided, but pods of lower priority must leave first.
     pub(super) waits: Option<Waits>,
+    /// Decided, but volumes must be bound first.
+    pub(super) volumes: Option<VolumeWait>,
+    /// The node where an earlier scheduler made room.
+    pub(super) nominated: Option<String>,
+    /// How its node was chosen.
+    pub(super) decision: Option<Value>,
+}
+
+/// Volumes that are being bound.
+pub(super) struct VolumeWait {
+    pub(super) node: String,
+    pub(super) assumed: Assumed,
+    pub(super) until: Duration,
+    /// The writes that ask for it are done.
+    pub(super) written: bool,
 }
 
 /// Room that is being made.
@@ -53,6 +71,7 @@ struct Preempted {
 struct Bound {
     pod: PodRef,
     node: String,
+    decision: Option<Value>,
     result: Result<(), CallError>,
 }
 
@@ -70,12 +89,17 @@ pub(super) enum Kind {
     Namespace,
     Service,
     Claim,
+    Volume,
+    Class,
+    CsiNode,
+    CsiDriver,
+    Capacity,
     ReplicaSet,
     StatefulSet,
     Budget,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 13;
 
 /// The owner of the core.
 pub struct Driver {
@@ -91,6 +115,9 @@ pub struct Driver {
     binds: JoinSet<Bound>,
     reports: JoinSet<Reported>,
     preemptions: JoinSet<Preempted>,
+    pub(super) storage: JoinSet<Stored>,
+    /// Pods whose volumes are being bound.
+    pub(super) storing: FxHashSet<Arc<str>>,
     /// Which pod waits for a victim to be gone.
     pub(super) victims: FxHashMap<Arc<str>, Arc<str>>,
     pub(super) events: mpsc::Sender<PodEvent>,
@@ -104,19 +131,21 @@ pub struct Driver {
 impl Driver {
     /// A driver that knows nothing yet.
     pub fn new(client: kube::Client, options: Options, relist_pods: Arc<Notify>) -> Self {
-        let events = event_writer(client.clone(), options.scheduler_name.clone());
+        let events = event_writer(client.clone());
         Self {
+            cluster: Cluster::with_profiles(options.profiles.clone()),
+            queue: Queue::new(options.backoff),
             client,
             options,
             relist_pods,
             start: Instant::now(),
-            cluster: Cluster::new(),
-            queue: Queue::default(),
             pending: FxHashMap::default(),
             reports_due: VecDeque::new(),
             binds: JoinSet::new(),
             reports: JoinSet::new(),
             preemptions: JoinSet::new(),
+            storage: JoinSet::new(),
+            storing: FxHashSet::default(),
             victims: FxHashMap::default(),
             events,
             events_lost: 0,
@@ -130,7 +159,13 @@ impl Driver {
     pub async fn drive(mut self, mut inputs: mpsc::Receiver<Input>, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let deadline = self.queue.next_deadline().map(|at| self.start + at);
+            let next = self
+                .queue
+                .next_deadline()
+                .into_iter()
+                .chain(self.storage_deadline())
+                .min();
+            let deadline = next.map(|at| self.start + at);
             tokio::select! {
                 () = stop.cancelled() => break,
                 count = inputs.recv_many(&mut batch, BATCH) => {
@@ -144,6 +179,7 @@ impl Driver {
                 Some(bound) = self.binds.join_next() => self.bound(bound),
                 Some(reported) = self.reports.join_next() => self.reported(reported),
                 Some(preempted) = self.preemptions.join_next() => self.preempted(preempted),
+                Some(stored) = self.storage.join_next() => self.stored(stored),
                 () = sleep_until(deadline) => {}
             }
             while let Some(bound) = self.binds.try_join_next() {
@@ -154,9 +190,10 @@ impl Driver {
         self.binds.shutdown().await;
         self.reports.shutdown().await;
         self.preemptions.shutdown().await;
+        self.storage.shutdown().await;
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -167,6 +204,7 @@ impl Driver {
             return;
         }
         let now = self.now();
+        self.look_at_storage(now);
         self.wake(now);
         self.queue.tick(now);
         while self.binds.len() < self.options.parallel_binds
@@ -175,13 +213,11 @@ impl Driver {
             let Some((uid, class)) = self.queue.peek() else {
                 break;
             };
+            if self.take_up(&uid, class) {
+                continue;
+            }
             match self.cluster.decide(class) {
-                Decision::Place(node) => {
-                    let name = self.cluster.node_name(node).to_owned();
-                    self.cluster.place_at(&uid, class, node);
-                    self.queue.placed(&uid);
-                    self.start_bind(&uid, name);
-                }
+                Decision::Place(node) => self.place(&uid, class, node),
                 Decision::Unschedulable(diagnosis) => {
                     let (pending, victims) = (&self.pending, &self.victims);
                     if let Some(room) = self.cluster.preempt(class, |uid| {
@@ -225,21 +261,97 @@ impl Driver {
         self.cluster.events = events;
     }
 
-    fn start_bind(&mut self, uid: &Arc<str>, node: String) {
+    fn place(&mut self, uid: &Arc<str>, class: ClassId, node: NodeId) {
+        let name = self.cluster.node_name(node).to_owned();
+        let decision = self.decision();
+        self.cluster.place_at(uid, class, node);
+        self.queue.placed(uid);
+        if let Some(pending) = self.pending.get_mut(uid) {
+            pending.decision = Some(decision);
+        }
+        self.settle(uid, name);
+    }
+
+    /// Who came second, for the log of decisions.
+    fn decision(&self) -> Value {
+        let choice = &self.cluster.choice;
+        let named = |(node, score): &(NodeId, i64)| json!({"node": self.cluster.node_name(*node), "score": score});
+        let mut best = choice.best.iter().flatten().map(named);
+        json!({"chosen": best.next(), "runnersUp": best.collect::<Vec<_>>(), "considered": choice.considered})
+    }
+
+    /// Goes on where an earlier scheduler made room for the pod. Returns whether that settles it.
+    fn take_up(&mut self, uid: &Arc<str>, class: ClassId) -> bool {
+        let nominated = self.pending.get_mut(uid).and_then(|p| p.nominated.take());
+        let Some(room) = nominated.and_then(|node| self.cluster.room_made(class, &node)) else {
+            return false;
+        };
+        if room.victims.is_empty() {
+            let node = self.cluster.node_name(room.node).to_owned();
+            self.cluster.place_at(uid, class, room.node);
+            self.queue.placed(uid);
+            self.settle(uid, node);
+        } else {
+            self.hold(uid, class, &room);
+        }
+        true
+    }
+
+    /// The pod has its node: binds its volumes, where they are to be bound late, and then the pod.
+    pub(super) fn settle(&mut self, uid: &Arc<str>, node: String) {
         let Some(pending) = self.pending.get_mut(uid) else {
             return;
         };
         pending.decided = true;
         pending.unreported = None;
+        let class = pending.class;
+        match self.cluster.assume_volumes(class, &node) {
+            Some(assumed) if assumed.is_empty() => self.start_bind(uid, node),
+            Some(assumed) => self.start_storage(uid, node, assumed),
+            None => self.take_back(uid),
+        }
+    }
+
+    /// A decision does not hold: the pod gives its room back and is decided anew after its back-off.
+    pub(super) fn take_back(&mut self, uid: &Arc<str>) {
+        let now = self.now();
+        let Some(pending) = self.pending.get_mut(uid) else {
+            return;
+        };
+        pending.decided = false;
+        if let Some(volumes) = pending.volumes.take() {
+            self.cluster.volumes.release(&volumes.assumed);
+        }
+        let (class, priority) = (pending.class, pending.priority);
+        self.storing.remove(uid);
+        self.cluster.remove(uid);
+        self.queue.retry(uid, class, priority, now);
+    }
+
+    pub(super) fn start_bind(&mut self, uid: &Arc<str>, node: String) {
+        let Some(pending) = self.pending.get_mut(uid) else {
+            return;
+        };
+        let decision = pending.decision.take();
         let (client, pod) = (self.client.clone(), pending.pod.clone());
         self.binds.spawn(async move {
             let result = bind(&client, &pod, &node).await;
-            Bound { pod, node, result }
+            Bound {
+                pod,
+                node,
+                decision,
+                result,
+            }
         });
     }
 
     fn bound(&mut self, bound: Result<Bound, tokio::task::JoinError>) {
-        let Bound { pod, node, result } = match bound {
+        let Bound {
+            pod,
+            node,
+            decision,
+            result,
+        } = match bound {
             Ok(bound) => bound,
             Err(error) => {
                 // A task that panicked; its pod stays assumed until the watch or a restart settles it.
@@ -260,16 +372,14 @@ impl Driver {
                 warning: false,
                 reason: "Scheduled",
                 message,
+                decision,
             });
             return;
         };
         // Seen bound meanwhile, or gone: nothing is left to do.
-        let Some(pending) = self.pending.get_mut(&pod.uid).filter(|p| p.decided) else {
+        if !self.pending.get(&pod.uid).is_some_and(|p| p.decided) {
             return;
-        };
-        pending.decided = false;
-        let (class, priority) = (pending.class, pending.priority);
-        self.cluster.remove(&pod.uid);
+        }
         if error.code() == Some(404) {
             // The pod (its deletion is on its way) or the API's knowledge of it is gone.
             tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "pod to bind is gone");
@@ -277,8 +387,7 @@ impl Driver {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, pod = %pod.name, namespace = %pod.namespace, node, "bind failed, will try again");
         }
-        let now = self.now();
-        self.queue.retry(&pod.uid, class, priority, now);
+        self.take_back(&pod.uid);
     }
 
     // Preemption.
@@ -291,49 +400,53 @@ impl Driver {
         room: Preemption,
         diagnosis: &Diagnosis,
     ) {
+        let node = self.hold(uid, class, &room);
         let Some(pending) = self.pending.get_mut(uid) else {
             return;
         };
-        let node = self.cluster.node_name(room.node).to_owned();
-        self.cluster.place_at(uid, class, room.node);
-        self.queue.placed(uid);
-        pending.decided = true;
-        pending.unreported = None;
-        let victims: FxHashSet<Arc<str>> = room.victims.iter().cloned().collect();
-        self.victims.extend(
-            room.victims
-                .iter()
-                .map(|victim| (victim.clone(), uid.clone())),
-        );
-        pending.waits = Some(Waits {
-            node: node.clone(),
-            victims,
-        });
         let event = PodEvent {
             pod: pending.pod.clone(),
             warning: true,
             reason: "FailedScheduling",
             message: diagnosis.summary.clone(),
+            decision: None,
         };
         let (client, pod, events) = (
             self.client.clone(),
             pending.pod.clone(),
             self.events.clone(),
         );
-        let (scheduler, message) = (
-            self.options.scheduler_name.clone(),
-            diagnosis.summary.clone(),
-        );
+        let message = diagnosis.summary.clone();
         let turned = !matches!(pending.condition, Some((true, _)));
         pending.condition = Some((true, message.as_str().into()));
         self.emit(event);
         self.preemptions.spawn(async move {
             let mut result = report_unschedulable(&client, &pod, &message, turned).await;
             if result.is_ok() {
-                result = preempt(&client, &scheduler, &pod, &node, &room.victims, &events).await;
+                result = preempt(&client, &pod, &node, &room.victims, &events).await;
             }
             Preempted { pod, result }
         });
+    }
+
+    /// Books the pod on a node where others are to leave for it.
+    fn hold(&mut self, uid: &Arc<str>, class: ClassId, room: &Preemption) -> String {
+        let node = self.cluster.node_name(room.node).to_owned();
+        self.cluster.place_at(uid, class, room.node);
+        self.queue.placed(uid);
+        if let Some(pending) = self.pending.get_mut(uid) {
+            pending.decided = true;
+            pending.unreported = None;
+            let victims: FxHashSet<Arc<str>> = room.victims.iter().cloned().collect();
+            pending.waits = Some(Waits {
+                node: node.clone(),
+                victims,
+            });
+        }
+        let victims = room.victims.iter();
+        self.victims
+            .extend(victims.map(|victim| (victim.clone(), uid.clone())));
+        node
     }
 
     fn preempted(&mut self, preempted: Result<Preempted, tokio::task::JoinError>) {
@@ -358,19 +471,13 @@ impl Driver {
 
     /// The room that a pod waits for will not come: it is decided anew.
     pub(super) fn give_up_waiting(&mut self, uid: &Arc<str>) {
-        let now = self.now();
-        let Some(pending) = self.pending.get_mut(uid).filter(|p| p.waits.is_some()) else {
+        let Some(waits) = self.pending.get_mut(uid).and_then(|p| p.waits.take()) else {
             return;
         };
-        if let Some(waits) = pending.waits.take() {
-            for victim in waits.victims {
-                self.victims.remove(&victim);
-            }
+        for victim in waits.victims {
+            self.victims.remove(&victim);
         }
-        pending.decided = false;
-        let (class, priority) = (pending.class, pending.priority);
-        self.cluster.remove(uid);
-        self.queue.retry(uid, class, priority, now);
+        self.take_back(uid);
     }
 
     /// A victim is gone; after the last one the pod is bound.
@@ -388,7 +495,7 @@ impl Driver {
         if waits.victims.is_empty()
             && let Some(Waits { node, .. }) = pending.waits.take()
         {
-            self.start_bind(&uid, node);
+            self.settle(&uid, node);
         }
     }
 
@@ -437,6 +544,7 @@ impl Driver {
                 warning: true,
                 reason: "FailedScheduling",
                 message: diagnosis.message.clone(),
+                decision: None,
             };
             self.emit(event);
             self.reports.spawn(async move {

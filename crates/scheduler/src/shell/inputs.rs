@@ -55,12 +55,47 @@ impl Driver {
             }
             Input::Claim(change) => {
                 if let Change::Applied(claim) = &change {
-                    let (namespace, name) = names(&claim.metadata);
-                    let bound = claim.status.phase.as_deref() == Some("Bound")
-                        && claim.spec.volume_name.is_some();
-                    self.cluster.set_claim(namespace, name, Some(bound));
+                    self.cluster.upsert_claim(claim);
                 }
                 self.other(Kind::Claim, change, key);
+            }
+            Input::Volume(change) => {
+                if let Change::Applied(volume) = &change {
+                    self.cluster.upsert_volume(volume);
+                }
+                self.other(Kind::Volume, change, key);
+            }
+            Input::Class(change) => {
+                if let Change::Applied(class) = &change {
+                    self.cluster
+                        .change_volumes(|volumes, symbols| volumes.set_class(class, symbols));
+                }
+                self.other(Kind::Class, change, key);
+            }
+            Input::CsiNode(change) => {
+                if let Change::Applied(node) = &change {
+                    self.cluster
+                        .change_volumes(|volumes, symbols| volumes.set_limits(node, symbols));
+                }
+                self.other(Kind::CsiNode, change, key);
+            }
+            Input::CsiDriver(change) => {
+                if let Change::Applied(driver) = &change {
+                    let (_, name) = names(&driver.metadata);
+                    self.cluster.change_volumes(|volumes, symbols| {
+                        volumes.set_driver(name, Some(driver), symbols)
+                    });
+                }
+                self.other(Kind::CsiDriver, change, key);
+            }
+            Input::Capacity(change) => {
+                if let Change::Applied(capacity) = &change {
+                    let (namespace, name) = names(&capacity.metadata);
+                    self.cluster.change_volumes(|volumes, symbols| {
+                        volumes.set_capacity(namespace, name, Some(capacity), symbols)
+                    });
+                }
+                self.other(Kind::Capacity, change, key);
             }
             Input::Budget(change) => {
                 if let Change::Applied(budget) = &change {
@@ -151,7 +186,24 @@ impl Driver {
             Kind::Budget => self.cluster.set_budget(namespace, short, None, 0),
             Kind::Namespace => self.cluster.set_namespace(short, None),
             Kind::Service => self.cluster.set_service(namespace, short, None),
-            Kind::Claim => self.cluster.set_claim(namespace, short, None),
+            Kind::Claim => self
+                .cluster
+                .change_volumes(|v, symbols| v.remove_claim(namespace, short, symbols)),
+            Kind::Volume => self
+                .cluster
+                .change_volumes(|v, symbols| v.remove_volume(short, symbols)),
+            Kind::Class => self
+                .cluster
+                .change_volumes(|v, symbols| v.remove_class(short, symbols)),
+            Kind::CsiNode => self
+                .cluster
+                .change_volumes(|v, symbols| v.remove_limits(short, symbols)),
+            Kind::CsiDriver => self
+                .cluster
+                .change_volumes(|v, symbols| v.set_driver(short, None, symbols)),
+            Kind::Capacity => self
+                .cluster
+                .change_volumes(|v, symbols| v.set_capacity(namespace, short, None, symbols)),
             Kind::ReplicaSet => self.cluster.set_owner("ReplicaSet", namespace, short, None),
             Kind::StatefulSet => self
                 .cluster
@@ -173,12 +225,12 @@ impl Driver {
     fn pod_gone(&mut self, uid: &str) {
         self.cluster.remove(uid);
         self.queue.forget(uid);
-        if let Some(Pending {
-            waits: Some(waits), ..
-        }) = self.pending.remove(uid)
-        {
-            for victim in waits.victims {
+        if let Some(pending) = self.pending.remove(uid) {
+            for victim in pending.waits.into_iter().flat_map(|w| w.victims) {
                 self.victims.remove(&victim);
+            }
+            if let Some(volumes) = pending.volumes {
+                self.cluster.volumes.release(&volumes.assumed);
             }
         }
         self.victim_gone(uid);
@@ -200,17 +252,17 @@ impl Driver {
         if self
             .pending
             .get(uid)
-            .is_some_and(|p| p.decided && !(leaving && p.waits.is_some()))
+            .is_some_and(|p| p.decided && !(leaving && (p.waits.is_some() || p.volumes.is_some())))
         {
             // From before the binding.
             return;
         }
-        let ours = pod
-            .spec
-            .scheduler_name
-            .as_deref()
-            .unwrap_or("default-scheduler")
-            == self.options.scheduler_name;
+        let name = pod.scheduler_name();
+        let ours = self
+            .options
+            .profiles
+            .iter()
+            .any(|p| p.scheduler_name == name);
         let deleting = pod.metadata.deletion_timestamp.is_some();
         if !ours || deleting || !pod.spec.scheduling_gates.is_empty() {
             self.pod_gone(uid);
@@ -235,7 +287,15 @@ impl Driver {
                 namespace: pod.namespace().into(),
                 name: pod.name().into(),
                 uid: uid.clone(),
+                scheduler: name.into(),
             },
+            nominated: pod
+                .status
+                .nominated_node_name
+                .clone()
+                .filter(|n| !n.is_empty()),
+            volumes: None,
+            decision: None,
             class,
             priority,
             condition: seen,

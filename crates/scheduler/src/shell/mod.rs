@@ -5,9 +5,16 @@ mod calls;
 mod driver;
 mod inputs;
 mod objects;
+mod snapshot;
+mod storage;
 
+use crate::core::Profile;
+use crate::core::queue::BACKOFF;
+pub use calls::DECISION;
 use objects::{Input, follow};
+pub use snapshot::{Snapshot, SnapshotError, snapshot};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// How the scheduler runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Pods with this `spec.schedulerName` are placed; all others are left alone.
-    pub scheduler_name: String,
+    /// Pods with the `spec.schedulerName` of one of these are placed, by its rules; all others are left alone.
+    pub profiles: Vec<Profile>,
+    /// First back-off of pods that do not fit, and the longest.
+    pub backoff: (Duration, Duration),
     /// Bindings in flight at most.
     pub parallel_binds: usize,
 }
@@ -24,8 +33,20 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            scheduler_name: "default-scheduler".to_owned(),
+            profiles: vec![Profile::default()],
+            backoff: BACKOFF,
             parallel_binds: 64,
+        }
+    }
+}
+
+impl Options {
+    /// The default profile under another name.
+    #[must_use]
+    pub fn named(scheduler_name: impl Into<String>) -> Self {
+        Self {
+            profiles: vec![Profile::named(scheduler_name)],
+            ..Self::default()
         }
     }
 }
@@ -36,6 +57,12 @@ pub enum Error {
     /// An option makes no sense.
     #[error("option {0} must be above zero")]
     Option(&'static str),
+    /// There is nobody to schedule for.
+    #[error("there must be a profile at least")]
+    NoProfile,
+    /// Two profiles for the same pods.
+    #[error("two profiles have the scheduler name {0}")]
+    SameName(String),
 }
 
 /// Objects decoded and not yet taken in, at most; beyond that the watches wait.
@@ -54,37 +81,45 @@ pub async fn run(
     if options.parallel_binds == 0 {
         return Err(Error::Option("parallel_binds"));
     }
+    if options.profiles.is_empty() {
+        return Err(Error::NoProfile);
+    }
+    for (at, profile) in options.profiles.iter().enumerate() {
+        let name = &profile.scheduler_name;
+        if options.profiles[..at]
+            .iter()
+            .any(|p| p.scheduler_name == *name)
+        {
+            return Err(Error::SameName(name.clone()));
+        }
+    }
+    schedule(client, options, stop).await;
+    Ok(())
+}
+
+async fn schedule(client: kube::Client, options: Options, stop: CancellationToken) {
     let (send, receive) = mpsc::channel(WAITING_INPUT);
     let relist_pods = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
-    let never = || Arc::new(Notify::new());
-    watches.spawn(follow(client.clone(), Input::Node, send.clone(), never()));
-    watches.spawn(follow(
-        client.clone(),
-        Input::Namespace,
-        send.clone(),
-        never(),
-    ));
-    watches.spawn(follow(
-        client.clone(),
-        Input::Service,
-        send.clone(),
-        never(),
-    ));
-    watches.spawn(follow(
-        client.clone(),
-        Input::ReplicaSet,
-        send.clone(),
-        never(),
-    ));
-    watches.spawn(follow(
-        client.clone(),
-        Input::StatefulSet,
-        send.clone(),
-        never(),
-    ));
-    watches.spawn(follow(client.clone(), Input::Claim, send.clone(), never()));
-    watches.spawn(follow(client.clone(), Input::Budget, send.clone(), never()));
+    macro_rules! watch {
+        ($($input:ident),*) => {
+            $(watches.spawn(follow(client.clone(), Input::$input, send.clone(), Arc::new(Notify::new())));)*
+        };
+    }
+    watch!(
+        Node,
+        Namespace,
+        Service,
+        ReplicaSet,
+        StatefulSet,
+        Claim,
+        Volume,
+        Class,
+        CsiNode,
+        CsiDriver,
+        Capacity,
+        Budget
+    );
     watches.spawn(follow(
         client.clone(),
         Input::Pod,
@@ -95,5 +130,4 @@ pub async fn run(
         .drive(receive, stop)
         .await;
     watches.shutdown().await;
-    Ok(())
 }

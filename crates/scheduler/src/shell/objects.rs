@@ -1,6 +1,9 @@
 //! The slim objects as Kubernetes resources, and one watch for each kind.
 
-use crate::core::object::{Claim, DisruptionBudget, Namespace, Node, Owner, Pod, Service};
+use crate::core::object::{
+    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, Owner, PersistentVolume, Pod,
+    Service, StorageCapacity, StorageClass,
+};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -107,6 +110,41 @@ resource!(
     "PodDisruptionBudget",
     "poddisruptionbudgets"
 );
+resource!(
+    PersistentVolume,
+    k8s_openapi::ClusterResourceScope,
+    "",
+    "PersistentVolume",
+    "persistentvolumes"
+);
+resource!(
+    StorageClass,
+    k8s_openapi::ClusterResourceScope,
+    "storage.k8s.io",
+    "StorageClass",
+    "storageclasses"
+);
+resource!(
+    CsiNode,
+    k8s_openapi::ClusterResourceScope,
+    "storage.k8s.io",
+    "CSINode",
+    "csinodes"
+);
+resource!(
+    CsiDriver,
+    k8s_openapi::ClusterResourceScope,
+    "storage.k8s.io",
+    "CSIDriver",
+    "csidrivers"
+);
+resource!(
+    StorageCapacity,
+    k8s_openapi::NamespaceResourceScope,
+    "storage.k8s.io",
+    "CSIStorageCapacity",
+    "csistoragecapacities"
+);
 owner!(ReplicaSet, "ReplicaSet", "replicasets");
 owner!(StatefulSet, "StatefulSet", "statefulsets");
 
@@ -132,6 +170,11 @@ pub enum Input {
     Namespace(Change<Namespace>),
     Service(Change<Service>),
     Claim(Change<Claim>),
+    Volume(Change<PersistentVolume>),
+    Class(Change<StorageClass>),
+    CsiNode(Change<CsiNode>),
+    CsiDriver(Change<CsiDriver>),
+    Capacity(Change<StorageCapacity>),
     ReplicaSet(Change<ReplicaSet>),
     StatefulSet(Change<StatefulSet>),
     Budget(Change<DisruptionBudget>),

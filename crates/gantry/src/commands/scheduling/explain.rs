@@ -1,0 +1,368 @@
+//! `gantry explain pod`: why a pod is where it is, or why it waits and what would help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use gantry_scheduler::core::Cluster;
+use gantry_scheduler::core::explain::{Change, Explanation, Scored};
+use gantry_scheduler::core::object::Pod;
+use gantry_scheduler::core::profile::RULES;
+use gantry_scheduler::{DECISION, Snapshot, snapshot};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::profiles;
+use crate::cli::Global;
+use crate::connect::{connect, failed};
+use crate::failure::{Exit, Failure, Result};
+use crate::output::{Format, Tone, color, paint, print, print_value, println, table};
+
+#[derive(Debug, Subcommand)]
+pub enum Explain {
+    Pod(ExplainPod),
+}
+
+/// Say why a pod is on its node, or why it waits and the least that would have to change.
+///
+/// The rules are read against the cluster as it is now: for a placed pod, as if it were placed again.
+/// How it was decided then is in the pod's events, for as long as the cluster keeps them.
+#[derive(Debug, Args)]
+pub struct ExplainPod {
+    /// The pod
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    pub pod: String,
+    /// Profiles from a KubeSchedulerConfiguration [default: kube-scheduler's default profile]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Nodes to show
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub nodes: usize,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// All that is said of a pod.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    namespace: String,
+    name: String,
+    node: Option<String>,
+    /// Nodes that take it, of how many.
+    feasible: usize,
+    nodes: usize,
+    best: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    excluded: Vec<Excluded>,
+    changes: Vec<Advice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preemption: Option<Room>,
+    history: Vec<Past>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    node: String,
+    total: i64,
+    scores: std::collections::BTreeMap<&'static str, i64>,
+    #[serde(skip)]
+    by_rule: Vec<i64>,
+}
+
+#[derive(Serialize)]
+struct Excluded {
+    nodes: usize,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Advice {
+    change: String,
+    nodes: usize,
+    example: String,
+}
+
+#[derive(Serialize)]
+struct Room {
+    node: String,
+    victims: usize,
+}
+
+#[derive(Serialize)]
+struct Past {
+    time: String,
+    reason: String,
+    message: String,
+    count: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Value>,
+}
+
+pub async fn run(explain: Explain, global: &Global) -> Result<()> {
+    let Explain::Pod(args) = explain;
+    let connection = connect(global).await?;
+    let (namespace, name) = match args.pod.split_once('/') {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => (connection.namespace.clone(), args.pod.clone()),
+    };
+    let pods = Api::<Pod>::namespaced(connection.client.clone(), &namespace);
+    let pod = pods
+        .get(&name)
+        .await
+        .map_err(|e| failed(&format!("cannot get pod {namespace}/{name}"), e))?;
+    let Snapshot { mut cluster, .. } =
+        snapshot(&connection.client, profiles(args.config.as_deref())?)
+            .await
+            .map_err(|e| failed(&e.to_string(), e.source))?;
+    let explanation = explain_pod(&mut cluster, &pod)?;
+    let mut report = report(&cluster, &pod, &explanation, args.nodes);
+    report.history = history(&connection.client, &pod).await?;
+    if args.output == Format::Table {
+        show(&report)
+    } else {
+        print_value(&report, args.output)
+    }
+}
+
+fn explain_pod(cluster: &mut Cluster, pod: &Pod) -> Result<Explanation> {
+    let key = pod.key();
+    let failure = |why: &str| Failure::new(Exit::Failure, format!("pod {key} {why}"));
+    if pod.finished() {
+        return Err(failure("has ended: it is on no node and waits for none"));
+    }
+    if pod.node().is_some() {
+        return cluster
+            .explain_placed(pod.uid())
+            .ok_or_else(|| failure("went away while the cluster was read"));
+    }
+    // It may be held for the pod, after preemption.
+    cluster.remove(pod.uid());
+    let class = cluster.classify(pod);
+    Ok(cluster.explain(class))
+}
+
+fn report(cluster: &Cluster, pod: &Pod, explanation: &Explanation, most: usize) -> Report {
+    let node = pod.node().map(ToOwned::to_owned);
+    let named = |row: &Scored| cluster.node_name(row.node).to_owned();
+    let mut rows: Vec<&Scored> = explanation.feasible.iter().take(most).collect();
+    let own = explanation
+        .feasible
+        .iter()
+        .find(|row| Some(named(row)) == node);
+    if let Some(own) = own.filter(|own| !rows.contains(own)) {
+        rows.push(own);
+    }
+    let best = rows.into_iter().map(|row| Row {
+        node: named(row),
+        total: row.total,
+        scores: RULES.iter().map(|r| r.plugin()).zip(row.by_rule).collect(),
+        by_rule: row.by_rule.to_vec(),
+    });
+    let diagnosis = explanation.diagnosis.as_ref();
+    let reasons = diagnosis.into_iter().flat_map(|d| &d.reasons);
+    let mut excluded: Vec<Excluded> = reasons
+        .map(|(reason, nodes)| Excluded {
+            nodes: *nodes,
+            reason: cluster.phrase(*reason),
+        })
+        .collect();
+    excluded.sort_by(|a, b| b.nodes.cmp(&a.nodes).then_with(|| a.reason.cmp(&b.reason)));
+    Report {
+        namespace: pod.namespace().to_owned(),
+        name: pod.name().to_owned(),
+        node,
+        feasible: explanation.feasible.len(),
+        nodes: cluster.nodes.known,
+        best: best.collect(),
+        message: diagnosis.map(|d| d.message.clone()),
+        excluded,
+        changes: explanation
+            .changes
+            .iter()
+            .map(|c| advice(cluster, c))
+            .collect(),
+        preemption: explanation.preemption.as_ref().map(|p| Room {
+            node: cluster.node_name(p.node).to_owned(),
+            victims: p.victims.len(),
+        }),
+        history: Vec::new(),
+    }
+}
+
+fn advice(cluster: &Cluster, change: &Change) -> Advice {
+    let all: Vec<String> = change.obstacles.iter().map(|o| cluster.advice(o)).collect();
+    Advice {
+        change: all.join("; and "),
+        nodes: change.nodes,
+        example: cluster.node_name(change.node).to_owned(),
+    }
+}
+
+async fn history(client: &Client, pod: &Pod) -> Result<Vec<Past>> {
+    let events = Api::<Event>::namespaced(client.clone(), pod.namespace());
+    let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid()));
+    let events = events
+        .list(&of_pod)
+        .await
+        .map_err(|e| failed("cannot list events", e))?;
+    let mut history: Vec<Past> = events
+        .items
+        .into_iter()
+        .filter_map(|event| {
+            let reason = event.reason.unwrap_or_default();
+            if !matches!(
+                reason.as_str(),
+                "Scheduled" | "FailedScheduling" | "Preempted"
+            ) {
+                return None;
+            }
+            let time = event.last_timestamp.map(|t| t.0);
+            let time = time.or(event.event_time.map(|t| t.0))?;
+            let annotations = event.metadata.annotations.unwrap_or_default();
+            Some(Past {
+                time: format!("{time:.0}"),
+                reason,
+                message: event.message.unwrap_or_default(),
+                count: event.count.unwrap_or(1),
+                decision: annotations
+                    .get(DECISION)
+                    .and_then(|d| serde_json::from_str(d).ok()),
+            })
+        })
+        .collect();
+    history.sort_by(|a, b| a.time.cmp(&b.time));
+    Ok(history)
+}
+
+fn show(report: &Report) -> Result<()> {
+    let Report {
+        namespace,
+        name,
+        nodes,
+        feasible,
+        ..
+    } = report;
+    let strong = |text: &str| paint(text, Tone::Strong, color());
+    match (&report.node, &report.message) {
+        (Some(node), None) => println(format!(
+            "Pod {namespace}/{name} is on {}; {feasible} of {nodes} nodes would take it now.",
+            strong(node)
+        ))?,
+        (Some(node), Some(message)) => println(format!(
+            "Pod {namespace}/{name} is on {}; placed now, it would fit nowhere:\n  {message}",
+            strong(node)
+        ))?,
+        (None, None) => println(format!(
+            "Pod {namespace}/{name} waits, but {feasible} of {nodes} nodes would take it now."
+        ))?,
+        (None, Some(message)) => {
+            println(format!("Pod {namespace}/{name} fits nowhere:\n  {message}"))?
+        }
+    }
+    if !report.best.is_empty() {
+        println("")?;
+        print(&scores(report))?;
+    }
+    if !report.excluded.is_empty() {
+        let rows = report
+            .excluded
+            .iter()
+            .map(|e| vec![e.nodes.to_string(), e.reason.clone()]);
+        println(format!("\n{}", strong("Excluded by")))?;
+        print(&table(&["NODES", "REASON"], rows.collect()))?;
+    }
+    if !report.changes.is_empty() {
+        println(format!(
+            "\n{}",
+            strong("What would let it fit, least first")
+        ))?;
+        for advice in &report.changes {
+            let Advice {
+                change,
+                nodes,
+                example,
+            } = advice;
+            let s = if *nodes == 1 { "" } else { "s" };
+            println(format!("  {change}: {nodes} node{s}, such as {example}"))?;
+        }
+    }
+    if let Some(Room { node, victims }) = &report.preemption {
+        println(format!(
+            "  or preemption: {victims} pods of lower priority would leave {node}"
+        ))?;
+    }
+    if !report.history.is_empty() {
+        println(format!("\n{}", strong("Decided before")))?;
+        for past in &report.history {
+            let times = if past.count > 1 {
+                format!(" ({} times)", past.count)
+            } else {
+                String::new()
+            };
+            println(format!(
+                "  {} {}{times}: {}",
+                past.time, past.reason, past.message
+            ))?;
+            if let Some(decision) = &past.decision {
+                println(format!("    {}", decided(decision)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The score table: rules that tell no two of the nodes apart are left out.
+fn scores(report: &Report) -> String {
+    let tells = |at: usize| {
+        let mut scores = report.best.iter().map(|row| row.by_rule[at]);
+        let first = scores.next();
+        scores.any(|s| Some(s) != first)
+    };
+    let told: Vec<usize> = (0..RULES.len())
+        .filter(|at| report.best.len() == 1 || tells(*at))
+        .collect();
+    let header = ["NODE", "", "TOTAL"].into_iter();
+    let header: Vec<&str> = header
+        .chain(told.iter().map(|at| RULES[*at].plugin()))
+        .collect();
+    let rows = report.best.iter().map(|row| {
+        let mark = if Some(&row.node) == report.node.as_ref() {
+            "*"
+        } else {
+            ""
+        };
+        let mut cells = vec![row.node.clone(), mark.to_owned(), row.total.to_string()];
+        cells.extend(told.iter().map(|at| row.by_rule[*at].to_string()));
+        cells
+    });
+    table(&header, rows.collect())
+}
+
+/// One line of how a node was chosen then.
+fn decided(decision: &Value) -> String {
+    let one = |entry: &Value| {
+        let node = entry["node"].as_str().unwrap_or("?");
+        format!("{node} with {}", entry["score"])
+    };
+    let others: Vec<String> = decision["runnersUp"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(one)
+        .collect();
+    let before = if others.is_empty() {
+        String::new()
+    } else {
+        format!(", before {}", others.join(" and "))
+    };
+    format!(
+        "{}{before}, of {} nodes scored",
+        one(&decision["chosen"]),
+        decision["considered"]
+    )
+}

@@ -1,0 +1,178 @@
+//! A profile's plugins: which of kube-scheduler's are on, and how much their scores weigh.
+
+use super::ConfigError;
+use super::args;
+use super::value::Node;
+use crate::core::profile::{Profile, RULES, Rule};
+
+/// kube-scheduler's own plugins.
+const KNOWN: [&str; 19] = [
+    "SchedulingGates",
+    "PrioritySort",
+    "NodeUnschedulable",
+    "NodeName",
+    "TaintToleration",
+    "NodeAffinity",
+    "NodePorts",
+    "NodeResourcesFit",
+    "VolumeRestrictions",
+    "NodeVolumeLimits",
+    "VolumeBinding",
+    "VolumeZone",
+    "PodTopologySpread",
+    "InterPodAffinity",
+    "DynamicResources",
+    "DefaultPreemption",
+    "NodeResourcesBalancedAllocation",
+    "ImageLocality",
+    "DefaultBinder",
+];
+
+/// The extension points.
+const POINTS: [&str; 13] = [
+    "preEnqueue",
+    "queueSort",
+    "preFilter",
+    "filter",
+    "postFilter",
+    "preScore",
+    "score",
+    "reserve",
+    "permit",
+    "preBind",
+    "bind",
+    "postBind",
+    "multiPoint",
+];
+
+fn rule(plugin: &str) -> Option<Rule> {
+    RULES.into_iter().find(|rule| rule.plugin() == plugin)
+}
+
+/// Reads one of `profiles`.
+pub fn profile(node: &Node<'_>, notes: &mut Vec<String>) -> Result<Profile, ConfigError> {
+    node.only(&[
+        "schedulerName",
+        "percentageOfNodesToScore",
+        "plugins",
+        "pluginConfig",
+    ])?;
+    let name = node.get("schedulerName").text()?.filter(|n| !n.is_empty());
+    let mut profile = Profile::named(name.unwrap_or("default-scheduler"));
+    if node.get("percentageOfNodesToScore").is_there() {
+        notes.push(format!(
+            "percentageOfNodesToScore of {} has no effect: nodes are ranked by index, so all are considered",
+            profile.scheduler_name
+        ));
+    }
+    let plugins = node.get("plugins");
+    plugins.only(&POINTS)?;
+    // What holds for all points comes first, single points then differ from it.
+    for point in ["multiPoint"]
+        .iter()
+        .chain(POINTS.iter().filter(|p| **p != "multiPoint"))
+    {
+        let set = plugins.get(point);
+        set.only(&["enabled", "disabled"])?;
+        for entry in set.get("disabled").list()? {
+            entry.only(&["name", "weight"])?;
+            disable(&mut profile, point, &entry.get("name"))?;
+        }
+        for entry in set.get("enabled").list()? {
+            entry.only(&["name", "weight"])?;
+            enable(&mut profile, point, &entry)?;
+        }
+    }
+    for entry in node.get("pluginConfig").list()? {
+        entry.only(&["name", "args"])?;
+        args::read(&mut profile, &entry, notes)?;
+    }
+    Ok(profile)
+}
+
+fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), ConfigError> {
+    let name = entry.get("name");
+    let plugin = name.text()?.unwrap_or_default();
+    if !KNOWN.contains(&plugin) {
+        return Err(name.wrong(format!(
+            "{plugin:?} is no plugin of kube-scheduler; others cannot be loaded"
+        )));
+    }
+    if plugin == "DynamicResources" {
+        return Err(name.wrong("dynamic resources are not allocated by this scheduler"));
+    }
+    let weight = entry.get("weight");
+    let value = weight.number_in(0, 100)?;
+    if matches!(point, "score" | "multiPoint") {
+        if let Some(rule) = rule(plugin) {
+            // As kube-scheduler has it: named without a weight, a plugin weighs one; in multiPoint it keeps its own.
+            match value.filter(|w| *w > 0) {
+                Some(value) => profile.weights.set(rule, value),
+                None if point == "score" => profile.weights.set(rule, 1),
+                None => {}
+            }
+        } else if value.is_some_and(|w| w > 0) {
+            return Err(weight.wrong(format!("{plugin} gives no scores here")));
+        }
+    }
+    match (point, plugin) {
+        ("postFilter" | "multiPoint", "DefaultPreemption") => profile.preemption = true,
+        ("multiPoint", "PodTopologySpread") => profile.spread = true,
+        ("multiPoint", "InterPodAffinity") => profile.pod_affinity = true,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn disable(profile: &mut Profile, point: &str, name: &Node<'_>) -> Result<(), ConfigError> {
+    let plugin = name.text()?.unwrap_or_default();
+    if plugin != "*" && !KNOWN.contains(&plugin) {
+        // A plugin that is not there is off, whoever's it is.
+        return Ok(());
+    }
+    match (point, plugin) {
+        ("score", "*") => {
+            for rule in RULES {
+                profile.weights.set(rule, 0);
+            }
+        }
+        ("score", _) => {
+            if let Some(rule) = rule(plugin) {
+                profile.weights.set(rule, 0);
+            }
+        }
+        // Scores are prepared only where they are given.
+        ("preScore", "*") => {}
+        ("preScore", _) if rule(plugin).is_none_or(|r| profile.weights.of(r) == 0) => {}
+        ("postFilter", "*" | "DefaultPreemption") | ("multiPoint", "DefaultPreemption") => {
+            profile.preemption = false;
+        }
+        ("multiPoint", "PodTopologySpread") => {
+            profile.spread = false;
+            profile.weights.set(Rule::Spread, 0);
+        }
+        ("multiPoint", "InterPodAffinity") => {
+            profile.pod_affinity = false;
+            profile.weights.set(Rule::PodAffinity, 0);
+        }
+        ("multiPoint", "ImageLocality") => profile.weights.set(Rule::Images, 0),
+        ("multiPoint", "NodeResourcesBalancedAllocation") => profile.weights.set(Rule::Balance, 0),
+        ("multiPoint", "DynamicResources") => {}
+        (_, "PodTopologySpread" | "InterPodAffinity") => {
+            return Err(name.wrong(format!(
+                "{plugin} can be switched off as a whole (in multiPoint) or in its score, not in {point} alone"
+            )));
+        }
+        (_, "*") => {
+            return Err(name.wrong(format!(
+                "the plugins of {point} cannot be switched off altogether"
+            )));
+        }
+        _ => {
+            return Err(name.wrong(format!(
+                "{plugin} cannot be switched off: nodes would be given pods that they refuse"
+            )));
+        }
+    }
+    Ok(())
+}

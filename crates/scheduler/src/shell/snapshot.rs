@@ -1,0 +1,160 @@
+//! A cluster as it is now, read once: for questions that need no running scheduler.
+
+use super::objects::{ReplicaSet, StatefulSet};
+use crate::core::object::{
+    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, PersistentVolume, Pod, Service,
+    StorageCapacity, StorageClass,
+};
+use crate::core::{Cluster, Profile};
+use kube::api::ListParams;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// A cluster as it was when it was read.
+pub struct Snapshot {
+    pub cluster: Cluster,
+    /// Pods without a node.
+    pub waiting: Vec<Pod>,
+}
+
+/// A list that could not be had.
+#[derive(thiserror::Error, Debug)]
+#[error("cannot list {what}")]
+pub struct SnapshotError {
+    pub what: String,
+    pub source: kube::Error,
+}
+
+/// Objects asked for at a time.
+const PAGE: u32 = 2000;
+
+async fn list<K>(client: &Client, mut each: impl FnMut(&K)) -> Result<(), SnapshotError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let api = Api::<K>::all(client.clone());
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = match api.list(&params).await {
+            Ok(page) => page,
+            // An older cluster without this kind has none of it.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(source) => {
+                let what = K::plural(&()).into_owned();
+                return Err(SnapshotError { what, source });
+            }
+        };
+        page.items.iter().for_each(&mut each);
+        match page.metadata.continue_.filter(|c| !c.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Reads a cluster.
+///
+/// # Errors
+/// Names the kind that could not be listed.
+pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapshot, SnapshotError> {
+    let mut cluster = Cluster::with_profiles(profiles);
+    list::<Node>(client, |node| {
+        cluster.upsert_node(node);
+    })
+    .await?;
+    list::<Namespace>(client, |namespace| {
+        let name = namespace.metadata.name.as_deref().unwrap_or_default();
+        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+        cluster.set_namespace(name, Some(&labels));
+    })
+    .await?;
+    let names = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        (text(&meta.namespace), text(&meta.name))
+    };
+    list::<Service>(client, |service| {
+        let (namespace, name) = names(&service.metadata);
+        cluster.set_service(&namespace, &name, Some(&service.spec.selector));
+    })
+    .await?;
+    list::<ReplicaSet>(client, |set| {
+        let (namespace, name) = names(&set.0.metadata);
+        cluster.set_owner(
+            "ReplicaSet",
+            &namespace,
+            &name,
+            set.0.spec.selector.as_ref(),
+        );
+    })
+    .await?;
+    list::<StatefulSet>(client, |set| {
+        let (namespace, name) = names(&set.0.metadata);
+        cluster.set_owner(
+            "StatefulSet",
+            &namespace,
+            &name,
+            set.0.spec.selector.as_ref(),
+        );
+    })
+    .await?;
+    list::<DisruptionBudget>(client, |budget| {
+        let (namespace, name) = names(&budget.metadata);
+        let allowed = budget.status.disruptions_allowed;
+        cluster.set_budget(&namespace, &name, budget.spec.selector.as_ref(), allowed);
+    })
+    .await?;
+    storage(client, &mut cluster).await?;
+    let mut waiting = Vec::new();
+    list::<Pod>(client, |pod| {
+        if pod.finished() {
+            return;
+        }
+        match pod.node() {
+            Some(node) => cluster.observe(pod, node),
+            None => waiting.push(pod.clone()),
+        }
+    })
+    .await?;
+    // Room that was made for a pod is taken.
+    for pod in &waiting {
+        if let Some(node) = pod
+            .status
+            .nominated_node_name
+            .as_deref()
+            .filter(|n| !n.is_empty())
+        {
+            let class = cluster.classify(pod);
+            let uid: Arc<str> = pod.uid().into();
+            cluster.place(&uid, class, node);
+        }
+    }
+    cluster.events.clear();
+    Ok(Snapshot { cluster, waiting })
+}
+
+async fn storage(client: &Client, cluster: &mut Cluster) -> Result<(), SnapshotError> {
+    list::<StorageClass>(client, |class| {
+        cluster.change_volumes(|v, symbols| v.set_class(class, symbols));
+    })
+    .await?;
+    list::<PersistentVolume>(client, |volume| cluster.upsert_volume(volume)).await?;
+    list::<Claim>(client, |claim| cluster.upsert_claim(claim)).await?;
+    list::<CsiNode>(client, |node| {
+        cluster.change_volumes(|v, symbols| v.set_limits(node, symbols));
+    })
+    .await?;
+    list::<CsiDriver>(client, |driver| {
+        let name = driver.metadata.name.as_deref().unwrap_or_default();
+        cluster.change_volumes(|v, symbols| v.set_driver(name, Some(driver), symbols));
+    })
+    .await?;
+    list::<StorageCapacity>(client, |capacity| {
+        let meta = &capacity.metadata;
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let name = meta.name.as_deref().unwrap_or_default();
+        cluster
+            .change_volumes(|v, symbols| v.set_capacity(namespace, name, Some(capacity), symbols));
+    })
+    .await
+}
