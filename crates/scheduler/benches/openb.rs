@@ -138,7 +138,7 @@ fn give(devices: &mut Devices, pod: &TracePod) -> bool {
 
 /// How a policy chooses.
 enum Policy {
-    Core(Profile),
+    Core(Box<Profile>),
     /// The first node of the list that takes the pod, or the one with the smallest `waste`.
     Scan(fn(&Cluster, &TracePod, NodeId, &Devices) -> i64),
 }
@@ -200,7 +200,7 @@ fn share(part: i64, whole: i64) -> f64 {
 
 fn replay(name: &str, nodes: &[TraceNode], pods: &[TracePod], policy: &Policy) {
     let profile = match policy {
-        Policy::Core(profile) => profile.clone(),
+        Policy::Core(profile) => (**profile).clone(),
         Policy::Scan(_) => Profile::default(),
     };
     let mut cluster = Cluster::with_profiles(vec![profile]);
@@ -374,13 +374,13 @@ fn main() {
             ..Profile::default()
         };
         profile.weights.set(Rule::Balance, 0);
-        profile
+        Box::new(profile)
     };
     let policies = [
         ("first fit (scan)", Policy::Scan(first_fit)),
         ("least allocated (scan)", Policy::Scan(least_allocated)),
         ("best fit (scan)", Policy::Scan(best_fit)),
-        ("default profile", Policy::Core(Profile::default())),
+        ("default profile", Policy::Core(Box::default())),
         (
             "LeastAllocated with GPU",
             Policy::Core(gpu(Strategy::LeastAllocated)),
