@@ -9,6 +9,7 @@
 //!
 //! - [`behaviour`]: delays and failures, looked up by rules and drawn from a seed;
 //! - [`object`]: what is decoded of watched objects;
+//! - [`program`]: what the processes of containers do, where it can be known;
 //! - [`pod`]: the state machine of a pod, pure: `step(what happened, time)`;
 //! - [`node`]: reports, room and addresses of a node, pure;
 //! - `kubelet`: what kubelets and pods answer over HTTP, from objects of the API;
@@ -40,6 +41,13 @@
 //! sets a field wins, annotations before rules. A rule that cannot be read is refused, with a line in the
 //! log and an event on the ConfigMap; the rest holds. A change holds at once, for running containers too.
 //!
+//! Where neither annotations nor rules say how a container ends, its command does, if it is a simple
+//! one: `sleep 5`, `/bin/false`, or a shell script of such commands, files, tests and loops. It shares
+//! files with others through `emptyDir` and `hostPath` volumes, and `exec` probes look at them. Other
+//! commands (a server, above all) run until they are stopped; those of a Job, for a few seconds. An
+//! image cannot be pulled if its name says so: a tag such as `404` or `nonexistent`, a registry in
+//! `.invalid`.
+//!
 //! A node annotated `hollow.gantry.dev/down: "true"` plays dead until the annotation goes: no lease, no
 //! reports, its pods left as they were last seen.
 //!
@@ -56,6 +64,7 @@ pub mod node;
 pub mod object;
 pub mod options;
 pub mod pod;
+pub mod program;
 mod shell;
 
 pub use kubelet::Network;

@@ -137,10 +137,28 @@ pub struct Run {
     pub message: Option<Arc<str>>,
     /// Its end, if it ends by itself.
     pub exit: Option<Exit>,
+    /// Whether that is what an annotation or a rule says.
+    pub told: bool,
     /// When it stops answering, after its start.
     pub hang: Option<Duration>,
     /// From the signal to the end.
     pub stop: Duration,
+}
+
+/// What the registry says about an image whose name says that there is none.
+fn missing(image: &str) -> Option<Arc<str>> {
+    let registry = image.split('/').next().unwrap_or_default();
+    let tag = image
+        .rsplit('/')
+        .next()?
+        .split_once(':')
+        .map(|(_, tag)| tag);
+    let none = matches!(
+        tag,
+        Some("404" | "nonexistent" | "non-existent" | "does-not-exist")
+    ) || registry.starts_with("invalid.")
+        || registry.ends_with(".invalid");
+    none.then(|| format!("failed to resolve reference \"{image}\": {image}: not found").into())
 }
 
 /// The rules in force, with seed and defaults. One value answers every question about behaviour.
@@ -201,7 +219,9 @@ impl Behaviours {
                 .word("pull")
                 .word(subject.image)
                 .within(span),
-            error: self.find(subject, |it| it.pull_error.clone()),
+            error: self
+                .find(subject, |it| it.pull_error.clone())
+                .or_else(|| missing(subject.image)),
         }
     }
 
@@ -213,7 +233,9 @@ impl Behaviours {
         let ready = self
             .find(subject, |it| it.ready)
             .unwrap_or(Ready::After(defaults.ready));
-        let run = self.find(subject, |it| it.run).or(match subject.role {
+        let run = self.find(subject, |it| it.run);
+        let told = run.is_some() || self.find(subject, |it| it.exit_code).is_some();
+        let run = run.or(match subject.role {
             Role::Init => Some(defaults.init_run),
             Role::Task => Some(defaults.job_run),
             Role::Sidecar | Role::Service => None,
@@ -236,6 +258,7 @@ impl Behaviours {
                     message: crash.message.clone(),
                 })
             });
+        let crashes = crash.is_some();
         Run {
             start: self.draw("start", subject).within(start),
             start_error: self.find(subject, |it| it.start_error.clone()),
@@ -250,6 +273,7 @@ impl Behaviours {
                 }
                 (end, crash) => end.or(crash),
             },
+            told: told || crashes,
             hang: self
                 .find(subject, |it| it.hang)
                 .map(|span| self.draw("hang", subject).within(span)),
@@ -354,6 +378,20 @@ mod tests {
             all.run(&subject("a", &labels)).start,
             other.run(&subject("a", &labels)).start
         );
+    }
+
+    #[test]
+    fn images_that_say_so_are_missing() {
+        for (image, gone) in [
+            ("webserver:404", true),
+            ("foo:non-existent", true),
+            ("invalid.registry.k8s.io/alpine:3.1", true),
+            ("registry.k8s.io/pause:3.10", false),
+            ("reg:404/app", false),
+            ("app", false),
+        ] {
+            assert_eq!(missing(image).is_some(), gone, "{image}");
+        }
     }
 
     #[test]

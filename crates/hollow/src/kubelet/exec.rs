@@ -6,6 +6,7 @@ use super::{
     found::{Found, find},
     logs, plain,
     query::Query,
+    scene::scene,
     spdy, web_socket,
 };
 use bytes::Bytes;
@@ -113,6 +114,7 @@ impl Work {
             let end = if self.wants.tty { "\r\n" } else { "\n" };
             let print = |line: &(Timestamp, String)| Bytes::from(format!("{}{end}", line.1));
             let pod = self.pod.clone();
+            let scene = scene(&self.pods.clone().into_client(), &pod, &self.container).await;
             let following = async move {
                 logs::follow(
                     self.pods.clone(),
@@ -120,6 +122,7 @@ impl Work {
                     &self.container,
                     run,
                     Timestamp::now(),
+                    scene.as_ref(),
                     print,
                     &send,
                 )

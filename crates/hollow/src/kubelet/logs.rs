@@ -1,6 +1,7 @@
 //! Logs of simulated containers: made up, the same each time they are read, and saying so.
 //!
-//! A run of a container says once that it is simulated, then that it still is every ten seconds, then
+//! Where the container's process can be run ([`crate::program`]), its log is what that prints. Else a run
+//! says once that it is simulated, then that it still is every ten seconds, then
 //! how it ended. What is told follows from the pod's status alone.
 
 use super::{
@@ -8,6 +9,7 @@ use super::{
     found::{Found, Run, find},
     plain,
     query::Query,
+    scene::{Scene, scene},
     streamed,
 };
 use bytes::Bytes;
@@ -21,6 +23,8 @@ use tokio::sync::mpsc;
 
 /// Between two lines of a running container.
 const BEAT: SignedDuration = SignedDuration::from_secs(10);
+/// Milliseconds between two looks at what a process has printed.
+const LOOK: u64 = 500;
 /// Lines that are kept of a run, as by a log that is rotated.
 const KEPT: i64 = 10_000;
 
@@ -28,9 +32,19 @@ const KEPT: i64 = 10_000;
 type Line = (Timestamp, String);
 
 /// The lines of a run up to an instant, in order.
-fn lines(pod: &Pod, container: &Found<'_>, run: &Run, until: Timestamp) -> Vec<Line> {
+fn lines(
+    pod: &Pod,
+    container: &Found<'_>,
+    run: &Run,
+    until: Timestamp,
+    scene: Option<&Scene>,
+) -> Vec<Line> {
     let name = container.name;
     let end = run.finished.as_ref().map_or(until, |it| it.0).min(until);
+    if let Some(scene) = scene {
+        // Times in the status are whole seconds.
+        return scene.lines(run, end + SignedDuration::from_millis(999));
+    }
     let mut all = vec![];
     let beats = end.duration_since(run.started).as_secs() / BEAT.as_secs();
     let first = (beats - KEPT).max(0);
@@ -168,8 +182,9 @@ pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> 
             "container {container:?} in pod {name:?} is waiting to start: {why}"
         ));
     };
+    let scene = scene(&pods.clone().into_client(), &pod, container).await;
     let mut left = options.limit;
-    let first = options.chosen(lines(&pod, &found, &run, now));
+    let first = options.chosen(lines(&pod, &found, &run, now, scene.as_ref()));
     let mut text: Vec<u8> = vec![];
     for line in &first {
         text.extend(options.print(line, &mut left));
@@ -189,6 +204,7 @@ pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> 
             &container,
             run,
             now,
+            scene.as_ref(),
             |line| options.print(line, &mut left),
             &send,
         );
@@ -202,12 +218,17 @@ pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> 
 }
 
 /// Sends what a running container says from an instant on, until the run ends or the pod goes.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is followed, from where, and where to"
+)]
 pub async fn follow(
     pods: Api<Pod>,
     mut pod: Pod,
     container: &str,
     run: Run,
     mut told: Timestamp,
+    scene: Option<&Scene>,
     mut print: impl FnMut(&Line) -> Bytes,
     send: &mpsc::Sender<Bytes>,
 ) {
@@ -224,7 +245,7 @@ pub async fn follow(
             .flatten()
             .find(|it| it.started == run.started);
         let Some(this) = this else { return };
-        for line in lines(&pod, &found, &this, now)
+        for line in lines(&pod, &found, &this, now, scene)
             .iter()
             .filter(|it| it.0 > told)
         {
@@ -239,7 +260,11 @@ pub async fn follow(
         }
         let passed = now.duration_since(run.started).as_millis();
         let beat = BEAT.as_millis();
-        let wait = u64::try_from(beat - passed.rem_euclid(beat)).unwrap_or(1000);
+        let wait = match scene {
+            // A process prints when it likes.
+            Some(_) => LOOK,
+            None => u64::try_from(beat - passed.rem_euclid(beat)).unwrap_or(1000),
+        };
         tokio::select! {
             () = tokio::time::sleep(std::time::Duration::from_millis(wait + 1)) => {}
             seen = changes.next() => match seen {
@@ -276,7 +301,7 @@ mod tests {
         let found = find(&pod, "app").unwrap();
         let now: Timestamp = "2026-01-01T00:01:31Z".parse().unwrap();
         let run = found.current().unwrap();
-        let all = lines(&pod, &found, &run, now);
+        let all = lines(&pod, &found, &run, now, None);
         assert_eq!(all.len(), 4);
         assert!(
             all[0].1.contains("nothing runs here") && all[0].1.contains("run 1"),
@@ -287,7 +312,7 @@ mod tests {
             all[3].1,
             "simulated by Gantry: container app has run for 30 s"
         );
-        let before = lines(&pod, &found, &found.previous().unwrap(), now);
+        let before = lines(&pod, &found, &found.previous().unwrap(), now, None);
         assert!(
             before[3].1.ends_with("has ended with exit code 3 (Error)"),
             "{}",
@@ -297,7 +322,7 @@ mod tests {
         let asked = |query: &str| {
             let options = Options::read(&Query::parse(Some(query)), now).unwrap();
             let mut left = options.limit;
-            let chosen = options.chosen(lines(&pod, &found, &run, now));
+            let chosen = options.chosen(lines(&pod, &found, &run, now, None));
             chosen
                 .iter()
                 .flat_map(|it| options.print(it, &mut left))

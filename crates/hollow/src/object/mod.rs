@@ -7,8 +7,9 @@ mod quantity;
 
 pub use node::{NodeCondition, NodeObject, NodeSpec, NodeStatus, Taint};
 pub use pod::{
-    ConditionWire, ContainerSpec, ContainerStatusWire, PodObject, PodSpec, PodStatusWire, Probe,
-    PullPolicy, Resources, RestartPolicy, StateWire, TerminatedWire,
+    ConditionWire, ContainerSpec, ContainerStatusWire, Exec, Mount, PodObject, PodSpec,
+    PodStatusWire, Port, Probe, PullPolicy, Resources, RestartPolicy, StateWire, TerminatedWire,
+    Variable, Volume, VolumeSource,
 };
 pub use quantity::{Amounts, parse_quantity};
 

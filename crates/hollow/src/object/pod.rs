@@ -4,6 +4,7 @@
 //! a template.
 
 use super::{Amounts, or_default, parse_quantity, slim_meta};
+use crate::program;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, de::IgnoredAny};
@@ -55,6 +56,39 @@ pub struct PodSpec {
     /// What the runtime itself needs.
     #[serde(deserialize_with = "or_default")]
     pub overhead: BTreeMap<String, String>,
+    /// Its volumes.
+    #[serde(deserialize_with = "or_default")]
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// Its name.
+    pub name: Arc<str>,
+    /// It is empty at first.
+    pub empty_dir: Option<Present>,
+    /// It is a directory of the node.
+    pub host_path: Option<HostPath>,
+}
+
+/// A directory of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+pub struct HostPath {
+    /// Which.
+    pub path: Arc<str>,
+}
+
+/// Where the files of a volume come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeSource<'a> {
+    /// From the pod's containers.
+    Empty,
+    /// From a directory of the node.
+    Host(&'a Arc<str>),
+    /// From elsewhere.
+    Other,
 }
 
 /// What to do about containers that end.
@@ -114,6 +148,118 @@ pub struct ContainerSpec {
     pub startup_probe: Option<Probe>,
     /// Only a `preStop.sleep` of it.
     pub lifecycle: Option<Lifecycle>,
+    /// Ports of the node that it takes.
+    #[serde(default, deserialize_with = "or_default")]
+    pub ports: Vec<Port>,
+    /// What it runs.
+    #[serde(default, deserialize_with = "or_default")]
+    pub command: Vec<String>,
+    /// What it is told.
+    #[serde(default, deserialize_with = "or_default")]
+    pub args: Vec<String>,
+    /// Its environment.
+    #[serde(default, deserialize_with = "or_default")]
+    pub env: Vec<Variable>,
+    /// Where volumes are mounted.
+    #[serde(default, deserialize_with = "or_default")]
+    pub volume_mounts: Vec<Mount>,
+    /// Whether its standard input stays open.
+    #[serde(default)]
+    pub stdin: bool,
+    /// The file in which it leaves what it has to say.
+    pub termination_message_path: Option<Arc<str>>,
+    /// Whether the end of its log may stand in for that.
+    pub termination_message_policy: Option<Arc<str>>,
+    /// What it may do.
+    pub security_context: Option<SecurityContext>,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Port {
+    /// The port of the node; none if it is zero.
+    pub host_port: u16,
+    /// The address of the node; all if it is empty.
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<Arc<str>>,
+    /// TCP, if nothing else is said.
+    pub protocol: Option<Arc<str>>,
+}
+
+/// A variable of the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Variable {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its value, if it is given.
+    pub value: Option<Arc<str>>,
+    /// Where it comes from otherwise.
+    pub value_from: Option<VariableSource>,
+}
+
+/// Where a variable comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VariableSource {
+    /// From the pod.
+    pub field_ref: Option<FieldRef>,
+}
+
+/// A field of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FieldRef {
+    /// Which.
+    pub field_path: Arc<str>,
+}
+
+/// Where a volume is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Mount {
+    /// The volume's name.
+    pub name: Arc<str>,
+    /// The directory in the container.
+    pub mount_path: Arc<str>,
+}
+
+/// What a container may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecurityContext {
+    /// Whether its own files stay as they are.
+    pub read_only_root_filesystem: Option<bool>,
+}
+
+impl Variable {
+    /// The field of the pod that it stands for.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        let source = self.value_from.as_ref()?;
+        Some(&source.field_ref.as_ref()?.field_path)
+    }
+}
+
+impl Port {
+    /// Whether both cannot be taken on one node.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let address = |it: &Self| {
+            it.host_ip
+                .clone()
+                .filter(|it| !it.is_empty() && &**it != "0.0.0.0")
+        };
+        let protocol = |it: &Self| it.protocol.clone().unwrap_or_else(|| "TCP".into());
+        self.host_port != 0
+            && self.host_port == other.host_port
+            && protocol(self) == protocol(other)
+            && match (address(self), address(other)) {
+                (Some(one), Some(other)) => one == other,
+                _ => true,
+            }
+    }
 }
 
 impl ContainerSpec {
@@ -179,6 +325,28 @@ pub struct Probe {
     /// Whether it is an HTTP probe: its failures read differently.
     #[serde(default)]
     pub http_get: Option<Present>,
+    /// The command that it runs.
+    #[serde(default)]
+    pub exec: Option<Exec>,
+    /// The gRPC service that it asks.
+    #[serde(default)]
+    pub grpc: Option<Grpc>,
+}
+
+/// A gRPC service that tells of health.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
+pub struct Grpc {
+    /// Its port.
+    pub port: u16,
+}
+
+/// A command in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
+pub struct Exec {
+    /// Its words.
+    pub command: Vec<String>,
 }
 
 /// That something is there, whatever it is.
@@ -202,6 +370,51 @@ fn ten() -> u32 {
 }
 
 impl PodSpec {
+    /// Where the files of a volume come from.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> Option<VolumeSource<'_>> {
+        let volume = self.volumes.iter().find(|it| *it.name == *name)?;
+        Some(match (&volume.empty_dir, &volume.host_path) {
+            (Some(_), _) => VolumeSource::Empty,
+            (_, Some(host)) => VolumeSource::Host(&host.path),
+            _ => VolumeSource::Other,
+        })
+    }
+
+    /// The ports of the node that it takes.
+    pub fn host_ports(&self) -> impl Iterator<Item = &Port> {
+        let containers = self.containers.iter().chain(&self.init_containers);
+        containers
+            .flat_map(|it| &it.ports)
+            .filter(|it| it.host_port != 0)
+    }
+
+    /// Leaves out what is of use to programs alone, where there are none: most of all what differs from
+    /// pod to pod, so that equal pods stay equal.
+    pub fn settle(&mut self) {
+        /// The volume of a pod's token, whose name differs from pod to pod.
+        const TOKEN: &str = "kube-api-access-";
+        let mut any = false;
+        for it in self.containers.iter_mut().chain(&mut self.init_containers) {
+            if program::words(&it.image, &it.command, &it.args).is_none() {
+                (it.command, it.args, it.env, it.volume_mounts) = Default::default();
+                (it.termination_message_path, it.termination_message_policy) = (None, None);
+            } else {
+                it.volume_mounts.retain(|it| !it.name.starts_with(TOKEN));
+                any = true;
+            }
+            it.ports.retain(|it| it.host_port != 0);
+        }
+        for it in &mut self.ephemeral_containers {
+            (it.command, it.args, it.env, it.volume_mounts) = Default::default();
+        }
+        if any {
+            self.volumes.retain(|it| !it.name.starts_with(TOKEN));
+        } else {
+            self.volumes = vec![];
+        }
+    }
+
     /// What the pod asks for in all, as the scheduler and the kubelet count it: the sum of its
     /// containers and sidecars, or the largest init container with the sidecars before it; pod-level
     /// requests replace that; overhead comes on top.

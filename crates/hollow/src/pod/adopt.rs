@@ -102,6 +102,7 @@ impl Pod {
             // The deletion is seen, and acted upon, in the first step.
             deletion: None,
             killing: false,
+            volumes: None,
             spec,
         };
         pod.phase = match status.phase.as_deref() {
@@ -165,12 +166,16 @@ impl Pod {
             env.images.entry(wire.image.clone()).or_insert(env.now);
             it.created = true;
             it.state = State::Running { since };
-            let run = env.behaviours.run(&self.subject(slot, it.restarts));
+            // What it has left in volumes since its start is not known any more.
+            let ran = self.program(slot, it.restarts, env.host);
+            it.program = ran.map(|(program, ..)| Box::new(program));
+            let run = self.behaves(slot, &it, it.restarts, env.behaviours);
             let mut course = Course::new(
                 since,
                 self.spec_at(slot),
                 self.role_at(slot),
                 &run,
+                it.program.as_deref(),
                 env.scale,
             );
             course.carry_on(it.started, it.ready, env.now);

@@ -275,7 +275,13 @@ impl Pod {
         };
     }
 
-    fn started(&mut self, slot: Slot, error: Option<Arc<str>>, env: &Env<'_>, out: &mut Outcome) {
+    fn started(
+        &mut self,
+        slot: Slot,
+        error: Option<Arc<str>>,
+        env: &mut Env<'_>,
+        out: &mut Outcome,
+    ) {
         let attempt = self.next_attempt(slot);
         self.wait(slot, "ContainerCreating", None);
         let image = self.spec_at(slot).image.clone();
@@ -298,12 +304,14 @@ impl Pod {
             return;
         }
         self.tell(out, slot, false, "Started", "Container started".into());
-        let run = env.behaviours.run(&self.subject(slot, attempt));
+        self.run_program(slot, attempt, env.host);
+        let run = self.behaves(slot, self.at(slot), attempt, env.behaviours);
         let course = Course::new(
             env.now,
             self.spec_at(slot),
             self.role_at(slot),
             &run,
+            self.at(slot).program.as_deref(),
             env.scale,
         );
         let it = self.at_mut(slot);

@@ -4,6 +4,7 @@
 //! at which a probe, ticking as the spec says, would change its mind is computed once. A pod costs
 //! a timer per change, not one per probe.
 
+use super::Program;
 use crate::{
     behaviour::{self, Role},
     clock::Millis,
@@ -134,11 +135,23 @@ impl Course {
         spec: &ContainerSpec,
         role: Role,
         run: &behaviour::Run,
+        program: Option<&Program>,
         scale: f64,
     ) -> Self {
         let after = |duration: Duration| since.plus(scaled(duration, scale));
         let answers = run.ready.map(after);
         let hangs = run.hang.map(after);
+        // A probe that looks at the program's files knows better.
+        let found = |probe: ProbeKind| match program.and_then(|it| it.health(probe)) {
+            Some(health) => (
+                health.from.map(after),
+                health
+                    .until
+                    .map(after)
+                    .or(health.from.is_none().then_some(since)),
+            ),
+            None => (answers, hangs),
+        };
         let mut complaints = Vec::new();
         let mut complain = |probe: ProbeKind,
                             wire: Option<&Probe>,
@@ -176,6 +189,7 @@ impl Course {
             None => Some(since),
             Some(probe) => {
                 let ticks = Ticks::new(probe, since, since, scale);
+                let (answers, _) = found(ProbeKind::Startup);
                 let passes = answers
                     .map(|answers| ticks.index(answers))
                     .filter(|&index| index < probe.failure_threshold);
@@ -211,6 +225,8 @@ impl Course {
                 }
                 Some(probe) => {
                     let ticks = Ticks::new(probe, since, started, scale);
+                    let (answers, hangs) = found(ProbeKind::Readiness);
+                    let hangs = hangs.filter(|_| answers.is_some());
                     ready = answers.map(|answers| {
                         ticks.at(ticks
                             .index(answers)
@@ -242,6 +258,7 @@ impl Course {
                     }
                 }
             }
+            let (_, hangs) = found(ProbeKind::Liveness);
             if let (Some(probe), Some(hangs)) = (spec.liveness_probe.as_ref(), hangs) {
                 let ticks = Ticks::new(probe, since, started, scale);
                 let first = ticks.index(hangs);
@@ -324,6 +341,8 @@ mod tests {
             success_threshold: success,
             failure_threshold: failure,
             http_get: None,
+            exec: None,
+            grpc: None,
         })
     }
 
@@ -339,6 +358,7 @@ mod tests {
                 reason: None,
                 message: None,
             }),
+            told: exit.is_some(),
             hang: hang.map(Duration::from_secs),
             stop: Duration::ZERO,
         }
@@ -372,7 +392,7 @@ mod tests {
             liveness_probe: liveness,
             ..ContainerSpec::default()
         };
-        let course = Course::new(Millis(0), &spec, Role::Service, &run, 1.0);
+        let course = Course::new(Millis(0), &spec, Role::Service, &run, None, 1.0);
         let secs = |at: Option<Millis>| at.map(|at| at.0 / 1000);
         let end = course.end.as_ref().map(|(at, _)| *at);
         assert_eq!(
@@ -384,7 +404,7 @@ mod tests {
             ),
             times
         );
-        let fast = Course::new(Millis(0), &spec, Role::Service, &run, 10.0);
+        let fast = Course::new(Millis(0), &spec, Role::Service, &run, None, 10.0);
         assert_eq!(
             fast.ready.map(|at| at.0 * 10),
             course.ready.map(|at| at.0),
@@ -398,7 +418,14 @@ mod tests {
             readiness_probe: probe(0, 10, 1, 3),
             ..ContainerSpec::default()
         };
-        let mut course = Course::new(Millis(0), &spec, Role::Service, &run(None, None, None), 1.0);
+        let mut course = Course::new(
+            Millis(0),
+            &spec,
+            Role::Service,
+            &run(None, None, None),
+            None,
+            1.0,
+        );
         let mut told = Vec::new();
         while let Some(at) = course.next(true, false).filter(|at| at.0 < 2_000_000) {
             told.extend(course.complain(at).into_iter().map(|_| at.0 / 1000));

@@ -7,6 +7,7 @@ mod adopt;
 mod conditions;
 mod container;
 mod course;
+mod program;
 mod status;
 mod step;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use adopt::Identity;
 pub(crate) use adopt::gates;
 pub use conditions::{Condition, Conditions, Gate};
 pub use course::{Complaint, Course, End, ProbeKind, scaled};
+pub use program::{Health, Program, Volumes};
 pub use status::status_patch;
 pub use step::{Env, Images, Input, Observed, Occurrence, Outcome};
 
@@ -106,6 +108,8 @@ pub struct Pod {
     pub deletion: Option<Duration>,
     /// All containers are being stopped for good.
     pub killing: bool,
+    /// What its containers have left in its own volumes.
+    pub volumes: Option<Box<Volumes>>,
 }
 
 /// Why a pod failed as a whole.
@@ -140,6 +144,8 @@ pub struct Container {
     pub pull_failures: u32,
     /// What it is about to do.
     pub todo: Todo,
+    /// What its process does in this run, where that is known.
+    pub program: Option<Box<Program>>,
 }
 
 /// What is reported of a container.
@@ -244,6 +250,7 @@ impl Container {
             crashes: 0,
             pull_failures: 0,
             todo: Todo::Begin,
+            program: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One step of a pod: something happened, or time has passed.
 
 use super::{
-    Container, Course, Failure, Gate, Phase, Pod, Sandbox, State, Todo,
+    Container, Course, Failure, Gate, Phase, Pod, Sandbox, State, Todo, Volumes,
     conditions::init_passed,
     course::{scaled, seconds},
 };
@@ -24,6 +24,8 @@ pub struct Env<'a> {
     pub behaviours: &'a Behaviours,
     /// Images on the pod's node.
     pub images: &'a mut Images,
+    /// Files on the pod's node.
+    pub host: &'a mut Volumes,
     /// How many simulated seconds pass in one of the clock's.
     pub scale: f64,
 }
@@ -196,10 +198,8 @@ impl Pod {
         self.slots()
             .filter(|&slot| matches!(self.at(slot).todo, Todo::Run(_)))
             .map(|slot| {
-                (
-                    slot,
-                    behaviours.run(&self.subject(slot, self.at(slot).restarts)),
-                )
+                let it = self.at(slot);
+                (slot, self.behaves(slot, it, it.restarts, behaviours))
             })
             .collect()
     }
@@ -208,9 +208,8 @@ impl Pod {
     /// until its new course says otherwise.
     fn rethink(&mut self, before: &[(Slot, behaviour::Run)], env: &Env<'_>) {
         for (slot, old) in before {
-            let new = env
-                .behaviours
-                .run(&self.subject(*slot, self.at(*slot).restarts));
+            let it = self.at(*slot);
+            let new = self.behaves(*slot, it, it.restarts, env.behaviours);
             let State::Running { since } = self.at(*slot).state else {
                 continue;
             };
@@ -222,6 +221,7 @@ impl Pod {
                 self.spec_at(*slot),
                 self.role_at(*slot),
                 &new,
+                self.at(*slot).program.as_deref(),
                 env.scale,
             );
             for complaint in &mut course.complaints {
@@ -510,6 +510,21 @@ impl Pod {
             role: self.role_at(slot),
             attempt,
         }
+    }
+
+    /// How a run of a container goes: as annotations and rules say, else as its program does.
+    pub(super) fn behaves(
+        &self,
+        slot: Slot,
+        it: &Container,
+        attempt: u32,
+        behaviours: &Behaviours,
+    ) -> behaviour::Run {
+        let mut run = behaviours.run(&self.subject(slot, attempt));
+        if let (false, Some(program)) = (run.told, &it.program) {
+            run.exit.clone_from(&program.exit);
+        }
+        run
     }
 
     pub(super) fn tell(

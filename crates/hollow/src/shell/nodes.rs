@@ -9,7 +9,7 @@ use crate::{
     clock::Millis,
     node::{self, Pool, Room},
     object::{NodeCondition, NodeObject, Taint},
-    pod::Images,
+    pod::{Images, Volumes},
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
 use rustc_hash::FxHashSet;
@@ -42,6 +42,8 @@ pub(super) struct NodeEntry {
     range: Option<String>,
     pub room: Room,
     pub images: Images,
+    /// Files that programs have left on it.
+    pub host: Volumes,
     pub pods: FxHashSet<Id>,
     resource_version: String,
     conditions: Vec<NodeCondition>,
@@ -249,6 +251,7 @@ impl World {
             range: None,
             room: Room::default(),
             images: Images::default(),
+            host: Volumes::default(),
             pods: FxHashSet::default(),
             resource_version: String::new(),
             conditions: Vec::new(),

@@ -11,7 +11,7 @@ use crate::{
     kubelet::Ended,
     node::Pool,
     object::{Amounts, PodObject, PodSpec},
-    pod::{self, Env, Identity, Input, Observed, Occurrence, Pod, status_patch},
+    pod::{self, Env, Failure, Identity, Input, Observed, Occurrence, Pod, status_patch},
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
 use serde_json::json;
@@ -109,6 +109,7 @@ impl World {
             self.strangers.insert(node_name);
             return;
         };
+        spec.settle();
         let (spec, requests) = self.share(spec);
         let annotations = metadata.annotations.unwrap_or_default();
         let (overrides, refused) = behaviour::annotations(&annotations);
@@ -151,6 +152,7 @@ impl World {
             name: key.1.clone(),
             uid,
         };
+        let taken = self.port_taken(node_id, &seen.spec);
         let Some(node) = self.nodes.get_mut(node_id) else {
             return;
         };
@@ -158,6 +160,7 @@ impl World {
             now,
             behaviours: &self.behaviours,
             images: &mut node.images,
+            host: &mut node.host,
             scale: self.options.time_scale,
         };
         let mut pod = Pod::take_on(
@@ -174,6 +177,9 @@ impl World {
         if counted {
             if pod.start_time.is_some() {
                 node.room.add(&requests);
+            } else if taken {
+                rejected = Some(no_port());
+                counted = false;
             } else if let Err(failure) = node.room.admit(&requests) {
                 rejected = Some(failure);
                 counted = false;
@@ -234,6 +240,22 @@ impl World {
         }
         self.step(id, Input::Observed(seen), now);
         self.belie(id, called_unready, now);
+    }
+
+    /// Whether a port of the node that a pod wants is taken by another.
+    fn port_taken(&self, node: Id, spec: &PodSpec) -> bool {
+        if spec.host_ports().next().is_none() {
+            return false;
+        }
+        let others = self.nodes.get(node).into_iter().flat_map(|it| &it.pods);
+        let mut others = others
+            .filter_map(|id| self.pods.get(*id))
+            .filter(|it| it.counted);
+        others.any(|other| {
+            let theirs = || other.pod.spec.host_ports();
+            spec.host_ports()
+                .any(|port| theirs().any(|it| it.conflicts(port)))
+        })
     }
 
     /// A client has ended the main process of a container.
@@ -330,6 +352,7 @@ impl World {
             now,
             behaviours: &self.behaviours,
             images: &mut node.images,
+            host: &mut node.host,
             scale: self.options.time_scale,
         };
         let outcome = entry.pod.step(input, &mut env);
@@ -453,6 +476,13 @@ fn release_address(node: &mut NodeEntry, pod: &Pod) {
     }
 }
 
+fn no_port() -> Failure {
+    Failure {
+        reason: "NodePorts".into(),
+        message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+    }
+}
+
 /// The kubelet names the event after the reason; extended resources share one name here.
 fn rejection_word(reason: &str) -> &'static str {
     [
@@ -460,6 +490,7 @@ fn rejection_word(reason: &str) -> &'static str {
         "OutOfmemory",
         "OutOfpods",
         "OutOfephemeral-storage",
+        "NodePorts",
     ]
     .into_iter()
     .find(|known| *known == reason)

@@ -1,0 +1,197 @@
+//! What the processes of a pod's containers do, where it can be known: see [`crate::program`].
+
+use super::{Pod, step::Slot};
+use crate::{
+    behaviour::{Draw, Exit},
+    object::{ContainerSpec, Probe, VolumeSource},
+    pod::ProbeKind,
+    program::{self, Disk, LONGEST, Setting},
+};
+use rustc_hash::FxHashMap;
+use std::{collections::BTreeMap, time::Duration};
+
+/// The files of a volume, by their paths in it.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// The files of volumes, by the volumes' names or by their paths on the node.
+pub type Volumes = FxHashMap<String, Files>;
+
+/// Files that simulated programs leave on a node in all; more are forgotten.
+const MOST_FILES: usize = 1000;
+
+/// From when on something answers, and from when on it does no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// `None`: it never does.
+    pub from: Option<Duration>,
+    /// `None`: it does for ever.
+    pub until: Option<Duration>,
+}
+
+/// What one run of a container's process does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// How it ends; `None` if it does not.
+    pub exit: Option<Exit>,
+    /// What its probes find, where they look at its files.
+    probes: [Option<Health>; 3],
+}
+
+impl Program {
+    /// What a probe finds.
+    #[must_use]
+    pub fn health(&self, probe: ProbeKind) -> Option<Health> {
+        self.probes[probe as usize]
+    }
+}
+
+impl Pod {
+    /// What the process of a container does in this run, and what it leaves in the pod's and the node's
+    /// volumes. `None` if that cannot be known.
+    pub(super) fn program(
+        &self,
+        slot: Slot,
+        attempt: u32,
+        host: &Volumes,
+    ) -> Option<(Program, Volumes, Volumes)> {
+        let spec = self.spec_at(slot);
+        let words = program::words(&spec.image, &spec.command, &spec.args)?;
+        let variables = self.variables(spec);
+        let first = self.disk(spec, host);
+        let setting = Setting {
+            variables: variables.clone(),
+            disk: first.clone(),
+            horizon: LONGEST,
+            draw: Draw::new(0)
+                .word(&self.id.uid)
+                .word(&spec.name)
+                .number(u64::from(attempt)),
+            typed: spec.stdin,
+        };
+        let told = program::run(&words, setting)?;
+        let message = program::message(
+            &told,
+            spec.termination_message_path
+                .as_deref()
+                .unwrap_or("/dev/termination-log"),
+            spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        );
+        let exit = told.end.map(|(after, code)| Exit {
+            after,
+            code,
+            reason: None,
+            message: message.map(Into::into),
+        });
+        let health = |probe: &Option<Probe>| {
+            if let Some(probe) = probe
+                && let Some((from, until)) = program::served(
+                    &words,
+                    probe.http_get.is_some(),
+                    probe.grpc.as_ref().map(|it| it.port),
+                )
+            {
+                return Some(Health { from, until });
+            }
+            let command = &probe.as_ref()?.exec.as_ref()?.command;
+            let (from, until) = program::probed(command, &variables, &first, &told.disk.changes)?;
+            Some(Health { from, until })
+        };
+        let probes = [
+            health(&spec.startup_probe),
+            health(&spec.readiness_probe),
+            health(&spec.liveness_probe),
+        ];
+        let (mut own, mut left) = (Volumes::default(), Volumes::default());
+        for mount in &spec.volume_mounts {
+            let files = told.disk.under(mount.mount_path.trim_end_matches('/'));
+            match self.spec.volume(&mount.name) {
+                Some(VolumeSource::Empty) => own.insert(mount.name.to_string(), files),
+                Some(VolumeSource::Host(path)) => left.insert(path.to_string(), files),
+                _ => None,
+            };
+        }
+        Some((Program { exit, probes }, own, left))
+    }
+
+    /// Runs the process of a container, if that can be done.
+    pub(super) fn run_program(&mut self, slot: Slot, attempt: u32, host: &mut Volumes) {
+        let ran = self.program(slot, attempt, host);
+        let program = ran.map(|(program, own, left)| {
+            self.volumes.get_or_insert_default().extend(own);
+            if host.values().map(BTreeMap::len).sum::<usize>() < MOST_FILES {
+                host.extend(left);
+            }
+            Box::new(program)
+        });
+        self.at_mut(slot).program = program;
+    }
+
+    /// The environment, without what stands in other objects.
+    fn variables(&self, spec: &ContainerSpec) -> BTreeMap<String, String> {
+        let mut variables: BTreeMap<String, String> = [
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            ),
+            ("HOSTNAME", &*self.id.name),
+            ("HOME", "/root"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        for variable in &spec.env {
+            let value = match (&variable.value, variable.field()) {
+                (Some(value), _) => program::expanded(value, &variables),
+                (None, Some(path)) => self.field(path),
+                (None, None) => String::new(),
+            };
+            variables.insert(variable.name.to_string(), value);
+        }
+        variables
+    }
+
+    /// What a `fieldRef` stands for.
+    fn field(&self, path: &str) -> String {
+        match path {
+            "metadata.name" => self.id.name.to_string(),
+            "metadata.namespace" => self.id.namespace.to_string(),
+            "metadata.uid" => self.id.uid.to_string(),
+            "spec.nodeName" => self.node.to_string(),
+            "status.hostIP" | "status.hostIPs" => self.host_ip.to_string(),
+            "status.podIP" | "status.podIPs" => self.address().unwrap_or_default(),
+            path => path
+                .strip_prefix("metadata.labels['")
+                .or_else(|| path.strip_prefix("metadata.annotations['"))
+                .and_then(|it| it.strip_suffix("']"))
+                .and_then(|key| self.labels.get(key).cloned())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn disk(&self, spec: &ContainerSpec, host: &Volumes) -> Disk {
+        let mut disk = Disk::default();
+        disk.put("/etc/hostname", format!("{}\n", self.id.name).into_bytes());
+        disk.read_only = spec
+            .security_context
+            .as_ref()
+            .is_some_and(|it| it.read_only_root_filesystem == Some(true));
+        for mount in &spec.volume_mounts {
+            let path = mount.mount_path.trim_end_matches('/');
+            disk.folder(path);
+            let files = match self.spec.volume(&mount.name) {
+                Some(VolumeSource::Empty) => {
+                    self.volumes.as_ref().and_then(|it| it.get(&*mount.name))
+                }
+                Some(VolumeSource::Host(path)) => host.get(&**path),
+                _ => {
+                    disk.unknown.push(path.to_owned());
+                    continue;
+                }
+            };
+            disk.writable.push(path.to_owned());
+            for (name, content) in files.into_iter().flatten() {
+                disk.put(&format!("{path}{name}"), content.clone());
+            }
+        }
+        disk
+    }
+}

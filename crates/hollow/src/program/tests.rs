@@ -1,0 +1,192 @@
+//! Scripts that conformance tests and examples give to their containers.
+
+use super::*;
+use rstest::rstest;
+
+fn told_in(disk: Disk, words: &[&str], variables: &[(&str, &str)]) -> Option<Told> {
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let setting = Setting {
+        variables: variables.collect(),
+        disk,
+        horizon: LONGEST,
+        draw: Draw::new(1),
+        typed: false,
+    };
+    run(&words, setting)
+}
+
+fn sh(script: &str) -> Option<Told> {
+    told_in(
+        Disk::default(),
+        &["/bin/sh", "-c", script],
+        &[("A", "b c"), ("N", "7"), ("HOSTNAME", "web-0")],
+    )
+}
+
+fn output(told: &Told) -> String {
+    let all: Vec<u8> = told.printed.iter().flat_map(|(_, it)| it.clone()).collect();
+    String::from_utf8(all).unwrap()
+}
+
+/// Milliseconds, code and output of a script; no code if it does not end.
+#[rstest]
+#[case("exit 3; echo no", Some((20, 3)), "")]
+#[case("echo \"$A\" $A '$A' $?", Some((20, 0)), "b c b c $A 0\n")]
+#[case("sleep 1.5; sleep 2m; false", Some((121_500, 1)), "")]
+#[case(
+    "while true; do echo polo; sleep 100d; done",
+    None,
+    "polo\npolo\npolo\npolo\npolo\n"
+)]
+#[case("if [ $N -eq 7 ]; then echo yes; elif true; then echo no; else echo no; fi", Some((20, 0)), "yes\n")]
+#[case("if [[ -r /data/x ]] ; then exit 0 ; else touch /tmp/x ; exit 1 ; fi", Some((20, 1)), "")]
+#[case("f=/tmp/f\nn=$(echo hello >> $f ; wc -l $f | awk {'print $1'})\necho $n; rm $f; cat $f 2>/dev/null || echo gone", Some((20, 0)), "1\ngone\n")]
+#[case("for i in a \"b c\"; do echo -n \"<$i>\"; done; ! false && (cd /tmp; pwd); pwd", Some((20, 0)), "<a><b c>/tmp\n/\n")]
+#[case("exit $(( 5 + N * 2 - 9 / 3 ))", Some((20, 16)), "")]
+#[case("test -f /no || { echo x >&2; exec false; }", Some((20, 1)), "x\n")]
+#[case("echo a > /no/f; echo $?", Some((20, 0)), "sh: can't create /no/f: nonexistent directory\n1\n")]
+#[case("X=1 env | grep X; echo [$X]", Some((20, 0)), "X=1\n[]\n")]
+#[case("hostname; echo `echo 'a b'`", Some((20, 0)), "web-0\na b\n")]
+fn scripts(#[case] script: &str, #[case] end: Option<(u64, i32)>, #[case] printed: &str) {
+    let told = sh(script).unwrap_or_else(|| panic!("not run: {script}"));
+    let ended = told
+        .end
+        .map(|(at, code)| (u64::try_from(at.as_millis()).unwrap(), code));
+    assert_eq!((ended, output(&told).as_str()), (end, printed), "{script}");
+}
+
+#[rstest]
+#[case("nginx -g 'daemon off;'")]
+#[case("sleep 1 & wait")]
+#[case("cat < /etc/hosts")]
+#[case("echo $1")]
+#[case("if true; then echo")]
+#[case("curl http://x || exit 1")]
+fn what_is_not_simulated_is_not_run(#[case] script: &str) {
+    assert!(sh(script).is_none(), "{script}");
+}
+
+#[test]
+fn words_are_known_by_command_and_image() {
+    let list = |it: &[&str]| it.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let of =
+        |image: &str, command: &[&str], args: &[&str]| words(image, &list(command), &list(args));
+    assert_eq!(
+        of("a/busybox:1", &[], &["sleep", "1"]),
+        Some(list(&["sleep", "1"]))
+    );
+    assert_eq!(
+        of("x", &["/bin/sh", "-c"], &["true"]),
+        Some(list(&["/bin/sh", "-c", "true"]))
+    );
+    assert_eq!(of("x", &[], &["sleep", "1"]), None);
+    assert_eq!(of("x", &["nginx"], &[]), None);
+    let variables = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+    assert_eq!(
+        expanded("$(A) $(B) $$(A) $A $", &variables),
+        "1 $(B) $(A) $A $"
+    );
+}
+
+#[test]
+fn a_probe_follows_the_files_of_the_program() {
+    let told = sh("echo ok >/tmp/health; sleep 10; rm -rf /tmp/health; sleep 600").unwrap();
+    let command = ["cat", "/tmp/health"].map(str::to_owned);
+    let health = probed(
+        &command,
+        &BTreeMap::new(),
+        &Disk::default(),
+        &told.disk.changes,
+    );
+    let ten = Duration::from_secs(10);
+    assert_eq!(health, Some((Some(Duration::ZERO), Some(ten))));
+    let never = probed(
+        &["false".to_owned()],
+        &BTreeMap::new(),
+        &Disk::default(),
+        &[],
+    );
+    assert_eq!(never, Some((None, None)));
+    let unknown = probed(
+        &["grpc_health".to_owned()],
+        &BTreeMap::new(),
+        &Disk::default(),
+        &[],
+    );
+    assert_eq!(unknown, None);
+}
+
+#[test]
+fn a_container_leaves_what_it_wrote_or_the_end_of_its_log() {
+    let file = "/dev/termination-log";
+    let case = |script: &str, from_log: bool| message(&sh(script).unwrap(), file, from_log);
+    assert_eq!(
+        case("echo -n DONE > /dev/termination-log; false", true).as_deref(),
+        Some("DONE")
+    );
+    assert_eq!(case("echo -n DONE; false", true).as_deref(), Some("DONE"));
+    assert_eq!(case("echo -n DONE", true), None);
+    assert_eq!(case("echo -n DONE; false", false), None);
+}
+
+#[test]
+fn volumes_are_shared_and_some_are_not_known() {
+    let mut disk = Disk::default();
+    disk.folder("/data");
+    disk.put("/data/foo", b"1".to_vec());
+    disk.folder("/config");
+    disk.unknown.push("/config".to_owned());
+    disk.read_only = true;
+    disk.writable.push("/data".to_owned());
+    let script = "cat /data/foo /config/a; echo 2 >> /data/bar; echo 3 > /file; ls /data";
+    let told = told_in(disk, &["sh", "-c", script], &[]).unwrap();
+    assert_eq!(
+        output(&told),
+        "1sh: can't create /file: Read-only file system\nbar\nfoo\n"
+    );
+    let volume = told.disk.under("/data");
+    assert_eq!(
+        volume.get("/bar").map(Vec::as_slice),
+        Some(b"2\n".as_slice())
+    );
+}
+
+#[test]
+fn agnhost_looks_at_volumes() {
+    let mut disk = Disk::default();
+    disk.folder("/v");
+    disk.writable.push("/v".to_owned());
+    disk.memory.push("/v".to_owned());
+    disk.put("/etc/c/data-1", b"value-1".to_vec());
+    disk.mode("/etc/c/data-1", 0o400);
+    let args = [
+        "/agnhost",
+        "mounttest",
+        "--fs_type=/v",
+        "--new_file_0666=/v/f",
+        "--file_perm=/v/f",
+        "--file_mode=/etc/c/data-1",
+        "--file_content=/etc/c/data-1",
+    ];
+    let told = told_in(disk.clone(), &args, &[]).unwrap();
+    let expected = "mount type of \"/v\": tmpfs\n\
+        content of file \"/v/f\": mount-tester new file\n\n\
+        mode of file \"/etc/c/data-1\": -r--------\n\
+        perms of file \"/v/f\": -rw-rw-rw-\n\
+        content of file \"/etc/c/data-1\": value-1\n";
+    assert_eq!((output(&told).as_str(), told.end.unwrap().1), (expected, 0));
+    let args = [
+        "/agnhost",
+        "mounttest",
+        "--file_content_in_loop=/etc/c/no",
+        "--retry_time=3",
+    ];
+    let told = told_in(disk, &args, &[]).unwrap();
+    assert_eq!(
+        (told.printed.len(), told.end),
+        (2, Some((Duration::from_secs(4), 0)))
+    );
+}

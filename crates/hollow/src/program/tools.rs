@@ -1,0 +1,440 @@
+//! The commands of small images, as far as tests and examples use them.
+
+use super::{
+    agnhost,
+    disk::Disk,
+    machine::{Machine, Ran, Stop},
+};
+use std::time::Duration;
+
+/// The name of a command without its directory.
+pub fn name(words: &[String]) -> &str {
+    let first = words.first().map_or("", String::as_str);
+    first.rsplit('/').next().unwrap_or(first)
+}
+
+/// Whether this is a command of [`run`].
+pub fn known(name: &str) -> bool {
+    matches!(
+        name,
+        "true"
+            | ":"
+            | "false"
+            | "exit"
+            | "exec"
+            | "sh"
+            | "bash"
+            | "ash"
+            | "dash"
+            | "echo"
+            | "printf"
+            | "sleep"
+            | "cat"
+            | "test"
+            | "["
+            | "[["
+            | "touch"
+            | "rm"
+            | "mkdir"
+            | "mv"
+            | "cp"
+            | "ls"
+            | "env"
+            | "printenv"
+            | "export"
+            | "hostname"
+            | "pwd"
+            | "cd"
+            | "date"
+            | "whoami"
+            | "id"
+            | "wc"
+            | "awk"
+            | "grep"
+            | "seq"
+            | "tail"
+            | "set"
+            | "trap"
+            | "sync"
+            | "chmod"
+    )
+}
+
+/// What a command is to work on: as named, and as paths.
+fn paths(machine: &Machine, args: &[String]) -> Vec<(String, String)> {
+    args.iter()
+        .filter(|it| !it.starts_with('-'))
+        .map(|it| (it.clone(), Disk::path(&machine.folder, it)))
+        .collect()
+}
+
+fn flag(args: &[String], letter: char) -> bool {
+    args.iter()
+        .any(|it| it.starts_with('-') && !it.starts_with("--") && it.contains(letter))
+}
+
+/// Runs a command.
+pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> Ran {
+    let name = name(words).to_owned();
+    let args = words.get(1..).unwrap_or_default();
+    match name.as_str() {
+        "true" | ":" | "set" | "trap" | "sync" | "chmod" => Ok(0),
+        "false" => Ok(1),
+        "echo" => {
+            let flags = args
+                .iter()
+                .take_while(|it| matches!(it.as_str(), "-n" | "-e" | "-ne"));
+            let (count, bare) = (
+                flags.clone().count(),
+                flags.clone().any(|it| it.contains('n')),
+            );
+            let text = args[count..].join(" ");
+            machine.print(if bare { text } else { text + "\n" })
+        }
+        "printf" => printf(machine, args),
+        "sleep" => sleep(machine, args),
+        "cat" => cat(machine, args, input),
+        "test" | "[" | "[[" => test(machine, args),
+        "touch" | "rm" | "mkdir" => change(machine, &name, args),
+        "mv" | "cp" => copy(machine, &name, args),
+        "ls" => list(machine, args),
+        "env" | "printenv" => match args.first() {
+            None => {
+                let all = machine.variables.iter();
+                let text: String = all
+                    .map(|(name, value)| format!("{name}={value}\n"))
+                    .collect();
+                machine.print(text)
+            }
+            Some(name) if !name.contains('=') && !name.starts_with('-') => {
+                match machine.variables.get(name).cloned() {
+                    Some(value) => machine.print(value + "\n"),
+                    None => Ok(1),
+                }
+            }
+            Some(_) => Err(Stop::Unknown(format!("{name} with arguments"))),
+        },
+        "export" => {
+            for (name, value) in args.iter().filter_map(|it| it.split_once('=')) {
+                machine.variables.insert(name.to_owned(), value.to_owned());
+            }
+            Ok(0)
+        }
+        "hostname" => {
+            let host = machine
+                .variables
+                .get("HOSTNAME")
+                .cloned()
+                .unwrap_or_default();
+            machine.print(host + "\n")
+        }
+        "pwd" => {
+            let folder = machine.folder.clone();
+            machine.print(folder + "\n")
+        }
+        "cd" => {
+            let to = args.first().map_or("/root", String::as_str);
+            let path = Disk::path(&machine.folder, to);
+            if !machine.disk.is_folder(&path) {
+                return machine.fail(
+                    2,
+                    &format!("sh: cd: can't cd to {to}: No such file or directory"),
+                );
+            }
+            machine.folder = path;
+            Ok(0)
+        }
+        "date" => {
+            let passed = i64::try_from(machine.clock.as_millis()).unwrap_or(0);
+            let now = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_millis(passed);
+            machine.print(now.strftime("%a %b %e %H:%M:%S UTC %Y\n").to_string())
+        }
+        "whoami" => machine.print("root\n"),
+        "id" => match args.first().map(String::as_str) {
+            Some("-u" | "-g") => machine.print("0\n"),
+            _ => machine.print("uid=0(root) gid=0(root) groups=0(root)\n"),
+        },
+        "wc" => count(machine, args, input),
+        "awk" => field(machine, args, input),
+        "grep" => grep(machine, args, input),
+        "seq" => {
+            let bounds: Option<Vec<i64>> = args.iter().map(|it| it.parse().ok()).collect();
+            let (from, to) = match bounds.as_deref() {
+                Some([to]) => (1, *to),
+                Some([from, to]) => (*from, *to),
+                _ => return Err(Stop::Unknown("seq with these arguments".to_owned())),
+            };
+            let text: String = (from..=to.min(from.saturating_add(10_000)))
+                .map(|it| format!("{it}\n"))
+                .collect();
+            machine.print(text)
+        }
+        name if agnhost::image(name) => agnhost::run(machine, words),
+        "tail" if flag(args, 'f') || flag(args, 'F') => Err(Stop::Endless),
+        _ => Err(Stop::Unknown(format!("{name} is not simulated"))),
+    }
+}
+
+fn sleep(machine: &mut Machine, args: &[String]) -> Ran {
+    let mut total = Duration::ZERO;
+    for arg in args {
+        if arg == "infinity" || arg == "inf" {
+            return Err(Stop::Endless);
+        }
+        let (number, unit) = match arg.chars().last() {
+            Some('s') => (&arg[..arg.len() - 1], 1.0),
+            Some('m') => (&arg[..arg.len() - 1], 60.0),
+            Some('h') => (&arg[..arg.len() - 1], 3600.0),
+            Some('d') => (&arg[..arg.len() - 1], 86_400.0),
+            _ => (arg.as_str(), 1.0),
+        };
+        let seconds = number.parse::<f64>().ok().map(|it| it * unit);
+        match seconds.and_then(|it| Duration::try_from_secs_f64(it).ok()) {
+            Some(time) => total = total.saturating_add(time),
+            None => return machine.fail(1, &format!("sleep: invalid number '{arg}'")),
+        }
+    }
+    machine.sleep(total)
+}
+
+fn printf(machine: &mut Machine, args: &[String]) -> Ran {
+    let Some((format, values)) = args.split_first() else {
+        return Ok(1);
+    };
+    let mut values = values.iter();
+    let (mut text, mut chars) = (String::new(), format.chars());
+    while let Some(it) = chars.next() {
+        match it {
+            '\\' => match chars.next() {
+                Some('n') => text.push('\n'),
+                Some('t') => text.push('\t'),
+                Some(other) => text.push(other),
+                None => text.push('\\'),
+            },
+            '%' => match chars.next() {
+                Some('s' | 'd') => text += values.next().map_or("", String::as_str),
+                Some('%') => text.push('%'),
+                _ => return Err(Stop::Unknown("printf with this format".to_owned())),
+            },
+            it => text.push(it),
+        }
+    }
+    machine.print(text)
+}
+
+fn cat(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    if args.is_empty() {
+        return match input {
+            Some(input) => machine.print(input),
+            None if machine.typed => Err(Stop::Endless),
+            None => Ok(0),
+        };
+    }
+    let mut code = 0;
+    for (name, path) in paths(machine, args) {
+        match machine.disk.read(&path) {
+            Some(content) => {
+                machine.print(content)?;
+            }
+            None => {
+                let why = match machine.disk.is_folder(&path) {
+                    true => "read error: Is a directory",
+                    false => "can't open: No such file or directory",
+                };
+                code = match why.split_once(": ") {
+                    Some(("can't open", rest)) => {
+                        machine.fail(1, &format!("cat: can't open '{name}': {rest}"))?
+                    }
+                    _ => machine.fail(1, &format!("cat: {why}"))?,
+                };
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn test(machine: &Machine, args: &[String]) -> Ran {
+    let args: Vec<&str> = args
+        .iter()
+        .map(String::as_str)
+        .filter(|it| !matches!(*it, "]" | "]]"))
+        .collect();
+    let path = |name: &str| Disk::path(&machine.folder, name);
+    let file = |name: &str| machine.disk.read(&path(name)).is_some();
+    let folder = |name: &str| machine.disk.is_folder(&path(name));
+    let number = |text: &str| text.trim().parse::<i64>().unwrap_or(0);
+    let (negated, rest) = match args.as_slice() {
+        ["!", rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let holds = match rest {
+        ["-d", name] => folder(name),
+        ["-f", name] => file(name),
+        ["-e" | "-r" | "-w" | "-x", name] => file(name) || folder(name),
+        ["-s", name] => machine
+            .disk
+            .read(&path(name))
+            .is_some_and(|it| !it.is_empty()),
+        ["-n", text] => !text.is_empty(),
+        ["-z", text] => text.is_empty(),
+        [one, "=" | "==", other] => one == other,
+        [one, "!=", other] => one != other,
+        [one, "-eq", other] => number(one) == number(other),
+        [one, "-ne", other] => number(one) != number(other),
+        [one, "-lt", other] => number(one) < number(other),
+        [one, "-le", other] => number(one) <= number(other),
+        [one, "-gt", other] => number(one) > number(other),
+        [one, "-ge", other] => number(one) >= number(other),
+        [text] => !text.is_empty(),
+        [] => false,
+        _ => return Err(Stop::Unknown("this test".to_owned())),
+    };
+    Ok(i32::from(holds == negated))
+}
+
+fn change(machine: &mut Machine, command: &str, args: &[String]) -> Ran {
+    let mut code = 0;
+    let (at, force) = (machine.clock, flag(args, 'f'));
+    for (name, path) in paths(machine, args) {
+        let folder = machine.disk.is_folder(&path);
+        let why = match command {
+            "mkdir" if folder && !flag(args, 'p') => Err("File exists"),
+            "mkdir" => {
+                machine.disk.folder(&path);
+                Ok(())
+            }
+            "touch" if folder => Ok(()),
+            "touch" => machine.disk.write(at, &path, b"", true),
+            _ if folder && !flag(args, 'r') => Err("Is a directory"),
+            _ if machine.disk.remove(at, &path) || force => Ok(()),
+            _ => Err("No such file or directory"),
+        };
+        if let Err(why) = why {
+            code = machine.fail(1, &format!("{command}: {name}: {why}"))?;
+        }
+    }
+    Ok(code)
+}
+
+fn copy(machine: &mut Machine, command: &str, args: &[String]) -> Ran {
+    let all = paths(machine, args);
+    let [(name, from), (_, to)] = all.as_slice() else {
+        return Err(Stop::Unknown(format!("{command} of several files")));
+    };
+    let Some(content) = machine.disk.read(from) else {
+        return machine.fail(
+            1,
+            &format!("{command}: can't stat '{name}': No such file or directory"),
+        );
+    };
+    let file = from.rsplit('/').next().unwrap_or_default();
+    let to = match machine.disk.is_folder(to) {
+        true => Disk::path(to, file),
+        false => to.clone(),
+    };
+    let at = machine.clock;
+    if let Err(why) = machine.disk.write(at, &to, &content, false) {
+        return machine.fail(1, &format!("{command}: can't create '{to}': {why}"));
+    }
+    if command == "mv" {
+        machine.disk.remove(at, from);
+    }
+    Ok(0)
+}
+
+fn list(machine: &mut Machine, args: &[String]) -> Ran {
+    let mut all = paths(machine, args);
+    if all.is_empty() {
+        all.push((".".to_owned(), machine.folder.clone()));
+    }
+    let mut code = 0;
+    for (name, path) in all {
+        if machine.disk.is_folder(&path) {
+            let names: String = machine
+                .disk
+                .list(&path)
+                .iter()
+                .map(|it| format!("{it}\n"))
+                .collect();
+            machine.print(names)?;
+        } else if machine.disk.read(&path).is_some() {
+            machine.print(name + "\n")?;
+        } else {
+            code = machine.fail(1, &format!("ls: {name}: No such file or directory"))?;
+        }
+    }
+    Ok(code)
+}
+
+/// What a command reads: the named file, or its input.
+fn given(machine: &Machine, file: Option<&String>, input: Option<Vec<u8>>) -> Option<String> {
+    let bytes = match file {
+        Some(name) => machine.disk.read(&Disk::path(&machine.folder, name))?,
+        None => input?,
+    };
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn count(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    let file = args.iter().find(|it| !it.starts_with('-'));
+    let Some(text) = given(machine, file, input) else {
+        return machine.fail(1, "wc: No such file or directory");
+    };
+    let number = match (flag(args, 'l'), flag(args, 'w'), flag(args, 'c')) {
+        (true, false, false) => text.matches('\n').count(),
+        (false, true, false) => text.split_whitespace().count(),
+        (false, false, true) => text.len(),
+        _ => return Err(Stop::Unknown("wc with these flags".to_owned())),
+    };
+    machine.print(match file {
+        Some(name) => format!("{number} {name}\n"),
+        None => format!("{number}\n"),
+    })
+}
+
+/// `awk '{print $N}'`, the one program that scripts need it for.
+fn field(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    let unknown = || Stop::Unknown("awk with this program".to_owned());
+    let program = args.first().ok_or_else(unknown)?;
+    let inside = program
+        .trim()
+        .strip_prefix('{')
+        .and_then(|it| it.strip_suffix('}'))
+        .and_then(|it| it.trim().strip_prefix("print $"))
+        .ok_or_else(unknown)?;
+    let number: usize = inside.trim().parse().map_err(|_| unknown())?;
+    let Some(text) = given(machine, args.get(1), input) else {
+        return machine.fail(2, "awk: No such file or directory");
+    };
+    let lines: String = text
+        .lines()
+        .map(|line| match number {
+            0 => format!("{line}\n"),
+            nth => format!("{}\n", line.split_whitespace().nth(nth - 1).unwrap_or("")),
+        })
+        .collect();
+    machine.print(lines)
+}
+
+fn grep(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    let words: Vec<&String> = args.iter().filter(|it| !it.starts_with('-')).collect();
+    let Some(pattern) = words.first() else {
+        return Err(Stop::Unknown("grep without a pattern".to_owned()));
+    };
+    if pattern.contains(['*', '[', '^', '$', '\\', '.']) && !flag(args, 'F') {
+        return Err(Stop::Unknown("grep with a pattern".to_owned()));
+    }
+    let Some(text) = given(machine, words.get(1).copied(), input) else {
+        return machine.fail(2, "grep: No such file or directory");
+    };
+    let found: String = text
+        .lines()
+        .filter(|line| line.contains(pattern.as_str()) != flag(args, 'v'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let code = i32::from(found.is_empty());
+    if !flag(args, 'q') {
+        machine.print(found)?;
+    }
+    Ok(code)
+}
