@@ -8,11 +8,12 @@ use kube::api::Patch;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::claims;
 use super::plan::{self, Create, On, Plan, World};
 use crate::history::{self as revision, Update};
 use crate::model::meta::MetaOnly;
 use crate::model::workload::{Revision, StatefulSet, StatefulSetStatus};
-use crate::model::{CLAIMS, Key, Meta, Owner, PODS, Pod, REVISIONS, STATEFUL_SETS, Watched};
+use crate::model::{CLAIMS, Key, Meta, PODS, Pod, REVISIONS, STATEFUL_SETS};
 use crate::ownership;
 use crate::runtime::api::{Deletion, or_null, status_patch};
 use crate::runtime::controller::{self, slow_start, together};
@@ -118,6 +119,10 @@ impl Controller for StatefulSets {
         });
         plan.status.collision_count = collisions;
 
+        if set.metadata.deleted.is_none() {
+            // Before pods are deleted: their claims are to go with them.
+            self.settle_claims(&set, &pods).await?;
+        }
         let result = self.carry_out(&set, &plan, &current, &revisions).await;
         // Status is written even if an action failed: it says what was seen.
         self.write_status(&set, plan.status).await?;
@@ -376,6 +381,46 @@ impl StatefulSets {
         error.map_or(Ok(()), Err)
     }
 
+    /// Gives the claims of pods the owners that the retention policy asks for.
+    async fn settle_claims(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<(), ApiError> {
+        let first = set.spec.ordinals.start;
+        let all = first..first.saturating_add(set.spec.replicas.unwrap_or(1));
+        for template in &set.spec.volume_claim_templates {
+            let volume = template.pointer("/metadata/name").and_then(Value::as_str);
+            for pod in pods {
+                let ordinal = plan::ordinal(&set.metadata.name, &pod.meta.name);
+                let (Some(volume), Some(ordinal)) = (volume, ordinal) else {
+                    continue;
+                };
+                let name = format!("{volume}-{}", pod.meta.name);
+                let key = Key::new(&set.metadata.namespace, &name);
+                let Some(claim) = self.context.informers.claims.get(&key) else {
+                    continue;
+                };
+                let now = &claim.metadata.owners;
+                let condemned = !all.contains(&ordinal);
+                let Some(owners) = claims::owners(set, pod, condemned, now) else {
+                    continue;
+                };
+                let patch = Patch::Merge(json!({"metadata": {
+                    "uid": &*claim.metadata.uid,
+                    "resourceVersion": claim.metadata.version.to_string(),
+                    "ownerReferences": owners,
+                }}));
+                let api = &self.context.api;
+                match api
+                    .patch::<crate::model::volume::Claim>(&CLAIMS, &key, None, &patch)
+                    .await
+                {
+                    Ok(written) => self.context.informers.claims.apply(written),
+                    Err(error) if error.not_found() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Creates the claims of one pod that are not there.
     async fn ensure_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), ApiError> {
         let context = &self.context;
@@ -532,10 +577,7 @@ fn claim(set: &StatefulSet, template: &Value, ordinal: i32) -> Value {
         .when_deleted
         == "Delete"
     {
-        let mut owner = Owner::controller_json(&StatefulSet::KIND, &set.metadata);
-        owner["blockOwnerDeletion"] = Value::Null;
-        owner["controller"] = Value::Null;
-        claim["metadata"]["ownerReferences"] = json!([owner]);
+        claim["metadata"]["ownerReferences"] = json!([claims::to_set(&set.metadata)]);
     }
     if let Some(map) = claim.as_object_mut() {
         map.remove("status");
