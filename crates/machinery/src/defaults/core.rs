@@ -335,6 +335,7 @@ pub fn carry_service(service: &mut Object, old: Option<&Value>) {
     if old_kind == "ExternalName" {
         return;
     }
+    drop_of_type(spec, &new_kind, old, &old_kind);
     let has = |spec: &Object, name: &str| spec.get(name).is_some_and(|v| *v != "");
     if new_kind != "ExternalName" {
         if !has(spec, "clusterIP") && has(old, "clusterIP") {
@@ -371,6 +372,50 @@ pub fn carry_service(service: &mut Object, old: Option<&Value>) {
         && let Some(port) = old.get("healthCheckNodePort")
     {
         set(spec, "healthCheckNodePort", port.clone());
+    }
+}
+
+/// What a Service of its old type had, and one of its new type cannot have, goes with the type, if the
+/// client left it as it was.
+fn drop_of_type(spec: &mut Object, new_kind: &str, old: &Object, old_kind: &str) {
+    let outside = |spec: &Object, kind: &str| {
+        matches!(kind, "NodePort" | "LoadBalancer")
+            || (kind == "ClusterIP"
+                && spec
+                    .get("externalIPs")
+                    .and_then(Value::as_array)
+                    .is_some_and(|all| !all.is_empty()))
+    };
+    let mut gone: Vec<&str> = vec![];
+    if new_kind == "ExternalName" {
+        gone.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
+    }
+    if old_kind == "LoadBalancer" && new_kind != "LoadBalancer" {
+        gone.extend(["healthCheckNodePort", "loadBalancerClass"]);
+        gone.push("allocateLoadBalancerNodePorts");
+    }
+    if outside(old, old_kind) && !outside(spec, new_kind) {
+        gone.push("externalTrafficPolicy");
+    }
+    for name in gone {
+        if spec.get(name) == old.get(name) {
+            spec.remove(name);
+        }
+    }
+    let ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    if ports(old_kind) && !ports(new_kind) {
+        let numbers = |spec: &Object| -> Vec<Value> {
+            let all = spec.get("ports").and_then(Value::as_array);
+            let all = all.into_iter().flatten();
+            all.filter_map(|port| port.get("nodePort").cloned())
+                .collect()
+        };
+        if numbers(spec) == numbers(old) {
+            let all = spec.get_mut("ports").and_then(Value::as_array_mut);
+            for port in all.into_iter().flatten().filter_map(Value::as_object_mut) {
+                port.remove("nodePort");
+            }
+        }
     }
 }
 
