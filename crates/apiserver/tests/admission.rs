@@ -52,8 +52,10 @@ async fn ask(client: &Client, method: &str, path: &str, body: Value) -> Answer {
     // `299 - "the text"`
     let warning = |v: &header::HeaderValue| {
         let text = v.to_str().unwrap_or_default();
-        let quoted = text.trim_start_matches("299 - ").trim_matches('"');
-        quoted.replace("\\\"", "\"")
+        let quoted = text
+            .strip_prefix("299 - \"")
+            .and_then(|t| t.strip_suffix('"'));
+        quoted.expect("a warning in quotes").replace("\\\"", "\"")
     };
     let warnings = parts.headers.get_all(header::WARNING);
     Answer {
