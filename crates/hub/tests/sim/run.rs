@@ -144,7 +144,7 @@ impl Run {
                 lost_response: 0.03,
                 stale: *[0.0, 0.3, 0.7].choose(&mut rng).unwrap(),
                 silence: 0.2,
-                disagreement: 0.05,
+                disagreement: 0.2,
             }
         } else {
             Faults {
