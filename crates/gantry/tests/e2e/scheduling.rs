@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use gantry_cluster::{EmbeddedCluster, NodeGroup};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
@@ -62,9 +63,12 @@ fn two_schedulers_in_the_default_ones_place() {
         Process::start(scheduler, ready)
     };
     let first = start("Leading as");
-    let second = start("waiting for its lease");
-
     let _entered = runtime.enter();
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), "kube-system");
+    let lease = runtime.block_on(leases.get("kube-scheduler")).unwrap();
+    // The other one says whose lease it waits for.
+    let second = start(&lease.spec.unwrap().holder_identity.unwrap());
+
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
     let post = PostParams::default();
     // The account of the namespace may not be there yet.
