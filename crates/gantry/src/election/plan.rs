@@ -93,8 +93,7 @@ pub fn claim(
     })
 }
 
-/// The lease that a leader leaves behind who ends in order: others need not wait. (A holder of ""
-/// would be refused.)
+/// The lease that a leader leaves behind who ends in order: others need not wait.
 pub fn released(held: &LeaseSpec, wall: Timestamp) -> LeaseSpec {
     LeaseSpec {
         holder_identity: None,

@@ -376,10 +376,12 @@ fn gates(world: &World<'_>, step: &mut Step) {
             .find(|c| c.name == cell)
             .map_or(0, CellView::replicas)
     };
-    let growing = step
-        .actions
-        .iter()
-        .any(|a| matches!(a, Action::Scale { cell, replicas, .. } if *replicas > of(cell)));
+    let growing = step.actions.iter().any(|a| match a {
+        Action::Scale { cell, replicas, .. } => *replicas > of(cell),
+        // A cell that joins.
+        Action::CreateSet { replicas, .. } => *replicas > 0,
+        _ => false,
+    });
     for cell in world.cells.iter().filter(|c| c.reachable) {
         for (ordinal, instance) in cell.instances.iter().filter(|(_, i)| !i.terminating) {
             if let Some(hold) = wished(world, cell, *ordinal, instance, current) {

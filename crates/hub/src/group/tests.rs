@@ -257,3 +257,21 @@ fn old_revisions_are_forgotten_when_nothing_refers_to_them() {
         .collect();
     assert_eq!(pruned, [2, 4], "1 is current, 3 is referred to, 5 is kept");
 }
+
+#[rstest]
+#[case::all_are_there(true, true)]
+#[case::a_cell_joins(false, false)]
+fn nobody_goes_out_while_a_cell_joins(#[case] there: bool, #[case] goes_out: bool) {
+    let mut second = cell("b", 1, 2);
+    if !there {
+        second.set = None;
+        second.instances.clear();
+    }
+    let mut case = case(4, vec![cell("a", 1, 2), second]);
+    case.release.holds.insert("cart-a-1".into(), Hold::Update);
+    let actions = case.plan().actions;
+    let created = |a: &Action| matches!(a, Action::CreateSet { cell, .. } if cell == "b");
+    assert_eq!(actions.iter().any(created), !there);
+    let out = |a: &Action| matches!(a, Action::SetGate { hold: Some(_), .. });
+    assert_eq!(actions.iter().any(out), goes_out);
+}
