@@ -383,10 +383,26 @@ fn gates(world: &World<'_>, step: &mut Step) {
         _ => false,
     });
     for cell in world.cells.iter().filter(|c| c.reachable) {
+        let mut fenced = false;
         for (ordinal, instance) in cell.instances.iter().filter(|(_, i)| !i.terminating) {
             if let Some(hold) = wished(world, cell, *ordinal, instance, current) {
                 if hold.is_some() && growing && instance.in_service() {
                     continue;
+                }
+                // Marked to be replaced, and now let in after all: the partition may be past it already,
+                // where this view is too old to show that. A write on the set as seen tells: it is
+                // refused then, and what follows it in the cell is not done.
+                if hold.is_none()
+                    && !fenced
+                    && instance.doomed()
+                    && let Some(set) = &cell.set
+                {
+                    fenced = true;
+                    step.actions.push(Action::SetPartition {
+                        cell: cell.name.clone(),
+                        version: set.version.clone(),
+                        partition: set.partition,
+                    });
                 }
                 step.actions.push(Action::SetGate {
                     cell: cell.name.clone(),

@@ -275,3 +275,37 @@ fn nobody_goes_out_while_a_cell_joins(#[case] there: bool, #[case] goes_out: boo
     let out = |a: &Action| matches!(a, Action::SetGate { hold: Some(_), .. });
     assert_eq!(actions.iter().any(out), goes_out);
 }
+
+#[test]
+fn who_was_to_be_replaced_is_let_in_only_on_a_fresh_view_of_the_set() {
+    let mut only = cell("a", 1, 2);
+    if let Some(set) = &mut only.set {
+        set.revision = Some(2);
+        set.partition = 2;
+        set.version = "7".into();
+    }
+    for instance in only.instances.values_mut() {
+        instance.gate = Gate::Out {
+            reason: Hold::Replace.reason().into(),
+            since: Timestamp::UNIX_EPOCH,
+        };
+    }
+    let mut case = case(2, vec![only]);
+    case.release.aborted = true;
+    let actions = case.plan().actions;
+    let of_cell: Vec<&Action> = actions
+        .iter()
+        .filter(|a| matches!(a, Action::SetPartition { .. } | Action::SetGate { .. }))
+        .collect();
+    assert!(
+        matches!(
+            of_cell[..],
+            [
+                Action::SetPartition { version, partition: 2, .. },
+                Action::SetGate { hold: None, .. },
+                Action::SetGate { hold: None, .. },
+            ] if version == "7"
+        ),
+        "{of_cell:?}"
+    );
+}
