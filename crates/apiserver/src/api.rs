@@ -56,6 +56,10 @@ pub struct Api {
     pub ca_pem: String,
     /// Address and port that clients reach the server at.
     pub external: std::net::SocketAddr,
+    /// Where the `kubernetes` Service leads, if others can reach the server; see `endpoints`.
+    pub reachable: Option<std::net::SocketAddr>,
+    /// States before this revision are too old to be listed; see `age`.
+    pub aged: std::sync::atomic::AtomicU64,
     /// Writes of definitions are applied one after the other.
     pub definitions: tokio::sync::Mutex<()>,
     pub openapi: crate::openapi::Cache,
@@ -486,6 +490,7 @@ where
             return Err(errors::no_such_path());
         }
         let offered = sub.verbs.iter().any(|v| v == verb)
+            || verb.is_empty()
             || (matches!(verb, "watch" | "list") && sub.verbs.iter().any(|v| v == "get"));
         if !offered {
             return Err(errors::method_not_allowed());

@@ -127,6 +127,7 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
         },
     });
     ensure(api, "", "services", "default", service).await?;
+    crate::endpoints::publish(api).await?;
     crate::flow::ensure(api).await?;
     crate::aggregate::register::settle(api, true).await?;
     crate::aggregate::trust::publish(api).await

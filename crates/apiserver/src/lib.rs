@@ -12,6 +12,7 @@
 //! requests for the group versions of extension API servers to these ([`aggregate`]).
 
 mod admission;
+mod age;
 mod aggregate;
 mod allocate;
 mod api;
@@ -26,6 +27,7 @@ mod convert;
 mod crd;
 mod devices;
 mod discovery;
+mod endpoints;
 mod errors;
 mod flow;
 mod health;

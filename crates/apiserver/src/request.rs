@@ -125,6 +125,8 @@ pub fn verb(method: &Method, target: &Target, query: &Query) -> Option<&'static 
         Method::PATCH => "patch",
         Method::DELETE if target.name.is_empty() => "deletecollection",
         Method::DELETE => "delete",
+        // Kubernetes has no verb for it: only who may do everything may ask a proxy for it.
+        Method::OPTIONS if target.subresource == "proxy" => "",
         _ => return None,
     })
 }

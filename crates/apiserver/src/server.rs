@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    age,
     aggregate::{self, Aggregator},
     allocate,
     api::{self, Api},
@@ -30,7 +31,7 @@ use crate::{
         Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
     },
     authz::{Authorization, Authorizer},
-    bootstrap, crd, in_process,
+    bootstrap, crd, endpoints, in_process,
     proxy::{
         self,
         authority::{Authority, FRONT_PROXY, KUBELET_CLIENT},
@@ -90,6 +91,9 @@ pub struct Config {
     pub version: Version,
     /// How long events are kept.
     pub event_ttl: Duration,
+    /// How old a state may be that a list begins or goes on with; what the store still has of older
+    /// ones is not given. [`Duration::MAX`]: any.
+    pub list_age: Duration,
     /// Requests worked on at a time, watches left out: the seats that priority levels share.
     pub seats: u32,
     /// How kubelets are reached.
@@ -155,6 +159,7 @@ impl Default for Config {
             disabled_admission: vec![],
             version: Version::default(),
             event_ttl: Duration::from_secs(3600),
+            list_age: Duration::from_secs(600),
             seats: 600,
             kubelet: Kubelets::default(),
             network: None,
@@ -253,6 +258,9 @@ impl Server {
             stop: CancellationToken::new(),
             ca_pem: identity.ca_pem.clone(),
             external: SocketAddr::new(config.advertise.unwrap_or(address.ip()), address.port()),
+            reachable: endpoints::reachable(config.advertise, address.ip())
+                .map(|ip| SocketAddr::new(ip, address.port())),
+            aged: Default::default(),
             definitions: tokio::sync::Mutex::new(()),
             openapi: crate::openapi::Cache::default(),
             metrics: Arc::default(),
@@ -275,6 +283,8 @@ impl Server {
         crate::admission::policies::status::resume(&api);
         let connections = TaskTracker::new();
         connections.spawn(bootstrap::expire_events(api.clone()));
+        connections.spawn(age::run(api.clone()));
+        connections.spawn(endpoints::run(api.clone()));
         api.authenticator.start(&connections, &api.stop);
         api.authorizer.start(&api.store, &connections, &api.stop);
         connections.spawn(aggregate::register::run(api.clone()));

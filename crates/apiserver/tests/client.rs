@@ -314,3 +314,36 @@ async fn everything_is_there_again_after_a_restart() {
     assert_eq!(maps.get("x").await.expect("there").uid(), made.uid());
     server.shutdown().await;
 }
+
+/// Where this machine has an address that others can reach.
+#[tokio::test]
+async fn the_servers_own_service_leads_to_it() {
+    let server = Server::start(
+        Config {
+            advertise: Some([10, 11, 12, 13].into()),
+            ..Config::default()
+        },
+        Store::in_memory(Options::default()),
+    )
+    .await
+    .expect("the server starts");
+    let port = i32::from(server.address().port());
+    let endpoints: Api<k8s_openapi::api::core::v1::Endpoints> =
+        Api::namespaced(server.client(), "default");
+    let found = endpoints.get("kubernetes").await.expect("Endpoints");
+    let subsets = found.subsets.expect("subsets");
+    let ports = subsets[0].ports.as_ref().expect("ports");
+    let addresses = subsets[0].addresses.as_ref().expect("addresses");
+    assert_eq!(addresses[0].ip, "10.11.12.13");
+    assert_eq!(
+        (ports[0].name.as_deref(), ports[0].port),
+        (Some("https"), port)
+    );
+    let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> =
+        Api::namespaced(server.client(), "default");
+    let of_service = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+    let found = slices.list(&of_service).await.expect("EndpointSlices");
+    let ends = found.items[0].endpoints.as_ref().expect("endpoints");
+    assert_eq!(ends[0].addresses, ["10.11.12.13"]);
+    server.shutdown().await;
+}

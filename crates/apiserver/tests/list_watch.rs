@@ -90,6 +90,44 @@ async fn watch(client: &Client, path: &str, accept: &str) -> Events {
     Events(futures::io::BufReader::new(reader).lines())
 }
 
+/// Of a resource that nobody changes, too: etcd is compacted as a whole.
+#[tokio::test]
+async fn a_list_is_not_continued_for_ever() {
+    let config = Config {
+        disabled_admission: vec!["ServiceAccount".to_owned()],
+        list_age: Duration::from_millis(500),
+        ..Config::default()
+    };
+    let server = Server::start(config, Store::in_memory(Options::default()))
+        .await
+        .expect("the server starts");
+    let client = server.client();
+    for name in ["a", "b"] {
+        assert_eq!(ask(&client, "POST", MAPS, map(name)).await.0, 201);
+    }
+    let (_, first) = ask(&client, "GET", &format!("{MAPS}?limit=1"), Value::Null).await;
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    // What comes later is what the age is measured by.
+    assert_eq!(ask(&client, "POST", MAPS, map("c")).await.0, 201);
+    let path = format!("{MAPS}?limit=1&continue={token}");
+    let expired = async {
+        loop {
+            let (code, answer) = ask(&client, "GET", &path, Value::Null).await;
+            if code != 200 {
+                return (code, answer);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (code, expired) = tokio::time::timeout(SOON, expired).await.expect("in time");
+    assert_eq!((code, expired["reason"].as_str()), (410, Some("Expired")));
+    let token = expired["metadata"]["continue"].as_str().expect("a token");
+    let path = format!("{MAPS}?limit=1&continue={token}");
+    let (code, second) = ask(&client, "GET", &path, Value::Null).await;
+    assert_eq!((code, names(&second)), (200, vec!["b"]));
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_list_whose_state_is_gone_goes_on_with_the_newest() {
     let options = Options {

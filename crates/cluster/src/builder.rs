@@ -205,6 +205,7 @@ impl Builder {
                 ..Authentication::default()
             },
             network: Some(Arc::new(SimulatedNetwork(network.clone()))),
+            list_age: self.store.history_age,
             ..Config::default()
         };
         let server = Server::start(config, store.clone())

@@ -1,6 +1,9 @@
 //! Reading many objects, from one consistent snapshot.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -249,25 +252,26 @@ const TOO_OLD_TO_CONTINUE: &str = "The provided continue parameter is too old to
 async fn snapshot(cx: &Cx, next: Option<&Continue>) -> Result<Snapshot, Failure> {
     let bucket = &cx.entry.bucket;
     let at = |revision: u64| {
-        cx.store()
-            .snapshot_at(bucket, revision)
-            .map_err(|e| match e {
-                ReadError::Compacted { .. } => match next {
-                    Some(next) => {
-                        let mut failure = errors::expired(TOO_OLD_TO_CONTINUE);
-                        let newest = Continue {
-                            revision: None,
-                            after: next.after.clone(),
-                        };
-                        failure.resume = Some(newest.encode().into());
-                        failure
-                    }
-                    None => {
-                        errors::expired("The resourceVersion for the provided list is too old.")
-                    }
-                },
-                ReadError::Future { newest } => errors::version_too_large(revision, newest),
-            })
+        let oldest = cx.api.aged.load(Ordering::Relaxed);
+        let given = match revision < oldest {
+            true => Err(ReadError::Compacted { oldest }),
+            false => cx.store().snapshot_at(bucket, revision),
+        };
+        given.map_err(|e| match e {
+            ReadError::Compacted { .. } => match next {
+                Some(next) => {
+                    let mut failure = errors::expired(TOO_OLD_TO_CONTINUE);
+                    let newest = Continue {
+                        revision: None,
+                        after: next.after.clone(),
+                    };
+                    failure.resume = Some(newest.encode().into());
+                    failure
+                }
+                None => errors::expired("The resourceVersion for the provided list is too old."),
+            },
+            ReadError::Future { newest } => errors::version_too_large(revision, newest),
+        })
     };
     if let Some(next) = next {
         return match next.revision {

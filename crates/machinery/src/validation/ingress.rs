@@ -185,7 +185,7 @@ fn backend(backend: &Value, path: &Path<'_>, e: &mut Errors) {
         if name.is_empty() {
             e.required(&path.child("name"), "");
         } else {
-            e.invalid_each(&path.child("name"), name, names::dns1035_label(name));
+            e.invalid_each(&path.child("name"), name, names::dns1123_label(name));
         }
         let port = at(target, "port");
         let (name, number) = (text(port, "name"), int(port, "number").unwrap_or(0));

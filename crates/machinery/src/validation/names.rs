@@ -445,8 +445,8 @@ pub fn interface_address(text: &str) -> Faults {
 /// Which rule an object's name follows, by group and kind.
 pub fn rule(group: &str, kind: &str) -> fn(&str) -> Faults {
     match (group, kind) {
-        ("", "Namespace") => dns1123_label,
-        ("", "Service") => dns1035_or_1123,
+        // Of Services since 1.36 (KEP-5311); before, they began with a letter.
+        ("", "Namespace" | "Service") => dns1123_label,
         ("rbac.authorization.k8s.io", _) | ("certificates.k8s.io", "CertificateSigningRequest") => {
             path_segment
         }
@@ -455,11 +455,6 @@ pub fn rule(group: &str, kind: &str) -> fn(&str) -> Faults {
         ("networking.k8s.io", "IPAddress") => canonical_ip,
         _ => dns1123_subdomain,
     }
-}
-
-/// Since 1.36 (relaxed service names) a Service's name is an RFC 1123 label.
-fn dns1035_or_1123(text: &str) -> Faults {
-    dns1035_label(text)
 }
 
 #[cfg(test)]
@@ -489,6 +484,15 @@ mod tests {
     #[case("UP.com/a", false)]
     fn qualified(#[case] text: &str, #[case] good: bool) {
         assert_eq!(qualified_name(text).is_empty(), good, "{text}");
+    }
+
+    #[rstest]
+    #[case("Service", "1up", true)]
+    #[case("Service", "a.b", false)]
+    #[case("Namespace", "1up", true)]
+    #[case("Pod", "a.b", true)]
+    fn names_by_kind(#[case] kind: &str, #[case] text: &str, #[case] good: bool) {
+        assert_eq!(rule("", kind)(text).is_empty(), good, "{kind} {text}");
     }
 
     #[rstest]

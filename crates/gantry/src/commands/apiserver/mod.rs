@@ -156,6 +156,7 @@ impl ApiServer {
             allow_privileged: self.allow_privileged,
             disabled_admission: self.disabled_admission()?,
             event_ttl: self.event_ttl,
+            list_age: self.history.options().history_age,
             ..Config::default()
         })
     }
