@@ -33,6 +33,7 @@
 
 mod begin;
 pub(crate) use begin::unreachable;
+pub mod buttons;
 pub mod check;
 mod drive;
 pub mod gate;
@@ -47,7 +48,7 @@ mod steps;
 pub(crate) mod tell;
 pub mod window;
 
-pub use preview::{Preview, preview};
+pub use preview::{Preview, cells, preview};
 
 use std::collections::{BTreeMap, BTreeSet};
 

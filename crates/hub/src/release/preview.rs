@@ -1,12 +1,13 @@
 //! A plan before anything is made: what a release would do if it began now.
 
-use gantry_api::{Group, release::Plan};
+use gantry_api::{Cluster, Group, release::Plan};
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use super::{World, begin, check, line, plan::CellSize, window};
 use crate::{
     render::{self, Source},
-    world::Revision,
+    world::{CellView, Revision, SetView},
 };
 
 /// What a release would do.
@@ -101,4 +102,32 @@ fn current(group: &Group) -> Result<i64, String> {
         .and_then(|s| s.current.as_ref())
         .map(|c| c.revision)
         .ok_or_else(|| "the group is on no revision yet".to_owned())
+}
+
+/// The Group's cells as its status tells of them, for who watches no member.
+pub fn cells(group: &Group, clusters: &[Cluster]) -> Vec<CellView> {
+    let status = group.status.clone().unwrap_or_default();
+    let current = status.current.as_ref().map(|c| c.revision);
+    let view = |cell: &gantry_api::group::GroupCellStatus| {
+        let home = clusters.iter().find(|c| c.name_any() == cell.cluster);
+        CellView {
+            name: cell.name.clone(),
+            cluster: cell.cluster.clone(),
+            weight: Some(1),
+            reachable: cell.unreachable_since.is_none(),
+            unreachable_since: cell.unreachable_since.as_ref().map(|t| t.0),
+            stopped: home
+                .and_then(|c| c.spec.stop_the_line.as_ref())
+                .map(|s| s.reason.clone())
+                .filter(|r| !r.is_empty()),
+            set: Some(SetView {
+                replicas: cell.desired,
+                revision: current,
+                observed: true,
+                ..SetView::default()
+            }),
+            ..CellView::default()
+        }
+    };
+    status.cells.iter().map(view).collect()
 }

@@ -19,7 +19,7 @@ use crate::group::status::set_condition;
 type Amounts = BTreeMap<String, i128>;
 
 /// A quantity in thousandths; what is finer is rounded up. `None` if it is no quantity.
-fn thousandths(quantity: &Quantity) -> Option<i128> {
+pub fn thousandths(quantity: &Quantity) -> Option<i128> {
     let text = quantity.0.as_str();
     let digits = text
         .find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+'))

@@ -9,13 +9,12 @@ use std::{
 use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy, labels, strategy::ResolveTags};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{apps::v1::ControllerRevision, core::v1::Secret},
+    api::apps::v1::ControllerRevision,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    config::{KubeConfigOptions, Kubeconfig},
     runtime::{
         events::{Recorder, Reporter},
         watcher,
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    access,
     ask::{Asked, Asker},
     cluster,
     member::Member,
@@ -599,27 +599,8 @@ impl Hub {
 
     async fn connect(self: &Arc<Self>, cluster: &Cluster) -> Result<(), String> {
         let name = cluster.name_any();
-        let (access, kubeconfig) = match &cluster.spec.access.kubeconfig_secret {
-            None => (String::new(), None),
-            Some(wanted) => {
-                let api: Api<Secret> = Api::namespaced(self.client.clone(), &wanted.namespace);
-                let secret = api.get(&wanted.name).await.map_err(|e| {
-                    format!("read secret {}/{}: {e}", wanted.namespace, wanted.name)
-                })?;
-                let data = secret
-                    .data
-                    .and_then(|d| d.get(&wanted.key).map(|b| b.0.clone()));
-                let data = data.ok_or_else(|| {
-                    format!(
-                        "secret {}/{} has no key {}",
-                        wanted.namespace, wanted.name, wanted.key
-                    )
-                })?;
-                let text = String::from_utf8(data)
-                    .map_err(|e| format!("the kubeconfig is no text: {e}"))?;
-                (text.clone(), Some(text))
-            }
-        };
+        let kubeconfig = access::kubeconfig(&self.client, cluster).await?;
+        let access = kubeconfig.clone().unwrap_or_default();
         if lock(&self.members)
             .get(&name)
             .is_some_and(|m| m.access == access)
@@ -628,16 +609,8 @@ impl Hub {
         }
         let client = match kubeconfig {
             None => self.client.clone(),
-            Some(text) => {
-                let parsed = Kubeconfig::from_yaml(&text)
-                    .map_err(|e| format!("read the kubeconfig: {e}"))?;
-                let mut config =
-                    Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
-                        .await
-                        .map_err(|e| format!("read the kubeconfig: {e}"))?;
-                config.connect_timeout = Some(Duration::from_secs(5));
-                Client::try_from(config).map_err(|e| format!("make a client: {e}"))?
-            }
+            Some(text) => Client::try_from(access::config(&text).await?)
+                .map_err(|e| format!("make a client: {e}"))?,
         };
         let hub = self.clone();
         let cluster_name = name.clone();

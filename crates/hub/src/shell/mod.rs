@@ -1,5 +1,6 @@
 //! The shell: watches, calls the planners, writes statuses, carries out actions.
 
+pub mod access;
 mod act;
 mod ask;
 mod cluster;
@@ -9,8 +10,9 @@ mod policy;
 mod queue;
 mod reconcile;
 mod registry;
-mod slim;
+pub mod slim;
 mod table;
 
 pub use act::read_revision;
+pub use cluster::thousandths;
 pub use hub::{Error, Options, install, run};

@@ -78,9 +78,12 @@ pub struct Pod {
 slim_resource!(Pod, NamespaceResourceScope, "", "Pod", "pods");
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     #[serde(default)]
     pub containers: Vec<Container>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub node_name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -108,6 +111,8 @@ pub struct PodStatus {
     #[serde(default, deserialize_with = "nullable")]
     pub message: String,
     pub observed_generation: Option<i64>,
+    #[serde(rename = "podIP", default, deserialize_with = "nullable")]
+    pub pod_ip: String,
     #[serde(default, deserialize_with = "nullable")]
     pub conditions: Vec<PodCondition>,
     #[serde(default, deserialize_with = "nullable")]

@@ -1,8 +1,8 @@
 //! Buttons that take more than a press: skip, pace, approve, emergency.
 
 use clap::Args;
-use gantry_api::gate::{Gate, GateState, Verdict};
 use gantry_api::{CountOrPercent, Release, Span};
+use gantry_hub::release::buttons::{asked, under_way, verdict};
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -97,14 +97,6 @@ pub async fn skip(args: Skip, global: &Global) -> Result<Option<Exit>> {
     .await
 }
 
-/// The batch that runs or has stopped the release.
-fn under_way(release: &Release) -> Option<i32> {
-    use gantry_api::release::BatchState::{Failed, Ready, Running};
-    let batches = &release.status.as_ref()?.batches;
-    let state = |b: &&gantry_api::release::BatchStatus| matches!(b.state, Failed | Ready | Running);
-    batches.iter().find(state).map(|b| b.index)
-}
-
 pub async fn pace(args: Pace, global: &Global) -> Result<Option<Exit>> {
     let (client, tenant) = place(&args.tenant, global).await?;
     change(&client, &tenant, &args.name, |release| {
@@ -146,49 +138,6 @@ pub async fn approve(args: Approve, global: &Global) -> Result<Option<Exit>> {
         Ok((json!({"approvals": approvals}), words))
     })
     .await
-}
-
-/// The gate that is meant, and after which batch it waits.
-fn asked(release: &Release, name: Option<&str>) -> Result<(Gate, Option<i32>), String> {
-    let status = release.status.clone().unwrap_or_default();
-    let plan = status.plan.ok_or("it has not begun")?;
-    let waits = |gate: &Gate| {
-        status
-            .gates
-            .iter()
-            .find(|s| s.name == gate.name && s.state == GateState::Running)
-            .map(|s| s.batch)
-    };
-    let mut gates = plan
-        .strategy
-        .gates
-        .into_iter()
-        .filter(|g| g.approval.is_some());
-    let found = match name {
-        Some(name) => gates.find(|g| g.name == name),
-        None => gates.find(|g| waits(g).is_some()),
-    };
-    let gate = found.ok_or(match name {
-        Some(name) => format!("it has no gate {name} that asks for approval"),
-        None => "no gate waits for approval now".to_owned(),
-    })?;
-    let after = waits(&gate);
-    Ok((gate, after))
-}
-
-/// What the user says, with those of their groups that matter to the gate.
-fn verdict(gate: &Gate, batch: Option<i32>, user: &UserInfo, reject: bool, note: &str) -> Verdict {
-    let wanted = gate.approval.as_ref().map(|a| a.groups.clone());
-    let mut groups = user.groups.clone().unwrap_or_default();
-    groups.retain(|g| wanted.as_ref().is_some_and(|w| w.contains(g)));
-    Verdict {
-        gate: gate.name.clone(),
-        batch,
-        by: user.username.clone().unwrap_or_default(),
-        groups,
-        reject,
-        note: note.to_owned(),
-    }
 }
 
 async fn user(client: &Client) -> Result<UserInfo> {
@@ -253,41 +202,5 @@ async fn change(
                 return Ok(None);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_gate_that_waits_is_the_one_that_is_meant() {
-        let release: Release = serde_json::from_value(json!({
-            "apiVersion": "gantry.dev/v1alpha1", "kind": "Release", "metadata": {"name": "r"},
-            "spec": {"group": "cart"},
-            "status": {
-                "plan": {"batches": [], "replicas": 1, "maxOut": 1, "tolerance": 0, "method": "InPlace", "strategy": {"gates": [
-                    {"name": "time", "wait": "1m"},
-                    {"name": "people", "approval": {"groups": ["sre"]}},
-                ]}},
-                "gates": [{"name": "people", "batch": 2, "state": "Running"}],
-                "batches": [{"index": 0, "state": "Done"}, {"index": 1, "state": "Failed"}],
-            },
-        }))
-        .unwrap();
-        assert_eq!(under_way(&release), Some(1));
-        let (gate, after) = asked(&release, None).unwrap();
-        assert_eq!((gate.name.as_str(), after), ("people", Some(2)));
-        assert!(asked(&release, Some("time")).is_err());
-        let user = UserInfo {
-            username: Some("carol".into()),
-            groups: Some(vec!["sre".into(), "system:authenticated".into()]),
-            ..UserInfo::default()
-        };
-        let said = verdict(&gate, after, &user, false, "");
-        assert_eq!(
-            (said.by.as_str(), said.groups),
-            ("carol", vec!["sre".to_owned()])
-        );
     }
 }

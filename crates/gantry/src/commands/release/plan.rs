@@ -5,8 +5,7 @@ use clap::Args;
 use gantry_api::release::{Method, ReleaseSpec, Slice};
 use gantry_api::strategy::{Accept, OnFailure, Pause, StrategySpec, WithinBatch};
 use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy};
-use gantry_hub::release::{Preview, World, gate::Answers, preview};
-use gantry_hub::world::{CellView, SetView};
+use gantry_hub::release::{Preview, World, cells, gate::Answers, preview};
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -123,34 +122,6 @@ async fn strategy(
     Ok(found
         .map(|s| s.spec)
         .ok_or_else(|| format!("strategy {name} does not exist")))
-}
-
-/// The group's cells as its status tells of them.
-fn cells(group: &Group, clusters: &[Cluster]) -> Vec<CellView> {
-    let status = group.status.clone().unwrap_or_default();
-    let current = status.current.as_ref().map(|c| c.revision);
-    let view = |cell: &gantry_api::group::GroupCellStatus| {
-        let home = clusters.iter().find(|c| c.name_any() == cell.cluster);
-        CellView {
-            name: cell.name.clone(),
-            cluster: cell.cluster.clone(),
-            weight: Some(1),
-            reachable: cell.unreachable_since.is_none(),
-            unreachable_since: cell.unreachable_since.as_ref().map(|t| t.0),
-            stopped: home
-                .and_then(|c| c.spec.stop_the_line.as_ref())
-                .map(|s| s.reason.clone())
-                .filter(|r| !r.is_empty()),
-            set: Some(SetView {
-                replicas: cell.desired,
-                revision: current,
-                observed: true,
-                ..SetView::default()
-            }),
-            ..CellView::default()
-        }
-    };
-    status.cells.iter().map(view).collect()
 }
 
 /// The plan for people.
