@@ -8,7 +8,7 @@ use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy};
 use gantry_hub::release::{Preview, World, cells, gate::Answers, preview};
 use jiff::Timestamp;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::json;
 
 use super::place;
