@@ -28,4 +28,4 @@ pub mod config;
 pub mod core;
 pub mod shell;
 
-pub use shell::{DECISION, Error, Options, Snapshot, run, snapshot};
+pub use shell::{DECISION, Error, Metrics, Options, Snapshot, run, serve, snapshot};

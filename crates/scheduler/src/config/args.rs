@@ -1,7 +1,9 @@
 //! Arguments of plugins (`pluginConfig`).
 
 use super::ConfigError;
+use super::plugins::LOAD;
 use super::value::Node;
+use crate::core::load::{LoadArgs, MEASURED, Source};
 use crate::core::profile::{DefaultSpread, Profile, Strategy};
 use k8s_openapi::api::core::v1::{NodeAffinity, TopologySpreadConstraint};
 
@@ -90,6 +92,18 @@ pub fn read(
                 profile.bind_timeout_seconds = seconds.unsigned_abs();
             }
         }
+        LOAD => {
+            only(&[
+                "filterExpiredNodeMetrics",
+                "enableScheduleWhenNodeMetricsExpired",
+                "nodeMetricExpirationSeconds",
+                "resourceWeights",
+                "usageThresholds",
+                "estimatedScalingFactors",
+                "metricsSource",
+            ])?;
+            profile.load = Some(load(&args, notes)?);
+        }
         "DynamicResources" => {
             return Err(name.wrong("dynamic resources are not allocated by this scheduler"));
         }
@@ -101,6 +115,62 @@ pub fn read(
         _ => notes.push(format!("pluginConfig of {plugin} is empty")),
     }
     Ok(())
+}
+
+/// How usage is looked at: Koordinator's LoadAwareSchedulingArgs as far as they are about a node's present usage, and
+/// where the figures come from.
+fn load(args: &Node<'_>, notes: &mut Vec<String>) -> Result<LoadArgs, ConfigError> {
+    let mut load = LoadArgs::default();
+    for (field, why) in [
+        (
+            "filterExpiredNodeMetrics",
+            "measurements that are too old are ignored: requests count then",
+        ),
+        (
+            "enableScheduleWhenNodeMetricsExpired",
+            "nodes whose measurement is too old always take pods",
+        ),
+    ] {
+        if args.get(field).is_there() {
+            notes.push(format!("{field} of {LOAD} has no effect: {why}"));
+        }
+    }
+    if let Some(seconds) = args
+        .get("nodeMetricExpirationSeconds")
+        .number_in(1, 86_400)?
+    {
+        load.expiry = seconds;
+    }
+    let by_resource = |field: &str, from: i64, to: i64| {
+        let node = args.get(field);
+        node.only(&MEASURED)?;
+        let values = MEASURED.map(|name| node.get(name).number_in(from, to));
+        let [cpu, memory] = values;
+        Ok::<_, ConfigError>(node.is_there().then_some([cpu?, memory?]))
+    };
+    if let Some(weights) = by_resource("resourceWeights", 0, 100)? {
+        load.weights = weights.map(Option::unwrap_or_default);
+    }
+    if let Some(thresholds) = by_resource("usageThresholds", 0, 100)? {
+        // As Koordinator has it: 0 sets no bound.
+        load.thresholds = thresholds.map(|t| t.filter(|t| *t > 0));
+    }
+    if let Some(factors) = by_resource("estimatedScalingFactors", 1, 100)? {
+        for (slot, factor) in load.factors.iter_mut().zip(factors) {
+            *slot = factor.unwrap_or(*slot);
+        }
+    }
+    let source = args.get("metricsSource");
+    load.source = match source.text()? {
+        None | Some("metrics.k8s.io") => Source::MetricsApi,
+        Some("slo.koordinator.sh") => Source::NodeMetric,
+        Some(other) => {
+            return Err(source.wrong(format!(
+                "{other:?} is neither metrics.k8s.io nor slo.koordinator.sh"
+            )));
+        }
+    };
+    Ok(load)
 }
 
 /// Resources with their weights, which go up to `most`.

@@ -5,8 +5,11 @@ use super::args;
 use super::value::Node;
 use crate::core::profile::{Profile, RULES, Rule};
 
-/// kube-scheduler's own plugins.
-const KNOWN: [&str; 19] = [
+/// Usage is looked at under Koordinator's name for it, with its arguments.
+pub(super) const LOAD: &str = "LoadAwareScheduling";
+
+/// kube-scheduler's own plugins, and [`LOAD`].
+const KNOWN: [&str; 20] = [
     "SchedulingGates",
     "PrioritySort",
     "NodeUnschedulable",
@@ -26,6 +29,7 @@ const KNOWN: [&str; 19] = [
     "NodeResourcesBalancedAllocation",
     "ImageLocality",
     "DefaultBinder",
+    LOAD,
 ];
 
 /// The extension points.
@@ -66,6 +70,7 @@ pub fn profile(node: &Node<'_>, notes: &mut Vec<String>) -> Result<Profile, Conf
         ));
     }
     let plugins = node.get("plugins");
+    let mut load = Load::default();
     plugins.only(&POINTS)?;
     // What holds for all points comes first, single points then differ from it.
     for point in ["multiPoint"]
@@ -76,10 +81,16 @@ pub fn profile(node: &Node<'_>, notes: &mut Vec<String>) -> Result<Profile, Conf
         set.only(&["enabled", "disabled"])?;
         for entry in set.get("disabled").list()? {
             entry.only(&["name", "weight"])?;
+            if load.turn(point, &entry, false)? {
+                continue;
+            }
             disable(&mut profile, point, &entry.get("name"))?;
         }
         for entry in set.get("enabled").list()? {
             entry.only(&["name", "weight"])?;
+            if load.turn(point, &entry, true)? {
+                continue;
+            }
             enable(&mut profile, point, &entry)?;
         }
     }
@@ -87,7 +98,51 @@ pub fn profile(node: &Node<'_>, notes: &mut Vec<String>) -> Result<Profile, Conf
         entry.only(&["name", "args"])?;
         args::read(&mut profile, &entry, notes)?;
     }
+    load.settle(&mut profile, notes);
     Ok(profile)
+}
+
+/// Whether usage is looked at, and for what.
+#[derive(Default)]
+struct Load {
+    filter: bool,
+    weight: i64,
+}
+
+impl Load {
+    /// Takes an entry about usage; all others are not its own.
+    fn turn(&mut self, point: &str, entry: &Node<'_>, on: bool) -> Result<bool, ConfigError> {
+        let name = entry.get("name").text()?.unwrap_or_default();
+        if name != LOAD && (on || name != "*") {
+            return Ok(false);
+        }
+        let weight = entry.get("weight").number_in(0, 100)?;
+        let weight = weight.filter(|w| *w > 0).unwrap_or(1);
+        if matches!(point, "filter" | "multiPoint") {
+            self.filter = on;
+        }
+        if matches!(point, "score" | "multiPoint") {
+            self.weight = if on { weight } else { 0 };
+        }
+        Ok(name == LOAD)
+    }
+
+    fn settle(self, profile: &mut Profile, notes: &mut Vec<String>) {
+        if self.weight == 0 && !self.filter {
+            if profile.load.take().is_some() {
+                notes.push(format!(
+                    "pluginConfig of {LOAD} has no effect in {}: the plugin is not enabled",
+                    profile.scheduler_name
+                ));
+            }
+            return;
+        }
+        let load = profile.load.get_or_insert_default();
+        if !self.filter {
+            load.thresholds = [None; 2];
+        }
+        profile.weights.set(Rule::Load, self.weight);
+    }
 }
 
 fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), ConfigError> {
@@ -95,7 +150,7 @@ fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), Co
     let plugin = name.text()?.unwrap_or_default();
     if !KNOWN.contains(&plugin) {
         return Err(name.wrong(format!(
-            "{plugin:?} is no plugin of kube-scheduler; others cannot be loaded"
+            "{plugin:?} is no plugin of kube-scheduler, nor {LOAD}; others cannot be loaded"
         )));
     }
     if plugin == "DynamicResources" {

@@ -90,6 +90,51 @@ fn a_whole_file_is_read() {
     assert_eq!(read.notes.len(), 2, "{:?}", read.notes);
 }
 
+#[test]
+fn usage_is_looked_at_where_its_plugin_is_enabled() {
+    use crate::core::load::{LoadArgs, Source};
+    let enabled = json!([{"name": "LoadAwareScheduling", "weight": 3}]);
+    let args = json!([{"name": "LoadAwareScheduling", "args": {
+        "nodeMetricExpirationSeconds": 60, "usageThresholds": {"cpu": 70, "memory": 0},
+        "estimatedScalingFactors": {"memory": 50}, "resourceWeights": {"cpu": 2},
+        "filterExpiredNodeMetrics": true, "metricsSource": "slo.koordinator.sh"}}]);
+    let load = |plugins: Value| {
+        let read =
+            read(&one(json!({"plugins": plugins, "pluginConfig": args}))).expect("it is valid");
+        let profile = read.profiles[0].clone();
+        (
+            profile.load,
+            profile.weights.of(Rule::Load),
+            read.notes.len(),
+        )
+    };
+    let want = LoadArgs {
+        thresholds: [Some(70), None],
+        weights: [2, 0],
+        factors: [85, 50],
+        expiry: 60,
+        source: Source::NodeMetric,
+    };
+    assert_eq!(
+        load(json!({"multiPoint": {"enabled": enabled}})),
+        (Some(want.clone()), 3, 1)
+    );
+    let scored = LoadArgs {
+        thresholds: [None; 2],
+        ..want.clone()
+    };
+    assert_eq!(
+        load(json!({"score": {"enabled": enabled}})),
+        (Some(scored), 3, 1)
+    );
+    assert_eq!(
+        load(json!({"filter": {"enabled": enabled}})),
+        (Some(want), 0, 1)
+    );
+    // Arguments alone switch nothing on.
+    assert_eq!(load(json!({})), (None, 0, 2));
+}
+
 /// What cannot be followed is refused by its path.
 #[rstest]
 #[case::version(json!({"apiVersion": "kubescheduler.config.k8s.io/v1beta3"}), "apiVersion")]
@@ -123,6 +168,8 @@ fn a_whole_file_is_read() {
         {"maxSkew": 1, "topologyKey": "k", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]})),
     "profiles[0].pluginConfig[0].args.defaultConstraints[0].labelSelector")]
 #[case::volume_shape(config("VolumeBinding", json!({"shape": []})), "profiles[0].pluginConfig[0].args.shape")]
+#[case::load(config("LoadAwareScheduling", json!({"usageThresholds": {"gpu": 1}})), "profiles[0].pluginConfig[0].args.usageThresholds.gpu")]
+#[case::load_source(config("LoadAwareScheduling", json!({"metricsSource": "prometheus"})), "profiles[0].pluginConfig[0].args.metricsSource")]
 #[case::same_name(with(json!({"profiles": [{}, {}]})), "profiles[1].schedulerName")]
 #[case::lock(with(json!({"leaderElection": {"resourceLock": "endpoints"}})), "leaderElection.resourceLock")]
 #[case::renew(with(json!({"leaderElection": {"renewDeadline": "15s"}})), "leaderElection.renewDeadline")]

@@ -3,6 +3,7 @@
 use super::bits::NodeSet;
 use super::cluster::Cluster;
 use super::counters::{CarrierId, CounterId, EligibilityKey, GroupId, MatcherId, MatcherKey, Toll};
+use super::load::Limits;
 use super::object;
 use super::ranking::{PlacementState, ShapeState, allows};
 use super::request::{GroupKey, Placement, Request, Shape, Term};
@@ -315,9 +316,12 @@ impl Cluster {
                 .map(|n| allows(key, &self.nodes, n, &self.compiler))
                 .collect()
         };
+        // Whoever names its nodes has to run there, as a DaemonSet's pods do.
+        let limits = self.limits(key).filter(|_| pins.is_none());
         let state = PlacementState {
             key: key.clone(),
             pins,
+            limits,
             allowed,
             statics: Vec::new(),
             extremes: (0, 0),
@@ -327,6 +331,21 @@ impl Cluster {
         self.placements.push(state);
         self.placement_ids.insert(key.clone(), id);
         id
+    }
+
+    /// Bounds of usage for a placement.
+    fn limits(&self, key: &Placement) -> Option<Limits> {
+        let load = self.profiles[key.profile.0 as usize]
+            .profile
+            .load
+            .as_ref()?;
+        load.thresholds
+            .iter()
+            .any(Option::is_some)
+            .then_some(Limits {
+                thresholds: load.thresholds,
+                factors: load.factors,
+            })
     }
 
     fn shape(&mut self, shape: &Shape) -> u32 {

@@ -41,6 +41,8 @@ pub enum Event {
     PodRemoved(ClassId),
     Namespace,
     Claim,
+    /// A node's usage was measured, or its measurement is ignored from now on.
+    Measured,
 }
 
 /// The cluster.
@@ -108,11 +110,16 @@ impl Cluster {
         }
         profiles.truncate(usize::from(u8::MAX));
         let mut compiler = Compiler::default();
+        let expiry = profiles
+            .iter()
+            .filter_map(|p| Some(p.load.as_ref()?.expiry));
+        // One clock for all profiles: the most careful one's.
+        let expiry = expiry.min();
         let profiles = profiles
             .into_iter()
             .map(|profile| Rules::resolve(profile, &mut compiler.symbols))
             .collect();
-        Self {
+        let mut cluster = Self {
             compiler,
             profiles,
             nodes: Nodes::default(),
@@ -144,7 +151,11 @@ impl Cluster {
             decisions: 0,
             choice: Choice::default(),
             events: Vec::new(),
+        };
+        if let Some(expiry) = expiry {
+            cluster.watch_load(expiry);
         }
+        cluster
     }
 
     /// The profile by which a pod is placed: that of its scheduler name, else the first.
@@ -271,7 +282,7 @@ impl Cluster {
     }
 
     /// Notes a changed node for the ranks.
-    fn touch(&mut self, node: u32) {
+    pub(super) fn touch(&mut self, node: u32) {
         if self.log.len() > 4 * self.nodes.slots() + 4096 {
             let gone = self.log.len() / 2;
             self.log.drain(..gone);
@@ -451,8 +462,8 @@ impl Cluster {
     /// first: most updates of running pods change nothing here.
     pub fn observe(&mut self, pod: &object::Pod, node_name: &str) {
         let started = pod.status.start_time.as_ref().map(|t| t.0.as_second());
-        if let (Some(placed), Some(started)) = (self.pods.get_mut(pod.uid()), started) {
-            placed.started = started;
+        if let Some(started) = started {
+            self.set_started(pod.uid(), started);
         }
         if let Some(placed) = self.placed(pod.uid()) {
             let request = self.classes[placed.class.0 as usize].request.clone();
@@ -472,8 +483,8 @@ impl Cluster {
         let class = self.class(request);
         let uid: Arc<str> = pod.uid().into();
         self.place(&uid, class, node_name);
-        if let (Some(placed), Some(started)) = (self.pods.get_mut(&uid), started) {
-            placed.started = started;
+        if let Some(started) = started {
+            self.set_started(&uid, started);
         }
     }
 
@@ -517,6 +528,8 @@ impl Cluster {
         let class = &self.classes[class.0 as usize];
         *self.priorities.entry(class.request.priority).or_default() += 1;
         self.nodes.book(node, &class.request, 1);
+        self.nodes
+            .count_load(node, class.request.shape.assumed, placed.started, 1);
         self.volumes.book(node.0, &class.request.claims, 1);
         self.counters.place(class.group, node.0, &self.topology);
         for (carrier, toll) in &class.carries {
@@ -549,6 +562,9 @@ impl Cluster {
             }
         }
         self.nodes.book(placed.node, &class.request, -1);
+        let assumed = class.request.shape.assumed;
+        self.nodes
+            .count_load(placed.node, assumed, placed.started, -1);
         self.volumes.book(placed.node.0, &class.request.claims, -1);
         self.counters
             .unplace(class.group, placed.node.0, &self.topology);

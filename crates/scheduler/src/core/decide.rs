@@ -9,6 +9,7 @@ use super::class::{Class, ClassId, SpreadRule};
 use super::cluster::Cluster;
 use super::counters::{Carrier, Counter, CounterId, Counters};
 use super::diagnosis::Diagnosis;
+use super::load::Limits;
 use super::nodes::{NodeId, Nodes};
 use super::profile::{Rule, Rules};
 use super::ranking::RankId;
@@ -54,6 +55,8 @@ pub struct Check<'a> {
     pub(super) rules: &'a Rules,
     /// What its volumes ask of the node.
     pub(super) needs: Needs<'a>,
+    /// Bounds of usage, where there are such.
+    limits: Option<Limits>,
     /// Some node may score for having the pod's images.
     images: bool,
     affinity: Vec<&'a Counter>,
@@ -151,6 +154,7 @@ impl<'a> Check<'a> {
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
             needs: cluster.volumes.needs(&request.claims),
+            limits: cluster.placements[class.placement as usize].limits,
             images: rules.weight(Rule::Images) > 0
                 && cluster.images.matter(&request.images, cluster.nodes.known),
             rules,
@@ -240,6 +244,12 @@ impl<'a> Check<'a> {
         None
     }
 
+    /// The resource, if any, of which the node would use too much.
+    pub(super) fn too_hot(&self, node: u32) -> Option<usize> {
+        let limits = self.limits.as_ref()?;
+        self.nodes.too_hot(node, &self.class.request.shape, limits)
+    }
+
     /// The filter, if any, by which the pod's volumes rule the node out.
     pub(super) fn volumes_reject(&self, node: u32) -> Option<super::diagnosis::Reason> {
         if self.needs.none() {
@@ -252,7 +262,7 @@ impl<'a> Check<'a> {
     /// Fit, ports, volumes and neighbours.
     pub(super) fn fits(&self, node: u32, fit_known: bool, done: Option<KeyId>) -> bool {
         let request = &self.class.request;
-        (fit_known || self.nodes.fits(node, &request.shape))
+        (fit_known || self.nodes.fits(node, &request.shape) && self.too_hot(node).is_none())
             && (request.ports.is_empty() || self.nodes.ports_free(node, &request.ports))
             && self.volumes_reject(node).is_none()
             && self.neighbours_fit(node, done)

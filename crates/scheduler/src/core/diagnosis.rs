@@ -4,6 +4,7 @@
 use super::class::ClassId;
 use super::cluster::Cluster;
 use super::decide::{Check, Neighbours};
+use super::load::MEASURED;
 use super::ranking::tolerates_unschedulable;
 use super::symbols::Symbol;
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub enum Reason {
     NoVolumeToBind,
     NoStorage,
     VolumeZone,
+    /// The node would use too much of a resource, by its place in [`MEASURED`].
+    Hot(usize),
     SpreadLabel,
     Spread,
     Affinity,
@@ -210,6 +213,11 @@ impl Cluster {
         if !fits {
             return possible;
         }
+        if let Some(resource) = check.too_hot(slot) {
+            // What a pod that leaves has used shows only later.
+            report(Reason::Hot(resource));
+            return false;
+        }
         if let Some(reason) = check.volumes_reject(slot) {
             report(reason);
             return matches!(reason, Reason::ExclusiveClaim | Reason::VolumeLimit);
@@ -318,6 +326,10 @@ impl Cluster {
             Reason::InsufficientStorage => "Insufficient ephemeral-storage".into(),
             Reason::Insufficient(name) => {
                 format!("Insufficient {}", self.compiler.symbols.text(name))
+            }
+            // Koordinator's words.
+            Reason::Hot(resource) => {
+                format!("node(s) {} usage exceed threshold", MEASURED[resource])
             }
             Reason::SpreadLabel => {
                 "node(s) didn't match pod topology spread constraints (missing required label)"

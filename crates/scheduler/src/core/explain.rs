@@ -140,6 +140,12 @@ impl Cluster {
                     state.key.disliked(&node.taints),
                 );
                 let (affinity, taints) = static_scores(raw, state.extremes);
+                if let Some(load) = &rules.profile.load {
+                    set(
+                        Rule::Load,
+                        self.nodes.load_score(*at, &class.request.shape, load),
+                    );
+                }
                 set(Rule::NodeAffinity, affinity);
                 set(Rule::Taints, taints);
                 Scored {
@@ -229,6 +235,7 @@ impl Cluster {
             let free = there.map_or(0, |(_, all, used)| all - used);
             short(Resource::Other(*name), *wanted, free);
         }
+        all.extend(check.too_hot(slot).map(Reason::Hot).map(Obstacle::Other));
         all.extend(check.volumes_reject(slot).map(Obstacle::Other));
         if let Some(neighbours) = check.neighbours_reject(slot) {
             all.push(Obstacle::Other(neighbours.reason()));
@@ -320,6 +327,10 @@ impl Cluster {
             ),
             Obstacle::Other(reason) => match reason {
                 Reason::Ports => "free the host ports".to_owned(),
+                Reason::Hot(resource) => format!(
+                    "wait until the node uses less {}, or raise the threshold",
+                    super::load::MEASURED[*resource]
+                ),
                 Reason::Spread => {
                     "loosen the topology spread constraints, or even out the pods".to_owned()
                 }

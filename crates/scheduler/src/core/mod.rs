@@ -10,6 +10,7 @@
 //! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
 //! | [`volumes`], [`images`] | claims and what can serve them on which node; images that nodes have |
 //! | [`class`] | requests with their selectors resolved to counters |
+//! | [`load`] | usage as it is measured, and estimated of pods that no measurement shows yet |
 //! | [`rank`], [`ranking`] | nodes bucketed by score, brought up to date from the change log; which rank to use |
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
@@ -26,6 +27,7 @@ pub mod diagnosis;
 pub mod explain;
 pub mod forecast;
 pub mod images;
+pub mod load;
 pub mod nodes;
 pub mod object;
 pub mod preempt;

@@ -1,5 +1,6 @@
 //! Node state by dense id: what every decision reads in one flat array, what few read beside it.
 
+use super::load::Loads;
 use super::object;
 use super::profile::{Resource, Rule, Rules, Strategy};
 use super::request::{Amounts, Effect, HostPort, Request, Shape, Taint, amount};
@@ -124,6 +125,8 @@ pub struct Nodes {
     free: Vec<NodeId>,
     /// Number of nodes known.
     pub known: usize,
+    /// Real usage, where it is looked at.
+    pub loads: Loads,
     /// Nodes with a PreferNoSchedule taint: without any, taints give no scores.
     pub disliked: usize,
 }
@@ -222,6 +225,7 @@ impl Nodes {
         let id = if let Some(id) = self.free.pop() {
             self.all[id.0 as usize] = node;
             self.rooms[id.0 as usize] = Room::default();
+            self.forget_load(id);
             id
         } else {
             self.all.push(node);
@@ -396,14 +400,18 @@ impl Nodes {
         (fit, ((1.0 - variance.sqrt()) * 100.0) as i64)
     }
 
-    /// The weighted sum of [`Nodes::scores`].
+    /// The weighted sum of [`Nodes::scores`] and of the score by usage.
     #[must_use]
     pub fn score(&self, id: u32, shape: &Shape, rules: &Rules) -> i64 {
+        let load = match &rules.profile.load {
+            Some(args) => rules.weight(Rule::Load) * self.load_score(id, shape, args),
+            None => 0,
+        };
         if rules.plain {
-            return self.rooms[id as usize].score(shape).into();
+            return i64::from(self.rooms[id as usize].score(shape)) + load;
         }
         let (fit, balance) = self.scores(id, shape, rules);
-        fit * rules.weight(Rule::Fit) + balance * rules.weight(Rule::Balance)
+        fit * rules.weight(Rule::Fit) + balance * rules.weight(Rule::Balance) + load
     }
 
     /// What of a resource would be taken with one more pod of the shape, and all there is of it. An extended resource

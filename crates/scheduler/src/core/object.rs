@@ -464,3 +464,53 @@ pub struct DisruptionBudget {
 pub struct BudgetStatus {
     pub disruptions_allowed: i64,
 }
+
+/// Koordinator's NodeMetric: what a node uses.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct NodeMetric {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: NodeMetricSpec,
+    #[serde(deserialize_with = "nullable")]
+    pub status: NodeMetricStatus,
+}
+
+/// A NodeMetric's spec.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeMetricSpec {
+    pub metric_collect_policy: Option<CollectPolicy>,
+}
+
+/// How usage is collected.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CollectPolicy {
+    pub aggregate_duration_seconds: Option<i64>,
+}
+
+/// A NodeMetric's status.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeMetricStatus {
+    pub update_time: Option<Time>,
+    pub node_metric: Option<NodeMetricInfo>,
+}
+
+/// Usage of the node as a whole.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeMetricInfo {
+    #[serde(deserialize_with = "nullable")]
+    pub node_usage: ResourceMap,
+}
+
+/// Amounts by resource.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ResourceMap {
+    #[serde(deserialize_with = "nullable")]
+    pub resources: BTreeMap<String, Quantity>,
+}

@@ -1,6 +1,7 @@
 //! Profiles: what one scheduler name changes about the rules. A profile says how nodes are scored, how pods without
 //! constraints of their own spread, and how preemption goes about it; the default is kube-scheduler's.
 
+use super::load::LoadArgs;
 use super::selector::NodeTerm;
 use super::symbols::{Symbol, Symbols};
 use k8s_openapi::api::core::v1 as k8s;
@@ -19,10 +20,11 @@ pub enum Rule {
     Spread,
     PodAffinity,
     Images,
+    Load,
 }
 
 /// All rules, in the order in which scores are told.
-pub const RULES: [Rule; 7] = [
+pub const RULES: [Rule; 8] = [
     Rule::Fit,
     Rule::Balance,
     Rule::Taints,
@@ -30,10 +32,11 @@ pub const RULES: [Rule; 7] = [
     Rule::Spread,
     Rule::PodAffinity,
     Rule::Images,
+    Rule::Load,
 ];
 
 impl Rule {
-    /// The name of kube-scheduler's plugin.
+    /// The name of the plugin: kube-scheduler's, or the one that is best known for it.
     #[must_use]
     pub const fn plugin(self) -> &'static str {
         match self {
@@ -44,6 +47,7 @@ impl Rule {
             Self::Spread => "PodTopologySpread",
             Self::PodAffinity => "InterPodAffinity",
             Self::Images => "ImageLocality",
+            Self::Load => "LoadAwareScheduling",
         }
     }
 
@@ -54,6 +58,7 @@ impl Rule {
             Self::Taints => 3,
             Self::NodeAffinity | Self::Spread | Self::PodAffinity => 2,
             Self::Fit | Self::Balance | Self::Images => 1,
+            Self::Load => 0,
         }
     }
 }
@@ -169,6 +174,8 @@ pub struct Profile {
     pub added_affinity: Option<k8s::NodeAffinity>,
     /// Nodes on which preemption is worked out: per cent of those possible, and at least.
     pub trials: (usize, usize),
+    /// How real usage is looked at; `None`: not at all.
+    pub load: Option<LoadArgs>,
     /// How long volumes may take to be bound.
     pub bind_timeout_seconds: u64,
 }
@@ -201,6 +208,7 @@ impl Profile {
             added_affinity: None,
             // kube-scheduler looks at 10 % of the nodes; what is found on a hundred is hardly ever worse.
             trials: (0, 100),
+            load: None,
             bind_timeout_seconds: 600,
         }
     }
@@ -237,7 +245,7 @@ pub struct Rules {
     pub added_preferred: Vec<(i32, NodeTerm)>,
     /// Room is scored as in the default profile, for which there is a short way.
     pub plain: bool,
-    /// The highest score by room, taints and node affinity.
+    /// The highest score by room, taints, node affinity and usage.
     pub top: i64,
 }
 
@@ -252,7 +260,13 @@ impl Rules {
                 && [Rule::Fit, Rule::Balance].map(|r| profile.weights.of(r)) == [1, 1]
         };
         let weights = &profile.weights;
-        let top = [Rule::Fit, Rule::Balance, Rule::Taints, Rule::NodeAffinity];
+        let top = [
+            Rule::Fit,
+            Rule::Balance,
+            Rule::Taints,
+            Rule::NodeAffinity,
+            Rule::Load,
+        ];
         let top = 100 * top.map(|r| weights.of(r)).iter().sum::<i64>();
         let added = profile.added_affinity.as_ref();
         let required = added.and_then(|a| {

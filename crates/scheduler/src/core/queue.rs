@@ -360,9 +360,10 @@ enum Hint {
     NeighbourGone,
     Namespace,
     Claim,
+    Measured,
 }
 
-const HINTS: usize = 10;
+const HINTS: usize = 11;
 
 fn bits(hints: u16) -> impl Iterator<Item = usize> {
     (0..HINTS).filter(move |hint| hints & (1 << hint) != 0)
@@ -384,6 +385,7 @@ fn hints_of(event: Event) -> [Option<(Hint, Option<ClassId>)>; 2] {
         ],
         Event::Namespace => one(Hint::Namespace),
         Event::Claim => one(Hint::Claim),
+        Event::Measured => one(Hint::Measured),
     }
 }
 
@@ -405,6 +407,7 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
             | Reason::InsufficientMemory
             | Reason::InsufficientStorage
             | Reason::Insufficient(_) => add(&[H::NodeAllocatable, H::RoomFreed]),
+            Reason::Hot(_) => add(&[H::Measured, H::NodeAllocatable, H::RoomFreed]),
             Reason::SpreadLabel => add(&[H::NodeLabels]),
             Reason::Spread => {
                 add(&[

@@ -7,13 +7,15 @@
 //! so that an idle rank costs nothing.
 
 use super::bits::NodeSet;
+use super::load::Limits;
 use super::nodes::Nodes;
 use super::profile::Rules;
 use super::request::Shape;
 use super::topology::{KeyId, NONE, Topology};
 
-/// Highest score: LeastAllocated 100, BalancedAllocation 100, NodeAffinity 2 × 100, TaintToleration 3 × 100.
-pub const TOP: usize = 700;
+/// Highest score: LeastAllocated 100, BalancedAllocation 100, NodeAffinity 2 × 100, TaintToleration 3 × 100, and as much
+/// again for what is not in the default profile.
+pub const TOP: usize = 1023;
 const WORDS: usize = TOP / 64 + 1;
 
 /// The bucket of a score: itself, unless the profile's weights make for more scores than there are buckets.
@@ -38,6 +40,8 @@ pub struct View<'a> {
     pub allowed: &'a NodeSet,
     /// Scores that do not depend on resources; empty if they are all alike.
     pub statics: &'a [u16],
+    /// Bounds of usage, where there are such.
+    pub limits: Option<Limits>,
     /// The request to fit and score for.
     pub shape: &'a Shape,
     /// How to score.
@@ -143,7 +147,10 @@ impl Rank {
             );
         }
         let allowed = view.allowed.contains(at);
-        let wanted = (allowed && view.nodes.fits(node, view.shape)).then(|| {
+        let cool = |limits: &Limits| view.nodes.too_hot(node, view.shape, limits).is_none();
+        let fits =
+            allowed && view.nodes.fits(node, view.shape) && view.limits.as_ref().is_none_or(cool);
+        let wanted = fits.then(|| {
             let domain = self.key.map_or(NONE, |key| view.topology.domain(key, node));
             let list = if domain == NONE { 0 } else { domain + 1 };
             let score = view.nodes.score(node, view.shape, view.rules)

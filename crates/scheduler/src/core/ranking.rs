@@ -2,6 +2,7 @@
 
 use super::bits::NodeSet;
 use super::cluster::Cluster;
+use super::load::Limits;
 use super::nodes::Nodes;
 use super::profile::{Rule, Rules};
 use super::rank::{Rank, TOP, View};
@@ -15,6 +16,8 @@ pub struct PlacementState {
     /// The only nodes it can allow; such a placement has no ranks.
     pub pins: Option<Vec<Symbol>>,
     pub allowed: NodeSet,
+    /// Bounds of usage on its nodes; pods that name their nodes have none.
+    pub limits: Option<Limits>,
     /// Scores by node affinity and taints, weighted; empty if they are all alike.
     pub statics: Vec<u16>,
     /// The highest preference met, and the most taints disliked, among the allowed nodes.
@@ -155,6 +158,7 @@ impl Cluster {
             topology: &self.topology,
             allowed: &state.allowed,
             statics: &state.statics,
+            limits: state.limits,
             shape: shape.map_or(&none, |s| &self.shapes[s as usize].shape),
             rules: &self.profiles[state.key.profile.0 as usize],
         };

@@ -14,6 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -122,6 +123,8 @@ pub struct Driver {
     pub(super) victims: FxHashMap<Arc<str>, Arc<str>>,
     pub(super) events: mpsc::Sender<PodEvent>,
     pub(super) events_lost: u64,
+    pub(super) notes: JoinSet<()>,
+    pub(super) usage: super::usage::Watch,
     pub(super) listed: FxHashSet<Kind>,
     /// Names known of each kind that the core keeps by name, and those of the list that is coming in.
     pub(super) names: FxHashMap<Kind, FxHashSet<String>>,
@@ -149,6 +152,8 @@ impl Driver {
             victims: FxHashMap::default(),
             events,
             events_lost: 0,
+            notes: JoinSet::new(),
+            usage: super::usage::Watch::default(),
             listed: FxHashSet::default(),
             names: FxHashMap::default(),
             listing: FxHashMap::default(),
@@ -164,6 +169,7 @@ impl Driver {
                 .next_deadline()
                 .into_iter()
                 .chain(self.storage_deadline())
+                .chain(self.usage_deadline())
                 .min();
             let deadline = next.map(|at| self.start + at);
             tokio::select! {
@@ -191,6 +197,7 @@ impl Driver {
         self.reports.shutdown().await;
         self.preemptions.shutdown().await;
         self.storage.shutdown().await;
+        self.notes.shutdown().await;
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -205,6 +212,7 @@ impl Driver {
         }
         let now = self.now();
         self.look_at_storage(now);
+        self.look_at_usage();
         self.wake(now);
         self.queue.tick(now);
         while self.binds.len() < self.options.parallel_binds
@@ -226,6 +234,7 @@ impl Driver {
                         self.start_preemption(&uid, class, room, &diagnosis);
                         continue;
                     }
+                    self.options.metrics.unschedulable.fetch_add(1, Relaxed);
                     let diagnosis = Arc::new(diagnosis);
                     for uid in self.queue.park(class, diagnosis.clone(), now) {
                         self.report_later(&uid, diagnosis.clone());
@@ -234,6 +243,10 @@ impl Driver {
             }
             self.wake(now);
         }
+        self.options
+            .metrics
+            .pending
+            .store(self.queue.len() as u64, Relaxed);
         self.start_reports();
         if self.cluster.wants_compaction() {
             self.cluster.compact(self.pending.values().map(|p| p.class));
@@ -266,6 +279,7 @@ impl Driver {
         let decision = self.decision();
         self.cluster.place_at(uid, class, node);
         self.queue.placed(uid);
+        self.options.metrics.placed.fetch_add(1, Relaxed);
         if let Some(pending) = self.pending.get_mut(uid) {
             pending.decision = Some(decision);
         }
@@ -385,6 +399,7 @@ impl Driver {
             tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "pod to bind is gone");
         } else {
             let error = &error as &dyn std::error::Error;
+            self.options.metrics.failed_binds.fetch_add(1, Relaxed);
             tracing::warn!(error, pod = %pod.name, namespace = %pod.namespace, node, "bind failed, will try again");
         }
         self.take_back(&pod.uid);
@@ -400,6 +415,7 @@ impl Driver {
         room: Preemption,
         diagnosis: &Diagnosis,
     ) {
+        self.options.metrics.preemptions.fetch_add(1, Relaxed);
         let node = self.hold(uid, class, &room);
         let Some(pending) = self.pending.get_mut(uid) else {
             return;

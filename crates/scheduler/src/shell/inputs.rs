@@ -110,6 +110,18 @@ impl Driver {
                 }
                 self.other(Kind::Budget, change, key);
             }
+            Input::NodeMetric(Change::Applied(metric)) => {
+                if let Some(measurement) = super::usage::measured(&metric) {
+                    self.measure(&measurement);
+                }
+            }
+            // Of a node whose measurements end, the last one grows old.
+            Input::NodeMetric(_) => {}
+            Input::Usage(all) => {
+                for measurement in &all {
+                    self.measure(measurement);
+                }
+            }
             Input::ReplicaSet(change) => {
                 if let Change::Applied(set) = &change {
                     self.owner("ReplicaSet", &set.0);

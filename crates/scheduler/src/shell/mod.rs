@@ -4,14 +4,19 @@
 mod calls;
 mod driver;
 mod inputs;
+mod metrics;
+mod note;
 mod objects;
 mod snapshot;
 mod storage;
+mod usage;
 
 use crate::core::Profile;
+use crate::core::load::Source;
 use crate::core::queue::BACKOFF;
 pub use calls::DECISION;
-use objects::{Input, follow};
+pub use metrics::{Metrics, serve};
+use objects::{Input, follow, follow_optional};
 pub use snapshot::{Snapshot, SnapshotError, snapshot};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +33,8 @@ pub struct Options {
     pub backoff: (Duration, Duration),
     /// Bindings in flight at most.
     pub parallel_binds: usize,
+    /// Figures of the run, for whoever shows them.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Options {
@@ -36,6 +43,7 @@ impl Default for Options {
             profiles: vec![Profile::default()],
             backoff: BACKOFF,
             parallel_binds: 64,
+            metrics: Arc::default(),
         }
     }
 }
@@ -120,6 +128,18 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
         Capacity,
         Budget
     );
+    let loads = options.profiles.iter().filter_map(|p| p.load.as_ref());
+    let sources: Vec<Source> = loads.map(|l| l.source).collect();
+    if sources.contains(&Source::MetricsApi) {
+        watches.spawn(usage::poll(client.clone(), send.clone()));
+    }
+    if sources.contains(&Source::NodeMetric) {
+        watches.spawn(follow_optional(
+            client.clone(),
+            Input::NodeMetric,
+            send.clone(),
+        ));
+    }
     watches.spawn(follow(
         client.clone(),
         Input::Pod,

@@ -1,11 +1,12 @@
 //! The slim objects as Kubernetes resources, and one watch for each kind.
 
 use crate::core::object::{
-    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, Owner, PersistentVolume, Pod,
-    Service, StorageCapacity, StorageClass,
+    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, NodeMetric, Owner,
+    PersistentVolume, Pod, Service, StorageCapacity, StorageClass,
 };
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use rand::Rng;
@@ -18,6 +19,9 @@ use tokio::sync::{Notify, mpsc};
 /// Gives a slim object its place in the API.
 macro_rules! resource {
     ($type:ty, $scope:ty, $group:literal, $kind:literal, $plural:literal) => {
+        resource!($type, $scope, $group, "v1", $kind, $plural);
+    };
+    ($type:ty, $scope:ty, $group:literal, $version:literal, $kind:literal, $plural:literal) => {
         impl Resource for $type {
             type DynamicType = ();
             type Scope = $scope;
@@ -28,7 +32,7 @@ macro_rules! resource {
                 $group.into()
             }
             fn version(_: &()) -> Cow<'_, str> {
-                "v1".into()
+                $version.into()
             }
             fn plural(_: &()) -> Cow<'_, str> {
                 $plural.into()
@@ -145,6 +149,14 @@ resource!(
     "CSIStorageCapacity",
     "csistoragecapacities"
 );
+resource!(
+    NodeMetric,
+    k8s_openapi::ClusterResourceScope,
+    "slo.koordinator.sh",
+    "v1alpha1",
+    "NodeMetric",
+    "nodemetrics"
+);
 owner!(ReplicaSet, "ReplicaSet", "replicasets");
 owner!(StatefulSet, "StatefulSet", "statefulsets");
 
@@ -178,10 +190,51 @@ pub enum Input {
     ReplicaSet(Change<ReplicaSet>),
     StatefulSet(Change<StatefulSet>),
     Budget(Change<DisruptionBudget>),
+    NodeMetric(Change<NodeMetric>),
+    /// The metrics API answered.
+    Usage(Vec<super::usage::Measurement>),
 }
 
+/// How long after a kind was found not to be there it is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest wait before a failed watch is tried again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Follows a kind that need not be there. While it is not, or may not be read, there is none of it.
+pub async fn follow_optional<K>(
+    client: Client,
+    wrap: fn(Change<K>) -> Input,
+    out: mpsc::Sender<Input>,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let api = Api::<K>::all(client.clone());
+    let mut told = false;
+    loop {
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => break,
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                if !told {
+                    told = true;
+                    if status.code == 403 {
+                        tracing::warn!(kind = %K::plural(&()), "may not be read: taken for not there");
+                    }
+                    for change in [Change::Listing, Change::Listed] {
+                        if out.send(wrap(change)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, kind = %K::plural(&()), "cannot be looked for"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = out.closed() => return,
+        }
+    }
+    follow(client, wrap, out, Arc::new(Notify::new())).await;
+}
 
 /// Follows one kind for ever; ends when the receiver is gone. `again`: list anew.
 pub async fn follow<K>(

@@ -1,9 +1,10 @@
 //! A cluster as it is now, read once: for questions that need no running scheduler.
 
 use super::objects::{ReplicaSet, StatefulSet};
+use crate::core::load::Source;
 use crate::core::object::{
-    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, PersistentVolume, Pod, Service,
-    StorageCapacity, StorageClass,
+    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, NodeMetric, PersistentVolume,
+    Pod, Service, StorageCapacity, StorageClass,
 };
 use crate::core::{Cluster, Profile};
 use kube::api::ListParams;
@@ -116,6 +117,7 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
         }
     })
     .await?;
+    usage(client, &mut cluster).await;
     // Room that was made for a pod is taken.
     for pod in &waiting {
         if let Some(node) = pod
@@ -131,6 +133,40 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
     }
     cluster.events.clear();
     Ok(Snapshot { cluster, waiting })
+}
+
+/// Usage as it was measured last, where a profile looks at it. What is not told counts by requests, as it does while a
+/// scheduler runs.
+async fn usage(client: &Client, cluster: &mut Cluster) {
+    if !cluster.nodes.loads.on {
+        return;
+    }
+    cluster.pass_time(super::usage::unix_now());
+    let mut all = Vec::new();
+    let wanted = |source| {
+        let loads = cluster
+            .profiles
+            .iter()
+            .filter_map(|r| r.profile.load.as_ref());
+        loads.into_iter().any(|l| l.source == source)
+    };
+    if wanted(Source::MetricsApi) {
+        match super::usage::ask(client).await {
+            Ok(told) => all.extend(told),
+            Err(error) => tracing::warn!(%error, "the metrics API does not tell what nodes use"),
+        }
+    }
+    if wanted(Source::NodeMetric) {
+        let listed = list::<NodeMetric>(client, |metric| {
+            all.extend(super::usage::measured(metric));
+        });
+        if let Err(error) = listed.await {
+            tracing::warn!(%error, "NodeMetrics cannot be read");
+        }
+    }
+    for m in all {
+        cluster.measure(&m.node, m.usage, m.at, m.window);
+    }
 }
 
 async fn storage(client: &Client, cluster: &mut Cluster) -> Result<(), SnapshotError> {

@@ -15,11 +15,13 @@
     reason = "helpers of tests are not seen as tests"
 )]
 
+mod load;
 mod scores;
 #[path = "../support/mod.rs"]
 mod support;
 mod volumes;
 
+use gantry_scheduler::core::load::LoadArgs;
 use gantry_scheduler::core::{Cluster, Decision};
 use k8s_openapi::api::core::v1::{
     Container, Node, NodeSelectorTerm, Pod, PodAffinityTerm, Toleration, TopologySpreadConstraint,
@@ -43,6 +45,9 @@ struct World {
     pods: BTreeMap<String, (Pod, String)>,
     namespaces: BTreeMap<String, Labels>,
     storage: volumes::Storage,
+    usage: BTreeMap<String, load::Measured>,
+    load: Option<LoadArgs>,
+    now: i64,
 }
 
 fn selects(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
@@ -517,6 +522,7 @@ impl World {
             && node_affinity(pod, node)
             && self.ports_free(pod, name)
             && self.fits(pod, node)
+            && self.cool(pod, name)
             && self.volumes_fit(pod, name)
             && self.spreads(pod, name)
             && self.affinity(pod, name)
@@ -764,7 +770,12 @@ struct Met {
 
 fn live(seed: u64, met: &mut Met) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let (mut world, mut cluster) = (World::default(), Cluster::new());
+    let profile = load::profile(&mut random);
+    let mut world = World {
+        load: profile.load.clone(),
+        ..World::default()
+    };
+    let mut cluster = Cluster::with_profiles(vec![profile]);
     let size = random.random_range(1..40);
     let add_node =
         |random: &mut ChaCha8Rng, world: &mut World, cluster: &mut Cluster, name: &str| {
@@ -783,6 +794,7 @@ fn live(seed: u64, met: &mut Met) {
         .map(|_| random_template(&mut random, size))
         .collect();
     for step in 0..64 {
+        load::happen(&mut random, &mut world, &mut cluster, step);
         match random.random_range(0..24) {
             0 => {
                 let name = format!("n{}", random.random_range(0..size + 2));
@@ -791,6 +803,7 @@ fn live(seed: u64, met: &mut Met) {
             1 if chance(&mut random, 40) => {
                 let name = format!("n{}", random.random_range(0..size));
                 world.nodes.remove(&name);
+                world.forget_usage();
                 cluster.remove_node(&name);
             }
             2..5 => {
@@ -801,6 +814,7 @@ fn live(seed: u64, met: &mut Met) {
                         cluster.remove(uid).is_some(),
                         "seed {seed} step {step}: {uid} was placed"
                     );
+                    world.forget_usage();
                 }
             }
             5 => {
@@ -823,6 +837,20 @@ fn live(seed: u64, met: &mut Met) {
                         uid.clone(),
                         (serde_json::from_value(pod).expect("a pod"), node),
                     );
+                }
+            }
+            10 => {
+                // A placed pod starts to run.
+                let uids: Vec<_> = world.pods.keys().cloned().collect();
+                if let Some(uid) = uids.choose(&mut random) {
+                    let (pod, node) = world.pods[uid].clone();
+                    let mut pod = serde_json::to_value(pod).expect("JSON");
+                    let at = world.now - random.random_range(0..20);
+                    let at = k8s_openapi::jiff::Timestamp::from_second(at).expect("a time");
+                    pod["status"]["startTime"] = json!(at.to_string());
+                    cluster.observe(&support::decode_pod(&pod), &node);
+                    let pod = serde_json::from_value(pod).expect("a pod");
+                    world.pods.insert(uid.clone(), (pod, node));
                 }
             }
             8 => volumes::happen(&mut random, &mut world, &mut cluster),

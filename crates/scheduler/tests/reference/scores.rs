@@ -40,6 +40,7 @@ pub fn agree(
             (Rule::NodeAffinity, 2 * affinity[*name]),
             (Rule::PodAffinity, 2 * neighbours[*name]),
             (Rule::Images, images(world, pod, node)),
+            (Rule::Load, world.coolness(pod, name)),
         ];
         for (rule, want) in want {
             let got = row.by_rule[rule as usize];
@@ -61,7 +62,7 @@ fn allocatable(node: &Node, resource: &str) -> i64 {
 }
 
 /// Requests with what is assumed of containers that ask for nothing; the test's pods are plain enough to say it so.
-fn assumed(pod: &Pod) -> Amounts {
+pub fn assumed(pod: &Pod) -> Amounts {
     let mut plain = pod.clone();
     let spec = plain.spec.as_mut().expect("a spec");
     let all = spec

@@ -3,6 +3,7 @@
 pub mod explain;
 pub mod schedule;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use gantry_scheduler::Options;
 use gantry_scheduler::config::{Configuration, read};
 use gantry_scheduler::core::Profile;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::import::{text, unreadable};
 use super::parts::alone;
@@ -35,6 +37,9 @@ pub struct Scheduler {
     /// Profiles, back-off and leader election from a KubeSchedulerConfiguration, YAML or JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Serve /metrics and /healthz there, as 127.0.0.1:10251 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_address: Option<SocketAddr>,
     #[command(flatten)]
     election: Election,
 }
@@ -75,10 +80,22 @@ pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
         }
     };
     let elected = Some((name.as_str(), election));
-    alone("the scheduler", &global, elected, async |client, stop| {
+    let metrics = options.metrics.clone();
+    let address = args.metrics_address;
+    let scheduling = alone("the scheduler", &global, elected, async |client, stop| {
         Ok(gantry_scheduler::run(client, options, stop).await?)
-    })
-    .await
+    });
+    let Some(address) = address else {
+        return scheduling.await;
+    };
+    // Served by whoever waits for the lease, too: its figures stand at zero.
+    let serving = gantry_scheduler::serve(metrics, address, CancellationToken::new());
+    tokio::select! {
+        end = scheduling => end,
+        end = serving => end.map_err(|e| {
+            Failure::new(Exit::Failure, format!("cannot serve metrics on {address}: {e}"))
+        }),
+    }
 }
 
 /// Reads a KubeSchedulerConfiguration.
