@@ -73,6 +73,52 @@ pub enum Level {
     L3,
 }
 
+impl Level {
+    /// All levels, the most important first.
+    pub const ALL: [Self; 4] = [Self::L0, Self::L1, Self::L2, Self::L3];
+
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::L0 => "L0",
+            Self::L1 => "L1",
+            Self::L2 => "L2",
+            Self::L3 => "L3",
+        }
+    }
+
+    /// The name of the PriorityClass of its pods.
+    pub const fn priority_class(self) -> &'static str {
+        match self {
+            Self::L0 => "gantry-l0",
+            Self::L1 => "gantry-l1",
+            Self::L2 => "gantry-l2",
+            Self::L3 => "gantry-l3",
+        }
+    }
+
+    /// The value of that class. Between two levels there is room for classes of one's own, which count as the level
+    /// below.
+    pub const fn priority(self) -> i32 {
+        match self {
+            Self::L0 => 400_000,
+            Self::L1 => 300_000,
+            Self::L2 => 200_000,
+            Self::L3 => 100_000,
+        }
+    }
+
+    /// The level that a pod's priority stands for; none for those of no class of Gantry's, and of the system.
+    pub fn of_priority(priority: i32) -> Option<Self> {
+        if priority > 1_000_000_000 {
+            return None;
+        }
+        Self::ALL
+            .into_iter()
+            .find(|level| priority >= level.priority())
+    }
+}
+
 /// A port that the App serves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

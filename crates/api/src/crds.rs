@@ -6,9 +6,9 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{App, Cluster, Group, Release, StopLine, Strategy, rules};
+use crate::{App, Cluster, Group, PlacementPolicy, Release, StopLine, Strategy, rules};
 
-/// All of Gantry's CustomResourceDefinitions.
+/// The definitions of what a hub holds.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
         Cluster::crd(),
@@ -18,6 +18,13 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Release::crd(),
         StopLine::crd(),
     ];
+    crds.iter_mut().for_each(rules::put);
+    crds
+}
+
+/// The definitions of what the scheduler of a cluster reads.
+pub fn scheduling_crds() -> Vec<CustomResourceDefinition> {
+    let mut crds = vec![PlacementPolicy::crd()];
     crds.iter_mut().for_each(rules::put);
     crds
 }

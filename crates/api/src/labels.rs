@@ -12,6 +12,8 @@ pub const CELL: &str = "gantry.dev/cell";
 pub const REVISION: &str = "gantry.dev/revision";
 /// On pods: the environment of the Group.
 pub const ENVIRONMENT: &str = "gantry.dev/environment";
+/// On pods: the level of the App (`L0` to `L3`).
+pub const LEVEL: &str = "gantry.dev/level";
 /// On objects that Gantry made and will remove when their Group goes.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`].

@@ -10,6 +10,7 @@
 //! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
 //! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
 //! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`stop_line`] | the kinds |
+//! | [`placement_policy`] | what the scheduler of a cluster reads |
 //! | [`gate`], [`window`] | what a strategy's gates and change windows are made of |
 //! | [`revision`] | what a revision is made of, and a change to one |
 //! | [`crds`] | the CustomResourceDefinitions, generated from the types |
@@ -22,6 +23,7 @@ pub mod crds;
 pub mod gate;
 pub mod group;
 pub mod labels;
+pub mod placement_policy;
 pub mod release;
 pub mod revision;
 pub mod rules;
@@ -33,8 +35,9 @@ pub mod window;
 pub use app::{App, AppSpec};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
 pub use count::CountOrPercent;
-pub use crds::crds;
+pub use crds::{crds, scheduling_crds};
 pub use group::{Group, GroupSpec, GroupStatus};
+pub use placement_policy::{PlacementPolicy, PlacementPolicySpec, PlacementPolicyStatus};
 pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
 pub use revision::{RevisionChange, RevisionSpec};
 pub use span::Span;

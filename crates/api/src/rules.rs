@@ -146,6 +146,39 @@ const STOP_LINE: &[Rule] = &[Rule {
     message: "it ends before it begins",
 }];
 
+const PLACEMENT_POLICY: &[Rule] = &[
+    Rule {
+        rule: "has(self.spread) || has(self.strategy) || has(self.seek) || has(self.avoid) || has(self.pools) || has(self.exclusive) || has(self.load) || has(self.hardware) || has(self.numa)",
+        field: ".pods",
+        message: "it selects pods and says nothing of them: give a spread, strategy, seek, avoid, pools, exclusive, load, hardware or numa",
+    },
+    Rule {
+        rule: "!has(self.spread) || self.spread.all(a, self.spread.exists_one(b, a.topologyKey == b.topologyKey))",
+        field: ".spread",
+        message: "a topologyKey is named twice: one spread for each",
+    },
+    Rule {
+        rule: "!has(self.pools) || self.pools.all(a, self.pools.exists_one(b, a.name == b.name))",
+        field: ".pools",
+        message: "a pool is named twice",
+    },
+    Rule {
+        rule: "!has(self.exclusive) || (has(self.exclusive.scope) && self.exclusive.scope == 'Pods') || (has(self.pods) && (has(self.pods.namespaces) || has(self.pods.apps) || has(self.pods.levels) || has(self.pods.selector)))",
+        field: ".exclusive",
+        message: "nodes cannot be set apart for all pods: choose some in pods, or give scope Pods",
+    },
+    Rule {
+        rule: "!has(self.load) || has(self.load.cpu) || has(self.load.memory)",
+        field: ".load",
+        message: "it bounds nothing: give cpu or memory, in per cent",
+    },
+    Rule {
+        rule: "!has(self.hardware) || has(self.hardware.required) || has(self.hardware.preferred)",
+        field: ".hardware",
+        message: "it asks for nothing: give required or preferred",
+    },
+];
+
 /// Where which rules stand.
 const PLACES: &[(&str, &[&str], &[Rule])] = &[
     ("Strategy", &["spec"], STRATEGY),
@@ -154,6 +187,7 @@ const PLACES: &[(&str, &[&str], &[Rule])] = &[
     ("Release", &["spec"], RELEASE),
     ("Release", &["spec", "revision"], CHANGE),
     ("StopLine", &["spec"], STOP_LINE),
+    ("PlacementPolicy", &["spec"], PLACEMENT_POLICY),
 ];
 
 /// Puts the rules into a definition.
@@ -193,7 +227,8 @@ mod tests {
 
     #[test]
     fn every_rule_finds_its_place() {
-        let crds = crate::crds();
+        let mut crds = crate::crds();
+        crds.extend(crate::scheduling_crds());
         for (kind, path, rules) in PLACES {
             let mut crd = crds
                 .iter()

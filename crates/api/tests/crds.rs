@@ -12,9 +12,17 @@ fn path(name: &str) -> PathBuf {
         .join(format!("{name}.yaml"))
 }
 
+fn all()
+-> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>
+{
+    let mut all = gantry_api::crds();
+    all.extend(gantry_api::scheduling_crds());
+    all
+}
+
 #[test]
 fn committed_crds_are_current() {
-    for crd in gantry_api::crds() {
+    for crd in all() {
         let file = path(&crd.spec.names.plural);
         let fresh = serde_json::to_value(&crd).unwrap();
         if std::env::var_os("UPDATE_CRDS").is_some() {
@@ -88,7 +96,7 @@ fn check(schema: &Value, at: &str) {
 
 #[test]
 fn schemas_are_structural_and_documented() {
-    for crd in gantry_api::crds() {
+    for crd in all() {
         let kind = crd.spec.names.kind.clone();
         let crd = serde_json::to_value(&crd).unwrap();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
@@ -118,7 +126,7 @@ fn schemas_are_structural_and_documented() {
 #[test]
 fn definitions_fit_kubectl_apply() {
     // `kubectl apply` keeps the object in an annotation; annotations end at 256 KiB.
-    for crd in gantry_api::crds() {
+    for crd in all() {
         let size = serde_json::to_string(&crd).unwrap().len();
         assert!(
             size < 200 * 1024,

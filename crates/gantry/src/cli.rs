@@ -94,6 +94,9 @@ pub enum Command {
     /// Say why something is as it is
     #[command(subcommand)]
     Explain(commands::scheduling::explain::Explain),
+    /// Try placement policies before they are in force
+    #[command(subcommand)]
+    Policy(commands::scheduling::policy::Policy),
     Scheduler(commands::scheduling::Scheduler),
     Hollow(commands::parts::Hollow),
     Controllers(commands::parts::Controllers),

@@ -28,4 +28,6 @@ pub mod config;
 pub mod core;
 pub mod shell;
 
-pub use shell::{DECISION, Error, Metrics, Options, Snapshot, run, serve, snapshot};
+pub use shell::{
+    DECISION, Error, InstallError, Metrics, Options, Snapshot, install, run, serve, snapshot,
+};

@@ -664,3 +664,85 @@ async fn a_scheduler_started_anew_keeps_the_room_that_was_made() {
     assert!(left.iter().all(|p| p.metadata.deletion_timestamp.is_none()) && left.len() == 2);
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_placement_policy_holds_from_the_next_placement_on_and_says_what_it_selects() {
+    use gantry_api::PlacementPolicy;
+    let mut world = World::new().await;
+    world.stop().await;
+    gantry_scheduler::install(&world.client)
+        .await
+        .expect("installed");
+    world.start();
+    for (name, disk) in [("n1", "hdd"), ("n2", "ssd")] {
+        world
+            .node(name, &json!({"metadata": {"labels": {"disk": disk}}}))
+            .await;
+    }
+    let policies = Api::<PlacementPolicy>::all(world.client.clone());
+    let policy = |disk: &str| -> PlacementPolicy {
+        serde_json::from_value(json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy",
+            "metadata": {"name": "disks"}, "spec": {"pods": {"namespaces": ["shop"]}, "hardware": {"required": {"disk": [disk]}}}}))
+        .expect("a policy")
+    };
+    let post = PostParams::default();
+    // The definition may be established a moment after it was taken.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while policies.create(&post, &policy("ssd")).await.is_err() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "no policies can be made"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let told = async |generation: i64, pods: i64| loop {
+        let status = policies.get("disks").await.expect("the policy").status;
+        if let Some(status) = status
+            && status.observed_generation == Some(generation)
+            && status.pods == pods
+        {
+            return status;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline + Duration::from_secs(20),
+            "not told"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let status = told(1, 0).await;
+    assert_eq!(status.conditions[0].status, "True");
+    world.pod("a", &json!({})).await;
+    assert_eq!(world.bound("a").await, "n2");
+    // Changed: it holds for the next pod, and lets one in that waited.
+    let change =
+        |disk: &str| Patch::Merge(json!({"spec": {"hardware": {"required": {"disk": [disk]}}}}));
+    let patch = PatchParams::default();
+    policies
+        .patch("disks", &patch, &change("tape"))
+        .await
+        .expect("changed");
+    told(2, 1).await;
+    world.pod("b", &json!({})).await;
+    assert!(
+        world
+            .refused("b")
+            .await
+            .contains("2 node(s) didn't match placement policy disks")
+    );
+    policies
+        .patch("disks", &patch, &change("hdd"))
+        .await
+        .expect("changed");
+    assert_eq!(world.bound("b").await, "n1");
+    told(3, 2).await;
+    // What cannot be followed is refused when it is written, by its field.
+    let twice = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": "bad"}, "spec":
+        {"pools": [{"name": "p", "nodeSelector": {"a": "b"}}, {"name": "p", "nodeSelector": {"a": "c"}}]}});
+    let twice = serde_json::from_value(twice).expect("a policy");
+    let refused = policies
+        .create(&post, &twice)
+        .await
+        .expect_err("it is refused");
+    assert!(refused.to_string().contains("spec.pools"), "{refused}");
+    world.end().await;
+}

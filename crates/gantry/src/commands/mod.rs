@@ -40,6 +40,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Hub(args) => parts::hub(args, global).await?,
         Command::Scheduler(args) => scheduling::scheduler(args, global).await?,
         Command::Schedule(args) => scheduling::schedule::run(args, global).await?,
+        Command::Policy(args) => scheduling::policy::run(args, global).await?,
         Command::Explain(args) => scheduling::explain::run(args, global).await?,
         Command::Hollow(args) => parts::hollow(args, global).await?,
         Command::Controllers(args) => parts::controllers(args, global).await?,
@@ -58,7 +59,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
 /// Gantry's CustomResourceDefinitions as one YAML text.
 fn crds() -> Result<String> {
     let mut text = String::new();
-    for crd in gantry_api::crds() {
+    for crd in gantry_api::crds()
+        .into_iter()
+        .chain(gantry_api::scheduling_crds())
+    {
         text.push_str("---\n");
         text.push_str(&serde_saphyr::to_string(&crd).map_err(anyhow::Error::from)?);
     }

@@ -108,6 +108,9 @@ impl Fleet {
             controllers,
         };
         for (member, cluster) in fleet.layout.members.iter().zip(&fleet.members) {
+            gantry_scheduler::install(&cluster.client())
+                .await
+                .map_err(anyhow::Error::from)?;
             nodes_ready(member, cluster.client()).await?;
             let cells: Vec<_> = member.cells.iter().map(|c| c.name.as_str()).collect();
             took(&format!(

@@ -5,11 +5,14 @@ use super::cluster::Cluster;
 use super::counters::{CarrierId, CounterId, EligibilityKey, GroupId, MatcherId, MatcherKey, Toll};
 use super::load::Limits;
 use super::object;
+use super::policy::NodeRules;
+use super::profile::{ProfileId, Rules, Strategy};
 use super::ranking::{PlacementState, ShapeState, allows};
 use super::request::{GroupKey, Placement, Request, Shape, Term};
-use super::selector::Namespaces;
+use super::selector::{Namespaces, NodeTerm};
 use super::symbols::Symbol;
 use super::topology::KeyId;
+use gantry_api::placement_policy::PackingStrategy;
 use std::sync::Arc;
 
 /// Pods with equal requests.
@@ -29,9 +32,18 @@ pub struct SpreadRule {
 
 /// A request whose selectors are resolved to counters.
 pub struct Class {
+    /// As its pods ask.
+    pub base: Arc<Request>,
+    /// With what placement policies say of it.
     pub request: Arc<Request>,
+    /// The policies that select it.
+    pub policies: Vec<Symbol>,
+    /// Number of placed pods.
+    pub placed: u32,
     pub group: GroupId,
     pub placement: u32,
+    /// Placements of its pools, to be tried one after another; none: its placement is.
+    pub tiers: Vec<u32>,
     pub shape: u32,
     /// Required affinity: one counter per term, all over the pods that match every term.
     pub affinity: Vec<CounterId>,
@@ -119,15 +131,16 @@ impl Cluster {
         for (at, live) in live.iter().enumerate() {
             let id = ClassId(index(at));
             if *live {
-                let request = self.classes[at].request.clone();
-                self.classes[at] = self.resolve(request.clone());
-                self.class_ids.insert(request, id);
+                let base = self.classes[at].base.clone();
+                self.classes[at] = self.resolve(base.clone());
+                self.class_ids.insert(base, id);
             } else {
                 self.free_classes.push(id);
             }
         }
         for placed in self.pods.values() {
-            let class = &self.classes[placed.class.0 as usize];
+            let class = &mut self.classes[placed.class.0 as usize];
+            class.placed += 1;
             self.counters
                 .place(class.group, placed.node.0, &self.topology);
             for (carrier, toll) in &class.carries {
@@ -139,9 +152,11 @@ impl Cluster {
         self.in_use = self.class_ids.len();
     }
 
-    fn resolve(&mut self, request: Arc<Request>) -> Class {
+    fn resolve(&mut self, base: Arc<Request>) -> Class {
+        let (request, policies) = self.ruled(&base);
         let group = self.counters.group(&request.group, &self.compiler.symbols);
         let placement = self.placement(&request.placement);
+        let tiers = self.tiers(&request);
         let shape = self.shape(&request.shape);
         let mut watches = Vec::new();
         let mut carries: Vec<(CarrierId, Toll)> = Vec::new();
@@ -228,6 +243,11 @@ impl Cluster {
                     Vec::new()
                 },
                 required: wanted.required.clone().filter(|_| rule.honor_affinity),
+                rules: wanted
+                    .rules
+                    .as_ref()
+                    .filter(|_| rule.honor_affinity)
+                    .map(|rules| Arc::new(rules.restrictions())),
                 tolerations: if tolerated {
                     wanted.tolerations.clone()
                 } else {
@@ -262,9 +282,13 @@ impl Cluster {
             });
         }
         Class {
+            base,
             request,
+            policies,
+            placed: 0,
             group,
             placement,
+            tiers,
             shape,
             affinity,
             own_affinity,
@@ -275,6 +299,58 @@ impl Cluster {
             carries,
             watches,
         }
+    }
+
+    /// What placement policies make of a request, and which of them.
+    fn ruled(&mut self, base: &Arc<Request>) -> (Arc<Request>, Vec<Symbol>) {
+        if self.policies.is_empty() {
+            return (base.clone(), Vec::new());
+        }
+        let applied = self.policies.apply(base, &self.compiler.symbols);
+        let mut request = applied.request;
+        if let Some(packing) = applied.packing {
+            request.profile = self.variant(request.profile, packing);
+            request.placement.profile = request.profile;
+        }
+        (Arc::new(request), applied.by)
+    }
+
+    /// The profile that packs as told and is like another one otherwise.
+    fn variant(&mut self, of: ProfileId, packing: PackingStrategy) -> ProfileId {
+        let known = self
+            .variants
+            .iter()
+            .find(|(p, how, _)| (*p, *how) == (of, packing));
+        if let Some((.., id)) = known {
+            return *id;
+        }
+        let mut profile = self.profiles[of.0 as usize].profile.clone();
+        profile.strategy = match packing {
+            PackingStrategy::Pack => Strategy::MostAllocated,
+            PackingStrategy::Spread => Strategy::LeastAllocated,
+        };
+        let Ok(at) = u8::try_from(self.profiles.len()) else {
+            return of;
+        };
+        let rules = Rules::resolve(profile, &mut self.compiler.symbols);
+        self.profiles.push(rules);
+        self.variants.push((of, packing, ProfileId(at)));
+        ProfileId(at)
+    }
+
+    /// A placement for each pool of a request.
+    fn tiers(&mut self, request: &Request) -> Vec<u32> {
+        let rules = request.placement.rules.clone().unwrap_or_default();
+        let tier = |(pool, term): &(Symbol, NodeTerm)| {
+            let mut rules = NodeRules::clone(&rules);
+            rules.required.push((*pool, vec![term.clone()]));
+            Placement {
+                rules: Some(Arc::new(rules)),
+                ..request.placement.clone()
+            }
+        };
+        let keys: Vec<Placement> = request.pools.iter().map(tier).collect();
+        keys.iter().map(|key| self.placement(key)).collect()
     }
 
     fn matcher(&mut self, key: MatcherKey) -> MatcherId {
@@ -324,7 +400,7 @@ impl Cluster {
             limits,
             allowed,
             statics: Vec::new(),
-            extremes: (0, 0),
+            extremes: [0; 3],
             version: 0,
             stale: true,
         };
@@ -335,17 +411,20 @@ impl Cluster {
 
     /// Bounds of usage for a placement.
     fn limits(&self, key: &Placement) -> Option<Limits> {
-        let load = self.profiles[key.profile.0 as usize]
-            .profile
-            .load
-            .as_ref()?;
-        load.thresholds
-            .iter()
-            .any(Option::is_some)
-            .then_some(Limits {
-                thresholds: load.thresholds,
-                factors: load.factors,
-            })
+        let load = self.profiles[key.profile.0 as usize].profile.load.clone();
+        let policy = key.rules.as_ref().and_then(|r| r.thresholds);
+        let load = match (load, policy) {
+            (None, None) => return None,
+            (load, policy) => {
+                let load = load.unwrap_or_default();
+                let thresholds = policy.unwrap_or(load.thresholds);
+                Limits {
+                    thresholds,
+                    factors: load.factors,
+                }
+            }
+        };
+        load.thresholds.iter().any(Option::is_some).then_some(load)
     }
 
     fn shape(&mut self, shape: &Shape) -> u32 {

@@ -7,6 +7,7 @@ use super::decide::Choice;
 use super::images::Images;
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
 use super::object;
+use super::policy::Policies;
 use super::preempt::Budget;
 use super::profile::{Profile, ProfileId, Rules};
 use super::rank::Rank;
@@ -16,6 +17,7 @@ use super::selector::Selector;
 use super::symbols::{Symbol, Symbols};
 use super::topology::Topology;
 use super::volumes::{Assumed, Progress, Volumes};
+use gantry_api::placement_policy::PackingStrategy;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub enum Event {
     Claim,
     /// A node's usage was measured, or its measurement is ignored from now on.
     Measured,
+    /// Placement policies changed.
+    Rules,
 }
 
 /// The cluster.
@@ -78,6 +82,11 @@ pub struct Cluster {
     pub images: Images,
     /// By scheduler name; the first is for pods of others too.
     pub profiles: Vec<Rules>,
+    pub policies: Policies,
+    /// Policies changed, and are not yet in the requests.
+    pub(super) rules_changed: bool,
+    /// Profiles that differ from configured ones in how they pack: of which, how, and their own id.
+    pub(super) variants: Vec<(ProfileId, PackingStrategy, ProfileId)>,
     /// Nodes changed since `log_start`, oldest first.
     pub(super) log: Vec<u32>,
     pub(super) log_start: u64,
@@ -146,6 +155,9 @@ impl Cluster {
             owners: FxHashMap::default(),
             volumes: Volumes::default(),
             images: Images::default(),
+            policies: Policies::default(),
+            rules_changed: false,
+            variants: Vec::new(),
             log: Vec::new(),
             log_start: 0,
             decisions: 0,
@@ -271,8 +283,7 @@ impl Cluster {
     fn judge_node(&mut self, node: u32) {
         let scored = self.nodes.disliked > 0;
         for placement in &mut self.placements {
-            placement.stale |=
-                scored || !placement.statics.is_empty() || !placement.key.preferred.is_empty();
+            placement.stale |= scored || !placement.statics.is_empty() || placement.key.prefers();
             if placement.pins.is_some() {
                 continue;
             }
@@ -525,7 +536,9 @@ impl Cluster {
             self.on_node.resize_with(node.0 as usize + 1, Vec::new);
         }
         self.on_node[node.0 as usize].push(uid.clone());
-        let class = &self.classes[class.0 as usize];
+        let class = &mut self.classes[class.0 as usize];
+        class.placed += 1;
+        let class = &*class;
         *self.priorities.entry(class.request.priority).or_default() += 1;
         self.nodes.book(node, &class.request, 1);
         self.nodes
@@ -554,7 +567,9 @@ impl Cluster {
         if let Some(at) = neighbours.iter().position(|other| **other == *uid) {
             neighbours.swap_remove(at);
         }
-        let class = &self.classes[placed.class.0 as usize];
+        let class = &mut self.classes[placed.class.0 as usize];
+        class.placed = class.placed.saturating_sub(1);
+        let class = &*class;
         if let Some(count) = self.priorities.get_mut(&class.request.priority) {
             *count -= 1;
             if *count == 0 {

@@ -658,6 +658,10 @@ fn judge(key: &EligibilityKey, nodes: &Nodes, node: usize, symbols: &Symbols) ->
             .iter()
             .all(|k| super::symbols::value_of(&node.labels, *k).is_some())
         && key.placement.selects(node.name, &node.labels, symbols)
+        && key
+            .placement
+            .refused(node.name, &node.labels, symbols)
+            .is_none()
         && (!key.honor_taints || key.placement.tolerates(&node.taints))
 }
 

@@ -55,6 +55,8 @@ pub struct Check<'a> {
     pub(super) rules: &'a Rules,
     /// What its volumes ask of the node.
     pub(super) needs: Needs<'a>,
+    /// The placement that is tried: the class's own, or that of one of its pools.
+    placement: u32,
     /// Bounds of usage, where there are such.
     limits: Option<Limits>,
     /// Some node may score for having the pod's images.
@@ -111,6 +113,11 @@ impl<'a> Check<'a> {
     /// Gathers what the class's filters read.
     #[must_use]
     pub fn new(cluster: &'a Cluster, id: ClassId) -> Self {
+        Self::within(cluster, id, cluster.classes[id.0 as usize].placement)
+    }
+
+    /// As [`Check::new`], within one of the class's pools.
+    fn within(cluster: &'a Cluster, id: ClassId, placement: u32) -> Self {
         let class = &cluster.classes[id.0 as usize];
         let Counters {
             counters,
@@ -154,7 +161,8 @@ impl<'a> Check<'a> {
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
             needs: cluster.volumes.needs(&request.claims),
-            limits: cluster.placements[class.placement as usize].limits,
+            placement,
+            limits: cluster.placements[placement as usize].limits,
             images: rules.weight(Rule::Images) > 0
                 && cluster.images.matter(&request.images, cluster.nodes.known),
             rules,
@@ -294,7 +302,18 @@ impl Cluster {
 
     fn choose_best(&mut self, id: ClassId) -> Option<Choice> {
         let class = &self.classes[id.0 as usize];
-        let (placement, shape) = (class.placement, class.shape);
+        if class.tiers.is_empty() {
+            return self.choose_within(id, class.placement);
+        }
+        let tiers = class.tiers.clone();
+        tiers
+            .into_iter()
+            .find_map(|tier| self.choose_within(id, tier))
+    }
+
+    fn choose_within(&mut self, id: ClassId, placement: u32) -> Option<Choice> {
+        let class = &self.classes[id.0 as usize];
+        let shape = class.shape;
         let request = class.request.clone();
         if request.dynamic {
             return None;
@@ -305,14 +324,14 @@ impl Cluster {
             }
             if let Some(nodes) = self.volume_nodes(id) {
                 self.refresh_statics(placement);
-                return self.choose_among(id, nodes.into_iter());
+                return self.choose_among(id, placement, nodes.into_iter());
             }
         }
         let state = &self.placements[placement as usize];
         if let Some(pins) = &state.pins {
             let named: Vec<NodeId> = pins.iter().filter_map(|n| self.nodes.find(*n)).collect();
             self.refresh_statics(placement);
-            return self.choose_among(id, named.into_iter());
+            return self.choose_among(id, placement, named.into_iter());
         }
         if state.allowed.len() <= FEW {
             let few = state.allowed.iter();
@@ -320,11 +339,11 @@ impl Cluster {
                 .filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)))
                 .collect();
             self.refresh_statics(placement);
-            return self.choose_among(id, few.into_iter());
+            return self.choose_among(id, placement, few.into_iter());
         }
         let key = self.partition(id);
         let rank = self.rank(placement, key, shape);
-        let check = Check::new(self, id);
+        let check = Check::within(self, id, placement);
         let mut candidates: Vec<(u32, i64)> = Vec::new();
         match self.narrow_affinity(&check) {
             Some(counter) => self.walk_domains(&check, counter, &mut candidates),
@@ -374,9 +393,14 @@ impl Cluster {
     }
 
     /// Few nodes come into question: no rank is worth keeping for them.
-    fn choose_among(&self, id: ClassId, nodes: impl Iterator<Item = NodeId>) -> Option<Choice> {
-        let check = Check::new(self, id);
-        let state = &self.placements[check.class.placement as usize];
+    fn choose_among(
+        &self,
+        id: ClassId,
+        placement: u32,
+        nodes: impl Iterator<Item = NodeId>,
+    ) -> Option<Choice> {
+        let check = Check::within(self, id, placement);
+        let state = &self.placements[placement as usize];
         let allowed =
             |node: &NodeId| super::ranking::allows(&state.key, &self.nodes, node.0, &self.compiler);
         let candidates: Vec<(u32, i64)> = nodes
@@ -400,7 +424,7 @@ impl Cluster {
     }
 
     fn walk_domains(&self, check: &Check<'_>, counter: &Counter, candidates: &mut Vec<(u32, i64)>) {
-        let state = &self.placements[check.class.placement as usize];
+        let state = &self.placements[check.placement as usize];
         for (domain, _) in counter.filled() {
             for node in self.topology.members(counter.key, domain) {
                 if state.allowed.contains(*node as usize) && check.fits(*node, false, None) {
@@ -412,7 +436,7 @@ impl Cluster {
 
     /// Score by resources and by what the placement prefers.
     fn base(&self, check: &Check<'_>, node: u32) -> i64 {
-        let state = &self.placements[check.class.placement as usize];
+        let state = &self.placements[check.placement as usize];
         let preferred = state
             .statics
             .get(node as usize)
@@ -478,7 +502,7 @@ impl Cluster {
 
     /// Preferred neighbours may sit on nodes that rank low: nodes near them are candidates too.
     fn add_neighbourhoods(&self, check: &Check<'_>, candidates: &mut Vec<(u32, i64)>) {
-        let allowed = &self.placements[check.class.placement as usize].allowed;
+        let allowed = &self.placements[check.placement as usize].allowed;
         let counters = check
             .class
             .preferred

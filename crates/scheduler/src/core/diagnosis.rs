@@ -5,6 +5,7 @@ use super::class::ClassId;
 use super::cluster::Cluster;
 use super::decide::{Check, Neighbours};
 use super::load::MEASURED;
+use super::policy::Refusal;
 use super::ranking::tolerates_unschedulable;
 use super::symbols::Symbol;
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ pub enum Reason {
     NodeAffinity,
     /// Not what the profile adds to every pod's node affinity.
     AddedAffinity,
+    /// A placement policy sends the pod elsewhere, or keeps the node for others.
+    Policy(Symbol),
+    SetApart(Symbol),
     Ports,
     TooManyPods,
     InsufficientCpu,
@@ -49,6 +53,15 @@ pub enum Reason {
     LeavingClaim(Symbol),
     MissingVolume(Symbol),
     DynamicResources,
+}
+
+impl From<Refusal> for Reason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Elsewhere(policy) => Self::Policy(policy),
+            Refusal::SetApart(policy) => Self::SetApart(policy),
+        }
+    }
 }
 
 impl Reason {
@@ -167,6 +180,13 @@ impl Cluster {
             .added_selects(node.name, &node.labels, &self.compiler.symbols)
         {
             report(Reason::AddedAffinity);
+            return false;
+        }
+        let refused = placement
+            .key
+            .refused(node.name, &node.labels, &self.compiler.symbols);
+        if let Some(refusal) = refused {
+            report(refusal.into());
             return false;
         }
         if !self.nodes.ports_free(slot, &request.ports) {
@@ -305,6 +325,14 @@ impl Cluster {
             Reason::UntoleratedTaint => "node(s) had untolerated taint(s)".into(),
             Reason::NodeAffinity => "node(s) didn't match Pod's node affinity/selector".into(),
             Reason::AddedAffinity => "node(s) didn't match scheduler-enforced node affinity".into(),
+            Reason::Policy(policy) => format!(
+                "node(s) didn't match placement policy {}",
+                self.compiler.symbols.text(policy)
+            ),
+            Reason::SetApart(policy) => format!(
+                "node(s) were set apart by placement policy {}",
+                self.compiler.symbols.text(policy)
+            ),
             Reason::ExclusiveClaim => {
                 "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod \
                  access mode"

@@ -8,7 +8,7 @@ use super::diagnosis::{Diagnosis, Reason};
 use super::nodes::NodeId;
 use super::preempt::Preemption;
 use super::profile::{RULES, Rule};
-use super::ranking::{static_scores, tolerates_unschedulable};
+use super::ranking::{STATIC_RULES, raw_statics, static_scores, tolerates_unschedulable};
 use super::request::{Effect, Taint};
 use super::symbols::{Symbol, value_of};
 use std::collections::BTreeMap;
@@ -134,20 +134,17 @@ impl Cluster {
                 set(Rule::Fit, fit);
                 set(Rule::Balance, balance);
                 let node = &self.nodes.all[*at as usize];
-                let symbols = &self.compiler.symbols;
-                let raw = (
-                    state.key.preference(node.name, &node.labels, symbols),
-                    state.key.disliked(&node.taints),
-                );
-                let (affinity, taints) = static_scores(raw, state.extremes);
+                let raw = raw_statics(&state.key, node, &self.compiler);
+                let scores = static_scores(raw, state.extremes);
                 if let Some(load) = &rules.profile.load {
                     set(
                         Rule::Load,
                         self.nodes.load_score(*at, &class.request.shape, load),
                     );
                 }
-                set(Rule::NodeAffinity, affinity);
-                set(Rule::Taints, taints);
+                for (rule, score) in STATIC_RULES.into_iter().zip(scores) {
+                    set(rule, score);
+                }
                 Scored {
                     node: NodeId(*at),
                     total: 0,
@@ -213,6 +210,8 @@ impl Cluster {
         if !placement.added_selects(node.name, &node.labels, symbols) {
             all.push(Obstacle::Other(Reason::AddedAffinity));
         }
+        let refused = placement.refused(node.name, &node.labels, symbols);
+        all.extend(refused.map(Reason::from).map(Obstacle::Other));
         if !self.nodes.ports_free(slot, &request.ports) {
             all.push(Obstacle::Other(Reason::Ports));
         }
@@ -327,6 +326,10 @@ impl Cluster {
             ),
             Obstacle::Other(reason) => match reason {
                 Reason::Ports => "free the host ports".to_owned(),
+                Reason::Policy(policy) | Reason::SetApart(policy) => format!(
+                    "change placement policy {}, or which pods it selects",
+                    text(*policy)
+                ),
                 Reason::Hot(resource) => format!(
                     "wait until the node uses less {}, or raise the threshold",
                     super::load::MEASURED[*resource]

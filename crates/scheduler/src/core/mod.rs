@@ -11,6 +11,7 @@
 //! | [`volumes`], [`images`] | claims and what can serve them on which node; images that nodes have |
 //! | [`class`] | requests with their selectors resolved to counters |
 //! | [`load`] | usage as it is measured, and estimated of pods that no measurement shows yet |
+//! | [`policy`] | placement policies, written into the requests of the pods that they select |
 //! | [`rank`], [`ranking`] | nodes bucketed by score, brought up to date from the change log; which rank to use |
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
@@ -30,6 +31,7 @@ pub mod images;
 pub mod load;
 pub mod nodes;
 pub mod object;
+pub mod policy;
 pub mod preempt;
 pub mod profile;
 pub mod quantity;

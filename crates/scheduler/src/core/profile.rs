@@ -21,10 +21,11 @@ pub enum Rule {
     PodAffinity,
     Images,
     Load,
+    Policy,
 }
 
 /// All rules, in the order in which scores are told.
-pub const RULES: [Rule; 8] = [
+pub const RULES: [Rule; 9] = [
     Rule::Fit,
     Rule::Balance,
     Rule::Taints,
@@ -33,6 +34,7 @@ pub const RULES: [Rule; 8] = [
     Rule::PodAffinity,
     Rule::Images,
     Rule::Load,
+    Rule::Policy,
 ];
 
 impl Rule {
@@ -48,6 +50,7 @@ impl Rule {
             Self::PodAffinity => "InterPodAffinity",
             Self::Images => "ImageLocality",
             Self::Load => "LoadAwareScheduling",
+            Self::Policy => "PlacementPolicy",
         }
     }
 
@@ -56,7 +59,7 @@ impl Rule {
     pub const fn default_weight(self) -> i64 {
         match self {
             Self::Taints => 3,
-            Self::NodeAffinity | Self::Spread | Self::PodAffinity => 2,
+            Self::NodeAffinity | Self::Spread | Self::PodAffinity | Self::Policy => 2,
             Self::Fit | Self::Balance | Self::Images => 1,
             Self::Load => 0,
         }
@@ -245,7 +248,7 @@ pub struct Rules {
     pub added_preferred: Vec<(i32, NodeTerm)>,
     /// Room is scored as in the default profile, for which there is a short way.
     pub plain: bool,
-    /// The highest score by room, taints, node affinity and usage.
+    /// The highest score by room, taints, node affinity, usage and placement policies.
     pub top: i64,
 }
 
@@ -266,6 +269,7 @@ impl Rules {
             Rule::Taints,
             Rule::NodeAffinity,
             Rule::Load,
+            Rule::Policy,
         ];
         let top = 100 * top.map(|r| weights.of(r)).iter().sum::<i64>();
         let added = profile.added_affinity.as_ref();

@@ -361,9 +361,10 @@ enum Hint {
     Namespace,
     Claim,
     Measured,
+    Rules,
 }
 
-const HINTS: usize = 11;
+const HINTS: usize = 12;
 
 fn bits(hints: u16) -> impl Iterator<Item = usize> {
     (0..HINTS).filter(move |hint| hints & (1 << hint) != 0)
@@ -386,6 +387,7 @@ fn hints_of(event: Event) -> [Option<(Hint, Option<ClassId>)>; 2] {
         Event::Namespace => one(Hint::Namespace),
         Event::Claim => one(Hint::Claim),
         Event::Measured => one(Hint::Measured),
+        Event::Rules => one(Hint::Rules),
     }
 }
 
@@ -400,7 +402,10 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
         match reason {
             Reason::NodeUnschedulable | Reason::UntoleratedTaint => add(&[H::NodeTaints]),
             Reason::NodeNotNamed => {}
-            Reason::NodeAffinity | Reason::AddedAffinity => add(&[H::NodeLabels]),
+            Reason::NodeAffinity
+            | Reason::AddedAffinity
+            | Reason::Policy(_)
+            | Reason::SetApart(_) => add(&[H::NodeLabels]),
             Reason::Ports
             | Reason::TooManyPods
             | Reason::InsufficientCpu
@@ -444,5 +449,7 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
     if !claims {
         add(&[H::NodeAdded]);
     }
+    // Whatever held yesterday may hold no more.
+    add(&[H::Rules]);
     hints
 }

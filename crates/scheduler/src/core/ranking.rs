@@ -3,7 +3,7 @@
 use super::bits::NodeSet;
 use super::cluster::Cluster;
 use super::load::Limits;
-use super::nodes::Nodes;
+use super::nodes::{Node, Nodes};
 use super::profile::{Rule, Rules};
 use super::rank::{Rank, TOP, View};
 use super::request::{Compiler, Placement, Shape};
@@ -20,8 +20,8 @@ pub struct PlacementState {
     pub limits: Option<Limits>,
     /// Scores by node affinity and taints, weighted; empty if they are all alike.
     pub statics: Vec<u16>,
-    /// The highest preference met, and the most taints disliked, among the allowed nodes.
-    pub extremes: (i64, i64),
+    /// The highest preference met, the most taints disliked and the most that policies like, among the allowed nodes.
+    pub extremes: [i64; 3],
     /// Grows when the scores change as a whole.
     pub version: u32,
     pub(super) stale: bool,
@@ -205,6 +205,9 @@ pub fn allows(key: &Placement, nodes: &Nodes, node: u32, compiler: &Compiler) ->
         && key.tolerates(&node.taints)
         && key.selects(node.name, &node.labels, &compiler.symbols)
         && key.added_selects(node.name, &node.labels, &compiler.symbols)
+        && key
+            .refused(node.name, &node.labels, &compiler.symbols)
+            .is_none()
 }
 
 /// Whether the placement tolerates the taint that stands for `spec.unschedulable`.
@@ -223,11 +226,11 @@ fn statics(
     nodes: &Nodes,
     compiler: &Compiler,
     rules: &Rules,
-) -> (Vec<u16>, (i64, i64)) {
-    if state.key.preferred.is_empty() && nodes.disliked == 0 {
-        return (Vec::new(), (0, 0));
+) -> (Vec<u16>, [i64; 3]) {
+    if !state.key.prefers() && nodes.disliked == 0 {
+        return (Vec::new(), [0; 3]);
     }
-    let mut raw = vec![(0, 0); nodes.slots()];
+    let mut raw = vec![[0; 3]; nodes.slots()];
     let named = state
         .pins
         .iter()
@@ -240,40 +243,50 @@ fn statics(
         .chain(named.map(|node| node.0 as usize))
     {
         let node = &nodes.all[at];
-        let preference = state
-            .key
-            .preference(node.name, &node.labels, &compiler.symbols);
-        raw[at] = (preference, state.key.disliked(&node.taints));
+        raw[at] = raw_statics(&state.key, node, compiler);
     }
-    let liked = raw.iter().map(|r| r.0).max().unwrap_or_default();
-    let disliked = raw.iter().map(|r| r.1).max().unwrap_or_default();
-    if liked == 0 && disliked == 0 {
-        return (Vec::new(), (0, 0));
+    let extreme = |i: usize| {
+        raw.iter()
+            .map(|r: &[i64; 3]| r[i])
+            .max()
+            .unwrap_or_default()
+    };
+    let extremes = [0, 1, 2].map(extreme);
+    if extremes == [0; 3] {
+        return (Vec::new(), extremes);
     }
-    let score = |raw: (i64, i64)| {
-        let (affinity, taints) = static_scores(raw, (liked, disliked));
-        let sum = rules.weight(Rule::NodeAffinity) * affinity + rules.weight(Rule::Taints) * taints;
+    let score = |raw: [i64; 3]| {
+        let scores = static_scores(raw, extremes);
+        let weights = STATIC_RULES.map(|rule| rules.weight(rule));
+        let sum: i64 = scores.iter().zip(weights).map(|(s, w)| s * w).sum();
         u16::try_from(sum).unwrap_or(u16::MAX)
     };
-    (raw.into_iter().map(score).collect(), (liked, disliked))
+    (raw.into_iter().map(score).collect(), extremes)
 }
 
-/// The scores of a node by node affinity and by taints, 0 to 100 each: its preference and its disliked taints against
-/// the most among all nodes.
+/// The rules that look at nothing but the node, in the order of [`static_scores`].
+pub const STATIC_RULES: [Rule; 3] = [Rule::NodeAffinity, Rule::Taints, Rule::Policy];
+
+/// What [`static_scores`] are made of: preference, disliked taints, what policies like.
 #[must_use]
-pub fn static_scores(
-    (preference, dislike): (i64, i64),
-    (liked, disliked): (i64, i64),
-) -> (i64, i64) {
-    let affinity = if liked == 0 {
-        0
-    } else {
-        preference * 100 / liked
+pub fn raw_statics(key: &Placement, node: &Node, compiler: &Compiler) -> [i64; 3] {
+    let symbols = &compiler.symbols;
+    [
+        key.preference(node.name, &node.labels, symbols),
+        key.disliked(&node.taints),
+        key.policy_preference(node.name, &node.labels, symbols),
+    ]
+}
+
+/// The scores of a node by [`STATIC_RULES`], 0 to 100 each: what it has against the most among all nodes.
+#[must_use]
+pub fn static_scores(raw: [i64; 3], extremes: [i64; 3]) -> [i64; 3] {
+    let share = |i: usize| {
+        if extremes[i] == 0 {
+            0
+        } else {
+            raw[i] * 100 / extremes[i]
+        }
     };
-    let taints = if disliked == 0 {
-        100
-    } else {
-        100 - dislike * 100 / disliked
-    };
-    (affinity, taints)
+    [share(0), 100 - share(1), share(2)]
 }

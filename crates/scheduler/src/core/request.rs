@@ -2,6 +2,7 @@
 
 use super::images::normal_name;
 use super::object::{Container, ContainerStatus, Pod, PodSpec};
+use super::policy::{NodeRules, Refusal};
 use super::profile::{DefaultSpread, ProfileId, Rules};
 use super::quantity::{milli, units};
 use super::selector::{Namespaces, NodeTerm, Requirement, Selector};
@@ -109,6 +110,8 @@ pub struct Placement {
     pub profile: ProfileId,
     /// Node affinity that the profile adds.
     pub added: Option<Vec<NodeTerm>>,
+    /// What placement policies say of nodes.
+    pub rules: Option<Arc<NodeRules>>,
 }
 
 impl Placement {
@@ -145,6 +148,12 @@ impl Placement {
             .is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels, symbols)))
     }
 
+    /// The placement policy, if any, that keeps pods from the node.
+    #[must_use]
+    pub fn refused(&self, name: Symbol, labels: &Labels, symbols: &Symbols) -> Option<Refusal> {
+        self.rules.as_ref()?.refuses(name, labels, symbols)
+    }
+
     /// Whether every taint that keeps pods away is tolerated.
     #[must_use]
     pub fn tolerates(&self, taints: &[Taint]) -> bool {
@@ -172,6 +181,19 @@ impl Placement {
             })
             .count();
         i64::try_from(count).unwrap_or(i64::MAX)
+    }
+
+    /// Whether it prefers some nodes to others.
+    #[must_use]
+    pub fn prefers(&self) -> bool {
+        !self.preferred.is_empty() || self.rules.as_ref().is_some_and(|r| !r.preferred.is_empty())
+    }
+
+    /// Summed weight of what placement policies like of the node.
+    #[must_use]
+    pub fn policy_preference(&self, name: Symbol, labels: &Labels, symbols: &Symbols) -> i64 {
+        let rules = self.rules.as_ref();
+        rules.map_or(0, |r| r.preference(name, labels, symbols))
     }
 
     /// Summed weight of the preferred node affinity terms that match.
@@ -258,6 +280,10 @@ pub struct Request {
     pub images: Vec<Symbol>,
     /// Asks for dynamic resources, which are not allocated here.
     pub dynamic: bool,
+    /// Pools to try one after another: names and nodes. None: all nodes at once.
+    pub pools: Vec<(Symbol, NodeTerm)>,
+    /// One NUMA node is to hold all of it.
+    pub numa: bool,
 }
 
 /// Turns pods into requests.
@@ -374,6 +400,8 @@ impl Compiler {
             profile,
             images: self.images(pod),
             dynamic: !spec.resource_claims.is_empty(),
+            pools: Vec::new(),
+            numa: false,
             ports: self.ports(&spec.containers, &spec.init_containers),
             priority: spec.priority.unwrap_or_default(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
@@ -523,6 +551,7 @@ impl Compiler {
                 .collect(),
             profile: ProfileId::default(),
             added: None,
+            rules: None,
         }
     }
 

@@ -98,9 +98,10 @@ pub(super) enum Kind {
     ReplicaSet,
     StatefulSet,
     Budget,
+    Policy,
 }
 
-const KINDS: usize = 13;
+const KINDS: usize = 14;
 
 /// The owner of the core.
 pub struct Driver {
@@ -125,6 +126,8 @@ pub struct Driver {
     pub(super) events_lost: u64,
     pub(super) notes: JoinSet<()>,
     pub(super) usage: super::usage::Watch,
+    pub(super) policies: super::policies::Told,
+    pub(super) statuses: JoinSet<super::policies::Written>,
     pub(super) listed: FxHashSet<Kind>,
     /// Names known of each kind that the core keeps by name, and those of the list that is coming in.
     pub(super) names: FxHashMap<Kind, FxHashSet<String>>,
@@ -154,6 +157,8 @@ impl Driver {
             events_lost: 0,
             notes: JoinSet::new(),
             usage: super::usage::Watch::default(),
+            policies: super::policies::Told::default(),
+            statuses: JoinSet::new(),
             listed: FxHashSet::default(),
             names: FxHashMap::default(),
             listing: FxHashMap::default(),
@@ -170,6 +175,7 @@ impl Driver {
                 .into_iter()
                 .chain(self.storage_deadline())
                 .chain(self.usage_deadline())
+                .chain(self.policies_deadline())
                 .min();
             let deadline = next.map(|at| self.start + at);
             tokio::select! {
@@ -198,6 +204,7 @@ impl Driver {
         self.preemptions.shutdown().await;
         self.storage.shutdown().await;
         self.notes.shutdown().await;
+        self.statuses.shutdown().await;
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -214,6 +221,9 @@ impl Driver {
         self.look_at_storage(now);
         self.look_at_usage();
         self.wake(now);
+        if self.cluster.settle_rules() {
+            self.wake(now);
+        }
         self.queue.tick(now);
         while self.binds.len() < self.options.parallel_binds
             && self.preemptions.len() < PARALLEL_PREEMPTIONS
@@ -248,6 +258,7 @@ impl Driver {
             .pending
             .store(self.queue.len() as u64, Relaxed);
         self.start_reports();
+        self.tell_of_policies(now);
         if self.cluster.wants_compaction() {
             self.cluster.compact(self.pending.values().map(|p| p.class));
         }

@@ -115,6 +115,12 @@ impl Driver {
                     self.measure(&measurement);
                 }
             }
+            Input::Policy(change) => {
+                if let Change::Applied(policy) = &change {
+                    self.policy(policy);
+                }
+                self.other(Kind::Policy, change, key);
+            }
             // Of a node whose measurements end, the last one grows old.
             Input::NodeMetric(_) => {}
             Input::Usage(all) => {
@@ -220,6 +226,7 @@ impl Driver {
             Kind::StatefulSet => self
                 .cluster
                 .set_owner("StatefulSet", namespace, short, None),
+            Kind::Policy => self.policy_gone(short),
             Kind::Pod => self.pod_gone(name),
         }
     }

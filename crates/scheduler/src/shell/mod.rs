@@ -4,9 +4,11 @@
 mod calls;
 mod driver;
 mod inputs;
+mod install;
 mod metrics;
 mod note;
 mod objects;
+mod policies;
 mod snapshot;
 mod storage;
 mod usage;
@@ -15,6 +17,7 @@ use crate::core::Profile;
 use crate::core::load::Source;
 use crate::core::queue::BACKOFF;
 pub use calls::DECISION;
+pub use install::{InstallError, install};
 pub use metrics::{Metrics, serve};
 use objects::{Input, follow, follow_optional};
 pub use snapshot::{Snapshot, SnapshotError, snapshot};
@@ -128,6 +131,7 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
         Capacity,
         Budget
     );
+    watches.spawn(follow_optional(client.clone(), Input::Policy, send.clone()));
     let loads = options.profiles.iter().filter_map(|p| p.load.as_ref());
     let sources: Vec<Source> = loads.map(|l| l.source).collect();
     if sources.contains(&Source::MetricsApi) {

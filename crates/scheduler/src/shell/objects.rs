@@ -5,6 +5,7 @@ use crate::core::object::{
     PersistentVolume, Pod, Service, StorageCapacity, StorageClass,
 };
 use futures::StreamExt;
+use gantry_api::PlacementPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -191,6 +192,7 @@ pub enum Input {
     StatefulSet(Change<StatefulSet>),
     Budget(Change<DisruptionBudget>),
     NodeMetric(Change<NodeMetric>),
+    Policy(Change<PlacementPolicy>),
     /// The metrics API answered.
     Usage(Vec<super::usage::Measurement>),
 }

@@ -7,6 +7,7 @@ use crate::core::object::{
     Pod, Service, StorageCapacity, StorageClass,
 };
 use crate::core::{Cluster, Profile};
+use gantry_api::PlacementPolicy;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub cluster: Cluster,
     /// Pods without a node.
     pub waiting: Vec<Pod>,
+    /// Uids and `namespace/name` of those with one.
+    pub placed: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// A list that could not be had.
@@ -105,14 +108,20 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
         cluster.set_budget(&namespace, &name, budget.spec.selector.as_ref(), allowed);
     })
     .await?;
+    list::<PlacementPolicy>(client, |policy| cluster.set_policy(policy)).await?;
+    cluster.settle_rules();
     storage(client, &mut cluster).await?;
     let mut waiting = Vec::new();
+    let mut placed = Vec::new();
     list::<Pod>(client, |pod| {
         if pod.finished() {
             return;
         }
         match pod.node() {
-            Some(node) => cluster.observe(pod, node),
+            Some(node) => {
+                cluster.observe(pod, node);
+                placed.push((pod.uid().into(), pod.key().into()));
+            }
             None => waiting.push(pod.clone()),
         }
     })
@@ -132,7 +141,11 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
         }
     }
     cluster.events.clear();
-    Ok(Snapshot { cluster, waiting })
+    Ok(Snapshot {
+        cluster,
+        waiting,
+        placed,
+    })
 }
 
 /// Usage as it was measured last, where a profile looks at it. What is not told counts by requests, as it does while a

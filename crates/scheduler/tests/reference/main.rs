@@ -846,7 +846,7 @@ fn live(seed: u64, met: &mut Met) {
                     let (pod, node) = world.pods[uid].clone();
                     let mut pod = serde_json::to_value(pod).expect("JSON");
                     let at = world.now - random.random_range(0..20);
-                    let at = k8s_openapi::jiff::Timestamp::from_second(at).expect("a time");
+                    let at = jiff::Timestamp::from_second(at).expect("a time");
                     pod["status"]["startTime"] = json!(at.to_string());
                     cluster.observe(&support::decode_pod(&pod), &node);
                     let pod = serde_json::from_value(pod).expect("a pod");

@@ -59,6 +59,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     excluded: Vec<Excluded>,
+    /// Placement policies that select the pod, and what each says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policies: Vec<Selecting>,
     changes: Vec<Advice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     preemption: Option<Room>,
@@ -78,6 +81,12 @@ struct Row {
 struct Excluded {
     nodes: usize,
     reason: String,
+}
+
+#[derive(Serialize)]
+struct Selecting {
+    name: String,
+    says: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -121,6 +130,14 @@ pub async fn run(explain: Explain, global: &Global) -> Result<()> {
             .map_err(|e| failed(&e.to_string(), e.source))?;
     let explanation = explain_pod(&mut cluster, &pod)?;
     let mut report = report(&cluster, &pod, &explanation, args.nodes);
+    let class = cluster.classify(&pod);
+    let policies = cluster.policies_of(class).into_iter();
+    report.policies = policies
+        .map(|(name, says)| Selecting {
+            name: name.to_owned(),
+            says,
+        })
+        .collect();
     report.history = history(&connection.client, &pod).await?;
     if args.output == Format::Table {
         show(&report)
@@ -181,6 +198,7 @@ fn report(cluster: &Cluster, pod: &Pod, explanation: &Explanation, most: usize) 
         best: best.collect(),
         message: diagnosis.map(|d| d.message.clone()),
         excluded,
+        policies: Vec::new(),
         changes: explanation
             .changes
             .iter()
@@ -267,6 +285,15 @@ fn show(report: &Report) -> Result<()> {
     if !report.best.is_empty() {
         println("")?;
         print(&scores(report))?;
+    }
+    if !report.policies.is_empty() {
+        println(format!(
+            "\n{}",
+            strong("Placement policies, the deciding first")
+        ))?;
+        for Selecting { name, says } in &report.policies {
+            println(format!("  {name}: {}", says.join(", ")))?;
+        }
     }
     if !report.excluded.is_empty() {
         let rows = report

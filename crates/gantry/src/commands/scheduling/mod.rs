@@ -1,6 +1,7 @@
 //! Scheduling: the scheduler alone, and what it has to say.
 
 pub mod explain;
+pub mod policy;
 pub mod schedule;
 
 use std::net::SocketAddr;
@@ -83,6 +84,7 @@ pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
     let metrics = options.metrics.clone();
     let address = args.metrics_address;
     let scheduling = alone("the scheduler", &global, elected, async |client, stop| {
+        gantry_scheduler::install(&client).await?;
         Ok(gantry_scheduler::run(client, options, stop).await?)
     });
     let Some(address) = address else {
