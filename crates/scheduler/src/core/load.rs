@@ -322,12 +322,15 @@ mod tests {
     use serde_json::json;
 
     fn cluster(thresholds: [Option<i64>; 2]) -> Cluster {
-        let mut profile = Profile::default();
-        profile.load = Some(LoadArgs {
+        let load = Some(LoadArgs {
             thresholds,
             factors: [100, 100],
             ..LoadArgs::default()
         });
+        let mut profile = Profile {
+            load,
+            ..Profile::default()
+        };
         profile.weights.set(Rule::Load, 1);
         let mut cluster = Cluster::with_profiles(vec![profile]);
         for name in ["n0", "n1"] {
@@ -341,11 +344,7 @@ mod tests {
     }
 
     fn pod(name: &str, started: Option<i64>) -> Pod {
-        let started = started.map(|at| {
-            k8s_openapi::jiff::Timestamp::from_second(at)
-                .unwrap()
-                .to_string()
-        });
+        let started = started.map(|at| jiff::Timestamp::from_second(at).unwrap().to_string());
         serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "d", "uid": name},
             "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]},
