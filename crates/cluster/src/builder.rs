@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use gantry_apiserver::{Authentication, Config, Network, Server, StaticToken, Stream};
 use gantry_controllers::certificates::Authority;
 use gantry_controllers::tokens::TokenSigner;
-use gantry_hollow::NodeGroup;
+use gantry_hollow::{NodeGroup, Scenario};
 use gantry_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +97,7 @@ pub struct Builder {
     scheduler: bool,
     nodes: Vec<NodeGroup>,
     seed: u64,
+    scenario: Option<Arc<Scenario>>,
     ranges: Option<(String, String)>,
     store: gantry_store::Options,
 }
@@ -114,6 +115,7 @@ impl Default for Builder {
                 ..NodeGroup::default()
             }],
             seed: 0,
+            scenario: None,
             ranges: None,
             store: gantry_store::Options::default(),
         }
@@ -166,6 +168,12 @@ impl Builder {
     /// Seed of all that is random about the simulated nodes.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// What happens on the simulated nodes; its own nodes only if they are among [`Builder::nodes`].
+    pub fn scenario(mut self, scenario: Option<Arc<Scenario>>) -> Self {
+        self.scenario = scenario;
         self
     }
 
@@ -263,6 +271,9 @@ impl Builder {
                 network: Some(network),
                 ..Default::default()
             };
+            if let Some(scenario) = &self.scenario {
+                scenario.apply(&mut options);
+            }
             if let Some((pods, nodes)) = &self.ranges {
                 options.pod_cidr.clone_from(pods);
                 options.node_cidr.clone_from(nodes);

@@ -98,7 +98,10 @@ pub enum Command {
     #[command(subcommand)]
     Policy(commands::scheduling::policy::Policy),
     Scheduler(commands::scheduling::Scheduler),
-    Hollow(commands::parts::Hollow),
+    Hollow(commands::hollow::Hollow),
+    /// Look at what a scenario of simulated nodes does
+    #[command(subcommand)]
+    Scenario(commands::hollow::Scenario),
     Controllers(commands::parts::Controllers),
     Apiserver(Box<commands::apiserver::ApiServer>),
     /// Save, restore and inspect all objects of an embedded cluster

@@ -1,9 +1,41 @@
 //! Instants as the simulation counts them: milliseconds since the Unix epoch.
 //!
-//! The pure core gets every instant from its caller; nothing below `shell` reads a clock.
+//! The pure core gets every instant from its caller; only the shell and the kubelets' answers read a
+//! [`Clock`].
 
 use jiff::Timestamp;
 use std::{fmt, time::Duration};
+use tokio::time::Instant;
+
+/// What time it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Clock {
+    /// The system's, with all its corrections.
+    #[default]
+    Wall,
+    /// An instant, and what has passed of the runtime's time since another. Where that time is paused
+    /// (`tokio::time::pause`), it jumps to the next timer whenever nothing is left to do, and an hour
+    /// passes in as long as its work takes. Only sound where everything waits for timers of the same
+    /// runtime: not with an API server that has threads and a disk.
+    Runtime(Millis, Instant),
+}
+
+impl Clock {
+    /// A clock of the runtime's time that shows `now`.
+    #[must_use]
+    pub fn runtime(now: Millis) -> Self {
+        Self::Runtime(now, Instant::now())
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        match self {
+            Self::Wall => Timestamp::now().into(),
+            Self::Runtime(first, since) => first.plus(since.elapsed()),
+        }
+    }
+}
 
 /// An instant, in milliseconds since the Unix epoch. The API shows whole seconds of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +51,12 @@ impl Millis {
         )
     }
 
+    /// So many milliseconds later, or earlier if they are below zero.
+    #[must_use]
+    pub fn shifted(self, by: i64) -> Self {
+        Self(self.0.saturating_add(by))
+    }
+
     /// Time passed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -32,7 +70,9 @@ impl Millis {
         Self(self.0 - self.0.rem_euclid(step))
     }
 
-    fn timestamp(self) -> Timestamp {
+    /// The same instant.
+    #[must_use]
+    pub fn timestamp(self) -> Timestamp {
         Timestamp::from_millisecond(self.0).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 

@@ -59,14 +59,21 @@
 
 pub mod behaviour;
 pub mod clock;
+pub mod image;
 mod kubelet;
 pub mod node;
 pub mod object;
 pub mod options;
 pub mod pod;
 pub mod program;
+pub mod scenario;
 mod shell;
+mod truth;
+pub mod usage;
+mod yaml;
 
 pub use kubelet::Network;
-pub use options::{NodeGroup, Options, SIMULATED};
+pub use options::{Failures, NodeGroup, Options, SIMULATED};
+pub use scenario::Scenario;
 pub use shell::{Error, run};
+pub use yaml::Mistake;

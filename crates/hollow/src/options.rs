@@ -1,12 +1,14 @@
 //! What a simulation is started with.
 
 use crate::{
-    behaviour::Defaults,
+    behaviour::{Defaults, Span},
+    clock::Clock,
     kubelet::{KUBELET_PORT, Network},
     node::parse_cidr,
     object::Taint,
+    scenario::Scenario,
 };
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 /// Label of every simulated node, value `true`: the only nodes that are ever acted for.
 pub const SIMULATED: &str = "gantry.dev/simulated";
@@ -40,6 +42,10 @@ pub struct Options {
     pub events_per_second: u32,
     /// Where kubelets and pods can be reached; without, nodes announce no kubelet.
     pub network: Option<Network>,
+    /// What happens: behaviours, images and events. Its nodes are among the groups only if put there.
+    pub scenario: Option<Arc<Scenario>>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl Options {
@@ -73,8 +79,19 @@ impl Default for Options {
             concurrency: 64,
             events_per_second: 200,
             network: None,
+            scenario: None,
+            clock: Clock::Wall,
         }
     }
+}
+
+/// How often a machine fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// From its coming up to its failure.
+    pub after: Span,
+    /// From its failure to its coming up.
+    pub repair: Span,
 }
 
 /// Equal nodes of one cell.
@@ -92,8 +109,18 @@ pub struct NodeGroup {
     pub cpu: String,
     /// Memory of each, a quantity.
     pub memory: String,
+    /// Disk for pods of each, a quantity.
+    pub disk: String,
     /// Pods of each at most.
     pub pods: u32,
+    /// NUMA nodes of each; above 0 the node gets a NodeResourceTopology, where the cluster knows that kind.
+    pub numa: u32,
+    /// The kubelet's version; the simulated one's if `None`.
+    pub kubelet_version: Option<String>,
+    /// The scenario's class of nodes, which events name; put down as a label.
+    pub class: Option<String>,
+    /// How often one fails by itself.
+    pub failures: Option<Failures>,
     /// Labels beside the usual ones.
     pub labels: BTreeMap<String, String>,
     /// Taints.
@@ -109,7 +136,12 @@ impl Default for NodeGroup {
             count: 1,
             cpu: "32".into(),
             memory: "128Gi".into(),
+            disk: "200Gi".into(),
             pods: 110,
+            numa: 0,
+            kubelet_version: None,
+            class: None,
+            failures: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),
         }

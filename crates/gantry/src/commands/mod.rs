@@ -5,6 +5,7 @@ pub mod bench;
 pub mod demo;
 pub mod get;
 pub mod history;
+pub mod hollow;
 pub mod import;
 pub mod instances;
 pub mod line;
@@ -42,7 +43,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Schedule(args) => scheduling::schedule::run(args, global).await?,
         Command::Policy(args) => scheduling::policy::run(args, global).await?,
         Command::Explain(args) => scheduling::explain::run(args, global).await?,
-        Command::Hollow(args) => parts::hollow(args, global).await?,
+        Command::Hollow(args) => hollow::run(args, global).await?,
+        Command::Scenario(args) => hollow::scenario(args)?,
         Command::Controllers(args) => parts::controllers(args, global).await?,
         Command::Snapshot(args) => snapshot::run(args, global).await?,
         Command::Bench(args) => bench::run(args).await?,

@@ -5,7 +5,6 @@ use std::future::Future;
 
 use clap::{Args, ValueEnum};
 use gantry_api::strategy::ResolveTags;
-use gantry_hollow::NodeGroup;
 use tokio_util::sync::CancellationToken;
 
 use super::up::ended;
@@ -13,7 +12,6 @@ use crate::cli::Global;
 use crate::connect::{Connection, connect};
 use crate::election::Election;
 use crate::failure::Result;
-use crate::fleet::layout::share;
 use crate::output::println;
 
 /// Run the fleet-wide controllers alone, against any hub cluster.
@@ -36,26 +34,6 @@ enum Resolve {
     IfReachable,
     /// Where the registry cannot say, the release fails
     Required,
-}
-
-/// Run simulated nodes alone, against any cluster.
-///
-/// Registers nodes labelled gantry.dev/simulated=true and behaves for them as kubelets do, without
-/// containers. Nodes so labelled that are there already are taken over.
-#[derive(Debug, Args)]
-pub struct Hollow {
-    /// Nodes to register, shared out over the cells; 0 only keeps those that are there
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub nodes: u32,
-    /// Zone of nodes, and the first part of their names; may be given several times
-    #[arg(long, default_value = "sim-a", value_name = "NAME")]
-    pub cell: Vec<String>,
-    /// Region of the nodes
-    #[arg(long, default_value = "sim", value_name = "NAME")]
-    pub region: String,
-    /// Seed of all that is random about them
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub seed: u64,
 }
 
 /// Run the workload controllers alone, against any cluster that has none.
@@ -84,24 +62,6 @@ pub async fn hub(args: Hub, global: &Global) -> Result<()> {
         elected,
         async |client, stop| Ok(gantry_hub::run(client, options, stop).await?),
     )
-    .await
-}
-
-pub async fn hollow(args: Hollow, global: &Global) -> Result<()> {
-    let cells = args.cell.len() as u32;
-    let groups = (0u32..)
-        .zip(args.cell)
-        .map(|(i, cell)| NodeGroup::new(&args.region, cell, share(args.nodes, cells, i)))
-        .filter(|group| group.count > 0)
-        .collect();
-    let options = gantry_hollow::Options {
-        groups,
-        seed: args.seed,
-        ..gantry_hollow::Options::default()
-    };
-    alone("simulated nodes", global, None, async |client, stop| {
-        Ok(gantry_hollow::run(client, options, stop).await?)
-    })
     .await
 }
 

@@ -20,6 +20,9 @@ use crate::output::{Tone, color, paint, println};
 pub struct Up {
     #[command(flatten)]
     pub fleet: FleetArgs,
+    /// What happens on the simulated nodes: a YAML file (see `gantry scenario check`)
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
 }
 
 /// The shape and place of an embedded fleet.
@@ -74,12 +77,18 @@ impl FleetArgs {
             address: self.address,
             port: self.port,
             store: self.history.options(),
+            scenario: None,
         }
     }
 }
 
 pub async fn run(up: Up) -> Result<()> {
-    let options = up.fleet.options("gantry");
+    let mut options = up.fleet.options("gantry");
+    options.scenario = up
+        .scenario
+        .as_deref()
+        .map(|file| super::hollow::load(file, up.fleet.seed))
+        .transpose()?;
     let started = std::time::Instant::now();
     println(paint(
         format!("Starting a fleet in {}", options.data_dir.display()),

@@ -58,6 +58,7 @@ pub struct Cell {
     pub nodes: u32,
 }
 
+#[cfg(test)]
 impl Member {
     pub fn nodes(&self) -> u32 {
         self.cells.iter().map(|c| c.nodes).sum()

@@ -7,12 +7,14 @@ mod register;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use gantry_cluster::{
     EmbeddedCluster, NodeGroup, Parts, StartError, merge_contexts, write_private,
 };
+use gantry_hollow::Scenario;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -39,6 +41,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Bounds of each cluster's history.
     pub store: gantry_store::Options,
+    /// What happens on the simulated nodes, and which there are if it says so.
+    pub scenario: Option<Arc<Scenario>>,
 }
 
 /// A running fleet.
@@ -57,6 +61,7 @@ impl Fleet {
     pub async fn start(options: Options, tell: &dyn Fn(&str)) -> Result<Fleet> {
         let data = DataDir::take(&options.data_dir)?;
         let mut layout = data.layout(options.wish)?;
+        let groups = node_groups(&layout, options.scenario.as_deref())?;
         let started = Instant::now();
         let took = |what: &str| tell(&format!("{what}  {:.1}s", started.elapsed().as_secs_f64()));
 
@@ -69,14 +74,17 @@ impl Fleet {
         let hub = listen(hub, &options, &layout, HUB, 0).await?;
         took(&format!("hub  https://{}", hub.address()));
 
-        let members = try_join_all(layout.members.iter().enumerate().map(|(i, member)| {
+        let groups_of = groups.iter().cloned();
+        let members = layout.members.iter().zip(groups_of).enumerate();
+        let members = try_join_all(members.map(|(i, (member, groups))| {
             let builder = EmbeddedCluster::builder()
                 .name(&member.name)
                 .data_dir(data.cluster(&member.name))
                 .store_options(options.store.clone())
                 .seed(layout.seed.wrapping_add(i as u64))
                 .ranges(layout.ranges(i))
-                .nodes(node_groups(member));
+                .scenario(options.scenario.clone())
+                .nodes(groups);
             let (options, layout) = (&options, &layout);
             async move { listen(builder, options, layout, &member.name, 1 + i as u16).await }
         }))
@@ -107,11 +115,13 @@ impl Fleet {
             stop,
             controllers,
         };
-        for (member, cluster) in fleet.layout.members.iter().zip(&fleet.members) {
+        let members = fleet.layout.members.iter().zip(&fleet.members);
+        for ((member, cluster), groups) in members.zip(&groups) {
             gantry_scheduler::install(&cluster.client())
                 .await
                 .map_err(anyhow::Error::from)?;
-            nodes_ready(member, cluster.client()).await?;
+            let nodes = groups.iter().map(|it| it.count).sum();
+            nodes_ready(member, nodes, cluster.client()).await?;
             let cells: Vec<_> = member.cells.iter().map(|c| c.name.as_str()).collect();
             took(&format!(
                 "{}  https://{}  {}, cells {}, {} simulated nodes ready",
@@ -119,7 +129,7 @@ impl Fleet {
                 cluster.address(),
                 member.region,
                 cells.join(" "),
-                member.nodes()
+                nodes
             ));
         }
         Ok(fleet)
@@ -161,7 +171,42 @@ impl Fleet {
     }
 }
 
-fn node_groups(member: &Member) -> Vec<NodeGroup> {
+/// The nodes of each member: those of the scenario if it has any, else those of the layout.
+fn node_groups(layout: &Layout, scenario: Option<&Scenario>) -> Result<Vec<Vec<NodeGroup>>> {
+    let Some(scenario) = scenario.filter(|it| !it.nodes.is_empty()) else {
+        return Ok(layout.members.iter().map(usual_groups).collect());
+    };
+    let zones: Vec<(String, String)> = layout
+        .members
+        .iter()
+        .flat_map(|member| {
+            member
+                .cells
+                .iter()
+                .map(|cell| (member.region.clone(), cell.name.clone()))
+        })
+        .collect();
+    let groups = scenario.groups(&zones);
+    if let Some(stray) = groups
+        .iter()
+        .find(|it| !zones.iter().any(|(_, zone)| *zone == it.cell))
+    {
+        let names: Vec<_> = zones.iter().map(|(_, zone)| zone.as_str()).collect();
+        return Err(Failure::usage(format!(
+            "the scenario has nodes in zone {}, which this fleet has not; its zones are {}",
+            stray.cell,
+            names.join(", ")
+        ))
+        .hint("leave the zone out of the file, and its nodes are shared out over all zones"));
+    }
+    let of = |member: &Member| {
+        let here = |it: &&NodeGroup| member.cells.iter().any(|cell| cell.name == it.cell);
+        groups.iter().filter(here).cloned().collect()
+    };
+    Ok(layout.members.iter().map(of).collect())
+}
+
+fn usual_groups(member: &Member) -> Vec<NodeGroup> {
     member
         .cells
         .iter()
@@ -249,10 +294,10 @@ fn write_kubeconfig(path: &Path, hub: &EmbeddedCluster, members: &[EmbeddedClust
 }
 
 /// Waits until all the member's simulated nodes are ready.
-async fn nodes_ready(member: &Member, client: Client) -> Result<()> {
+async fn nodes_ready(member: &Member, nodes: u32, client: Client) -> Result<()> {
+    let wanted = nodes as usize;
     let nodes: Api<Node> = Api::all(client);
     let deadline = Instant::now() + READY_WITHIN;
-    let wanted = member.nodes() as usize;
     loop {
         let list = nodes
             .list(&ListParams::default().labels("gantry.dev/simulated=true"))

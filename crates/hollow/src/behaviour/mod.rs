@@ -9,10 +9,17 @@ mod draw;
 mod parse;
 mod rule;
 
-pub use draw::{Draw, Span};
-pub use parse::{ANNOTATION_PREFIX, Refused, annotations, duration, rules, span};
-pub use rule::{Crash, Effects, Glob, Ready, Rule};
+pub use draw::{Draw, Shape, Span};
+pub use parse::{ANNOTATION_PREFIX, Files, Refused, annotations, duration, rules, span};
+pub(crate) use parse::{probability, rule};
+pub use rule::{Crash, Effects, Glob, Lapse, Prints, Ready, Rule};
 
+use crate::{
+    clock::Millis,
+    image::{Catalogue, Planned, Traffic},
+    pod::Images,
+    usage::Profile,
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Labels of a pod.
@@ -124,6 +131,17 @@ pub struct Exit {
     pub message: Option<Arc<str>>,
 }
 
+/// Time out of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Out {
+    /// That long after the start.
+    pub after: Duration,
+    /// For so long.
+    pub lasts: Duration,
+    /// And again, counted from beginning to beginning.
+    pub every: Option<Duration>,
+}
+
 /// How one run of a container goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -141,6 +159,8 @@ pub struct Run {
     pub told: bool,
     /// When it stops answering, after its start.
     pub hang: Option<Duration>,
+    /// When it is out of service for a while, after its start.
+    pub lapse: Option<Out>,
     /// From the signal to the end.
     pub stop: Duration,
 }
@@ -162,7 +182,7 @@ fn missing(image: &str) -> Option<Arc<str>> {
 }
 
 /// The rules in force, with seed and defaults. One value answers every question about behaviour.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behaviours {
     /// Makes draws differ between simulations.
     pub seed: u64,
@@ -170,6 +190,8 @@ pub struct Behaviours {
     pub defaults: Defaults,
     /// Rules, the first that fits first.
     pub rules: Vec<Rule>,
+    /// What is known of images, where no rule says how long a pull takes.
+    pub images: Arc<Catalogue>,
 }
 
 impl Behaviours {
@@ -179,12 +201,22 @@ impl Behaviours {
         subject: &Subject<'s>,
         field: impl Fn(&'s Effects) -> Option<T>,
     ) -> Option<T> {
-        subject.overrides.and_then(&field).or_else(|| {
-            self.rules
-                .iter()
-                .filter(|rule| rule.matches(subject))
-                .find_map(|rule| field(&rule.effects))
-        })
+        subject
+            .overrides
+            .and_then(&field)
+            .or_else(|| self.first(subject, field))
+    }
+
+    /// The first value that a rule sets for this container.
+    fn first<'s, T>(
+        &'s self,
+        subject: &Subject<'_>,
+        field: impl Fn(&'s Effects) -> Option<T>,
+    ) -> Option<T> {
+        // A rule that says nothing about it need not be compared with the container.
+        self.rules
+            .iter()
+            .find_map(|rule| field(&rule.effects).filter(|_| rule.matches(subject)))
     }
 
     fn draw(&self, what: &str, subject: &Subject<'_>) -> Draw {
@@ -225,6 +257,58 @@ impl Behaviours {
         }
     }
 
+    /// How the pull of the container's image goes if nothing but the catalogue tells; `try_` counts the
+    /// tries before it.
+    pub fn fetch(
+        &self,
+        subject: &Subject<'_>,
+        try_: u32,
+        node: &mut Images,
+        traffic: &mut Traffic,
+        now: Millis,
+        scale: f64,
+    ) -> Option<Planned> {
+        let told = |it: &Effects| (it.pull.is_some() || it.pull_error.is_some()).then_some(());
+        if self.images.images.is_empty() || self.find(subject, told).is_some() {
+            return None;
+        }
+        let draw = self.draw("fetch", subject);
+        let image = subject.image.into();
+        self.images
+            .pull(&image, draw, try_, node, traffic, now, scale)
+    }
+
+    /// What the container prints, if a rule says so.
+    #[must_use]
+    pub fn prints(&self, subject: &Subject<'_>) -> Option<Arc<Prints>> {
+        self.find(subject, |it| it.logs.clone())
+    }
+
+    /// What the container uses, if an annotation or a rule says so: processors, memory.
+    #[must_use]
+    pub fn uses(&self, subject: &Subject<'_>) -> [Option<Arc<Profile>>; 2] {
+        [
+            self.find(subject, |it| it.cpu.clone()),
+            self.find(subject, |it| it.memory.clone()),
+        ]
+    }
+
+    fn crash<'s>(
+        &'s self,
+        subject: &Subject<'s>,
+        what: &str,
+        field: impl Fn(&'s Effects) -> Option<&'s Crash>,
+    ) -> Option<Exit> {
+        let crash = self.find(subject, field)?;
+        let whether = self.draw(&format!("{what}?"), subject);
+        whether.hits(crash.per_million).then(|| Exit {
+            after: self.draw(what, subject).within(crash.after),
+            code: crash.exit_code,
+            reason: crash.reason.clone(),
+            message: crash.message.clone(),
+        })
+    }
+
     /// How this run of the container goes.
     #[must_use]
     pub fn run(&self, subject: &Subject<'_>) -> Run {
@@ -247,17 +331,9 @@ impl Behaviours {
             reason: None,
             message: None,
         });
-        let crash = self
-            .find(subject, |it| it.crash.as_ref())
-            .and_then(|crash| {
-                let drawn = self.draw("crash?", subject).bits() % 1_000_000;
-                (drawn < u64::from(crash.per_million)).then(|| Exit {
-                    after: self.draw("crash", subject).within(crash.after),
-                    code: crash.exit_code,
-                    reason: crash.reason.clone(),
-                    message: crash.message.clone(),
-                })
-            });
+        let crash = self.crash(subject, "crash", |it| it.crash.as_ref());
+        let oom = self.crash(subject, "oom", |it| it.oom.as_ref());
+        let crash = [crash, oom].into_iter().flatten().min_by_key(|it| it.after);
         let crashes = crash.is_some();
         Run {
             start: self.draw("start", subject).within(start),
@@ -277,6 +353,11 @@ impl Behaviours {
             hang: self
                 .find(subject, |it| it.hang)
                 .map(|span| self.draw("hang", subject).within(span)),
+            lapse: self.find(subject, |it| it.unready).map(|it| Out {
+                after: self.draw("unready", subject).within(it.after),
+                lasts: self.draw("unready for", subject).within(it.lasts),
+                every: it.every,
+            }),
             stop: self
                 .draw("stop", subject)
                 .within(self.find(subject, |it| it.stop).unwrap_or(defaults.stop)),

@@ -1,11 +1,14 @@
 //! Reading behaviours: durations, spans, rules of the ConfigMap, annotations of a pod.
 
 use super::{
-    Annotations, Span,
-    rule::{Crash, Effects, Glob, Ready, Rule},
+    Annotations, Shape as Spread, Span,
+    rule::{Crash, Effects, Glob, Lapse, Prints, Ready, Rule},
 };
-use crate::object::parse_quantity;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use crate::{
+    object::parse_quantity,
+    usage::{Level, Profile, Series, Shape, Spikes},
+    yaml::{self, Field, Mistakes},
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Annotations of a pod that set its behaviour start so.
@@ -48,6 +51,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
                 "s" => 1.0,
                 "m" => 60.0,
                 "h" => 3600.0,
+                // Not Go's, but scenarios speak of days.
+                "d" => 86_400.0,
                 _ => return Err(wrong()),
             };
         rest = &rest[unit..];
@@ -58,11 +63,36 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(total).map_err(|_| wrong())
 }
 
-/// One duration, or two with `..` between.
+/// One duration, or two with `..` between (evenly distributed), or `median 2s p99 20s` (log-normally), or
+/// `mean 30d` (exponentially).
 ///
 /// # Errors
 /// When either is no duration or the first is longer than the second.
 pub fn span(text: &str) -> Result<Span, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.as_slice() {
+        ["median", median, "p99", p99] => {
+            let (min, max) = (duration(median)?, duration(p99)?);
+            if min.is_zero() || min >= max {
+                return Err(format!(
+                    "{text:?}: the median must be above 0 and below the 99th percentile"
+                ));
+            }
+            return Ok(Span {
+                min,
+                max,
+                shape: Spread::Skewed,
+            });
+        }
+        ["mean", mean] => {
+            return Ok(Span {
+                min: Duration::ZERO,
+                max: duration(mean)?,
+                shape: Spread::Memoryless,
+            });
+        }
+        _ => {}
+    }
     let (min, max) = match text.split_once("..") {
         Some((min, max)) => (duration(min)?, duration(max)?),
         None => (duration(text)?, duration(text)?),
@@ -70,7 +100,7 @@ pub fn span(text: &str) -> Result<Span, String> {
     if min > max {
         return Err(format!("{text:?} runs backwards"));
     }
-    Ok(Span { min, max })
+    Ok(Span::even(min, max))
 }
 
 fn ready(text: &str) -> Result<Ready, String> {
@@ -81,121 +111,266 @@ fn ready(text: &str) -> Result<Ready, String> {
     }
 }
 
-/// A YAML scalar, as text.
-struct Scalar(String);
+/// Reads files that a text names, by their names.
+pub type Files<'f> = dyn Fn(&str) -> Result<String, String> + 'f;
 
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::String(text) => Ok(Self(text)),
-            serde_json::Value::Number(number) => Ok(Self(number.to_string())),
-            serde_json::Value::Bool(truth) => Ok(Self(truth.to_string())),
-            other => Err(D::Error::custom(format!(
-                "want a word or a number, found {other}"
-            ))),
-        }
+/// Fields of a rule.
+const FIELDS: [&str; 23] = [
+    "image",
+    "namespace",
+    "pod",
+    "container",
+    "node",
+    "revision",
+    "labels",
+    "pull",
+    "pullError",
+    "start",
+    "startError",
+    "ready",
+    "unready",
+    "message",
+    "run",
+    "exitCode",
+    "crash",
+    "oom",
+    "hang",
+    "stop",
+    "logs",
+    "cpu",
+    "memory",
+];
+
+/// Reads a rule; mistakes are told to the field.
+pub(crate) fn rule(field: &Field<'_>, files: &Files<'_>) -> Rule {
+    let map = field.map(&FIELDS);
+    let glob = |name: &str| map.read(name, |it| Ok(Glob::new(it)));
+    let text = |name: &str| map.read(name, |it| Ok(Arc::<str>::from(it)));
+    let effects = Effects {
+        pull: map.read("pull", span),
+        pull_error: text("pullError"),
+        start: map.read("start", span),
+        start_error: text("startError"),
+        ready: map.read("ready", ready),
+        message: text("message"),
+        run: map.read("run", span),
+        exit_code: map.read("exitCode", exit_code),
+        crash: map.get("crash").map(|it| crash(it, 1, None)),
+        oom: map.get("oom").map(|it| crash(it, 137, Some("OOMKilled"))),
+        unready: map.get("unready").and_then(lapse),
+        hang: map.read("hang", span),
+        stop: map.read("stop", span),
+        logs: map.get("logs").and_then(prints),
+        cpu: map.get("cpu").and_then(|it| profile(it, "cpu", files)),
+        memory: map
+            .get("memory")
+            .and_then(|it| profile(it, "memory", files)),
+    };
+    let rule = Rule {
+        image: glob("image"),
+        namespace: glob("namespace"),
+        pod: glob("pod"),
+        container: glob("container"),
+        node: glob("node"),
+        revision: glob("revision"),
+        labels: map
+            .get("labels")
+            .into_iter()
+            .flat_map(Field::entries)
+            .filter_map(|(key, value)| Some((key.to_owned(), Glob::new(value.word()?))))
+            .collect(),
+        effects,
+    };
+    let names = field.quiet_names();
+    if !names.is_empty() && names.iter().all(|name| FIELDS[..7].contains(name)) {
+        field.wrong(format!(
+            "it changes nothing: give at least one of {}",
+            FIELDS[7..].join(", ")
+        ));
+    }
+    rule
+}
+
+fn exit_code(text: &str) -> Result<i32, String> {
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|code| (0..=255).contains(code))
+        .ok_or_else(|| format!("{text:?} is no exit code: want 0 to 255"))
+}
+
+/// A share such as `0.25` or `25%`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let number = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|it| it / 100.0),
+        None => text.trim().parse(),
+    };
+    number
+        .ok()
+        .filter(|it| (0.0..=1.0).contains(it))
+        .ok_or_else(|| format!("{text:?} is not between 0 and 1: want a share such as 0.25 or 25%"))
+}
+
+/// A probability, in a million.
+pub(crate) fn probability(text: &str) -> Result<u32, String> {
+    share(text).map(per_million)
+}
+
+fn crash(field: &Field<'_>, code: i32, reason: Option<&'static str>) -> Crash {
+    let known: &[&str] = match reason {
+        None => &["after", "probability", "message", "exitCode", "reason"],
+        Some(_) => &["after", "probability", "message"],
+    };
+    let map = field.map(known);
+    let text = |name: &str| map.read(name, |it| Ok(Arc::<str>::from(it)));
+    Crash {
+        after: map.read("after", span).unwrap_or(Span::ZERO),
+        exit_code: map.read("exitCode", exit_code).unwrap_or(code),
+        per_million: map.read("probability", probability).unwrap_or(1_000_000),
+        reason: reason.map(Into::into).or_else(|| text("reason")),
+        message: text("message"),
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RuleText {
-    image: Option<Scalar>,
-    namespace: Option<Scalar>,
-    pod: Option<Scalar>,
-    container: Option<Scalar>,
-    node: Option<Scalar>,
-    #[serde(default)]
-    labels: BTreeMap<String, Scalar>,
-    pull: Option<Scalar>,
-    pull_error: Option<String>,
-    start: Option<Scalar>,
-    start_error: Option<String>,
-    ready: Option<Scalar>,
-    message: Option<String>,
-    run: Option<Scalar>,
-    exit_code: Option<i32>,
-    crash: Option<CrashText>,
-    hang: Option<Scalar>,
-    stop: Option<Scalar>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CrashText {
-    after: Option<Scalar>,
-    exit_code: Option<i32>,
-    probability: Option<f64>,
-    reason: Option<String>,
-    message: Option<String>,
-}
-
-impl TryFrom<RuleText> for Rule {
-    type Error = String;
-
-    fn try_from(text: RuleText) -> Result<Self, String> {
-        let glob = |field: Option<Scalar>| field.map(|pattern| Glob::new(&pattern.0));
-        let time = |name: &str, field: Option<Scalar>| {
-            field
-                .map(|text| span(&text.0).map_err(|why| format!("{name}: {why}")))
-                .transpose()
-        };
-        let effects = Effects {
-            pull: time("pull", text.pull)?,
-            pull_error: text.pull_error.map(Into::into),
-            start: time("start", text.start)?,
-            start_error: text.start_error.map(Into::into),
-            ready: text
-                .ready
-                .map(|text| ready(&text.0).map_err(|why| format!("ready: {why}")))
-                .transpose()?,
-            message: text.message.map(Into::into),
-            run: time("run", text.run)?,
-            exit_code: text.exit_code,
-            crash: text.crash.map(Crash::try_from).transpose()?,
-            hang: time("hang", text.hang)?,
-            stop: time("stop", text.stop)?,
-        };
-        if effects == Effects::default() {
-            return Err("it changes nothing: give at least one of pull, pullError, start, startError, ready, run, crash, hang, stop".into());
-        }
-        Ok(Self {
-            image: glob(text.image),
-            namespace: glob(text.namespace),
-            pod: glob(text.pod),
-            container: glob(text.container),
-            node: glob(text.node),
-            labels: text
-                .labels
-                .into_iter()
-                .map(|(key, value)| (key, Glob::new(&value.0)))
-                .collect(),
-            effects,
-        })
+fn lapse(field: &Field<'_>) -> Option<Lapse> {
+    let map = field.map(&["after", "for", "every"]);
+    let lapse = Lapse {
+        after: map
+            .need(
+                "after",
+                "when the container goes out of service, after its start",
+            )?
+            .read(span)?,
+        lasts: map
+            .need("for", "how long it stays out of service")?
+            .read(span)?,
+        every: map.read("every", duration),
+    };
+    if lapse.every.is_some_and(|every| every <= lapse.lasts.max) {
+        field.wrong("every must be longer than for, or it never comes back");
+        return None;
     }
+    Some(lapse)
 }
 
-impl TryFrom<CrashText> for Crash {
-    type Error = String;
-
-    fn try_from(text: CrashText) -> Result<Self, String> {
-        let probability = text.probability.unwrap_or(1.0);
-        if !(0.0..=1.0).contains(&probability) {
-            return Err(format!(
-                "crash.probability: {probability} is not between 0 and 1"
-            ));
+fn prints(field: &Field<'_>) -> Option<Arc<Prints>> {
+    let mut every = Duration::from_secs(10);
+    let lines = if field.is_list() {
+        field.list()
+    } else {
+        let map = field.map(&["lines", "every"]);
+        if let Some(told) = map.get("every").and_then(|it| it.read(duration)) {
+            if told < Duration::from_millis(100) {
+                field.wrong("every is less than 100ms");
+                return None;
+            }
+            every = told;
         }
-        Ok(Self {
-            after: match text.after {
-                Some(after) => span(&after.0).map_err(|why| format!("crash.after: {why}"))?,
-                None => Span::ZERO,
+        map.need("lines", "what is printed")?.list()
+    };
+    let lines: Box<[Box<str>]> = lines
+        .iter()
+        .filter_map(|it| Some(it.word()?.into()))
+        .collect();
+    if lines.is_empty() {
+        field.wrong("there is no line in it");
+        return None;
+    }
+    Some(Arc::new(Prints { lines, every }))
+}
+
+/// An amount of a resource, or a share of what is asked for: cores, or bytes.
+#[expect(clippy::cast_precision_loss, reason = "amounts stay far below 2^53")]
+fn level(text: &str, resource: &str) -> Result<Level, String> {
+    if let Some(percent) = text.trim().strip_suffix('%') {
+        return percent
+            .trim()
+            .parse::<f64>()
+            .ok()
+            .filter(|it| it.is_finite() && *it >= 0.0)
+            .map(|it| Level::Share(it / 100.0))
+            .ok_or_else(|| format!("{text:?} is no percentage"));
+    }
+    let unit = if resource == "cpu" { 1000.0 } else { 1.0 };
+    parse_quantity(resource, text)
+        .filter(|it| *it >= 0)
+        .map(|it| Level::Amount(it as f64 / unit))
+        .ok_or_else(|| format!("{text:?} is no quantity such as 500m or 2Gi, and no share of the request such as 40%"))
+}
+
+/// Seconds of the day of `14:30`.
+fn time_of_day(text: &str) -> Result<f64, String> {
+    let read = || {
+        let (hour, minute) = text.trim().split_once(':')?;
+        let (hour, minute): (u32, u32) = (hour.parse().ok()?, minute.parse().ok()?);
+        (hour < 24 && minute < 60).then(|| f64::from(hour * 3600 + minute * 60))
+    };
+    read().ok_or_else(|| format!("{text:?} is no time of day such as \"14:30\""))
+}
+
+fn profile(field: &Field<'_>, resource: &str, files: &Files<'_>) -> Option<Arc<Profile>> {
+    let amount = |text: &str| level(text, resource);
+    if !field.is_map() {
+        return field.read(amount).map(|it| Arc::new(Profile::constant(it)));
+    }
+    let map = field.map(&["constant", "diurnal", "replay", "noise", "spikes"]);
+    let shapes = ["constant", "diurnal", "replay"];
+    if shapes.iter().filter(|it| map.get(it).is_some()).count() != 1 {
+        field.wrong("want exactly one of constant, diurnal, replay");
+        return None;
+    }
+    let shape = if let Some(it) = map.get("constant") {
+        Shape::Constant(it.read(amount)?)
+    } else if let Some(it) = map.get("diurnal") {
+        let day = it.map(&["low", "high", "peak"]);
+        Shape::Diurnal {
+            low: day
+                .need("low", "what is used at the quietest")?
+                .read(amount)?,
+            high: day
+                .need("high", "what is used at the busiest")?
+                .read(amount)?,
+            peak: match day.get("peak") {
+                Some(peak) => peak.read(time_of_day)?,
+                None => 14.0 * 3600.0,
             },
-            exit_code: text.exit_code.unwrap_or(1),
-            per_million: per_million(probability),
-            reason: text.reason.map(Into::into),
-            message: text.message.map(Into::into),
+        }
+    } else {
+        let it = map.get("replay")?;
+        let recording = it.map(&["file", "column"]);
+        let column = recording.read("column", |it| Ok(it.to_owned()));
+        let column = column.as_deref().unwrap_or(resource);
+        let read = |name: &str| {
+            let text = files(name)?;
+            Series::read(&text, column).map_err(|why| format!("{name}: {why}"))
+        };
+        let series = recording
+            .need("file", "a CSV file, its first column the seconds")?
+            .read(read)?;
+        Shape::Replay(Arc::new(series))
+    };
+    let spikes = map.get("spikes").and_then(|it| {
+        let spikes = it.map(&["every", "for", "height"]);
+        let every = spikes
+            .need("every", "how often one comes")?
+            .read(duration)?;
+        let lasts = spikes.need("for", "how long one lasts")?.read(duration)?;
+        let height = spikes.need("height", "what it adds")?.read(amount)?;
+        if lasts >= every || lasts.is_zero() {
+            it.wrong("for must be shorter than every, and longer than nothing");
+            return None;
+        }
+        Some(Spikes {
+            every: every.as_secs_f64(),
+            lasts: lasts.as_secs_f64(),
+            height,
         })
-    }
+    });
+    Some(Arc::new(Profile {
+        shape,
+        noise: map.read("noise", share).unwrap_or(0.0),
+        spikes,
+    }))
 }
 
 #[expect(
@@ -207,6 +382,12 @@ fn per_million(probability: f64) -> u32 {
     (probability * 1e6).round() as u32
 }
 
+fn no_files(name: &str) -> Result<String, String> {
+    Err(format!(
+        "{name} cannot be read from here: recordings are for scenario files"
+    ))
+}
+
 /// The rules of a ConfigMap's data: every value is a YAML list of rules, keys in order.
 /// What cannot be read is left out and reported; the rest holds.
 #[must_use]
@@ -216,30 +397,34 @@ pub fn rules(data: &BTreeMap<String, String>) -> (Vec<Rule>, Vec<Refused>) {
         if text.trim().is_empty() {
             continue;
         }
-        let list: Vec<serde_json::Value> = match serde_saphyr::from_str(text) {
-            Ok(list) => list,
-            Err(error) => {
-                let reason = error.to_string();
-                let first = reason.lines().next().unwrap_or_default();
+        let yaml = match yaml::parse(text) {
+            Ok(yaml) => yaml,
+            Err(mistake) => {
                 refused.push(Refused {
                     place: key.clone(),
-                    reason: format!("not a YAML list of rules: {first}"),
+                    reason: format!("not a YAML list of rules: {mistake}"),
                 });
                 continue;
             }
         };
-        for (index, value) in list.into_iter().enumerate() {
-            let parsed = serde_json::from_value::<RuleText>(value)
-                .map_err(|error| error.to_string())
-                .and_then(Rule::try_from);
-            match parsed {
-                Ok(rule) => rules.push(rule),
-                Err(reason) => refused.push(Refused {
-                    place: format!("{key}: rule {}", index + 1),
-                    reason,
-                }),
+        let whole = Mistakes::default();
+        let list = Field::root(&yaml, &whole).list();
+        for (index, field) in list.iter().enumerate() {
+            let mistakes = Mistakes::default();
+            let read = rule(&field.told_to(&mistakes), &no_files);
+            let mistakes = mistakes.into_list();
+            if mistakes.is_empty() {
+                rules.push(read);
             }
+            refused.extend(mistakes.into_iter().take(1).map(|mistake| Refused {
+                place: format!("{key}: rule {}", index + 1),
+                reason: mistake.to_string(),
+            }));
         }
+        refused.extend(whole.into_list().into_iter().map(|mistake| Refused {
+            place: key.clone(),
+            reason: format!("not a list of rules: {mistake}"),
+        }));
     }
     (rules, refused)
 }
@@ -268,11 +453,13 @@ pub fn annotations(annotations: &Annotations) -> (Option<Arc<Effects>>, Vec<Refu
                 .map(|it| effects.exit_code = Some(it))
                 .map_err(|_| format!("{text:?} is no exit code")),
             "fail" => fail(text, &mut effects),
-            // Of what is used: see `kubelet::usage`.
-            "cpu" | "memory" => match parse_quantity(what, text) {
-                Some(_) => Ok(()),
-                None => Err(format!("{text:?} is no quantity")),
-            },
+            "cpu" | "memory" => level(text, what).map(|it| {
+                let profile = Some(Arc::new(Profile::constant(it)));
+                match what {
+                    "cpu" => effects.cpu = profile,
+                    _ => effects.memory = profile,
+                }
+            }),
             _ => Err(
                 "there is no such behaviour; known: pull, start, ready, run, stop, exit-code, fail, cpu, memory"
                     .into(),

@@ -1,11 +1,18 @@
 //! A rule: which containers it is about, and what it makes of them.
 
 use super::{Labels, Span, Subject};
-use std::sync::Arc;
+use crate::usage::Profile;
+use std::{sync::Arc, time::Duration};
 
 /// A pattern with `*` (any run of characters) and `?` (one character).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob(Box<str>);
+
+impl std::fmt::Display for Glob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl Glob {
     /// Any text is a pattern.
@@ -69,9 +76,29 @@ pub struct Crash {
     pub message: Option<Arc<str>>,
 }
 
+/// A container that is out of service for a while: its readiness probe fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lapse {
+    /// That long after its start.
+    pub after: Span,
+    /// For so long.
+    pub lasts: Span,
+    /// And again that long after the lapse before began; once, if not set.
+    pub every: Option<Duration>,
+}
+
+/// Lines that a container prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prints {
+    /// One after the other, then over again. `{n}` stands for the number of the line.
+    pub lines: Box<[Box<str>]>,
+    /// Between two of them.
+    pub every: Duration,
+}
+
 /// What a rule, or a pod's annotations, set. What they leave out is decided by the next rule, and at
 /// last by the defaults.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
     /// Time of an image pull.
     pub pull: Option<Span>,
@@ -91,14 +118,24 @@ pub struct Effects {
     pub exit_code: Option<i32>,
     /// It crashes.
     pub crash: Option<Crash>,
+    /// It is killed for want of memory.
+    pub oom: Option<Crash>,
+    /// It is out of service for a while.
+    pub unready: Option<Lapse>,
     /// It stops answering that long after its start: readiness and liveness probes fail from then on.
     pub hang: Option<Span>,
     /// Time it needs to end when told to.
     pub stop: Option<Span>,
+    /// What it prints.
+    pub logs: Option<Arc<Prints>>,
+    /// What it uses of processors, in cores.
+    pub cpu: Option<Arc<Profile>>,
+    /// What it uses of memory, in bytes.
+    pub memory: Option<Arc<Profile>>,
 }
 
 /// A rule: holds for the containers that fit all of its patterns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
     /// Pattern for the image.
     pub image: Option<Glob>,
@@ -110,11 +147,21 @@ pub struct Rule {
     pub container: Option<Glob>,
     /// Pattern for the node's name.
     pub node: Option<Glob>,
+    /// Pattern for one of the labels that name a pod's revision.
+    pub revision: Option<Glob>,
     /// Patterns for the values of labels that must be there.
     pub labels: Vec<(String, Glob)>,
     /// What it sets.
     pub effects: Effects,
 }
+
+/// Labels of a pod that name its revision: Gantry's number, and the hashes of StatefulSets, DaemonSets
+/// and Deployments.
+const REVISIONS: [&str; 3] = [
+    "gantry.dev/revision",
+    "controller-revision-hash",
+    "pod-template-hash",
+];
 
 impl Rule {
     /// Whether the rule is about this container.
@@ -127,6 +174,12 @@ impl Rule {
             && fits(&self.pod, subject.pod)
             && fits(&self.container, subject.container)
             && fits(&self.node, subject.node)
+            && self.revision.as_ref().is_none_or(|glob| {
+                let named = REVISIONS
+                    .iter()
+                    .filter_map(|key| label(subject.labels, key));
+                named.into_iter().any(|it| glob.matches(it))
+            })
             && self.labels.iter().all(|(key, glob)| {
                 label(subject.labels, key).is_some_and(|value| glob.matches(value))
             })

@@ -6,7 +6,6 @@ use super::{
     found::{Found, find},
     logs, plain,
     query::Query,
-    scene::scene,
     spdy, web_socket,
 };
 use bytes::Bytes;
@@ -114,15 +113,16 @@ impl Work {
             let end = if self.wants.tty { "\r\n" } else { "\n" };
             let print = |line: &(Timestamp, String)| Bytes::from(format!("{}{end}", line.1));
             let pod = self.pod.clone();
-            let scene = scene(&self.pods.clone().into_client(), &pod, &self.container).await;
+            let client = self.pods.clone().into_client();
+            let voice = logs::Voice::of(self.network.truth(), &client, &pod, &self.container).await;
             let following = async move {
                 logs::follow(
                     self.pods.clone(),
                     pod,
                     &self.container,
                     run,
-                    Timestamp::now(),
-                    scene.as_ref(),
+                    voice.now(),
+                    &voice,
                     print,
                     &send,
                 )

@@ -11,14 +11,16 @@ use super::{
     query::Query,
     scene::{Scene, scene},
     streamed,
+    usage::subject,
 };
+use crate::{behaviour::Prints, truth::Truth};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, runtime::watcher::watch_object};
-use std::collections::VecDeque;
+use kube::{Api, Client, runtime::watcher::watch_object};
+use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Between two lines of a running container.
@@ -31,22 +33,86 @@ const KEPT: i64 = 10_000;
 /// A line and its time.
 type Line = (Timestamp, String);
 
+/// What a container has to say.
+pub struct Voice {
+    /// Its process, where that can be run.
+    scene: Option<Scene>,
+    /// Lines that a scenario gives it.
+    prints: Option<Arc<Prints>>,
+    truth: Truth,
+}
+
+impl Voice {
+    /// That of a container: the scenario's lines, else what its process prints, else signs of life.
+    pub async fn of(truth: Truth, client: &Client, pod: &Pod, container: &str) -> Self {
+        let prints = told(&truth, pod, container);
+        let scene = match prints {
+            Some(_) => None,
+            None => scene(client, pod, container).await,
+        };
+        Self {
+            scene,
+            prints,
+            truth,
+        }
+    }
+
+    /// The time, for it.
+    pub fn now(&self) -> Timestamp {
+        self.truth.clock.now().timestamp()
+    }
+
+    /// Milliseconds between two lines.
+    #[expect(clippy::cast_possible_truncation, reason = "at most some hours")]
+    fn beat(&self) -> i64 {
+        let Some(prints) = &self.prints else {
+            return i64::try_from(BEAT.as_millis()).unwrap_or(10_000);
+        };
+        let scale = if self.truth.scale > 0.0 {
+            self.truth.scale
+        } else {
+            1.0
+        };
+        ((prints.every.as_secs_f64() * 1e3 / scale) as i64).max(1)
+    }
+
+    /// The nth line, from 1 on.
+    fn line(&self, nth: i64) -> Option<String> {
+        let lines = &self.prints.as_ref()?.lines;
+        let index = usize::try_from(nth - 1).ok()? % lines.len().max(1);
+        Some(lines.get(index)?.replace("{n}", &nth.to_string()))
+    }
+}
+
+/// The lines that the scenario gives a container.
+fn told(truth: &Truth, pod: &Pod, container: &str) -> Option<Arc<Prints>> {
+    let spec = pod.spec.as_ref()?;
+    let mut all = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let container = all.find(|it| it.name == container)?;
+    truth.prints(&subject(pod, container, None))
+}
+
 /// The lines of a run up to an instant, in order.
 fn lines(
     pod: &Pod,
     container: &Found<'_>,
     run: &Run,
     until: Timestamp,
-    scene: Option<&Scene>,
+    voice: &Voice,
 ) -> Vec<Line> {
     let name = container.name;
     let end = run.finished.as_ref().map_or(until, |it| it.0).min(until);
-    if let Some(scene) = scene {
+    if let Some(scene) = &voice.scene {
         // Times in the status are whole seconds.
         return scene.lines(run, end + SignedDuration::from_millis(999));
     }
     let mut all = vec![];
-    let beats = end.duration_since(run.started).as_secs() / BEAT.as_secs();
+    let beat_millis = voice.beat();
+    let beats =
+        i64::try_from(end.duration_since(run.started).as_millis()).unwrap_or(0) / beat_millis;
     let first = (beats - KEPT).max(0);
     if first == 0 && end >= run.started {
         let meta = &pod.metadata;
@@ -60,16 +126,18 @@ fn lines(
         all.push((run.started, text));
     }
     for beat in first.max(1)..=beats {
-        let after = SignedDuration::from_secs(beat * BEAT.as_secs());
+        let after = SignedDuration::from_millis(beat.saturating_mul(beat_millis));
         let Ok(at) = run.started.checked_add(after) else {
             break;
         };
         all.push((
             at,
-            format!(
-                "simulated by Gantry: container {name} has run for {} s",
-                after.as_secs()
-            ),
+            voice.line(beat).unwrap_or_else(|| {
+                format!(
+                    "simulated by Gantry: container {name} has run for {} s",
+                    after.as_secs()
+                )
+            }),
         ));
     }
     if let Some((at, code, why)) = run.finished.as_ref().filter(|it| it.0 <= until) {
@@ -150,8 +218,14 @@ impl Options {
 }
 
 /// `GET /containerLogs/NAMESPACE/POD/CONTAINER`.
-pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> Response<Answer> {
-    let now = Timestamp::now();
+pub async fn serve(
+    truth: Truth,
+    pods: Api<Pod>,
+    pod: Pod,
+    container: &str,
+    query: &Query,
+) -> Response<Answer> {
+    let now = truth.clock.now().timestamp();
     let options = match Options::read(query, now) {
         Ok(options) => options,
         Err(why) => return plain(StatusCode::UNPROCESSABLE_ENTITY, why),
@@ -182,9 +256,9 @@ pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> 
             "container {container:?} in pod {name:?} is waiting to start: {why}"
         ));
     };
-    let scene = scene(&pods.clone().into_client(), &pod, container).await;
+    let voice = Voice::of(truth, &pods.clone().into_client(), &pod, container).await;
     let mut left = options.limit;
-    let first = options.chosen(lines(&pod, &found, &run, now, scene.as_ref()));
+    let first = options.chosen(lines(&pod, &found, &run, now, &voice));
     let mut text: Vec<u8> = vec![];
     for line in &first {
         text.extend(options.print(line, &mut left));
@@ -204,7 +278,7 @@ pub async fn serve(pods: Api<Pod>, pod: Pod, container: &str, query: &Query) -> 
             &container,
             run,
             now,
-            scene.as_ref(),
+            &voice,
             |line| options.print(line, &mut left),
             &send,
         );
@@ -228,14 +302,14 @@ pub async fn follow(
     container: &str,
     run: Run,
     mut told: Timestamp,
-    scene: Option<&Scene>,
+    voice: &Voice,
     mut print: impl FnMut(&Line) -> Bytes,
     send: &mpsc::Sender<Bytes>,
 ) {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let mut changes = std::pin::pin!(watch_object(pods, &name));
     loop {
-        let now = Timestamp::now();
+        let now = voice.now();
         let Some(found) = find(&pod, container) else {
             return;
         };
@@ -245,7 +319,7 @@ pub async fn follow(
             .flatten()
             .find(|it| it.started == run.started);
         let Some(this) = this else { return };
-        for line in lines(&pod, &found, &this, now, scene)
+        for line in lines(&pod, &found, &this, now, voice)
             .iter()
             .filter(|it| it.0 > told)
         {
@@ -259,8 +333,8 @@ pub async fn follow(
             return;
         }
         let passed = now.duration_since(run.started).as_millis();
-        let beat = BEAT.as_millis();
-        let wait = match scene {
+        let beat = i128::from(voice.beat());
+        let wait = match &voice.scene {
             // A process prints when it likes.
             Some(_) => LOOK,
             None => u64::try_from(beat - passed.rem_euclid(beat)).unwrap_or(1000),
@@ -301,7 +375,12 @@ mod tests {
         let found = find(&pod, "app").unwrap();
         let now: Timestamp = "2026-01-01T00:01:31Z".parse().unwrap();
         let run = found.current().unwrap();
-        let all = lines(&pod, &found, &run, now, None);
+        let voice = Voice {
+            scene: None,
+            prints: None,
+            truth: Truth::default(),
+        };
+        let all = lines(&pod, &found, &run, now, &voice);
         assert_eq!(all.len(), 4);
         assert!(
             all[0].1.contains("nothing runs here") && all[0].1.contains("run 1"),
@@ -312,7 +391,7 @@ mod tests {
             all[3].1,
             "simulated by Gantry: container app has run for 30 s"
         );
-        let before = lines(&pod, &found, &found.previous().unwrap(), now, None);
+        let before = lines(&pod, &found, &found.previous().unwrap(), now, &voice);
         assert!(
             before[3].1.ends_with("has ended with exit code 3 (Error)"),
             "{}",
@@ -322,7 +401,7 @@ mod tests {
         let asked = |query: &str| {
             let options = Options::read(&Query::parse(Some(query)), now).unwrap();
             let mut left = options.limit;
-            let chosen = options.chosen(lines(&pod, &found, &run, now, None));
+            let chosen = options.chosen(lines(&pod, &found, &run, now, &voice));
             chosen
                 .iter()
                 .flat_map(|it| options.print(it, &mut left))
@@ -342,5 +421,27 @@ mod tests {
             2
         );
         assert_eq!(asked("stream=Stderr"), b"");
+    }
+
+    #[test]
+    fn a_scenario_gives_it_lines() {
+        let pod = pod();
+        let found = find(&pod, "app").unwrap();
+        let now: Timestamp = "2026-01-01T00:01:03Z".parse().unwrap();
+        let prints = Prints {
+            lines: ["GET / 200 {n}", "tick"].map(Into::into).into(),
+            every: std::time::Duration::from_secs(60),
+        };
+        let voice = Voice {
+            scene: None,
+            prints: Some(prints.into()),
+            truth: Truth {
+                scale: 60.0,
+                ..Truth::default()
+            },
+        };
+        let all = lines(&pod, &found, &found.current().unwrap(), now, &voice);
+        let said: Vec<_> = all.iter().map(|it| it.1.as_str()).skip(1).collect();
+        assert_eq!(said, ["GET / 200 1", "tick", "GET / 200 3"]);
     }
 }

@@ -2,12 +2,12 @@
 //! server, which is an extension API server at an address of the nodes' range.
 
 use super::{
-    Answer, METRICS_PORT,
+    Answer, METRICS_PORT, Network,
     query::{Query, unescaped},
     typed,
     usage::{self, NODE, Usage},
 };
-use crate::options::SIMULATED;
+use crate::{object::parse_quantity, options::SIMULATED, truth::Truth};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -99,8 +99,8 @@ fn object(kind: &str, meta: Value, now: Timestamp) -> Value {
 }
 
 /// `None` while nothing of the pod runs: there is nothing to measure.
-fn pod_metrics(pod: &Pod, now: Timestamp) -> Option<Value> {
-    let used = usage::of_pod(pod, now);
+fn pod_metrics(pod: &Pod, now: Timestamp, truth: &Truth) -> Option<Value> {
+    let used = usage::of_pod(pod, now, truth);
     if used.is_empty() {
         return None;
     }
@@ -132,9 +132,9 @@ fn node_metrics(node: &Node, usage: Usage, now: Timestamp) -> Value {
     value
 }
 
-fn total(pod: &Pod, now: Timestamp) -> Usage {
+fn total(pod: &Pod, now: Timestamp, truth: &Truth) -> Usage {
     let mut sum = Usage::default();
-    for used in usage::of_pod(pod, now) {
+    for used in usage::of_pod(pod, now, truth) {
         sum += used.usage;
     }
     sum
@@ -150,8 +150,12 @@ fn not_found(resource: &str, name: &str) -> Response<Answer> {
 }
 
 /// Answers a request to the metrics server.
-pub async fn serve(client: Client, request: Request<Incoming>) -> Response<Answer> {
-    match answer(client, &request).await {
+pub async fn serve(
+    network: Network,
+    client: Client,
+    request: Request<Incoming>,
+) -> Response<Answer> {
+    match answer(&network, client, &request).await {
         Ok(response) => response,
         Err(error) => {
             let status = json!({
@@ -164,10 +168,17 @@ pub async fn serve(client: Client, request: Request<Incoming>) -> Response<Answe
 }
 
 async fn answer(
+    network: &Network,
     client: Client,
     request: &Request<Incoming>,
 ) -> Result<Response<Answer>, kube::Error> {
-    let now = Timestamp::now();
+    let truth = network.truth();
+    let now = truth.clock.now().timestamp();
+    // What nobody can ask has not been measured.
+    let reached = |pod: &Pod| {
+        let node = pod.spec.as_ref().and_then(|it| it.node_name.as_deref());
+        node.is_some_and(|it| network.reaches(it))
+    };
     let path = request.uri().path().trim_end_matches('/').to_owned();
     let parts: Vec<_> = path.split('/').skip(1).map(unescaped).collect();
     let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
@@ -207,23 +218,22 @@ async fn answer(
             let mut used: FxHashMap<String, Usage> = FxHashMap::default();
             for pod in pods_in("").list(&ListParams::default()).await? {
                 if let Some(node) = pod.spec.as_ref().and_then(|it| it.node_name.clone()) {
-                    *used.entry(node).or_insert(NODE) += total(&pod, now);
+                    *used.entry(node).or_insert(NODE) += total(&pod, now, &truth);
                 }
             }
             // Of others somebody else would know.
-            let ours = nodes
-                .items
-                .iter()
-                .filter(|it| it.labels().contains_key(SIMULATED));
+            let ours = nodes.items.iter().filter(|it| {
+                it.labels().contains_key(SIMULATED) && network.reaches(&it.name_any())
+            });
             let items = ours
                 .map(|it| node_metrics(it, used.get(&it.name_any()).copied().unwrap_or(NODE), now));
             ok(&list("NodeMetricsList", items.collect()))
         }
         ["nodes", name] => match Api::<Node>::all(client.clone()).get_opt(name).await? {
-            Some(node) if node.labels().contains_key(SIMULATED) => {
+            Some(node) if node.labels().contains_key(SIMULATED) && network.reaches(name) => {
                 let mut sum = NODE;
                 for pod in pods_on(client, name).await? {
-                    sum += total(&pod, now);
+                    sum += total(&pod, now, &truth);
                 }
                 ok(&node_metrics(&node, sum, now))
             }
@@ -236,13 +246,17 @@ async fn answer(
                 "PodMetricsList",
                 pods.items
                     .iter()
-                    .filter_map(|it| pod_metrics(it, now))
+                    .filter(|it| reached(it))
+                    .filter_map(|it| pod_metrics(it, now, &truth))
                     .collect(),
             ))
         }
         ["namespaces", namespace, "pods", name] => {
             let pod = pods_in(namespace).get_opt(name).await?;
-            match pod.and_then(|it| pod_metrics(&it, now)) {
+            match pod
+                .filter(reached)
+                .and_then(|it| pod_metrics(&it, now, &truth))
+            {
                 Some(value) => ok(&value),
                 None => not_found("pods", &format!("{namespace}/{name}")),
             }
@@ -262,97 +276,235 @@ async fn pods_on(client: Client, node: &str) -> Result<Vec<Pod>, kube::Error> {
 
 /// What the kubelet of a node tells: `metrics` as Prometheus reads it, `stats`, or `pods`.
 pub async fn of_node(
+    truth: &Truth,
     client: Client,
     node: &str,
     what: &str,
 ) -> Result<Response<Answer>, kube::Error> {
-    let now = Timestamp::now();
+    let now = truth.clock.now().timestamp();
+    let nodes = Api::<Node>::all(client.clone());
     let pods = pods_on(client, node).await?;
     Ok(match what {
-        "metrics" => typed(
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            prometheus(&pods, now),
-        ),
-        "stats" => typed(StatusCode::OK, JSON, summary(node, &pods, now).to_string()),
-        _ => typed(
+        "pods" => typed(
             StatusCode::OK,
             JSON,
             json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
                 .to_string(),
         ),
+        _ => {
+            let node = nodes.get(node).await?;
+            match what {
+                "metrics" => typed(
+                    StatusCode::OK,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    prometheus(&node, &pods, now, truth),
+                ),
+                _ => typed(
+                    StatusCode::OK,
+                    JSON,
+                    summary(&node, &pods, now, truth).to_string(),
+                ),
+            }
+        }
     })
 }
 
-/// Seconds of CPU used since an instant, were usage always what it is now.
-#[expect(clippy::cast_precision_loss, reason = "made-up amounts")]
-fn spent(usage: Usage, since: Timestamp, now: Timestamp) -> f64 {
-    now.duration_since(since).as_secs_f64().max(0.0) * usage.nanos as f64 / 1e9
+/// Since when a node is there.
+fn booted(node: &Node, now: Timestamp) -> Timestamp {
+    node.metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(now, |it| it.0)
 }
 
-fn prometheus(pods: &[Pod], now: Timestamp) -> String {
-    let at = now.as_millisecond();
-    let (mut cpu, mut memory) = (String::new(), String::new());
-    let (mut node, mut node_spent) = (NODE, spent(NODE, Timestamp::UNIX_EPOCH, now));
+/// A family of metrics, as `pkg/kubelet/metrics/collectors/resource_metrics.go` names and explains it.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    counts: bool,
+    lines: String,
+}
+
+impl Family {
+    fn new(name: &'static str, counts: bool, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            counts,
+            lines: String::new(),
+        }
+    }
+
+    fn add(&mut self, labels: &str, value: f64, at: Option<i64>) {
+        let at = at.map_or(String::new(), |at| format!(" {at}"));
+        // Writing to a string does not fail.
+        let _ = writeln!(self.lines, "{}{labels} {value}{at}", self.name);
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "made-up amounts, far below 2^53"
+)]
+fn prometheus(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> String {
+    let at = Some(now.as_millisecond());
+    let mut families = [
+        Family::new(
+            "container_cpu_usage_seconds_total",
+            true,
+            "Cumulative cpu time consumed by the container in core-seconds",
+        ),
+        Family::new(
+            "container_memory_working_set_bytes",
+            false,
+            "Current working set of the container in bytes",
+        ),
+        Family::new(
+            "container_start_time_seconds",
+            false,
+            "Start time of the container since unix epoch in seconds",
+        ),
+        Family::new(
+            "node_cpu_usage_seconds_total",
+            true,
+            "Cumulative cpu time consumed by the node in core-seconds",
+        ),
+        Family::new(
+            "node_memory_working_set_bytes",
+            false,
+            "Current working set of the node in bytes",
+        ),
+        Family::new(
+            "pod_cpu_usage_seconds_total",
+            true,
+            "Cumulative cpu time consumed by the pod in core-seconds",
+        ),
+        Family::new(
+            "pod_memory_working_set_bytes",
+            false,
+            "Current working set of the pod in bytes",
+        ),
+        Family::new(
+            "resource_scrape_error",
+            false,
+            "1 if there was an error while getting container metrics, 0 otherwise",
+        ),
+    ];
+    let [
+        cpu,
+        memory,
+        start,
+        node_cpu,
+        node_memory,
+        pod_cpu,
+        pod_memory,
+        error,
+    ] = &mut families;
+    let (mut whole, mut seconds) = (NODE, usage::node_seconds(truth, booted(node, now), now));
     for pod in pods {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        for used in usage::of_pod(pod, now) {
+        let (mut sum, mut spent, mut runs) = (Usage::default(), 0.0, false);
+        for used in usage::of_pod(pod, now, truth) {
             let labels = format!(
                 "{{container=\"{}\",namespace=\"{namespace}\",pod=\"{name}\"}}",
                 used.name
             );
-            let seconds = spent(used.usage, used.since, now);
-            node += used.usage;
-            node_spent += seconds;
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                cpu,
-                "container_cpu_usage_seconds_total{labels} {seconds} {at}"
-            );
-            let _ = writeln!(
-                memory,
-                "container_memory_working_set_bytes{labels} {} {at}",
-                used.usage.bytes
-            );
+            cpu.add(&labels, used.seconds, at);
+            memory.add(&labels, used.usage.bytes as f64, at);
+            start.add(&labels, used.since.as_millisecond() as f64 / 1e3, None);
+            sum += used.usage;
+            spent += used.seconds;
+            runs = true;
         }
+        if runs {
+            let labels = format!("{{namespace=\"{namespace}\",pod=\"{name}\"}}");
+            pod_cpu.add(&labels, spent, at);
+            pod_memory.add(&labels, sum.bytes as f64, at);
+        }
+        whole += sum;
+        seconds += spent;
     }
-    format!(
-        "# {NOTE}\n\
-         # TYPE container_cpu_usage_seconds_total counter\n{cpu}\
-         # TYPE container_memory_working_set_bytes gauge\n{memory}\
-         # TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {node_spent} {at}\n\
-         # TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {} {at}\n\
-         # TYPE resource_scrape_error gauge\nresource_scrape_error 0\n",
-        node.bytes
-    )
+    node_cpu.add("", seconds, at);
+    node_memory.add("", whole.bytes as f64, at);
+    error.add("", 0.0, None);
+    let mut text = format!("# {NOTE}\n");
+    for it in families.iter().filter(|it| !it.lines.is_empty()) {
+        let kind = if it.counts { "counter" } else { "gauge" };
+        let _ = write!(
+            text,
+            "# HELP {0} [STABLE] {1}\n# TYPE {0} {kind}\n{2}",
+            it.name, it.help, it.lines
+        );
+    }
+    text
 }
 
-fn summary(node: &str, pods: &[Pod], now: Timestamp) -> Value {
+/// `/stats/summary`, in the parts that follow from usage; what would need a disk or a network is left out.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "made-up amounts, far below 2^53"
+)]
+fn summary(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> Value {
     let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let parts = |usage: Usage| {
-        let cpu = json!({"time": time, "usageNanoCores": usage.nanos});
-        let memory = json!({"time": time, "usageBytes": usage.bytes, "workingSetBytes": usage.bytes, "rssBytes": usage.bytes});
-        (cpu, memory)
+    let cpu = |usage: Usage, seconds: f64| {
+        json!({
+            "time": time, "usageNanoCores": usage.nanos,
+            "usageCoreNanoSeconds": (seconds * 1e9) as i64,
+        })
     };
-    let mut whole = NODE;
+    let memory = |usage: Usage, limit: Option<i64>| {
+        let mut memory = json!({
+            "time": time, "usageBytes": usage.bytes, "workingSetBytes": usage.bytes, "rssBytes": usage.bytes,
+            "pageFaults": 0, "majorPageFaults": 0,
+        });
+        if let Some(limit) = limit {
+            memory["availableBytes"] = (limit - usage.bytes).max(0).into();
+        }
+        memory
+    };
+    let limit = |pod: &Pod, name: &str| -> Option<i64> {
+        let containers = &pod.spec.as_ref()?.containers;
+        let its = containers.iter().find(|it| it.name == name)?;
+        let limits = its.resources.as_ref()?.limits.as_ref()?;
+        parse_quantity("memory", &limits.get("memory")?.0)
+    };
+    let booted = booted(node, now);
+    let (mut whole, mut seconds) = (NODE, usage::node_seconds(truth, booted, now));
     let mut list = vec![];
     for pod in pods {
-        let sum = total(pod, now);
-        whole += sum;
-        let containers: Vec<Value> = usage::of_pod(pod, now)
+        let (mut sum, mut spent) = (Usage::default(), 0.0);
+        let containers: Vec<Value> = usage::of_pod(pod, now, truth)
             .iter()
             .map(|used| {
-                let (cpu, memory) = parts(used.usage);
-                json!({"name": used.name, "startTime": used.since.to_string(), "cpu": cpu, "memory": memory})
+                sum += used.usage;
+                spent += used.seconds;
+                json!({
+                    "name": used.name, "startTime": used.since.to_string(),
+                    "cpu": cpu(used.usage, used.seconds),
+                    "memory": memory(used.usage, limit(pod, used.name)),
+                })
             })
             .collect();
-        let (cpu, memory) = parts(sum);
+        if containers.is_empty() {
+            continue;
+        }
+        whole += sum;
+        seconds += spent;
         list.push(json!({
             "podRef": {"name": pod.name_any(), "namespace": pod.namespace(), "uid": pod.uid()},
             "startTime": pod.status.as_ref().and_then(|it| it.start_time.as_ref()),
-            "containers": containers, "cpu": cpu, "memory": memory,
+            "containers": containers, "cpu": cpu(sum, spent), "memory": memory(sum, None),
         }));
     }
-    let (cpu, memory) = parts(whole);
-    json!({"node": {"nodeName": node, "cpu": cpu, "memory": memory}, "pods": list})
+    let capacity = node.status.as_ref().and_then(|it| it.capacity.as_ref());
+    let size = capacity
+        .and_then(|it| it.get("memory"))
+        .and_then(|it| parse_quantity("memory", &it.0));
+    json!({
+        "node": {
+            "nodeName": node.name_any(), "startTime": booted.to_string(),
+            "cpu": cpu(whole, seconds), "memory": memory(whole, size),
+        },
+        "pods": list,
+    })
 }

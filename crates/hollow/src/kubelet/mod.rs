@@ -20,7 +20,7 @@ mod web_socket;
 
 pub use metrics::objects;
 
-use crate::node::parse_cidr;
+use crate::{node::parse_cidr, truth::Truth};
 use bytes::Bytes;
 use files::Files;
 pub(crate) use files::absolute;
@@ -71,6 +71,8 @@ struct State {
     pods: Option<(u32, u32)>,
     /// Where usage is told.
     metrics: Option<Ipv4Addr>,
+    /// What is true there.
+    truth: Truth,
 }
 
 /// The main process of a container has ended, because a client has ended it.
@@ -142,6 +144,20 @@ impl Network {
         nodes.remove(address);
     }
 
+    /// From now on this is true.
+    pub(crate) fn tell(&self, truth: Truth) {
+        self.0.state.write().truth = truth;
+    }
+
+    fn truth(&self) -> Truth {
+        self.0.state.read().truth.clone()
+    }
+
+    /// Whether the kubelet of a node can be reached.
+    fn reaches(&self, node: &str) -> bool {
+        self.0.state.read().nodes.contains_key(node)
+    }
+
     /// Forgets the files of a pod.
     pub(crate) fn forget(&self, uid: &str) {
         self.0.files.lock().remove(uid);
@@ -193,9 +209,12 @@ impl Network {
                     kubelet(network.clone(), client.clone(), node.clone(), request)
                 }))
             }
-            (None, true, METRICS_PORT) => Ok(serve(move |request| {
-                metrics::serve(client.clone(), request)
-            })),
+            (None, true, METRICS_PORT) => {
+                let network = self.clone();
+                Ok(serve(move |request| {
+                    metrics::serve(network.clone(), client.clone(), request)
+                }))
+            }
             (None, false, port) => {
                 let pods: Api<Pod> = Api::all(client);
                 let only = ListParams::default().fields(&format!("status.podIP={host}"));
@@ -287,7 +306,7 @@ async fn kubelet(
     let (namespace, name) = match parts.as_slice() {
         ["healthz"] => return plain(StatusCode::OK, "ok"),
         ["metrics", "resource"] | ["stats", "summary"] | ["pods"] if reads => {
-            return match metrics::of_node(client, &node, parts[0]).await {
+            return match metrics::of_node(&network.truth(), client, &node, parts[0]).await {
                 Ok(answer) => answer,
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             };
@@ -308,7 +327,7 @@ async fn kubelet(
     };
     match parts.as_slice() {
         ["containerLogs", _, _, container] => match reads {
-            true => logs::serve(pods, pod, container, &query).await,
+            true => logs::serve(network.truth(), pods, pod, container, &query).await,
             false => plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         },
         [what @ ("exec" | "attach"), _, _, container] => {
@@ -316,5 +335,34 @@ async fn kubelet(
             exec::serve(request, work)
         }
         _ => ports::serve(request, pod, &query),
+    }
+}
+
+/// What tests ask of a network, without a connection.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Network, Pod, usage};
+    use crate::clock::Millis;
+    use serde_json::Value;
+
+    fn used(network: &Network, pod: &Value, now: Millis) -> (f64, f64) {
+        let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+        let all = usage::of_pod(&pod, now.timestamp(), &network.truth());
+        (all[0].usage.nanos as f64 / 1e9, all[0].seconds)
+    }
+
+    /// Cores that the first container of a pod uses.
+    pub fn cores(network: &Network, pod: &Value, now: Millis) -> f64 {
+        used(network, pod, now).0
+    }
+
+    /// Core-seconds that it has used.
+    pub fn counter(network: &Network, pod: &Value, now: Millis) -> f64 {
+        used(network, pod, now).1
+    }
+
+    /// Whether the kubelet of a node can be reached.
+    pub fn reached(network: &Network, node: &str) -> bool {
+        network.reaches(node)
     }
 }

@@ -1,19 +1,18 @@
-//! What simulated containers use: a share of what they ask for that follows from who they are and
-//! changes a little by the minute, or what the pod's annotations say.
+//! Usage of pods as the API shows them: what [`Truth`] says of their running containers.
 
 use crate::{
-    behaviour::{ANNOTATION_PREFIX, Draw},
+    behaviour::{self, Role, Subject},
+    clock::Millis,
     object::parse_quantity,
+    truth::{Truth, Uses},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Container, Pod},
     apimachinery::pkg::api::resource::Quantity,
 };
-use std::ops::AddAssign;
+use std::{collections::BTreeMap, ops::AddAssign};
 
-/// Of a container that asks for nothing: a tenth of a CPU, and 64 Mi.
-const USUAL: (i64, i64) = (100, 64 << 20);
 /// Of a node beside its pods.
 pub const NODE: Usage = Usage {
     nanos: 150_000_000,
@@ -44,10 +43,22 @@ pub struct Used<'a> {
     pub since: Timestamp,
     /// What it uses.
     pub usage: Usage,
+    /// Seconds of CPU that it has used since its start.
+    pub seconds: f64,
+}
+
+/// What a node has used of its CPUs beside its pods, in seconds, since a time.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "made-up amounts, far below 2^53"
+)]
+pub fn node_seconds(truth: &Truth, since: Timestamp, now: Timestamp) -> f64 {
+    let passed = truth.seconds(now.into()) - truth.seconds(since.into());
+    passed.max(0.0) * NODE.nanos as f64 / 1e9
 }
 
 /// The running containers of a pod.
-pub fn of_pod(pod: &Pod, now: Timestamp) -> Vec<Used<'_>> {
+pub fn of_pod<'a>(pod: &'a Pod, now: Timestamp, truth: &Truth) -> Vec<Used<'a>> {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
         return vec![];
     };
@@ -59,58 +70,90 @@ pub fn of_pod(pod: &Pod, now: Timestamp) -> Vec<Used<'_>> {
             .chain(&status.init_container_statuses)
             .flatten()
     };
-    spec.containers
-        .iter()
-        .chain(inits)
-        .filter_map(|container| {
-            let its = statuses().find(|it| it.name == container.name)?;
-            let since = its.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
-            Some(Used {
-                name: &container.name,
-                since,
-                usage: of_container(pod, container, now),
-            })
-        })
-        .collect()
+    let nothing = BTreeMap::new();
+    let annotations = pod.metadata.annotations.as_ref().unwrap_or(&nothing);
+    let (overrides, _) = behaviour::annotations(annotations);
+    let mut all = vec![];
+    for container in spec.containers.iter().chain(inits) {
+        let its = statuses().find(|it| it.name == container.name);
+        let running = its.and_then(|it| it.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+        let Some(since) = running.map(|it| it.0) else {
+            continue;
+        };
+        let subject = subject(pod, container, overrides.as_deref());
+        let uses = bounds(container, |requests, limits| {
+            truth.uses(&subject, requests, limits)
+        });
+        all.push(used(&container.name, &uses, since, now, truth));
+    }
+    all
 }
 
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     reason = "made-up amounts, far below 2^53"
 )]
-fn of_container(pod: &Pod, container: &Container, now: Timestamp) -> Usage {
-    let annotations = pod.metadata.annotations.as_ref();
-    let told = |what: &str| {
-        annotations?
-            .get(&format!("{ANNOTATION_PREFIX}{what}"))
-            .and_then(|text| parse_quantity(what, text))
-    };
-    let requests = container
-        .resources
-        .as_ref()
-        .and_then(|it| it.requests.as_ref());
-    let asked = |what: &str| {
-        requests?
-            .get(what)
-            .and_then(|Quantity(text)| parse_quantity(what, text))
-    };
-    let who = Draw::new(0)
-        .word(pod.metadata.uid.as_deref().unwrap_or_default())
-        .word(&container.name);
-    let minute = u64::try_from(now.as_second() / 60).unwrap_or(0);
-    let share = |what: &str| {
-        let wave = who.word(what).number(minute).unit();
-        (0.3 + 0.4 * who.word(what).unit()) * (0.9 + 0.2 * wave)
-    };
-    let amount = |what: &str, usual: i64| match told(what) {
-        Some(told) => told,
-        None => (asked(what).unwrap_or(usual) as f64 * share(what)) as i64,
-    };
-    Usage {
-        nanos: amount("cpu", USUAL.0).saturating_mul(1_000_000),
-        bytes: amount("memory", USUAL.1),
+fn used<'a>(
+    name: &'a str,
+    uses: &Uses,
+    since: Timestamp,
+    now: Timestamp,
+    truth: &Truth,
+) -> Used<'a> {
+    let seconds = |at: Timestamp| truth.seconds(Millis::from(at));
+    let [cpu, memory] = uses.at(seconds(now));
+    Used {
+        name,
+        since,
+        usage: Usage {
+            nanos: (cpu * 1e9) as i64,
+            bytes: memory as i64,
+        },
+        seconds: uses.spent(seconds(since), seconds(now)),
     }
+}
+
+/// A container of a pod, as rules choose among them.
+pub fn subject<'a>(
+    pod: &'a Pod,
+    container: &'a Container,
+    overrides: Option<&'a behaviour::Effects>,
+) -> Subject<'a> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let meta = &pod.metadata;
+    Subject {
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        pod: meta.name.as_deref().unwrap_or_default(),
+        labels: meta.labels.as_ref().unwrap_or(&NONE),
+        overrides,
+        node: pod
+            .spec
+            .as_ref()
+            .and_then(|it| it.node_name.as_deref())
+            .unwrap_or_default(),
+        container: &container.name,
+        image: container.image.as_deref().unwrap_or_default(),
+        role: Role::Service,
+        attempt: 0,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "amounts stay far below 2^53")]
+fn bounds<T>(
+    container: &Container,
+    with: impl FnOnce([Option<f64>; 2], [Option<f64>; 2]) -> T,
+) -> T {
+    let resources = container.resources.as_ref();
+    let read = |of: Option<&BTreeMap<String, Quantity>>| {
+        [("cpu", 1000.0), ("memory", 1.0)].map(|(name, unit)| {
+            let Quantity(text) = of?.get(name)?;
+            Some(parse_quantity(name, text)? as f64 / unit)
+        })
+    };
+    with(
+        read(resources.and_then(|it| it.requests.as_ref())),
+        read(resources.and_then(|it| it.limits.as_ref())),
+    )
 }
 
 #[cfg(test)]
@@ -118,34 +161,61 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn pod(annotations: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "a", "uid": "u", "annotations": annotations},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}, {"name": "off"}]},
+            "status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true,
+                "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]},
+        }))
+        .unwrap()
+    }
+
     #[test]
     fn usage_is_a_share_of_the_request_or_as_told() {
-        let pod = |annotations| -> Pod {
-            serde_json::from_value(json!({
-                "metadata": {"name": "a", "uid": "u", "annotations": annotations},
-                "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}, {"name": "off"}]},
-                "status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true,
-                    "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]},
-            }))
-            .unwrap()
-        };
+        let truth = Truth::default();
         let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
-        let free = pod(json!({}));
-        let used = of_pod(&free, now);
-        assert_eq!(used.len(), 1, "only what runs uses anything");
-        assert!(
-            (270_000_000..770_000_000).contains(&used[0].usage.nanos),
-            "{:?}",
-            used[0].usage
-        );
-        assert_eq!(of_pod(&free, now)[0].usage, used[0].usage);
-        let told = pod(json!({"hollow.gantry.dev/cpu": "250m", "hollow.gantry.dev/memory": "1Gi"}));
+        let mut free = pod(&json!({}));
+        let before = of_pod(&free, now, &truth)[0].usage;
         assert_eq!(
-            of_pod(&told, now)[0].usage,
-            Usage {
-                nanos: 250_000_000,
-                bytes: 1 << 30
-            }
+            of_pod(&free, now, &truth).len(),
+            1,
+            "only what runs uses anything"
         );
+        assert!(
+            (270_000_000..770_000_000).contains(&before.nanos),
+            "{before:?}"
+        );
+        free.metadata.uid = Some("another".into());
+        assert_eq!(
+            of_pod(&free, now, &truth)[0].usage,
+            before,
+            "who it is, not which one"
+        );
+        let told =
+            pod(&json!({"hollow.gantry.dev/cpu": "250m", "hollow.gantry.dev/memory": "1Gi"}));
+        let used = &of_pod(&told, now, &truth)[0];
+        let wanted = Usage {
+            nanos: 250_000_000,
+            bytes: 1 << 30,
+        };
+        assert_eq!(used.usage, wanted);
+        assert!(
+            (used.seconds - 15.0).abs() < 1e-6,
+            "a quarter of a minute: {}",
+            used.seconds
+        );
+    }
+
+    #[test]
+    fn simulated_time_uses_as_much_faster() {
+        let truth = Truth {
+            scale: 60.0,
+            ..Truth::default()
+        };
+        let told = pod(&json!({"hollow.gantry.dev/cpu": "1"}));
+        let now: Timestamp = "2026-01-01T00:00:02Z".parse().unwrap();
+        let used = &of_pod(&told, now, &truth)[0];
+        assert!((used.seconds - 120.0).abs() < 1e-3, "{}", used.seconds);
     }
 }

@@ -3,8 +3,9 @@
 use crate::{
     behaviour::Draw,
     clock::Millis,
-    object::NodeCondition,
+    object::{NodeCondition, parse_quantity},
     options::{NodeGroup, SIMULATED},
+    scenario::CLASS,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -36,10 +37,13 @@ pub fn node(
         (SIMULATED, "true"),
     ];
     labels.extend(usual.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    if let Some(class) = &group.class {
+        labels.insert(CLASS.to_owned(), class.clone());
+    }
     let offered = BTreeMap::from([
         ("cpu".to_owned(), group.cpu.clone()),
         ("memory".to_owned(), group.memory.clone()),
-        ("ephemeral-storage".to_owned(), "200Gi".to_owned()),
+        ("ephemeral-storage".to_owned(), group.disk.clone()),
         ("pods".to_owned(), group.pods.to_string()),
     ]);
     let mut spec = json!({"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]});
@@ -55,21 +59,88 @@ pub fn node(
             "annotations": {SIMULATED: "a simulated node of Gantry: pods bound to it report as if they ran, and run nowhere"},
         },
         "spec": spec,
-        "status": node_status(name, ip, port, &offered, &offered, &[], now),
+        "status": node_status(
+            &Identity {
+                name,
+                ip,
+                port,
+                version: group.kubelet_version.as_deref().unwrap_or(KUBELET_VERSION),
+                boots: 0,
+            },
+            &offered,
+            &offered,
+            &[],
+            [false; 3],
+            now,
+        ),
     })
 }
+
+/// The NUMA nodes of a node, as topology exporters tell of them: its CPUs and memory in equal parts. What
+/// is free of them does not follow the pods.
+#[must_use]
+pub fn topology(group: &NodeGroup, name: &str) -> Value {
+    let part = |resource: &str, whole: &str| {
+        let amount = parse_quantity(resource, whole).unwrap_or(0) / i64::from(group.numa.max(1));
+        let amount = match resource {
+            "cpu" => format!("{amount}m"),
+            _ => amount.to_string(),
+        };
+        json!({"name": resource, "capacity": amount, "allocatable": amount, "available": amount})
+    };
+    let zones: Vec<Value> = (0..group.numa)
+        .map(|zone| {
+            let costs: Vec<Value> = (0..group.numa)
+                .map(|other| json!({"name": format!("node-{other}"), "value": if other == zone { 10 } else { 20 }}))
+                .collect();
+            json!({
+                "name": format!("node-{zone}"), "type": "Node", "costs": costs,
+                "resources": [part("cpu", &group.cpu), part("memory", &group.memory)],
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "topology.node.k8s.io/v1alpha2",
+        "kind": "NodeResourceTopology",
+        "metadata": {"name": name, "labels": {SIMULATED: "true"}},
+        "attributes": [{"name": "topologyManagerPolicy", "value": "none"}, {"name": "topologyManagerScope", "value": "container"}],
+        "zones": zones,
+    })
+}
+
+/// Who a node says that it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its address.
+    pub ip: &'a str,
+    /// The kubelet's port.
+    pub port: u16,
+    /// The kubelet's version.
+    pub version: &'a str,
+    /// How often it has been switched on again.
+    pub boots: u32,
+}
+
+/// Whether it is short of memory, disk, process ids.
+pub type Pressures = [bool; 3];
 
 /// The status of a node as first reported.
 #[must_use]
 pub fn node_status(
-    name: &str,
-    ip: &str,
-    port: u16,
+    who: &Identity<'_>,
     capacity: &BTreeMap<String, String>,
     allocatable: &BTreeMap<String, String>,
     before: &[NodeCondition],
+    pressures: Pressures,
     now: Millis,
 ) -> Value {
+    let Identity { name, ip, port, .. } = *who;
+    let boot = match who.boots {
+        0 => "boot".to_owned(),
+        boots => format!("boot {boots}"),
+    };
     let id = |what: &str| {
         let draw = Draw::new(0).word(what).word(name);
         format!("{:016x}{:016x}", draw.bits(), draw.number(1).bits())
@@ -78,15 +149,15 @@ pub fn node_status(
         "capacity": capacity,
         "allocatable": allocatable,
         "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
-        "conditions": conditions(before, now),
+        "conditions": conditions(before, pressures, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
             "architecture": "amd64",
-            "bootID": id("boot"),
+            "bootID": id(&boot),
             "containerRuntimeVersion": RUNTIME_VERSION,
             "kernelVersion": "simulated",
             "kubeProxyVersion": "",
-            "kubeletVersion": KUBELET_VERSION,
+            "kubeletVersion": who.version,
             "machineID": id("machine"),
             "operatingSystem": "linux",
             "osImage": "Gantry simulated node",
@@ -95,9 +166,10 @@ pub fn node_status(
     })
 }
 
-/// The conditions of a healthy kubelet. The transition time of one that held already stays.
-fn conditions(before: &[NodeCondition], now: Millis) -> Value {
-    let one = |name: &str, status: &str, reason: &str, message: &str| {
+/// The conditions of a kubelet. The transition time of one that held already stays.
+fn conditions(before: &[NodeCondition], pressures: Pressures, now: Millis) -> Value {
+    let one = |name: &str, holds: bool, (reason, message): (&str, &str)| {
+        let status = if holds { "True" } else { "False" };
         let same = before
             .iter()
             .find(|it| it.type_ == name && it.status == status);
@@ -109,38 +181,63 @@ fn conditions(before: &[NodeCondition], now: Millis) -> Value {
             "lastHeartbeatTime": now.to_string(), "lastTransitionTime": since,
         })
     };
+    let [memory, disk, pids] = pressures;
+    let word = |holds, yes, no| if holds { yes } else { no };
     json!([
         one(
             "MemoryPressure",
-            "False",
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available"
+            memory,
+            word(
+                memory,
+                (
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available"
+                ),
+                (
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available"
+                ),
+            )
         ),
         one(
             "DiskPressure",
-            "False",
-            "KubeletHasNoDiskPressure",
-            "kubelet has no disk pressure"
+            disk,
+            word(
+                disk,
+                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            )
         ),
         one(
             "PIDPressure",
-            "False",
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available"
+            pids,
+            word(
+                pids,
+                (
+                    "KubeletHasInsufficientPID",
+                    "kubelet has insufficient PID available"
+                ),
+                (
+                    "KubeletHasSufficientPID",
+                    "kubelet has sufficient PID available"
+                ),
+            )
         ),
         one(
             "Ready",
-            "True",
-            "KubeletReady",
-            "kubelet is posting ready status (simulated)"
+            true,
+            (
+                "KubeletReady",
+                "kubelet is posting ready status (simulated)"
+            )
         ),
     ])
 }
 
 /// The patch of a status that has not changed: conditions merge by type.
 #[must_use]
-pub fn heartbeat(before: &[NodeCondition], now: Millis) -> Value {
-    json!({"status": {"conditions": conditions(before, now)}})
+pub fn heartbeat(before: &[NodeCondition], pressures: Pressures, now: Millis) -> Value {
+    json!({"status": {"conditions": conditions(before, pressures, now)}})
 }
 
 /// The node's lease, owned by the node so that it goes when the node does.
@@ -202,7 +299,7 @@ mod tests {
             last_transition_time: Some("2020-01-01T00:00:00Z".into()),
         };
         let ready = |before: &[NodeCondition]| {
-            heartbeat(before, Millis(1_700_000_000_000))["status"]["conditions"][3]["lastTransitionTime"].clone()
+            heartbeat(before, [false; 3], Millis(1_700_000_000_000))["status"]["conditions"][3]["lastTransitionTime"].clone()
         };
         assert_eq!(ready(std::slice::from_ref(&held)), "2020-01-01T00:00:00Z");
         let unknown = NodeCondition {

@@ -59,6 +59,8 @@ pub struct PodSpec {
     /// Its volumes.
     #[serde(deserialize_with = "or_default")]
     pub volumes: Vec<Volume>,
+    /// Its priority, as its class had it.
+    pub priority: Option<i32>,
 }
 
 /// A volume of a pod.
@@ -369,6 +371,20 @@ fn ten() -> u32 {
     10
 }
 
+impl Resources {
+    /// Cores and bytes that are asked for, and at most used, where that is said.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "amounts stay far below 2^53")]
+    pub fn bounds(&self) -> [[Option<f64>; 2]; 2] {
+        [&self.requests, &self.limits].map(|of| {
+            [("cpu", 1000.0), ("memory", 1.0)].map(|(name, unit)| {
+                let amount = parse_quantity(name, of.get(name)?)?;
+                Some(amount as f64 / unit)
+            })
+        })
+    }
+}
+
 impl PodSpec {
     /// Where the files of a volume come from.
     #[must_use]
@@ -413,6 +429,14 @@ impl PodSpec {
         } else {
             self.volumes = vec![];
         }
+    }
+
+    /// Whether it asks for nothing and is bounded by nothing: the first class of service to suffer.
+    #[must_use]
+    pub fn best_effort(&self) -> bool {
+        let free = |it: &Resources| it.requests.is_empty() && it.limits.is_empty();
+        let all = self.containers.iter().chain(&self.init_containers);
+        all.into_iter().all(|it| free(&it.resources)) && self.resources.as_ref().is_none_or(free)
     }
 
     /// What the pod asks for in all, as the scheduler and the kubelet count it: the sum of its

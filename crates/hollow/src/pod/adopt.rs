@@ -102,6 +102,7 @@ impl Pod {
             // The deletion is seen, and acted upon, in the first step.
             deletion: None,
             killing: false,
+            anew: false,
             volumes: None,
             spec,
         };
@@ -159,11 +160,11 @@ impl Pod {
         it.created = it.last.is_some() || wire.restart_count > 0;
         if it.created {
             // The image is on the node: a container was made of it.
-            env.images.entry(wire.image.clone()).or_insert(env.now);
+            env.images.put(wire.image.clone(), env.now);
         }
         if let Some(running) = &wire.state.running {
             let since = millis(running.started_at.as_ref()).unwrap_or(env.now);
-            env.images.entry(wire.image.clone()).or_insert(env.now);
+            env.images.put(wire.image.clone(), env.now);
             it.created = true;
             it.state = State::Running { since };
             // What it has left in volumes since its start is not known any more.
@@ -225,6 +226,7 @@ impl Course {
         }
         if ready {
             self.ready = None;
+            self.recovered(now);
         }
         for complaint in &mut self.complaints {
             complaint.next = complaint.next.max(now);
@@ -268,6 +270,7 @@ fn conditions(wire: &[ConditionWire], now: Millis) -> Conditions {
             "ReadinessGatesNotReady",
             "PodCompleted",
             "PodFailed",
+            "TerminationByKubelet",
         ]
         .into_iter()
         .find(|known| *known == text)
@@ -287,6 +290,7 @@ fn conditions(wire: &[ConditionWire], now: Millis) -> Conditions {
     Conditions {
         ready_to_start: get("PodReadyToStartContainers"),
         initialized: get("Initialized"),
+        disrupted: get("DisruptionTarget").filter(|it| it.reason == Some("TerminationByKubelet")),
         ready: get("Ready"),
         containers_ready: get("ContainersReady"),
         // A pod that was created with a node's name has never met a scheduler.

@@ -49,6 +49,8 @@ pub struct Conditions {
     pub containers_ready: Option<Condition>,
     /// Set if nobody else had set it.
     pub scheduled: Option<Condition>,
+    /// Set when the kubelet evicts the pod.
+    pub disrupted: Option<Condition>,
 }
 
 /// Sets a condition; whether that changed it. The transition time moves with the status alone.

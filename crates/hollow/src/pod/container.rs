@@ -96,7 +96,7 @@ impl Pod {
         }
         let before = match slot {
             Slot::Init(index) => index,
-            Slot::Main(_) if self.main.iter().any(|it| it.created) => 0,
+            Slot::Main(_) if !self.anew && self.main.iter().any(|it| it.created) => 0,
             Slot::Main(_) => self.init.len(),
         };
         self.spec
@@ -139,7 +139,7 @@ impl Pod {
     }
 
     /// Shows the container waiting; how it ended becomes its last state.
-    fn wait(&mut self, slot: Slot, reason: &'static str, message: Option<Arc<str>>) {
+    pub(super) fn wait(&mut self, slot: Slot, reason: &'static str, message: Option<Arc<str>>) {
         let it = self.at_mut(slot);
         if let State::Terminated(end) =
             std::mem::replace(&mut it.state, State::Waiting { reason, message })
@@ -151,7 +151,7 @@ impl Pod {
     fn pull(&mut self, slot: Slot, env: &mut Env<'_>, out: &mut Outcome) {
         let image = self.spec_at(slot).image.clone();
         let policy = self.spec_at(slot).image_pull_policy;
-        let there = env.images.get(&image).copied();
+        let there = env.images.get(&image);
         if policy != PullPolicy::Always && there.is_some_and(|at| at <= env.now) {
             let told = format!(
                 "Container image \"{image}\" already present on machine and can be accessed by the pod"
@@ -173,27 +173,52 @@ impl Pod {
         let pull = env
             .behaviours
             .pull(&self.subject(slot, self.at(slot).restarts));
-        let fresh = env.now.plus(scaled(pull.time, env.scale));
+        let fetched = match (&pull.error, there) {
+            (None, None) => env.behaviours.fetch(
+                &self.subject(slot, self.at(slot).restarts),
+                self.at(slot).pull_failures,
+                env.images,
+                env.traffic,
+                env.now,
+                env.scale,
+            ),
+            _ => None,
+        };
+        if let Some(planned) = fetched {
+            self.begin_pull(slot, planned.until, planned.error, env.now, out);
+            return;
+        }
+        // The registry's troubles are everybody's.
+        let error = env.traffic.down.clone().or(pull.error);
+        let takes = scaled(pull.time, env.scale).mul_f64(env.traffic.slower.max(0.0));
+        let fresh = env.now.plus(takes);
         let until = match there {
             // Only the manifest is asked for.
-            Some(at) if at <= env.now => env.now.plus(scaled(pull.time / 8, env.scale)),
+            Some(at) if at <= env.now => env.now.plus(takes / 8),
             Some(coming) => coming,
             None => fresh,
         };
-        if there.is_none() && pull.error.is_none() {
-            env.images.insert(image.clone(), until);
+        if there.is_none() && error.is_none() {
+            env.images.put(image, until);
         }
-        self.tell(
-            out,
-            slot,
-            false,
-            "Pulling",
-            format!("Pulling image \"{image}\""),
-        );
+        self.begin_pull(slot, until, error, env.now, out);
+    }
+
+    fn begin_pull(
+        &mut self,
+        slot: Slot,
+        until: Millis,
+        error: Option<Arc<str>>,
+        since: Millis,
+        out: &mut Outcome,
+    ) {
+        let image = &self.spec_at(slot).image;
+        let told = format!("Pulling image \"{image}\"");
+        self.tell(out, slot, false, "Pulling", told);
         self.at_mut(slot).todo = Todo::Pull {
             until,
-            since: env.now,
-            error: pull.error,
+            since,
+            error,
         };
     }
 
@@ -208,7 +233,10 @@ impl Pod {
         let image = self.spec_at(slot).image.clone();
         let Some(error) = error else {
             let took = go_duration(env.now.since(since));
-            let size = 20_000_000 + Draw::new(0).word("size").word(&image).bits() % 180_000_000;
+            let known = env.behaviours.images.find(&image).map(|it| it.size);
+            let size = known.unwrap_or_else(|| {
+                20_000_000 + Draw::new(0).word("size").word(&image).bits() % 180_000_000
+            });
             let told = format!(
                 "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes."
             );
@@ -304,6 +332,7 @@ impl Pod {
             return;
         }
         self.tell(out, slot, false, "Started", "Container started".into());
+        self.anew &= matches!(slot, Slot::Init(_));
         self.run_program(slot, attempt, env.host);
         let run = self.behaves(slot, self.at(slot), attempt, env.behaviours);
         let course = Course::new(
@@ -353,10 +382,11 @@ impl Pod {
         if due(course.unready) {
             out.changed |= it.ready;
             it.ready = false;
-            (course.ready, course.unready) = (None, None);
+            course.lapsed();
         } else if !it.ready && due(course.ready) {
             it.ready = true;
             out.changed = true;
+            course.recovered(now);
         }
         let complaints = course.complain(now);
         let end = if due(course.end.as_ref().map(|(at, _)| *at)) {

@@ -21,10 +21,23 @@ pub struct Course {
     pub ready: Option<Millis>,
     /// When its readiness probe gives up on it.
     pub unready: Option<Millis>,
+    /// Times out of service that it comes back from.
+    pub lapses: Option<Lapses>,
     /// How it ends, if nobody stops it.
     pub end: Option<(Millis, End)>,
     /// Failing probes that are told about in events.
     pub complaints: Vec<Complaint>,
+}
+
+/// Times out of service, as its readiness probe sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lapses {
+    /// When the next begins.
+    from: Millis,
+    lasts: Duration,
+    every: Option<Duration>,
+    /// From the beginning until the probe gives up, and from the end until it believes in it again.
+    late: (Duration, Duration),
 }
 
 /// How a container ends.
@@ -275,12 +288,69 @@ impl Course {
                 );
             }
         }
-        Self {
+        let mut course = Self {
             started: started.filter(|_| probed),
             ready,
             unready,
+            lapses: None,
             end,
             complaints,
+        };
+        if let (Some(out), Some(ready)) = (&run.lapse, ready) {
+            let probe = spec.readiness_probe.as_ref();
+            let period = probe.map_or(Duration::ZERO, |it| {
+                seconds(it.period_seconds.max(1), scale)
+            });
+            let wait = |times: u32| period.saturating_mul(times);
+            course.lapses = Some(Lapses {
+                from: after(out.after).max(ready),
+                lasts: scaled(out.lasts, scale),
+                every: out.every.map(|it| scaled(it, scale)),
+                late: probe.map_or((Duration::ZERO, Duration::ZERO), |it| {
+                    (wait(it.failure_threshold), wait(it.success_threshold))
+                }),
+            });
+        }
+        course
+    }
+
+    /// It is out of service: for good, or until the lapse is over.
+    pub fn lapsed(&mut self) {
+        let back = self.unready.take().and_then(|at| {
+            let it = self.lapses.as_mut()?;
+            // A probe that gave up for another reason does not come back.
+            let begun = it.from.plus(it.late.0);
+            if begun != at {
+                return None;
+            }
+            let back = it.from.plus(it.lasts).plus(it.late.1);
+            match it.every {
+                Some(every) => it.from = it.from.plus(every.max(Duration::from_millis(1))),
+                None => self.lapses = None,
+            }
+            Some(back)
+        });
+        self.ready = back;
+    }
+
+    /// It is in service: until the next lapse that its probe notices.
+    pub fn recovered(&mut self, now: Millis) {
+        let Some(it) = &mut self.lapses else {
+            return;
+        };
+        if it.lasts < it.late.0 {
+            self.lapses = None;
+            return;
+        }
+        if let (Some(every), true) = (it.every, it.from < now) {
+            // After a while in which nobody looked, the ones that have been are left out.
+            let step = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).max(1);
+            let behind = now.0.saturating_sub(it.from.0);
+            it.from = Millis(it.from.0 + (behind + step - 1) / step * step);
+        }
+        let at = it.from.plus(it.late.0);
+        if self.unready.is_none_or(|unready| at < unready) && at > now {
+            self.unready = Some(at);
         }
     }
 
@@ -360,6 +430,7 @@ mod tests {
             }),
             told: exit.is_some(),
             hang: hang.map(Duration::from_secs),
+            lapse: None,
             stop: Duration::ZERO,
         }
     }
@@ -410,6 +481,59 @@ mod tests {
             course.ready.map(|at| at.0),
             "time runs ten times as fast"
         );
+    }
+
+    #[test]
+    fn a_lapse_takes_out_of_service_and_back() {
+        let spec = ContainerSpec {
+            readiness_probe: probe(0, 5, 1, 2),
+            ..ContainerSpec::default()
+        };
+        let lapse = |lasts, every| behaviour::Run {
+            lapse: Some(behaviour::Out {
+                after: Duration::from_secs(60),
+                lasts: Duration::from_secs(lasts),
+                every,
+            }),
+            ..run(Some(0), None, None)
+        };
+        let changes = |run: &behaviour::Run| {
+            let mut course = Course::new(Millis(0), &spec, Role::Service, run, None, 1.0);
+            let (mut ready, mut seen) = (false, vec![]);
+            while let Some(at) = course.next(true, ready).filter(|at| at.0 < 300_000) {
+                course.complain(at);
+                if course.unready.is_some_and(|it| it <= at) {
+                    ready = false;
+                    course.lapsed();
+                    seen.push((at.0 / 1000, ready));
+                } else if !ready && course.ready.is_some_and(|it| it <= at) {
+                    ready = true;
+                    course.recovered(at);
+                    seen.push((at.0 / 1000, ready));
+                }
+            }
+            seen
+        };
+        assert_eq!(
+            changes(&lapse(30, None)),
+            [(0, true), (70, false), (95, true)]
+        );
+        assert_eq!(
+            changes(&lapse(5, None)),
+            [(0, true)],
+            "over before two probes have failed"
+        );
+        let often = changes(&lapse(20, Some(Duration::from_secs(100))));
+        let wanted = [
+            (0, true),
+            (70, false),
+            (85, true),
+            (170, false),
+            (185, true),
+            (270, false),
+            (285, true),
+        ];
+        assert_eq!(often, wanted);
     }
 
     #[test]

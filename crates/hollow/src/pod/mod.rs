@@ -7,19 +7,21 @@ mod adopt;
 mod conditions;
 mod container;
 mod course;
+mod fate;
 mod program;
 mod status;
 mod step;
 #[cfg(test)]
 mod tests;
 
+pub use crate::image::Images;
 pub use adopt::Identity;
 pub(crate) use adopt::gates;
 pub use conditions::{Condition, Conditions, Gate};
 pub use course::{Complaint, Course, End, ProbeKind, scaled};
 pub use program::{Health, Program, Volumes};
 pub use status::status_patch;
-pub use step::{Env, Images, Input, Observed, Occurrence, Outcome};
+pub use step::{Env, Input, Observed, Occurrence, Outcome};
 
 use crate::{
     behaviour::{Effects, Labels},
@@ -108,6 +110,8 @@ pub struct Pod {
     pub deletion: Option<Duration>,
     /// All containers are being stopped for good.
     pub killing: bool,
+    /// Init containers run again before the others do, because the sandbox is a new one.
+    pub anew: bool,
     /// What its containers have left in its own volumes.
     pub volumes: Option<Box<Volumes>>,
 }

@@ -41,6 +41,7 @@ pub fn status_patch(pod: &Pod) -> Value {
         ("Ready", &pod.conditions.ready),
         ("ContainersReady", &pod.conditions.containers_ready),
         ("PodScheduled", &pod.conditions.scheduled),
+        ("DisruptionTarget", &pod.conditions.disrupted),
     ];
     let conditions: Vec<Value> = conditions
         .into_iter()

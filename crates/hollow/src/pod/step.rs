@@ -8,13 +8,10 @@ use super::{
 use crate::{
     behaviour::{self, Behaviours, Effects, Labels, Role, Subject},
     clock::Millis,
+    image::{Images, Traffic},
     object::{ContainerSpec, PodSpec, RestartPolicy},
 };
-use rustc_hash::FxHashMap;
 use std::{sync::Arc, time::Duration};
-
-/// Images on a node, and those on their way, with the time from which they are there.
-pub type Images = FxHashMap<Arc<str>, Millis>;
 
 /// What a step may know beside the pod.
 pub struct Env<'a> {
@@ -24,6 +21,8 @@ pub struct Env<'a> {
     pub behaviours: &'a Behaviours,
     /// Images on the pod's node.
     pub images: &'a mut Images,
+    /// How the registry does.
+    pub traffic: &'a mut Traffic,
     /// Files on the pod's node.
     pub host: &'a mut Volumes,
     /// How many simulated seconds pass in one of the clock's.
@@ -41,6 +40,10 @@ pub enum Input<'a> {
     Rules(&'a Behaviours),
     /// The main process of a container has ended by itself, with this code.
     Ended(&'a str, i32),
+    /// Its machine was off, and is on again.
+    Rebooted,
+    /// Its node is short of something, and gives this reason.
+    Evicted(&'a Arc<str>),
 }
 
 /// The pod as the API server shows it, without what is the kubelet's own.
@@ -107,6 +110,8 @@ impl Pod {
                 self.rethink(&runs, env);
             }
             Input::Ended(name, code) => self.end(name, code, env, &mut out),
+            Input::Rebooted => self.reboot(env, &mut out),
+            Input::Evicted(message) => self.evict(message, env, &mut out),
         }
         self.start_ephemeral(env.now, &mut out);
         if !self.finished() {
@@ -227,6 +232,9 @@ impl Pod {
             for complaint in &mut course.complaints {
                 complaint.next = complaint.next.max(env.now);
             }
+            if self.at(*slot).ready {
+                course.recovered(env.now);
+            }
             self.at_mut(*slot).todo = Todo::Run(Box::new(course));
         }
     }
@@ -323,7 +331,7 @@ impl Pod {
     }
 
     /// Begins to stop everything for good, or hastens it.
-    fn kill(&mut self, grace: Duration, env: &Env<'_>, out: &mut Outcome) {
+    pub(super) fn kill(&mut self, grace: Duration, env: &Env<'_>, out: &mut Outcome) {
         self.killing = true;
         let latest = env.now.plus(grace);
         for slot in self.slots().collect::<Vec<_>>() {
@@ -509,6 +517,21 @@ impl Pod {
             image: &spec.image,
             role: self.role_at(slot),
             attempt,
+        }
+    }
+
+    /// A container, as rules about usage choose among them.
+    pub(crate) fn whose<'a>(&'a self, spec: &'a ContainerSpec) -> Subject<'a> {
+        Subject {
+            namespace: &self.id.namespace,
+            pod: &self.id.name,
+            labels: &self.labels,
+            overrides: self.overrides.as_deref(),
+            node: &self.node,
+            container: &spec.name,
+            image: &spec.image,
+            role: Role::Service,
+            attempt: 0,
         }
     }
 

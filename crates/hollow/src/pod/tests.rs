@@ -16,6 +16,7 @@ struct Bench {
     pod: Pod,
     images: Images,
     host: Volumes,
+    traffic: crate::image::Traffic,
     behaviours: Behaviours,
     now: Millis,
     object: Value,
@@ -32,6 +33,7 @@ fn behaviours(rule_list: &str) -> Behaviours {
         seed: 0,
         defaults: Defaults::INSTANT,
         rules,
+        ..Behaviours::default()
     }
 }
 
@@ -79,6 +81,7 @@ impl Bench {
     ) -> Self {
         let (pod, seen) = observed(&object);
         let mut host = Volumes::default();
+        let mut traffic = crate::image::Traffic::default();
         let id = Identity {
             namespace: "shop".into(),
             name: "cart-0".into(),
@@ -88,6 +91,7 @@ impl Bench {
             now,
             behaviours: &behaviours,
             images: &mut images,
+            traffic: &mut traffic,
             host: &mut host,
             scale: 1.0,
         };
@@ -105,6 +109,7 @@ impl Bench {
             pod: state,
             images,
             host,
+            traffic,
             behaviours,
             now,
             object,
@@ -123,6 +128,7 @@ impl Bench {
             now: self.now,
             behaviours: &self.behaviours,
             images: &mut self.images,
+            traffic: &mut self.traffic,
             host: &mut self.host,
             scale: 1.0,
         };

@@ -3,14 +3,18 @@
 mod events;
 mod nodes;
 mod pods;
+mod record;
+#[cfg(test)]
+mod simulation;
 mod source;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod timer;
 mod world;
 
 use crate::{
-    clock::Millis,
+    clock::{Clock, Millis},
     kubelet::{self, Ended},
     node::AddressError,
     options::Options,
@@ -50,10 +54,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Repeated failures are logged at most this often.
 const LOG_GAP: Duration = Duration::from_secs(5);
 
-fn now() -> Millis {
-    jiff::Timestamp::now().into()
-}
-
 /// Runs simulated nodes against a cluster until `stop` is cancelled.
 ///
 /// Creates the nodes of the options that are missing, takes over those labelled as simulated, and
@@ -75,6 +75,10 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         .as_ref()
         .map(|network| network.up(client.clone(), &options.pod_cidr, metrics, ends));
     let mut shell = Shell::new(client.clone(), options)?;
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = shell.begin() => {}
+    }
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         result = shell.run(ended) => result,
@@ -108,6 +112,7 @@ type Answered = (Option<Subject>, Answer);
 
 struct Shell {
     client: Client,
+    clock: Clock,
     world: World,
     writes: JoinSet<Answered>,
     in_flight: usize,
@@ -120,9 +125,11 @@ struct Shell {
 impl Shell {
     fn new(client: Client, options: Options) -> Result<Self, Error> {
         let concurrency = options.concurrency.max(1);
+        let clock = options.clock;
         Ok(Self {
             client,
-            world: World::new(options, now())?,
+            clock,
+            world: World::new(options, clock.now())?,
             writes: JoinSet::new(),
             in_flight: 0,
             events_in_flight: 0,
@@ -130,6 +137,16 @@ impl Shell {
             last_log: None,
             unlogged: 0,
         })
+    }
+
+    /// Puts the scenario on stage, from its beginning or where another process has left it.
+    async fn begin(&mut self) {
+        let now = self.clock.now();
+        let start = match self.world.scenario() {
+            Some((scenario, seed)) => record::began(&self.client, scenario, seed, now).await,
+            None => now,
+        };
+        self.world.begin(start, self.clock.now());
     }
 
     async fn run(&mut self, mut ended: mpsc::UnboundedReceiver<Ended>) -> Result<(), Error> {
@@ -140,14 +157,14 @@ impl Shell {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let next = self.world.next();
-            let sleep = next.map_or(Duration::from_secs(3600), |at| at.since(now()));
+            let sleep = next.map_or(Duration::from_secs(3600), |at| at.since(self.clock.now()));
             tokio::select! {
                 _ = seen.recv_many(&mut batch, BATCH) => {}
-                Some(ended) = ended.recv() => self.world.container_ended(&ended, now()),
+                Some(ended) = ended.recv() => self.world.container_ended(&ended, self.clock.now()),
                 Some(joined) = self.writes.join_next() => self.joined(joined),
                 () = tokio::time::sleep(sleep) => {}
             }
-            let now = now();
+            let now = self.clock.now();
             for seen in batch.drain(..) {
                 match seen {
                     Seen::Node(event) => {
@@ -217,7 +234,7 @@ impl Shell {
         match subject {
             Some(subject) => {
                 self.in_flight -= 1;
-                self.world.answered(subject, &answer, now());
+                self.world.answered(subject, &answer, self.clock.now());
             }
             None => self.events_in_flight -= 1,
         }

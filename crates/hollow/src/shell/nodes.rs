@@ -1,6 +1,7 @@
 //! The nodes of the simulation: creating, taking over, keeping alive.
 
 use super::{
+    stage::Fate,
     timer::{Id, Timer},
     world::{Answer, Due, Subject, World, Write, retry_after},
 };
@@ -10,6 +11,7 @@ use crate::{
     node::{self, Pool, Room},
     object::{NodeCondition, NodeObject, Taint},
     pod::{Images, Volumes},
+    scenario::{CLASS, Candidate},
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
 use rustc_hash::FxHashSet;
@@ -18,6 +20,9 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 const NODES: &str = "/api/v1/nodes";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+const TOPOLOGIES: &str = "/apis/topology.node.k8s.io/v1alpha2/noderesourcetopologies";
+/// Label of a node that names its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// Put on nodes that do not report; the node's own report takes them off.
 const LIFECYCLE_TAINTS: [&str; 2] = [
     "node.kubernetes.io/not-ready",
@@ -36,6 +41,15 @@ const LONGEST_BEAT: Duration = Duration::from_millis(500);
 /// A node that is acted for.
 pub(super) struct NodeEntry {
     pub name: Arc<str>,
+    pub zone: Arc<str>,
+    /// Of the scenario; empty if it has none.
+    pub class: Arc<str>,
+    /// What the scenario does to it.
+    pub fate: Fate,
+    /// What it says of itself beside its conditions has changed.
+    pub renamed: bool,
+    /// The kubelet's version.
+    version: String,
     uid: String,
     pub ip: Arc<str>,
     pub pool: Option<Pool>,
@@ -55,15 +69,30 @@ pub(super) struct NodeEntry {
     /// The whole status must be written.
     register: bool,
     /// The conditions must be written.
-    report: bool,
+    pub report: bool,
     /// Lifecycle taints must be taken off.
     untaint: bool,
     /// A write of the node is queued, in flight, or waiting for another try.
     busy: bool,
     leased: bool,
+    /// A write of the lease is queued or in flight.
+    pub leasing: bool,
+    /// When it is renewed next.
+    pub lease_wake: Option<Millis>,
     failures: u32,
     lease_failures: u32,
     epoch: u32,
+}
+
+impl NodeEntry {
+    /// As events choose among nodes.
+    pub fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            name: &self.name,
+            zone: &self.zone,
+            class: &self.class,
+        }
+    }
 }
 
 /// A node of the options that does not exist yet.
@@ -179,6 +208,7 @@ impl World {
         if !ours || metadata.deletion_timestamp.is_some() {
             return;
         }
+        let label = |key: &str| labels.get(key).map_or("", String::as_str);
         let id = match self.node_ids.get(&name).copied() {
             Some(id) => id,
             None => {
@@ -187,7 +217,9 @@ impl World {
                     .iter()
                     .find(|it| it.type_ == "InternalIP")
                     .map(|it| it.address.as_str());
-                self.node_met(name, uid, address, now)
+                let version = status.node_info.kubelet_version.clone();
+                let kind = (label(ZONE), label(CLASS));
+                self.node_met(name, uid, address, kind, version, now)
             }
         };
         let (epoch, port) = (self.node_epoch, self.options.kubelet_port());
@@ -229,7 +261,15 @@ impl World {
         self.queue_node(id);
     }
 
-    fn node_met(&mut self, name: Arc<str>, uid: String, address: Option<&str>, now: Millis) -> Id {
+    fn node_met(
+        &mut self,
+        name: Arc<str>,
+        uid: String,
+        address: Option<&str>,
+        (zone, class): (&str, &str),
+        version: String,
+        now: Millis,
+    ) -> Id {
         let given = address
             .and_then(|ip| ip.parse::<Ipv4Addr>().ok())
             .map(u32::from);
@@ -245,6 +285,14 @@ impl World {
         };
         let id = self.nodes.insert(NodeEntry {
             name: name.clone(),
+            zone: zone.into(),
+            class: class.into(),
+            fate: Fate::default(),
+            renamed: false,
+            version: match version.is_empty() {
+                true => node::KUBELET_VERSION.into(),
+                false => version,
+            },
             uid,
             ip: Ipv4Addr::from(ip).to_string().into(),
             pool: None,
@@ -264,6 +312,8 @@ impl World {
             untaint: false,
             busy: false,
             leased: false,
+            leasing: true,
+            lease_wake: None,
             failures: 0,
             lease_failures: 0,
             epoch: self.node_epoch,
@@ -279,6 +329,7 @@ impl World {
         let interval = self.options.status_interval;
         let first = interval.mul_f64(Draw::new(0).word("report").word(&name).unit());
         self.timers.at(now.plus(first), Timer::Report(id));
+        self.join(id, now);
         id
     }
 
@@ -355,11 +406,13 @@ impl World {
         }
     }
 
-    fn queue_node(&mut self, id: Id) {
+    pub(super) fn queue_node(&mut self, id: Id) {
         let Some(entry) = self.nodes.get_mut(id) else {
             return;
         };
-        if !entry.busy && (entry.range_due || entry.register || entry.report || entry.untaint) {
+        let due =
+            entry.range_due || entry.register || entry.renamed || entry.report || entry.untaint;
+        if !entry.busy && due && !entry.fate.away() {
             entry.busy = true;
             self.urgent.push_back(Due::Node(id));
         }
@@ -375,14 +428,25 @@ impl World {
         self.queue_node(id);
     }
 
-    pub(super) fn lease_due(&mut self, id: Id, _now: Millis) {
-        if self.nodes.get(id).is_some() {
+    /// A lease is to be renewed, if that is the time for which it was planned last.
+    pub(super) fn lease_due(&mut self, id: Id, at: Millis) {
+        if let Some(entry) = self.nodes.get_mut(id)
+            && entry.lease_wake == Some(at)
+            && !entry.leasing
+        {
+            entry.leasing = true;
             self.urgent.push_back(Due::Lease(id));
         }
     }
 
-    pub(super) fn lease_write(&self, id: Id, now: Millis) -> Option<(Subject, Write)> {
-        let entry = self.nodes.get(id)?;
+    pub(super) fn lease_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
+        let entry = self.nodes.get_mut(id)?;
+        if entry.fate.away() {
+            // Taken up again when it is back.
+            entry.leasing = false;
+            return None;
+        }
+        let now = now.shifted(entry.fate.skew);
         Some(if entry.leased {
             let renewal = node::lease_renewal(&entry.name, now);
             (
@@ -411,9 +475,22 @@ impl World {
         Some((Subject::Create(index), Write::Create(NODES.into(), body)))
     }
 
+    pub(super) fn topology_write(&self, index: u32) -> Option<(Subject, Write)> {
+        let it = self.missing.get(index as usize)?;
+        let body = node::topology(self.options.groups.get(it.group)?, &it.name);
+        let write = Write::Create(TOPOLOGIES.into(), body);
+        (!self.topology_missed).then_some((Subject::Topology(index), write))
+    }
+
     pub(super) fn node_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
         let port = self.options.kubelet_port();
         let entry = self.nodes.get_mut(id)?;
+        if entry.fate.away() {
+            entry.busy = false;
+            return None;
+        }
+        let pressures = entry.fate.pressures(now);
+        let now = now.shifted(entry.fate.skew);
         let name = entry.name.to_string();
         if entry.range_due {
             let patch = json!({"spec": {"podCIDR": entry.range, "podCIDRs": [entry.range]}});
@@ -422,14 +499,20 @@ impl World {
                 Write::Strategic(NODES.into(), name, None, patch),
             ));
         }
-        if entry.register {
-            let status = node::node_status(
-                &name,
-                &entry.ip,
+        if entry.register || entry.renamed {
+            let who = node::Identity {
+                name: &name,
+                ip: &entry.ip,
                 port,
+                version: &entry.version,
+                boots: entry.fate.boots,
+            };
+            let status = node::node_status(
+                &who,
                 &entry.capacity,
                 &entry.allocatable,
                 &entry.conditions,
+                pressures,
                 now,
             );
             let patch = json!({"status": status});
@@ -439,7 +522,7 @@ impl World {
             ));
         }
         if entry.report {
-            let patch = node::heartbeat(&entry.conditions, now);
+            let patch = node::heartbeat(&entry.conditions, pressures, now);
             return Some((
                 Subject::NodeStatus(id),
                 Write::Strategic(NODES.into(), name, Some("status"), patch),
@@ -480,6 +563,11 @@ impl World {
                         "the node exists; it is acted for if it is labelled as simulated"
                     );
                 }
+                let group = self.missing.get(index as usize).map(|it| it.group);
+                let group = group.and_then(|it| self.options.groups.get(it));
+                if *answer == Answer::Done && group.is_some_and(|it| it.numa > 0) {
+                    self.queue.push_back(Due::Topology(index));
+                }
                 if let (Answer::Failed(_) | Answer::Missing, Some(it)) =
                     (answer, self.missing.get_mut(index as usize))
                 {
@@ -489,6 +577,17 @@ impl World {
                 }
             }
             Subject::LeaseNamespace => self.lease_namespace_asked = false,
+            Subject::Topology(_) => match answer {
+                Answer::Done | Answer::Conflict => {}
+                Answer::Missing if !self.topology_missed => {
+                    self.topology_missed = true;
+                    tracing::warn!(
+                        "the cluster knows no NodeResourceTopology: NUMA nodes go untold"
+                    );
+                }
+                Answer::Missing => {}
+                Answer::Failed(error) => tracing::warn!(error, "cannot tell of NUMA nodes"),
+            },
             Subject::LeaseCreate(id) | Subject::Lease(id) => {
                 self.lease_answered(id, subject, answer, now)
             }
@@ -507,7 +606,7 @@ impl World {
                 match subject {
                     Subject::NodeRange(_) => entry.range_due = false,
                     Subject::NodeTaints(_) => entry.untaint = false,
-                    _ => (entry.register, entry.report) = (false, false),
+                    _ => (entry.register, entry.renamed, entry.report) = (false, false, false),
                 }
                 entry.busy = false;
                 self.queue_node(id);
@@ -521,6 +620,7 @@ impl World {
         let Some(entry) = self.nodes.get_mut(id) else {
             return;
         };
+        entry.leasing = false;
         let creating = matches!(subject, Subject::LeaseCreate(_));
         let wait = match answer {
             Answer::Done => {
@@ -534,7 +634,9 @@ impl World {
                 // Leases that are due together are committed together: the API's disk is written
                 // once for some dozens of them.
                 let beat = interval.div_f64(BEATS).min(LONGEST_BEAT);
-                self.timers.at(now.plus(wait).floor(beat), Timer::Lease(id));
+                let at = now.plus(wait).floor(beat);
+                entry.lease_wake = Some(at);
+                self.timers.at(at, Timer::Lease(id));
                 return;
             }
             // It is there: renew it. It is not: create it.
@@ -556,7 +658,11 @@ impl World {
                 wait
             }
         };
-        self.timers.at(now.plus(wait), Timer::Lease(id));
+        let at = now.plus(wait);
+        if let Some(entry) = self.nodes.get_mut(id) {
+            entry.lease_wake = Some(at);
+        }
+        self.timers.at(at, Timer::Lease(id));
     }
 }
 

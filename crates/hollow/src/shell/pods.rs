@@ -9,7 +9,7 @@ use crate::{
     behaviour,
     clock::Millis,
     kubelet::Ended,
-    node::Pool,
+    node::{self, Pool},
     object::{Amounts, PodObject, PodSpec},
     pod::{self, Env, Failure, Identity, Input, Observed, Occurrence, Pod, status_patch},
 };
@@ -51,6 +51,14 @@ impl World {
                     pod.namespace().unwrap_or_default().into(),
                     pod.name_any().into(),
                 );
+                let node = pod
+                    .spec
+                    .node_name
+                    .as_deref()
+                    .and_then(|it| self.node_ids.get(it));
+                if let Some(node) = node.and_then(|id| self.nodes.get_mut(*id)) {
+                    node.fate.missed_gone(&key);
+                }
                 let uid = pod.metadata.uid.unwrap_or_default();
                 if let Some(id) = self.pod_ids.get(&key).copied()
                     && self
@@ -81,7 +89,26 @@ impl World {
         }
     }
 
-    fn pod_applied(&mut self, object: PodObject, now: Millis) {
+    pub(super) fn pod_applied(&mut self, object: PodObject, now: Millis) {
+        let node = object
+            .spec
+            .node_name
+            .as_deref()
+            .and_then(|it| self.node_ids.get(it));
+        if let Some(node) = node.and_then(|id| self.nodes.get_mut(*id))
+            && node.fate.away()
+        {
+            let key: (Arc<str>, Arc<str>) = (
+                object.namespace().unwrap_or_default().into(),
+                object.name_any().into(),
+            );
+            let known = self.pod_ids.get(&key).and_then(|id| self.pods.get_mut(*id));
+            if let Some(entry) = known {
+                entry.epoch = self.pod_epoch;
+            }
+            node.fate.miss(key, object);
+            return;
+        }
         let PodObject {
             metadata,
             mut spec,
@@ -158,8 +185,9 @@ impl World {
         };
         let mut env = Env {
             now,
-            behaviours: &self.behaviours,
+            behaviours: &self.truth.behaviours,
             images: &mut node.images,
+            traffic: &mut self.traffic,
             host: &mut node.host,
             scale: self.options.time_scale,
         };
@@ -175,8 +203,17 @@ impl World {
         let mut rejected = None;
         let mut counted = !pod.finished();
         if counted {
+            let priority = pod.spec.priority.unwrap_or(0);
+            let pressures = node.fate.pressures(now);
+            let pressed = node::eviction::admits(pressures, pod.spec.best_effort(), priority).err();
             if pod.start_time.is_some() {
                 node.room.add(&requests);
+            } else if let Some(message) = pressed {
+                rejected = Some(Failure {
+                    reason: "Evicted".into(),
+                    message: message.into(),
+                });
+                counted = false;
             } else if taken {
                 rejected = Some(no_port());
                 counted = false;
@@ -348,10 +385,15 @@ impl World {
         let Some(node) = self.nodes.get_mut(entry.node) else {
             return;
         };
+        if node.fate.off() {
+            // Nothing happens on a machine that is off; when it is on again, all of it begins anew.
+            return;
+        }
         let mut env = Env {
             now,
-            behaviours: &self.behaviours,
+            behaviours: &self.truth.behaviours,
             images: &mut node.images,
+            traffic: &mut self.traffic,
             host: &mut node.host,
             scale: self.options.time_scale,
         };
@@ -423,8 +465,38 @@ impl World {
         }
     }
 
+    /// Queues what a pod has to have written, if anything.
+    pub(super) fn queue_pod(&mut self, id: Id) {
+        if let Some(entry) = self.pods.get_mut(id)
+            && (entry.dirty || (entry.delete && !entry.deleted))
+            && !entry.busy
+        {
+            entry.busy = true;
+            self.queue.push_back(Due::Pod(id));
+        }
+    }
+
+    /// Gives a pod another address: its sandbox is a new one.
+    pub(super) fn readdress(&mut self, id: Id) {
+        let Some(entry) = self.pods.get_mut(id) else {
+            return;
+        };
+        let Some(node) = self.nodes.get_mut(entry.node) else {
+            return;
+        };
+        if entry.counted && !entry.pod.spec.host_network {
+            release_address(node, &entry.pod);
+            entry.pod.ip = node.pool.as_mut().and_then(Pool::allocate);
+        }
+    }
+
     pub(super) fn pod_write(&mut self, id: Id) -> Option<(Subject, Write)> {
         let entry = self.pods.get_mut(id)?;
+        if self.nodes.get(entry.node).is_some_and(|it| it.fate.away()) {
+            // Its node takes it up when it is back.
+            entry.busy = false;
+            return None;
+        }
         let collection = format!("/api/v1/namespaces/{}/pods", entry.pod.id.namespace);
         let name = entry.pod.id.name.to_string();
         if entry.dirty {
@@ -491,6 +563,7 @@ fn rejection_word(reason: &str) -> &'static str {
         "OutOfpods",
         "OutOfephemeral-storage",
         "NodePorts",
+        "Evicted",
     ]
     .into_iter()
     .find(|known| *known == reason)

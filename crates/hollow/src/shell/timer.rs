@@ -23,6 +23,16 @@ pub enum Timer {
     NodeWrite(Id),
     /// Another try at a node's creation.
     Create(u32),
+    /// An event of the scenario, and which time it is.
+    Act(u32, u32),
+    /// The end of one that lasts.
+    Over(u32),
+    /// A look of a node at what it is short of.
+    Evict(Id),
+    /// A machine fails by itself.
+    Fail(Id),
+    /// It is repaired.
+    Repaired(Id),
 }
 
 /// A place in a [`Slab`], with the turn of its use: an id of the former user finds nothing.

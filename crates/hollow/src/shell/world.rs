@@ -8,15 +8,18 @@ use super::{
     events::Outbox,
     nodes::NodeEntry,
     pods::PodEntry,
+    stage::Stage,
     timer::{Id, Slab, Timer, Timers},
 };
 use crate::{
     behaviour::{self, Behaviours},
     clock::Millis,
+    image::Traffic,
     node::Blocks,
     object::{Amounts, NodeObject, PodSpec},
     options::Options,
     pod::Input,
+    truth::Truth,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{ResourceExt as _, runtime::watcher::Event};
@@ -45,6 +48,8 @@ pub enum Subject {
     NodeTaints(Id),
     /// The namespace of leases.
     LeaseNamespace,
+    /// The NUMA nodes of a node, by its place among the missing.
+    Topology(u32),
 }
 
 /// A write to be carried out.
@@ -80,13 +85,17 @@ pub(super) enum Due {
     Node(Id),
     Lease(Id),
     Create(u32),
+    Topology(u32),
     LeaseNamespace,
 }
 
 /// The state of the simulation.
 pub struct World {
     pub(super) options: Options,
-    pub(super) behaviours: Behaviours,
+    /// How containers behave, and what time it is for them.
+    pub(super) truth: Truth,
+    pub(super) stage: Stage,
+    pub(super) traffic: Traffic,
     pub(super) timers: Timers,
     pub(super) nodes: Slab<NodeEntry>,
     pub(super) node_ids: FxHashMap<Arc<str>, Id>,
@@ -107,6 +116,8 @@ pub struct World {
     /// Nodes of the options that did not exist: group and name.
     pub(super) missing: Vec<super::nodes::Missing>,
     pub(super) lease_namespace_asked: bool,
+    /// The cluster knows no NodeResourceTopology.
+    pub(super) topology_missed: bool,
     /// Heartbeats: before everything else, or nodes would be taken for dead under load.
     pub(super) urgent: VecDeque<Due>,
     pub(super) queue: VecDeque<Due>,
@@ -124,11 +135,25 @@ impl World {
             group.labels.extend(options.selector.clone());
         }
         Ok(Self {
-            behaviours: Behaviours {
-                seed: options.seed,
-                defaults: options.defaults,
-                rules: Vec::new(),
+            truth: Truth {
+                behaviours: Arc::new(Behaviours {
+                    seed: options.seed,
+                    defaults: options.defaults,
+                    rules: options
+                        .scenario
+                        .as_ref()
+                        .map_or_else(Vec::new, |it| it.behaviours.clone()),
+                    images: options
+                        .scenario
+                        .as_ref()
+                        .map_or_else(Arc::default, |it| it.images.clone()),
+                }),
+                clock: options.clock,
+                start: now,
+                scale: options.time_scale,
             },
+            stage: Stage::default(),
+            traffic: Traffic::default(),
             timers: Timers::default(),
             nodes: Slab::default(),
             node_ids: FxHashMap::default(),
@@ -154,6 +179,7 @@ impl World {
             },
             missing: Vec::new(),
             lease_namespace_asked: false,
+            topology_missed: false,
             urgent: VecDeque::new(),
             queue: VecDeque::new(),
             outbox: Outbox::new(options.events_per_second, now),
@@ -200,7 +226,12 @@ impl World {
                     }
                 }
                 Timer::PodRepair(id) => self.repair_due(id),
-                Timer::Lease(id) => self.lease_due(id, now),
+                Timer::Lease(id) => self.lease_due(id, at),
+                Timer::Act(event, nth) => self.act_due(event, nth, now),
+                Timer::Over(number) => self.over_due(number, now),
+                Timer::Evict(id) => self.evict_due(id, now),
+                Timer::Fail(id) => self.fail_due(id, now),
+                Timer::Repaired(id) => self.repaired_due(id, now),
                 Timer::Report(id) => self.report_due(id, now),
                 Timer::NodeWrite(id) => self.urgent.push_back(Due::Node(id)),
                 Timer::Create(index) => self.queue.push_back(Due::Create(index)),
@@ -242,12 +273,26 @@ impl World {
                 );
             }
         }
-        if rules == self.behaviours.rules {
+        // What is changed while the scenario runs comes before what the scenario says.
+        let mut rules = rules;
+        rules.extend(
+            self.options
+                .scenario
+                .iter()
+                .flat_map(|it| it.behaviours.iter().cloned()),
+        );
+        if rules == self.truth.behaviours.rules {
             return;
         }
         tracing::info!(rules = rules.len(), "behaviour rules in force");
-        let before = self.behaviours.clone();
-        self.behaviours.rules = rules;
+        let before = self.truth.behaviours.clone();
+        self.truth.behaviours = Arc::new(Behaviours {
+            rules,
+            ..(*before).clone()
+        });
+        if let Some(network) = &self.options.network {
+            network.tell(self.truth.clone());
+        }
         for id in self.pods.ids() {
             self.step(id, Input::Rules(&before), now);
         }
@@ -262,6 +307,7 @@ impl World {
                 Due::Node(id) => self.node_write(id, now),
                 Due::Lease(id) => self.lease_write(id, now),
                 Due::Create(index) => self.create_write(index, now),
+                Due::Topology(index) => self.topology_write(index),
                 Due::LeaseNamespace => Some((
                     Subject::LeaseNamespace,
                     Write::Create(
