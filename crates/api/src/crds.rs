@@ -6,7 +6,9 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{App, Cluster, Group, PlacementPolicy, Release, StopLine, Strategy, rules};
+use crate::{
+    App, Cluster, Group, Notification, PlacementPolicy, Release, StopLine, Strategy, Tenant, rules,
+};
 
 /// The definitions of what a hub holds.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -17,6 +19,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Strategy::crd(),
         Release::crd(),
         StopLine::crd(),
+        Tenant::crd(),
+        Notification::crd(),
     ];
     crds.iter_mut().for_each(rules::put);
     crds

@@ -40,6 +40,26 @@ pub const APPLIED: &str = "gantry.dev/applied";
 /// Annotation on pods and nodes that no real machine stands behind.
 pub const SIMULATED: &str = "gantry.dev/simulated";
 
+/// Annotation on Gantry's own objects: who last changed the spec, as the API server knows the user. Written by an
+/// admission policy, so that nobody writes it in another's name.
+pub const CHANGED_BY: &str = "gantry.dev/changed-by";
+/// Annotation beside [`CHANGED_BY`]: the user's groups, separated by commas.
+pub const CHANGED_BY_GROUPS: &str = "gantry.dev/changed-by-groups";
+/// Annotation beside [`CHANGED_BY`]: the resource version that was changed, which tells one change by a user from
+/// the next.
+pub const CHANGED_FROM: &str = "gantry.dev/changed-from";
+/// Annotation that a client may write in the same request as a change: why.
+pub const CHANGE_NOTE: &str = "gantry.dev/change-note";
+/// Annotation that a client may write before it deletes an object: why. It is stamped as a change is, so that the
+/// record of the deletion says who.
+pub const DELETE_NOTE: &str = "gantry.dev/delete-note";
+/// On what belongs to a Tenant: its name.
+pub const TENANT: &str = "gantry.dev/tenant";
+/// Namespace of what is Gantry's own in the hub.
+pub const SYSTEM_NAMESPACE: &str = "gantry-system";
+/// Finalizer on Tenants: their roles and quotas are removed first.
+pub const TENANT_FINALIZER: &str = "gantry.dev/tenant";
+
 /// Finalizer on Groups: what they own on members is removed first.
 pub const FINALIZER: &str = "gantry.dev/members";
 

@@ -9,8 +9,8 @@
 //! | [`labels`] | names of labels, annotations, conditions and finalizers |
 //! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
 //! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
-//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`stop_line`] | the kinds |
 //! | [`placement_policy`] | what the scheduler of a cluster reads |
+//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`stop_line`], [`tenant`], [`notification`] | the kinds |
 //! | [`gate`], [`window`] | what a strategy's gates and change windows are made of |
 //! | [`revision`] | what a revision is made of, and a change to one |
 //! | [`crds`] | the CustomResourceDefinitions, generated from the types |
@@ -24,12 +24,14 @@ pub mod gate;
 pub mod group;
 pub mod labels;
 pub mod placement_policy;
+pub mod notification;
 pub mod release;
 pub mod revision;
 pub mod rules;
 pub mod span;
 pub mod stop_line;
 pub mod strategy;
+pub mod tenant;
 pub mod window;
 
 pub use app::{App, AppSpec};
@@ -38,11 +40,13 @@ pub use count::CountOrPercent;
 pub use crds::{crds, scheduling_crds};
 pub use group::{Group, GroupSpec, GroupStatus};
 pub use placement_policy::{PlacementPolicy, PlacementPolicySpec, PlacementPolicyStatus};
+pub use notification::{Notification, NotificationSpec, NotificationStatus};
 pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
 pub use revision::{RevisionChange, RevisionSpec};
 pub use span::Span;
 pub use stop_line::{StopLine, StopLineSpec};
 pub use strategy::{Strategy, StrategySpec};
+pub use tenant::{Tenant, TenantSpec, TenantStatus};
 
 /// The API group of every kind in this crate.
 pub const GROUP: &str = "gantry.dev";

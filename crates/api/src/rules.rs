@@ -179,6 +179,30 @@ const PLACEMENT_POLICY: &[Rule] = &[
     },
 ];
 
+const TENANT: &[Rule] = &[
+    Rule {
+        rule: "!has(self.namespaces) || self.namespaces.all(n, !n.startsWith('kube-') && n != 'gantry-system')",
+        field: ".namespaces",
+        message: "the system's own namespaces (kube-…, gantry-system) belong to no tenant",
+    },
+    Rule {
+        rule: "!has(self.quotas) || self.quotas.filter(q, !has(q.priorityClasses) || q.priorityClasses.size() == 0).size() <= 1",
+        field: ".quotas",
+        message: "only one pool may count all pods: give the others priorityClasses",
+    },
+    Rule {
+        rule: "!has(self.freezes) || self.freezes.all(f, !has(f.from) || !has(f.until) || f.from < f.until)",
+        field: ".freezes",
+        message: "a freeze ends before it begins",
+    },
+];
+
+const NOTIFICATION: &[Rule] = &[Rule {
+    rule: "has(self.url) != has(self.urlFrom)",
+    field: ".url",
+    message: "give one of url and urlFrom",
+}];
+
 /// Where which rules stand.
 const PLACES: &[(&str, &[&str], &[Rule])] = &[
     ("Strategy", &["spec"], STRATEGY),
@@ -188,6 +212,8 @@ const PLACES: &[(&str, &[&str], &[Rule])] = &[
     ("Release", &["spec", "revision"], CHANGE),
     ("StopLine", &["spec"], STOP_LINE),
     ("PlacementPolicy", &["spec"], PLACEMENT_POLICY),
+    ("Tenant", &["spec"], TENANT),
+    ("Notification", &["spec"], NOTIFICATION),
 ];
 
 /// Puts the rules into a definition.

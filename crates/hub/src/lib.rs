@@ -9,17 +9,25 @@
 //! | [`diff`] | how two revisions differ |
 //! | [`access`], [`slim`] | how members are reached, and what is read of their objects |
 //! | [`run`], [`install`] | the shell: watches, statuses, actions |
+//! | [`tenant`] | planner of Tenants: namespaces, roles, quotas |
+//! | [`record`] | what follows from changes of objects: the records |
+//! | [`notify`] | who is told of a record, and how |
 //! | [`render`] | App + Group + revision → pod template, StatefulSet |
 //!
 //! The planners are pure: no I/O, no clock, no client. All state is in API objects; the process may end
 //! between any two actions.
 
 pub mod action;
+mod amount;
 pub mod diff;
 pub mod group;
+pub mod notify;
+pub mod record;
 pub mod release;
 pub mod render;
 mod shell;
+pub mod tenant;
 pub mod world;
 
-pub use shell::{Error, Options, access, install, read_revision, run, slim, thousandths};
+pub use amount::thousandths;
+pub use shell::{Error, Options, access, install, read_revision, run, slim};

@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy, labels, strategy::ResolveTags};
+use gantry_api::{
+    App, Cluster, Group, Notification, Release, StopLine, Strategy, Tenant, labels,
+    strategy::ResolveTags,
+};
+use gantry_records::Writer;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::ControllerRevision,
@@ -29,14 +33,18 @@ use super::{
     ask::{Asked, Asker},
     cluster,
     member::Member,
+    notify::Notifier,
     policy,
     queue::Queue,
     reconcile::{Outcome, patience},
+    record,
     table::{Changed, Key, Table},
+    tenant::Applied,
 };
 use crate::{
     action::Action,
     group,
+    notify::guard::Allowed,
     release::{gate::Ask, line},
     world::Revision,
 };
@@ -50,6 +58,10 @@ pub struct Options {
     pub resync: Duration,
     /// Name under which Events are written.
     pub instance: String,
+    /// Where records go. Without, nothing is recorded, and nobody is notified.
+    pub records: Option<Writer>,
+    /// What tenants' notifications may reach beside public addresses.
+    pub notify_allowed: Vec<Allowed>,
     /// Whether tags of images are resolved to digests where a strategy does not say.
     pub resolve_tags: ResolveTags,
 }
@@ -61,6 +73,8 @@ impl Default for Options {
             resync: Duration::from_secs(300),
             instance: "gantry-hub".to_owned(),
             resolve_tags: ResolveTags::default(),
+            records: None,
+            notify_allowed: Vec::new(),
         }
     }
 }
@@ -180,6 +194,10 @@ pub struct Hub {
     pub strategies: Arc<Table<Strategy>>,
     pub releases: Arc<Table<Release>>,
     pub stop_lines: Arc<Table<StopLine>>,
+    pub tenants: Arc<Table<Tenant>>,
+    pub notifications: Arc<Table<Notification>>,
+    pub tenant_queue: Queue<String>,
+    pub applied: Applied,
     pub asked: Arc<Asked>,
     asker: Asker,
     pub resolve_tags: ResolveTags,
@@ -190,7 +208,7 @@ pub struct Hub {
     memory: Mutex<HashMap<Key, Memory>>,
     queue: Queue<Key>,
     cluster_queue: Queue<String>,
-    stop: CancellationToken,
+    pub stop: CancellationToken,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -237,6 +255,10 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         strategies: Table::new(|_| None),
         releases: Table::new(|r: &Release| Some(r.spec.group.clone())),
         stop_lines: Table::new(|_| None),
+        tenants: Table::new(|_| None),
+        notifications: Table::new(|_| None),
+        tenant_queue: Queue::new(),
+        applied: Applied::default(),
         asked: Arc::default(),
         asker: Asker::new(client.clone())?,
         resolve_tags: options.resolve_tags,
@@ -253,6 +275,12 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         client,
     });
     let mut tasks = tokio::task::JoinSet::new();
+    if let Some(writer) = options.records {
+        let (client, table) = (hub.client.clone(), hub.notifications.clone());
+        let notifier = Notifier::new(client, table, &options.notify_allowed, stop.clone())?;
+        let recorder = record::Recorder::new(&hub);
+        tasks.spawn(recorder.run(writer, notifier, stop.clone()));
+    }
     hub.watch(&mut tasks);
     // Decisions are made on whole views: every kind has to be there first.
     while !hub.synced() {
@@ -265,6 +293,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         tasks.spawn(hub.clone().work(options.resync));
     }
     tasks.spawn(hub.clone().tend_clusters());
+    tasks.spawn(hub.clone().tend_tenants());
     stop.cancelled().await;
     while tasks.join_next().await.is_some() {}
     Ok(())
@@ -277,6 +306,7 @@ impl Hub {
             && self.groups.synced()
             && self.strategies.synced()
             && self.stop_lines.synced()
+            && self.tenants.synced()
             && self.releases.synced()
             && self.revisions.synced()
     }
@@ -341,6 +371,38 @@ impl Hub {
             own_api(self),
             all.clone(),
             lines,
+            self.stop.clone(),
+        ));
+        let hub = self.clone();
+        let tenants = move |change: Changed<'_, Tenant>| match change {
+            Changed::Object(tenant, _) => {
+                let name = tenant.name_any();
+                let namespaces = tenant.spec.namespaces_of(&name);
+                // Its own status changes nothing for releases.
+                if tenant.status.as_ref().and_then(|s| s.observed_generation)
+                    != tenant.metadata.generation
+                {
+                    hub.groups_that_move(|n| namespaces.iter().any(|own| own == n));
+                }
+                hub.tenant_queue.add(name, Duration::ZERO);
+            }
+            Changed::Listed(_) => {
+                for tenant in hub.tenants.all() {
+                    hub.tenant_queue.add(tenant.name_any(), Duration::ZERO);
+                }
+            }
+            Changed::Failing => {}
+        };
+        tasks.spawn(self.tenants.clone().watch(
+            own_api(self),
+            all.clone(),
+            tenants,
+            self.stop.clone(),
+        ));
+        tasks.spawn(self.notifications.clone().watch(
+            own_api(self),
+            all.clone(),
+            |_| {},
             self.stop.clone(),
         ));
         tasks.spawn(self.groups.clone().watch(

@@ -6,13 +6,15 @@ mod ask;
 mod cluster;
 mod hub;
 mod member;
+mod notify;
 mod policy;
 mod queue;
 mod reconcile;
+mod record;
 mod registry;
 pub mod slim;
 mod table;
+mod tenant;
 
 pub use act::read_revision;
-pub use cluster::thousandths;
 pub use hub::{Error, Options, install, run};

@@ -1,5 +1,5 @@
-//! Admission policies that keep names honest: what a Release or StopLine says someone has said, that one
-//! has said. The hub's API server holds to them; nothing of Gantry stands between.
+//! Admission policies that keep names honest: what an object says someone has said, that one has said; and who
+//! last changed it, the API server itself writes down. Nothing of Gantry stands between.
 
 use gantry_api::labels;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -7,9 +7,10 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use tracing::warn;
 
 /// Entries that were not there before carry the user's own name, and no group that is not the user's.
 const APPROVALS: &str = "!has(object.spec.approvals) || object.spec.approvals.all(a, \
@@ -19,18 +20,33 @@ const EMERGENCY: &str = "!has(object.spec.emergency) || object.spec.emergency.by
     (oldObject != null && has(oldObject.spec.emergency) && oldObject.spec.emergency == object.spec.emergency)";
 const STOP_LINE: &str = "object.spec.by == request.userInfo.username || \
     (oldObject != null && oldObject.spec.by == object.spec.by)";
+const FREEZES: &str = "!has(object.spec.freezes) || object.spec.freezes.all(f, f.by == request.userInfo.username || \
+    (oldObject != null && has(oldObject.spec.freezes) && oldObject.spec.freezes.exists(g, f == g)))";
+/// An admin of a tenant changes roles and freezes. What the tenant gets of the fleet takes the verb `limit`, which
+/// no role of a tenant has.
+const LIMITS: &str = "oldObject == null || \
+    (has(object.spec.namespaces) == has(oldObject.spec.namespaces) && has(object.spec.quotas) == has(oldObject.spec.quotas) && \
+    (!has(object.spec.namespaces) || object.spec.namespaces == oldObject.spec.namespaces) && \
+    (!has(object.spec.quotas) || object.spec.quotas == oldObject.spec.quotas)) || \
+    authorizer.group('gantry.dev').resource('tenants').name(oldObject.metadata.name).check('limit').allowed()";
+const NO_GROUPS: &str =
+    "!has(oldObject.status) || !has(oldObject.status.groups) || oldObject.status.groups == 0";
 
-/// Name, resource, and rules with what to say where they do not hold.
+/// Name, resource, operations, and rules with what to say where they do not hold.
 type Policy = (
     &'static str,
     &'static str,
+    &'static [&'static str],
     &'static [(&'static str, &'static str)],
 );
 
-const POLICIES: [Policy; 2] = [
+const WRITES: &[&str] = &["CREATE", "UPDATE"];
+
+const POLICIES: [Policy; 4] = [
     (
         "gantry-releases",
         "releases",
+        WRITES,
         &[
             (
                 APPROVALS,
@@ -45,11 +61,36 @@ const POLICIES: [Policy; 2] = [
     (
         "gantry-stoplines",
         "stoplines",
+        WRITES,
         &[(STOP_LINE, "spec.by: a switch is thrown in one's own name")],
+    ),
+    (
+        "gantry-tenants",
+        "tenants",
+        WRITES,
+        &[
+            (
+                FREEZES,
+                "spec.freezes: a freeze is declared in one's own name",
+            ),
+            (
+                LIMITS,
+                "spec: namespaces and quotas of a tenant are changed by those who may limit tenants",
+            ),
+        ],
+    ),
+    (
+        "gantry-tenants-in-use",
+        "tenants",
+        &["DELETE"],
+        &[(
+            NO_GROUPS,
+            "the tenant has Groups: delete them before the tenant",
+        )],
     ),
 ];
 
-fn policy((name, resource, rules): &Policy) -> (Value, Value) {
+fn policy((name, resource, operations, rules): &Policy) -> (Value, Value) {
     let validations: Vec<Value> = rules
         .iter()
         .map(|(expression, message)| {
@@ -57,7 +98,7 @@ fn policy((name, resource, rules): &Policy) -> (Value, Value) {
         })
         .collect();
     let rule = json!({
-        "apiGroups": [gantry_api::GROUP], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+        "apiGroups": [gantry_api::GROUP], "apiVersions": ["*"], "operations": operations,
         "resources": [resource],
     });
     let policy = json!({
@@ -69,6 +110,74 @@ fn policy((name, resource, rules): &Policy) -> (Value, Value) {
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
         "metadata": {"name": name},
         "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    (policy, binding)
+}
+
+/// Name of the policy that stamps.
+const STAMPS: &str = "gantry-stamps";
+
+/// The policy that writes down who changed a spec. Where the spec stays as it was, the stamps stay as they were:
+/// a write that changes nothing goes on changing nothing, and nobody stamps in another's name.
+fn stamps() -> (Value, Value) {
+    let old = |key: &str| {
+        format!(
+            "oldObject != null && has(oldObject.metadata.annotations) && '{key}' in oldObject.metadata.annotations"
+        )
+    };
+    let (by, groups, from) = (
+        labels::CHANGED_BY,
+        labels::CHANGED_BY_GROUPS,
+        labels::CHANGED_FROM,
+    );
+    // Members of a map: the value, or the removal of what someone has made up.
+    let operation = |key: &str, fresh: &str| {
+        format!(
+            "(variables.changed ? [JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), value: {fresh}}}] : \
+             ({has_old} ? [JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), value: oldObject.metadata.annotations['{key}']}}] : \
+             (has(object.metadata.annotations) && '{key}' in object.metadata.annotations ? \
+             [JSONPatch{{op: 'remove', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}')}}] : [])))",
+            has_old = old(key),
+        )
+    };
+    let expression = format!(
+        "((variables.changed || {has_old}) && !has(object.metadata.annotations) ? \
+         [JSONPatch{{op: 'add', path: '/metadata/annotations', value: {{}}}}] : []) + {} + {} + {}",
+        operation(by, "request.userInfo.username"),
+        operation(
+            groups,
+            "has(request.userInfo.groups) ? request.userInfo.groups.join(',') : ''"
+        ),
+        operation(
+            from,
+            "oldObject == null ? '' : oldObject.metadata.resourceVersion"
+        ),
+        has_old = old(by),
+    );
+    let note = labels::DELETE_NOTE;
+    let changed = format!(
+        "oldObject == null || has(object.spec) != has(oldObject.spec) || \
+         (has(object.spec) && object.spec != oldObject.spec) || \
+         (has(object.metadata.annotations) && '{note}' in object.metadata.annotations && \
+         !({has_old} && oldObject.metadata.annotations['{note}'] == object.metadata.annotations['{note}']))",
+        has_old = old(note),
+    );
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": STAMPS},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [gantry_api::GROUP], "apiVersions": ["*"], "operations": WRITES, "resources": ["*"],
+            }]},
+            "variables": [{"name": "changed", "expression": changed}],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": STAMPS},
+        "spec": {"policyName": STAMPS},
     });
     (policy, binding)
 }
@@ -89,6 +198,23 @@ pub async fn apply(client: &Client) -> Result<(), kube::Error> {
         bindings
             .patch(wanted.0, &params, &Patch::Apply(binding))
             .await?;
+    }
+    let (policy, binding) = stamps();
+    for object in [policy, binding] {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
+        match api.patch(STAMPS, &params, &Patch::Apply(object)).await {
+            Ok(_) => {}
+            // Before Kubernetes 1.36 there are none of this version.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                warn!(
+                    "the hub's API server has no mutating admission policies: records do not say who changed what"
+                );
+                break;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

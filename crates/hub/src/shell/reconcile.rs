@@ -292,6 +292,7 @@ impl Hub {
             .all()
             .iter()
             .map(|l| StopLine::clone(l))
+            .chain(self.tenant_freezes())
             .collect();
         lines.sort_by_key(ResourceExt::name_any);
         lines

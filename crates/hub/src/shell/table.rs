@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use futures::{StreamExt, pin_mut};
@@ -39,6 +39,20 @@ pub struct Table<K> {
     state: Mutex<State<K>>,
     /// The Group an object belongs to, by name; it is in the object's own namespace.
     group_of: fn(&K) -> Option<String>,
+    tap: OnceLock<Tap<K>>,
+}
+
+/// Someone who listens to what the watch of a table brings.
+pub type Tap<K> = Box<dyn Fn(Heard<'_, K>) + Send + Sync>;
+
+/// What the watch of a table has brought. What the hub has written itself comes this way too.
+pub enum Heard<'a, K> {
+    /// An object is so.
+    Is(&'a K),
+    /// An object is gone.
+    Gone(&'a K),
+    /// These are all.
+    All(&'a [K]),
 }
 
 fn newer(a: &impl ResourceExt, b: &impl ResourceExt) -> bool {
@@ -65,7 +79,20 @@ where
         Arc::new(Self {
             state: Mutex::new(state),
             group_of,
+            tap: OnceLock::new(),
         })
+    }
+
+    /// Lets someone listen, once for all, before the watch begins.
+    pub fn tap(&self, tap: impl Fn(Heard<'_, K>) + Send + Sync + 'static) {
+        // A second one would be a mistake of ours, and has no effect.
+        let _ = self.tap.set(Box::new(tap));
+    }
+
+    fn tell(&self, heard: Heard<'_, K>) {
+        if let Some(tap) = self.tap.get() {
+            tap(heard);
+        }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State<K>) -> T) -> T {
@@ -209,17 +236,20 @@ where
                         watcher::Event::Init => listing.clear(),
                         watcher::Event::InitApply(object) => listing.push(object),
                         watcher::Event::InitDone => {
+                            self.tell(Heard::All(&listing));
                             let mut groups = self.groups();
                             self.replace(std::mem::take(&mut listing));
                             groups.extend(self.groups());
                             changed(Changed::Listed(&groups));
                         }
                         watcher::Event::Apply(object) => {
+                            self.tell(Heard::Is(&object));
                             let copy = object.clone();
                             let group = self.put(object);
                             changed(Changed::Object(&copy, group));
                         }
                         watcher::Event::Delete(object) => {
+                            self.tell(Heard::Gone(&object));
                             let group = self.remove(&object);
                             changed(Changed::Object(&object, group));
                         }
