@@ -57,6 +57,17 @@ pub struct Global {
     /// Context of the kubeconfig to use
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
+    /// Act as this user, where that is allowed (impersonation)
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub act_as: Option<String>,
+    /// With --as: act as a member of this group; may be given several times
+    #[arg(
+        long = "as-group",
+        global = true,
+        value_name = "GROUP",
+        requires = "act_as"
+    )]
+    pub act_as_groups: Vec<String>,
     /// When to colour the output; NO_COLOR is honoured
     #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
     pub color: ColorChoice,
@@ -89,6 +100,10 @@ pub enum Command {
     #[command(subcommand)]
     Line(commands::line::Line),
     Scale(commands::scale::Scale),
+    /// Departments and products: namespaces, people, quotas, freezes
+    #[command(subcommand)]
+    Tenant(Box<commands::tenant::TenantCommand>),
+    History(commands::records::History),
     Hub(commands::parts::Hub),
     Schedule(commands::scheduling::schedule::Schedule),
     /// Say why something is as it is
@@ -193,6 +208,7 @@ fn crates(level: &str) -> String {
         "controllers",
         "hollow",
         "hub",
+        "records",
         "scheduler",
         "store",
     ]

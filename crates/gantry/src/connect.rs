@@ -59,9 +59,19 @@ async fn config(global: &Global) -> Result<Config> {
             .hint("start a fleet with `gantry up`, or name a kubeconfig with --kubeconfig")
     };
     let kubeconfig = kubeconfig.map_err(|e| unusable(&e))?;
-    Config::from_custom_kubeconfig(kubeconfig, &options)
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
-        .map_err(|e| unusable(&e))
+        .map_err(|e| unusable(&e))?;
+    if let Some(user) = &global.act_as {
+        config.auth_info.impersonate = Some(user.clone());
+        config.auth_info.impersonate_groups =
+            Some(global.act_as_groups.clone()).filter(|g| !g.is_empty());
+    }
+    // The API server writes down which program has changed what (`managedFields`).
+    let agent = concat!("gantry/", env!("CARGO_PKG_VERSION"));
+    let agent = http::HeaderValue::from_static(agent);
+    config.headers.push((http::header::USER_AGENT, agent));
+    Ok(config)
 }
 
 /// Turns a failed call into what a person can use: what was asked, what the server said.

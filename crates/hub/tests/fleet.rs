@@ -7,6 +7,9 @@
     reason = "what goes wrong in a helper fails the test that calls it"
 )]
 
+#[path = "fleet/people.rs"]
+mod people;
+
 use std::{
     collections::BTreeMap,
     fmt::Debug,
@@ -61,8 +64,8 @@ async fn start(cells: &[&str]) -> Running {
     let server = Server::start(config, Store::in_memory(gantry_store::Options::default()))
         .await
         .unwrap();
-    let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
+    let mut running = Running::of(server);
+    let (server, tasks, stop) = (&running.server, &mut running.tasks, &running.stop);
     let hollow = gantry_hollow::Options {
         groups: cells
             .iter()
@@ -71,12 +74,6 @@ async fn start(cells: &[&str]) -> Running {
         time_scale: 10.0,
         ..gantry_hollow::Options::default()
     };
-    let (client, ends) = (server.client(), stop.clone());
-    tasks.spawn(async move {
-        gantry_controllers::run(client, gantry_controllers::Options::default(), ends)
-            .await
-            .unwrap()
-    });
     if !cells.is_empty() {
         let (client, ends) = (server.client(), stop.clone());
         tasks.spawn(async move {
@@ -87,14 +84,27 @@ async fn start(cells: &[&str]) -> Running {
         let (client, ends) = (server.client(), stop.clone());
         tasks.spawn(async move { gantry_hollow::run(client, hollow, ends).await.unwrap() });
     }
-    Running {
-        server,
-        tasks,
-        stop,
-    }
+    running
 }
 
 impl Running {
+    /// A server with the controllers that make it a cluster.
+    fn of(server: Server) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (client, ends) = (server.client(), stop.clone());
+        tasks.spawn(async move {
+            gantry_controllers::run(client, gantry_controllers::Options::default(), ends)
+                .await
+                .unwrap()
+        });
+        Self {
+            server,
+            tasks,
+            stop,
+        }
+    }
+
     fn kubeconfig(&self) -> String {
         self.kubeconfig_of("sesame")
     }
@@ -136,12 +146,12 @@ struct HubTask {
 }
 
 fn start_hub(client: Client) -> HubTask {
+    start_hub_with(client, gantry_hub::Options::default())
+}
+
+fn start_hub_with(client: Client, options: gantry_hub::Options) -> HubTask {
     let stop = CancellationToken::new();
-    let task = tokio::spawn(gantry_hub::run(
-        client,
-        gantry_hub::Options::default(),
-        stop.clone(),
-    ));
+    let task = tokio::spawn(gantry_hub::run(client, options, stop.clone()));
     HubTask { stop, task }
 }
 

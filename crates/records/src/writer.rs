@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::Instant,
 };
@@ -53,6 +53,7 @@ impl Default for Options {
 enum Message {
     Entry(Box<Entry>),
     Flush(oneshot::Sender<()>),
+    Baseline(oneshot::Sender<Vec<Seen>>),
 }
 
 /// Writes entries, in order, each at least once, and each record so that it counts once. Clones send to the same
@@ -60,7 +61,6 @@ enum Message {
 #[derive(Clone, Debug)]
 pub struct Writer {
     sender: mpsc::Sender<Message>,
-    baseline: watch::Receiver<Option<Arc<Vec<Seen>>>>,
     state: Arc<State>,
 }
 
@@ -93,24 +93,19 @@ impl Writer {
             None => Spool::memory(),
         };
         let (sender, receiver) = mpsc::channel(BATCH);
-        let (baseline_sender, baseline) = watch::channel(None);
         let state = Arc::new(State::default());
         let task = Task {
             records,
             receiver,
-            before: spool.waiting(),
+            before: 0,
             spool: Some(spool),
             refused: options.spool.as_ref().map(|p| p.with_extension("refused")),
-            baseline: Some(baseline_sender),
+            baseline: Vec::new(),
             state: state.clone(),
             tries: 0,
             next: Instant::now(),
         };
-        let writer = Self {
-            sender,
-            baseline,
-            state,
-        };
+        let writer = Self { sender, state };
         Ok((writer, tokio::spawn(task.run())))
     }
 
@@ -129,11 +124,13 @@ impl Writer {
         }
     }
 
-    /// What earlier runs had seen, once the store has said; `None` where the writer ends before.
-    pub async fn baseline(&self) -> Option<Arc<Vec<Seen>>> {
-        let mut baseline = self.baseline.clone();
-        let seen = baseline.wait_for(Option::is_some).await.ok()?;
-        seen.clone()
+    /// Asks what the store has seen, with everything that was sent before and nothing that is sent afterwards. The
+    /// answer comes when the store gives it; an error means that the writer has ended.
+    pub async fn baseline(&self) -> oneshot::Receiver<Vec<Seen>> {
+        let (tell, told) = oneshot::channel();
+        // Where the task has ended, `tell` is dropped, which the receiver sees.
+        let _ = self.sender.send(Message::Baseline(tell)).await;
+        told
     }
 
     /// How much waits for the store: bytes on disk, entries in memory.
@@ -153,11 +150,12 @@ struct Task {
     receiver: mpsc::Receiver<Message>,
     /// Absent only while a blocking call has it.
     spool: Option<Spool>,
-    /// What was waiting at the start, and still is: the baseline is what stands after that.
+    /// How much of the spool was there before the baseline was asked for, and still is.
     before: u64,
     /// Where entries go that the store refuses for good.
     refused: Option<PathBuf>,
-    baseline: Option<watch::Sender<Option<Arc<Vec<Seen>>>>>,
+    /// Who waits for what the store has seen. Until they have it, nothing that came after them is written.
+    baseline: Vec<oneshot::Sender<Vec<Seen>>>,
     state: Arc<State>,
     tries: u32,
     next: Instant,
@@ -167,7 +165,7 @@ impl Task {
     async fn run(mut self) {
         loop {
             let room = self.spool.as_ref().is_some_and(Spool::has_room);
-            let idle = self.spool.as_ref().is_some_and(Spool::is_empty) && self.baseline.is_none();
+            let idle = self.spool.as_ref().is_some_and(Spool::is_empty) && self.baseline.is_empty();
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(self.next), if !idle => self.drain().await,
@@ -192,14 +190,15 @@ impl Task {
 
     /// Takes what has come, with whatever has come behind it.
     async fn take(&mut self, first: Message) {
-        let (mut entries, mut flushed) = (Vec::new(), Vec::new());
+        let (mut entries, mut flushed, mut asked) = (Vec::new(), Vec::new(), None);
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
                 Message::Entry(entry) => entries.push(*entry),
                 Message::Flush(tell) => flushed.push(tell),
+                Message::Baseline(tell) => asked = Some(tell),
             }
-            next = if entries.len() < BATCH {
+            next = if entries.len() < BATCH && asked.is_none() {
                 self.receiver.try_recv().ok()
             } else {
                 None
@@ -207,10 +206,14 @@ impl Task {
         }
         if !entries.is_empty() {
             let direct =
-                self.baseline.is_none() && self.spool.as_ref().is_some_and(Spool::is_empty);
+                self.baseline.is_empty() && self.spool.as_ref().is_some_and(Spool::is_empty);
             if !direct || !self.write(&entries).await {
                 self.keep(entries).await;
             }
+        }
+        if let Some(tell) = asked {
+            self.baseline.push(tell);
+            self.before = self.spool.as_ref().map_or(0, Spool::waiting);
         }
         for tell in flushed {
             // Who no longer waits need not be told.
@@ -277,16 +280,16 @@ impl Task {
 
     /// Reads the baseline, or writes a batch of what waits.
     async fn drain(&mut self) {
-        if self.before == 0
-            && let Some(baseline) = self.baseline.take()
-        {
+        if self.before == 0 && !self.baseline.is_empty() {
             match self.records.seen().await {
                 Ok(seen) => {
                     self.well();
-                    baseline.send_replace(Some(Arc::new(seen)));
+                    for tell in self.baseline.drain(..) {
+                        // Who no longer waits need not be told.
+                        let _ = tell.send(seen.clone());
+                    }
                 }
                 Err(error) => {
-                    self.baseline = Some(baseline);
                     self.unwell(&error);
                 }
             }
@@ -326,7 +329,7 @@ impl Task {
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if self.baseline.is_none()
+            if self.baseline.is_empty()
                 && self.spool.as_ref().is_some_and(Spool::is_empty)
                 && self.write(&entries).await
             {

@@ -12,7 +12,7 @@ use crate::connect::{Connection, connect, failed};
 use crate::failure::Result;
 use crate::output::{Format, print, print_value, println, table};
 
-/// List clusters, apps, groups, strategies, releases, stopped lines or instances.
+/// List clusters, tenants, apps, groups, strategies, releases, stopped lines, notifications or instances.
 #[derive(Debug, Args)]
 pub struct Get {
     /// What to list
@@ -47,6 +47,10 @@ pub enum What {
     /// Switches that halt releases
     #[value(name = "stoplines", aliases = ["stopline", "stop"])]
     StopLines,
+    #[value(alias = "tenant")]
+    Tenants,
+    #[value(alias = "notification")]
+    Notifications,
     /// Pods of groups, on all members
     #[value(aliases = ["instance", "pods"])]
     Instances,
@@ -55,7 +59,7 @@ pub enum What {
 impl What {
     /// Whether it is of the fleet and not of a tenant.
     fn of_fleet(self) -> bool {
-        matches!(self, What::Clusters | What::StopLines)
+        matches!(self, What::Clusters | What::StopLines | What::Tenants)
     }
 
     fn plural(self) -> &'static str {
@@ -66,6 +70,8 @@ impl What {
             What::Strategies => "strategies",
             What::Releases => "releases",
             What::StopLines => "stoplines",
+            What::Tenants => "tenants",
+            What::Notifications => "notifications",
             What::Instances => "pods",
         }
     }

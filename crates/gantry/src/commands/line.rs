@@ -1,11 +1,11 @@
 //! `gantry line`: the switch that halts releases, and freezes.
 
 use clap::{Args, Subcommand};
-use gantry_api::{StopLine, StopLineSpec, stop_line::StopKind};
+use gantry_api::{StopLine, StopLineSpec, labels, stop_line::StopKind};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 
 use super::release::start::who;
 use crate::cli::Global;
@@ -67,6 +67,24 @@ pub struct Freeze {
 pub struct Go {
     /// Name of the switch
     pub name: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+}
+
+/// Says before a deletion who is about to delete and why: Kubernetes keeps nobody's name of a deletion itself.
+/// Whoever may delete and not change goes without.
+pub async fn announce<K>(api: &Api<K>, name: &str, note: &str)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let patch = serde_json::json!({"metadata": {"annotations": {labels::DELETE_NOTE: note}}});
+    let announced = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    if let Err(error) = announced {
+        tracing::debug!(%error, name, "the deletion is not announced");
+    }
 }
 
 pub async fn run(args: Line, global: &Global) -> Result<()> {
@@ -75,6 +93,7 @@ pub async fn run(args: Line, global: &Global) -> Result<()> {
     let (scope, kind, from, until) = match args {
         Line::Go(args) => {
             let what = format!("cannot take back the switch {}", args.name);
+            announce(&api, &args.name, &args.note).await;
             api.delete(&args.name, &DeleteParams::default())
                 .await
                 .map_err(|e| failed(&what, e))?;

@@ -10,11 +10,13 @@ pub mod import;
 pub mod instances;
 pub mod line;
 pub mod parts;
+pub mod records;
 pub mod release;
 pub mod revision;
 pub mod scale;
 pub mod scheduling;
 pub mod snapshot;
+pub mod tenant;
 pub mod up;
 
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Revision(args) => revision::run(args, global).await?,
         Command::Line(args) => line::run(args, global).await?,
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
+        Command::Tenant(args) => tenant::run(*args, global).await?,
+        Command::History(args) => records::run(args, global).await?,
         Command::Hub(args) => parts::hub(args, global).await?,
         Command::Scheduler(args) => scheduling::scheduler(args, global).await?,
         Command::Schedule(args) => scheduling::schedule::run(args, global).await?,

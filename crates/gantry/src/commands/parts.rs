@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 use gantry_api::strategy::ResolveTags;
 use tokio_util::sync::CancellationToken;
 
+use super::records::RecordArgs;
 use super::up::ended;
 use crate::cli::Global;
-use crate::connect::{Connection, connect};
+use crate::connect::{Connection, connect, default_data_dir};
 use crate::election::Election;
 use crate::failure::Result;
 use crate::output::println;
@@ -23,6 +24,8 @@ pub struct Hub {
     /// Whether tags of new images are resolved to digests, where a strategy does not say
     #[arg(long, value_enum, default_value_t = Resolve::IfReachable, value_name = "WHEN")]
     resolve_tags: Resolve,
+    #[command(flatten)]
+    records: RecordArgs,
     #[command(flatten)]
     election: Election,
 }
@@ -47,20 +50,32 @@ pub struct Controllers {
 }
 
 pub async fn hub(args: Hub, global: &Global) -> Result<()> {
-    let options = gantry_hub::Options {
-        resolve_tags: match args.resolve_tags {
-            Resolve::Never => ResolveTags::Never,
-            Resolve::IfReachable => ResolveTags::IfReachable,
-            Resolve::Required => ResolveTags::Required,
-        },
-        ..gantry_hub::Options::default()
+    let resolve_tags = match args.resolve_tags {
+        Resolve::Never => ResolveTags::Never,
+        Resolve::IfReachable => ResolveTags::IfReachable,
+        Resolve::Required => ResolveTags::Required,
     };
     let elected = Some(("gantry-hub", args.election));
+    let records = args.records;
     alone(
         "the fleet controllers",
         global,
         elected,
-        async |client, stop| Ok(gantry_hub::run(client, options, stop).await?),
+        async |client, stop| {
+            // Only who leads records.
+            let recording = records.start(&default_data_dir("gantry-hub"))?;
+            let options = gantry_hub::Options {
+                resolve_tags,
+                records: recording.as_ref().map(|r| r.writer.clone()),
+                notify_allowed: records.notify_allow.clone(),
+                ..gantry_hub::Options::default()
+            };
+            let end = gantry_hub::run(client, options, stop).await;
+            if let Some(recording) = recording {
+                recording.end().await;
+            }
+            Ok(end?)
+        },
     )
     .await
 }

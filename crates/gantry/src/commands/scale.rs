@@ -44,7 +44,8 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
     let old = old.spec.and_then(|s| s.replicas).unwrap_or(0);
     let patch = json!({"spec": {"replicas": args.replicas}});
     groups
-        .patch_scale(&args.group, &PatchParams::default(), &Patch::Merge(patch))
+        // Not by way of `scale`: a write there is not stamped with who made it.
+        .patch(&args.group, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map_err(|e| failed(&what, e))?;
     println(format!(

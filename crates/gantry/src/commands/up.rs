@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::history::History;
+use super::records::RecordArgs;
 use crate::connect::default_data_dir;
 use crate::failure::{Failure, Result};
 use crate::fleet::{self, Fleet, Wish};
@@ -58,6 +59,8 @@ pub struct FleetArgs {
     pub address: IpAddr,
     #[command(flatten)]
     pub history: History,
+    #[command(flatten)]
+    pub records: RecordArgs,
 }
 
 impl FleetArgs {
@@ -78,6 +81,7 @@ impl FleetArgs {
             port: self.port,
             store: self.history.options(),
             scenario: None,
+            records: self.records.clone(),
         }
     }
 }

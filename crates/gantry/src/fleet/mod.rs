@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use data_dir::DataDir;
 pub use layout::{Layout, Member, Wish};
 
+use crate::commands::records::{RecordArgs, Recording};
 use crate::failure::{Exit, Failure, Result};
 
 /// Name of the hub's cluster, context and folder.
@@ -43,6 +44,8 @@ pub struct Options {
     pub store: gantry_store::Options,
     /// What happens on the simulated nodes, and which there are if it says so.
     pub scenario: Option<Arc<Scenario>>,
+    /// Where records go.
+    pub records: RecordArgs,
 }
 
 /// A running fleet.
@@ -53,6 +56,7 @@ pub struct Fleet {
     members: Vec<EmbeddedCluster>,
     stop: CancellationToken,
     controllers: Parts,
+    recording: Option<Recording>,
 }
 
 impl Fleet {
@@ -102,10 +106,16 @@ impl Fleet {
             anyhow::Error::from(e).context("cannot install Gantry's types in the hub")
         })?;
         register::members(&client, &layout, &members).await?;
+        let recording = options.records.start(data.path())?;
+        let hub_options = gantry_hub::Options {
+            records: recording.as_ref().map(|r| r.writer.clone()),
+            notify_allowed: options.records.notify_allow.clone(),
+            ..gantry_hub::Options::default()
+        };
         let stop = CancellationToken::new();
         let mut controllers = Parts::default();
         controllers.run(HUB, "fleet controllers", stop.clone(), move |stop| {
-            gantry_hub::run(client.clone(), gantry_hub::Options::default(), stop)
+            gantry_hub::run(client.clone(), hub_options.clone(), stop)
         });
         let fleet = Fleet {
             data,
@@ -114,6 +124,7 @@ impl Fleet {
             members,
             stop,
             controllers,
+            recording,
         };
         let members = fleet.layout.members.iter().zip(&fleet.members);
         for ((member, cluster), groups) in members.zip(&groups) {
@@ -162,10 +173,15 @@ impl Fleet {
             members,
             stop,
             mut controllers,
+            recording,
             ..
         } = self;
         stop.cancel();
         controllers.stopped().await;
+        drop(controllers);
+        if let Some(recording) = recording {
+            recording.end().await;
+        }
         futures::future::join_all(members.into_iter().map(EmbeddedCluster::shutdown)).await;
         hub.shutdown().await;
     }

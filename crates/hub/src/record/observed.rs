@@ -71,7 +71,8 @@ where
     let empty = BTreeMap::new();
     let annotations = meta.annotations.as_ref().unwrap_or(&empty);
     let text = |key: &str| annotations.get(key).cloned();
-    let stamp = text(labels::CHANGED_BY).map(|by| Stamp {
+    let by = text(labels::CHANGED_BY).filter(|by| !by.is_empty());
+    let stamp = by.map(|by| Stamp {
         by,
         groups: text(labels::CHANGED_BY_GROUPS)
             .unwrap_or_default()

@@ -130,19 +130,17 @@ fn stamps() -> (Value, Value) {
         labels::CHANGED_BY_GROUPS,
         labels::CHANGED_FROM,
     );
-    // Members of a map: the value, or the removal of what someone has made up.
+    // Always something, so that what someone has made up never stays.
     let operation = |key: &str, fresh: &str| {
         format!(
-            "(variables.changed ? [JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), value: {fresh}}}] : \
-             ({has_old} ? [JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), value: oldObject.metadata.annotations['{key}']}}] : \
-             (has(object.metadata.annotations) && '{key}' in object.metadata.annotations ? \
-             [JSONPatch{{op: 'remove', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}')}}] : [])))",
+            "JSONPatch{{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('{key}'), \
+             value: variables.changed ? ({fresh}) : ({has_old} ? oldObject.metadata.annotations['{key}'] : '')}}",
             has_old = old(key),
         )
     };
     let expression = format!(
-        "((variables.changed || {has_old}) && !has(object.metadata.annotations) ? \
-         [JSONPatch{{op: 'add', path: '/metadata/annotations', value: {{}}}}] : []) + {} + {} + {}",
+        "[JSONPatch{{op: 'add', path: '/metadata/annotations', \
+         value: has(object.metadata.annotations) ? object.metadata.annotations : {{}}}}, {}, {}, {}]",
         operation(by, "request.userInfo.username"),
         operation(
             groups,
@@ -152,7 +150,6 @@ fn stamps() -> (Value, Value) {
             from,
             "oldObject == null ? '' : oldObject.metadata.resourceVersion"
         ),
-        has_old = old(by),
     );
     let note = labels::DELETE_NOTE;
     let changed = format!(

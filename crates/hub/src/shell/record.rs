@@ -203,14 +203,14 @@ impl Recorder {
         let kinds: Vec<&str> = self.feeds.iter().map(|f| f.kind()).collect();
         let mut ledger = Ledger::new();
         let (mut listed, mut based) = (Vec::new(), false);
-        let baseline = writer.baseline();
-        tokio::pin!(baseline);
+        // Asked for before anything is sent.
+        let mut baseline = writer.baseline().await;
         let mut base = None;
         loop {
             let entries = tokio::select! {
                 () = stop.cancelled() => break,
                 seen = &mut baseline, if base.is_none() => {
-                    let Some(seen) = seen else { break };
+                    let Ok(seen) = seen else { break };
                     base = Some(seen);
                     vec![]
                 }
