@@ -69,10 +69,9 @@ impl RecordArgs {
             None => folder.join(FILE).display().to_string(),
         };
         let spool = self.records_spool.as_deref().unwrap_or(folder);
-        for needed in [self.records.is_none().then_some(folder), Some(spool)] {
-            if let Some(needed) = needed {
-                make_private(needed)?;
-            }
+        let own = self.records.is_none().then_some(folder);
+        for needed in own.into_iter().chain([spool]) {
+            make_private(needed)?;
         }
         let records = gantry_records::open(&url).map_err(failed)?;
         let options = gantry_records::writer::Options {
