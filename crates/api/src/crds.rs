@@ -7,7 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 use crate::{
-    App, Cluster, Group, Notification, PlacementPolicy, Release, StopLine, Strategy, Tenant, rules,
+    App, Cluster, Group, Notification, PlacementPolicy, Release, Reservation, StopLine, Strategy,
+    Tenant, rules,
 };
 
 /// The definitions of what a hub holds.
@@ -28,7 +29,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 
 /// The definitions of what the scheduler of a cluster reads.
 pub fn scheduling_crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![PlacementPolicy::crd()];
+    let mut crds = vec![PlacementPolicy::crd(), Reservation::crd()];
     crds.iter_mut().for_each(rules::put);
     crds
 }

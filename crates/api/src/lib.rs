@@ -9,8 +9,8 @@
 //! | [`labels`] | names of labels, annotations, conditions and finalizers |
 //! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
 //! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
-//! | [`placement_policy`] | what the scheduler of a cluster reads |
 //! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`stop_line`], [`tenant`], [`notification`] | the kinds |
+//! | [`placement_policy`], [`reservation`] | what the scheduler of a cluster reads |
 //! | [`gate`], [`window`] | what a strategy's gates and change windows are made of |
 //! | [`revision`] | what a revision is made of, and a change to one |
 //! | [`crds`] | the CustomResourceDefinitions, generated from the types |
@@ -26,6 +26,7 @@ pub mod labels;
 pub mod notification;
 pub mod placement_policy;
 pub mod release;
+pub mod reservation;
 pub mod revision;
 pub mod rules;
 pub mod span;
@@ -42,6 +43,7 @@ pub use group::{Group, GroupSpec, GroupStatus};
 pub use notification::{Notification, NotificationSpec, NotificationStatus};
 pub use placement_policy::{PlacementPolicy, PlacementPolicySpec, PlacementPolicyStatus};
 pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
+pub use reservation::{Reservation, ReservationPhase, ReservationSpec, ReservationStatus};
 pub use revision::{RevisionChange, RevisionSpec};
 pub use span::Span;
 pub use stop_line::{StopLine, StopLineSpec};

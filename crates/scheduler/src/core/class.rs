@@ -3,10 +3,12 @@
 use super::bits::NodeSet;
 use super::cluster::Cluster;
 use super::counters::{CarrierId, CounterId, EligibilityKey, GroupId, MatcherId, MatcherKey, Toll};
+use super::gang::GangId;
 use super::load::Limits;
 use super::object;
 use super::policy::NodeRules;
 use super::profile::{ProfileId, Rules, Strategy};
+use super::quota::Amounts;
 use super::ranking::{PlacementState, ShapeState, allows};
 use super::request::{GroupKey, Placement, Request, Shape, Term};
 use super::selector::{Namespaces, NodeTerm};
@@ -40,6 +42,10 @@ pub struct Class {
     pub policies: Vec<Symbol>,
     /// Number of placed pods.
     pub placed: u32,
+    /// Their gang.
+    pub gang: Option<GangId>,
+    /// Their quota, and what each takes of it.
+    pub quota: Option<(u32, Amounts)>,
     pub group: GroupId,
     pub placement: u32,
     /// Placements of its pools, to be tried one after another; none: its placement is.
@@ -98,6 +104,9 @@ impl Cluster {
                 ClassId(index(self.classes.len() - 1))
             }
         };
+        if let Some(gang) = self.classes[id.0 as usize].gang {
+            self.gangs.enlist(gang, id);
+        }
         self.class_ids.insert(request, id);
         self.made += 1;
         id
@@ -117,6 +126,8 @@ impl Cluster {
             live[class.0 as usize] = true;
         }
         self.events.clear();
+        self.quotas.forget_usage();
+        self.gangs.forget_placed();
         self.counters.clear();
         self.placements.clear();
         self.placement_ids.clear();
@@ -133,6 +144,9 @@ impl Cluster {
             if *live {
                 let base = self.classes[at].base.clone();
                 self.classes[at] = self.resolve(base.clone());
+                if let Some(gang) = self.classes[at].gang {
+                    self.gangs.enlist(gang, id);
+                }
                 self.class_ids.insert(base, id);
             } else {
                 self.free_classes.push(id);
@@ -141,6 +155,12 @@ impl Cluster {
         for placed in self.pods.values() {
             let class = &mut self.classes[placed.class.0 as usize];
             class.placed += 1;
+            if let Some(gang) = class.gang {
+                self.gangs.book(gang, 1);
+            }
+            if let Some((quota, takes)) = &class.quota {
+                self.quotas.book(*quota, takes, 1);
+            }
             self.counters
                 .place(class.group, placed.node.0, &self.topology);
             for (carrier, toll) in &class.carries {
@@ -157,6 +177,9 @@ impl Cluster {
         let group = self.counters.group(&request.group, &self.compiler.symbols);
         let placement = self.placement(&request.placement);
         let tiers = self.tiers(&request);
+        let gang = self.gangs.of(&base.group);
+        let quota = self.quotas.of(&request.group);
+        let quota = quota.map(|quota| (quota, self.quotas.takes(&request.shape)));
         let shape = self.shape(&request.shape);
         let mut watches = Vec::new();
         let mut carries: Vec<(CarrierId, Toll)> = Vec::new();
@@ -286,6 +309,8 @@ impl Cluster {
             request,
             policies,
             placed: 0,
+            gang,
+            quota,
             group,
             placement,
             tiers,

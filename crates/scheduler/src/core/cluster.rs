@@ -4,15 +4,19 @@
 use super::class::{Class, ClassId};
 use super::counters::Counters;
 use super::decide::Choice;
+use super::gang::Gangs;
 use super::images::Images;
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
+use super::numa::Numa;
 use super::object;
 use super::policy::Policies;
 use super::preempt::Budget;
 use super::profile::{Profile, ProfileId, Rules};
+use super::quota::Quotas;
 use super::rank::Rank;
 use super::ranking::{PlacementState, RankKey, ShapeState, allows};
 use super::request::{Compiler, Placement, Request, Shape};
+use super::reservation::Reservations;
 use super::selector::Selector;
 use super::symbols::{Symbol, Symbols};
 use super::topology::Topology;
@@ -45,8 +49,10 @@ pub enum Event {
     Claim,
     /// A node's usage was measured, or its measurement is ignored from now on.
     Measured,
-    /// Placement policies changed.
+    /// Placement policies or quotas changed.
     Rules,
+    /// A pod group came or changed, or has one more member.
+    Gang,
 }
 
 /// The cluster.
@@ -83,6 +89,12 @@ pub struct Cluster {
     /// By scheduler name; the first is for pods of others too.
     pub profiles: Vec<Rules>,
     pub policies: Policies,
+    pub quotas: Quotas,
+    pub gangs: Gangs,
+    pub reservations: Reservations,
+    pub numa: Numa,
+    /// The slot that the last choice would take.
+    pub(super) slot: Option<Arc<str>>,
     /// Policies changed, and are not yet in the requests.
     pub(super) rules_changed: bool,
     /// Profiles that differ from configured ones in how they pack: of which, how, and their own id.
@@ -156,6 +168,11 @@ impl Cluster {
             volumes: Volumes::default(),
             images: Images::default(),
             policies: Policies::default(),
+            quotas: Quotas::default(),
+            gangs: Gangs::default(),
+            reservations: Reservations::default(),
+            numa: Numa::default(),
+            slot: None,
             rules_changed: false,
             variants: Vec::new(),
             log: Vec::new(),
@@ -544,6 +561,12 @@ impl Cluster {
         self.nodes
             .count_load(node, class.request.shape.assumed, placed.started, 1);
         self.volumes.book(node.0, &class.request.claims, 1);
+        if let Some((quota, takes)) = &class.quota {
+            self.quotas.book(*quota, takes, 1);
+        }
+        if let Some(gang) = class.gang {
+            self.gangs.book(gang, 1);
+        }
         self.counters.place(class.group, node.0, &self.topology);
         for (carrier, toll) in &class.carries {
             self.counters
@@ -581,6 +604,12 @@ impl Cluster {
         self.nodes
             .count_load(placed.node, assumed, placed.started, -1);
         self.volumes.book(placed.node.0, &class.request.claims, -1);
+        if let Some((quota, takes)) = &class.quota {
+            self.quotas.book(*quota, takes, -1);
+        }
+        if let Some(gang) = class.gang {
+            self.gangs.book(gang, -1);
+        }
         self.counters
             .unplace(class.group, placed.node.0, &self.topology);
         for (carrier, toll) in &class.carries {

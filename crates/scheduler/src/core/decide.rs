@@ -11,6 +11,7 @@ use super::counters::{Carrier, Counter, CounterId, Counters};
 use super::diagnosis::Diagnosis;
 use super::load::Limits;
 use super::nodes::{NodeId, Nodes};
+use super::numa::Misfit;
 use super::profile::{Rule, Rules};
 use super::ranking::RankId;
 use super::symbols::{Symbol, Symbols};
@@ -48,6 +49,7 @@ const FEW_OF_ALL: usize = 8;
 
 /// One pod's filters with their counters at hand.
 pub struct Check<'a> {
+    cluster: &'a Cluster,
     nodes: &'a Nodes,
     topology: &'a Topology,
     symbols: &'a Symbols,
@@ -157,6 +159,7 @@ impl<'a> Check<'a> {
         });
         let request = &class.request;
         Self {
+            cluster,
             nodes: &cluster.nodes,
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
@@ -258,6 +261,16 @@ impl<'a> Check<'a> {
         self.nodes.too_hot(node, &self.class.request.shape, limits)
     }
 
+    /// What the node's kubelet could not align, if it insists on it.
+    pub(super) fn misfit(&self, node: u32) -> Option<Misfit> {
+        let request = &self.class.request;
+        if !request.numa && (request.asks.is_none() || self.cluster.numa.is_empty()) {
+            return None;
+        }
+        self.cluster
+            .misfit(NodeId(node), request.asks.as_deref(), request.numa)
+    }
+
     /// The filter, if any, by which the pod's volumes rule the node out.
     pub(super) fn volumes_reject(&self, node: u32) -> Option<super::diagnosis::Reason> {
         if self.needs.none() {
@@ -273,6 +286,7 @@ impl<'a> Check<'a> {
         (fit_known || self.nodes.fits(node, &request.shape) && self.too_hot(node).is_none())
             && (request.ports.is_empty() || self.nodes.ports_free(node, &request.ports))
             && self.volumes_reject(node).is_none()
+            && self.misfit(node).is_none()
             && self.neighbours_fit(node, done)
     }
 
@@ -296,6 +310,22 @@ impl Cluster {
 
     /// The node for the next pod of a class, if there is one; [`Cluster::choice`] says what it was chosen among.
     pub fn choose(&mut self, id: ClassId) -> Option<NodeId> {
+        self.slot = None;
+        if !self.reservations.is_empty()
+            && let Some((slot, node)) = self.reserved_for(id)
+        {
+            self.slot = Some(slot);
+            self.choice = Choice {
+                considered: 1,
+                best: [Some((node, 0)), None, None],
+            };
+            return Some(node);
+        }
+        self.choose_unreserved(id)
+    }
+
+    /// As [`Cluster::choose`], of room that is held for nobody.
+    pub(super) fn choose_unreserved(&mut self, id: ClassId) -> Option<NodeId> {
         self.choice = self.choose_best(id)?;
         self.choice.best[0].map(|(node, _)| node)
     }
@@ -315,7 +345,7 @@ impl Cluster {
         let class = &self.classes[id.0 as usize];
         let shape = class.shape;
         let request = class.request.clone();
-        if request.dynamic {
+        if request.dynamic || self.quota_refusal(id).is_some() {
             return None;
         }
         if !request.claims.is_empty() {

@@ -5,7 +5,9 @@ use super::class::ClassId;
 use super::cluster::Cluster;
 use super::decide::{Check, Neighbours};
 use super::load::MEASURED;
+use super::numa::Misfit;
 use super::policy::Refusal;
+use super::quota::Verdict;
 use super::ranking::tolerates_unschedulable;
 use super::symbols::Symbol;
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ pub enum Reason {
     VolumeZone,
     /// The node would use too much of a resource, by its place in [`MEASURED`].
     Hot(usize),
+    /// What its kubelet could not align to one NUMA node.
+    Numa(Misfit),
     SpreadLabel,
     Spread,
     Affinity,
@@ -53,6 +57,12 @@ pub enum Reason {
     LeavingClaim(Symbol),
     MissingVolume(Symbol),
     DynamicResources,
+    /// A quota, by its index, would pass its maximum of a resource; or has nothing left to borrow.
+    OverQuota(u32, Symbol),
+    NothingToBorrow(u32, Symbol),
+    /// The pod's group is not there; or so many of its members are there, of so many that it needs.
+    NoPodGroup(Symbol),
+    GangIncomplete(Symbol, u32, u32),
 }
 
 impl From<Refusal> for Reason {
@@ -78,6 +88,10 @@ impl Reason {
                 | Self::LeavingClaim(_)
                 | Self::MissingVolume(_)
                 | Self::DynamicResources
+                | Self::OverQuota(..)
+                | Self::NothingToBorrow(..)
+                | Self::NoPodGroup(_)
+                | Self::GangIncomplete(..)
         )
     }
 }
@@ -110,6 +124,18 @@ impl Diagnosis {
 }
 
 impl Cluster {
+    /// Says that something is in the way that has nothing to do with nodes.
+    pub(super) fn diagnosis_of_all(&self, id: ClassId, reason: Reason) -> Diagnosis {
+        let mut diagnosis = Diagnosis {
+            nodes: self.nodes.known,
+            unresolvable: self.nodes.known,
+            ..Diagnosis::default()
+        };
+        diagnosis.reasons.insert(reason, self.nodes.known);
+        self.word(id, &mut diagnosis);
+        diagnosis
+    }
+
     /// Says why no node takes the class.
     #[must_use]
     pub fn diagnose(&self, id: ClassId) -> Diagnosis {
@@ -120,7 +146,8 @@ impl Cluster {
         };
         let check = Check::new(self, id);
         let dynamic = class.request.dynamic.then_some(Reason::DynamicResources);
-        if let Some(reason) = dynamic.or(check.needs.blocked) {
+        let quota = || self.quota_refusal(id);
+        if let Some(reason) = dynamic.or(check.needs.blocked).or_else(quota) {
             diagnosis.reasons.insert(reason, self.nodes.known);
             diagnosis.unresolvable = self.nodes.known;
             self.word(id, &mut diagnosis);
@@ -242,6 +269,10 @@ impl Cluster {
             report(reason);
             return matches!(reason, Reason::ExclusiveClaim | Reason::VolumeLimit);
         }
+        if let Some(misfit) = check.misfit(slot) {
+            report(Reason::Numa(misfit));
+            return misfit != Misfit::Unaligned;
+        }
         let Some(neighbours) = check.neighbours_reject(slot) else {
             return true;
         };
@@ -254,8 +285,10 @@ impl Cluster {
     pub fn feasible(&self, id: ClassId, node: super::nodes::NodeId) -> bool {
         let check = Check::new(self, id);
         let dynamic = self.classes[id.0 as usize].request.dynamic;
-        let mut rejected =
-            dynamic || check.needs.blocked.is_some() || !self.nodes.all[node.0 as usize].known;
+        let mut rejected = dynamic
+            || check.needs.blocked.is_some()
+            || self.quota_refusal(id).is_some()
+            || !self.nodes.all[node.0 as usize].known;
         self.reject(&check, id, node.0 as usize, &mut |_| rejected = true);
         !rejected
     }
@@ -356,6 +389,13 @@ impl Cluster {
                 format!("Insufficient {}", self.compiler.symbols.text(name))
             }
             // Koordinator's words.
+            Reason::Numa(Misfit::Unaligned) => {
+                "node(s) didn't align pods to a single NUMA node".into()
+            }
+            Reason::Numa(Misfit::Container) => {
+                "node(s) cannot align container to a single NUMA node".into()
+            }
+            Reason::Numa(Misfit::Pod) => "node(s) cannot align pod to a single NUMA node".into(),
             Reason::Hot(resource) => {
                 format!("node(s) {} usage exceed threshold", MEASURED[resource])
             }
@@ -392,6 +432,21 @@ impl Cluster {
             Reason::MissingVolume(volume) => format!(
                 "persistentvolume \"{}\" not found",
                 self.compiler.symbols.text(volume)
+            ),
+            Reason::OverQuota(quota, resource) => {
+                let verdict = Verdict::Over(quota, resource);
+                self.quotas.word(verdict, &self.compiler.symbols)
+            }
+            Reason::NothingToBorrow(quota, resource) => {
+                let verdict = Verdict::NothingToBorrow(quota, resource);
+                self.quotas.word(verdict, &self.compiler.symbols)
+            }
+            Reason::NoPodGroup(name) => {
+                format!("pod group {} not found", self.compiler.symbols.text(name))
+            }
+            Reason::GangIncomplete(name, there, min) => format!(
+                "pod group {} waits for members: {there} of at least {min} are there",
+                self.compiler.symbols.text(name)
             ),
             Reason::DynamicResources => {
                 "pod asks for dynamic resources (spec.resourceClaims), which gantry-scheduler does \

@@ -236,6 +236,7 @@ impl Cluster {
         }
         all.extend(check.too_hot(slot).map(Reason::Hot).map(Obstacle::Other));
         all.extend(check.volumes_reject(slot).map(Obstacle::Other));
+        all.extend(check.misfit(slot).map(Reason::Numa).map(Obstacle::Other));
         if let Some(neighbours) = check.neighbours_reject(slot) {
             all.push(Obstacle::Other(neighbours.reason()));
         }
@@ -330,6 +331,10 @@ impl Cluster {
                     "change placement policy {}, or which pods it selects",
                     text(*policy)
                 ),
+                Reason::Numa(_) => {
+                    "ask for fewer whole cores or devices in one container, or free those of one NUMA node"
+                        .to_owned()
+                }
                 Reason::Hot(resource) => format!(
                     "wait until the node uses less {}, or raise the threshold",
                     super::load::MEASURED[*resource]

@@ -6,6 +6,7 @@
 //! | [`symbols`], [`quantity`], [`selector`] | interned strings; resource quantities; label and node selectors |
 //! | [`request`] | what a pod asks for, in a form that compares and hashes: pods that are equal here share a class |
 //! | [`profile`] | what a profile of KubeSchedulerConfiguration changes about the rules |
+//! | [`numa`] | what a kubelet that aligns to NUMA nodes would refuse |
 //! | [`nodes`], [`topology`], [`bits`] | node state in arrays by dense id; topology domains; sets of nodes |
 //! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
 //! | [`volumes`], [`images`] | claims and what can serve them on which node; images that nodes have |
@@ -16,6 +17,8 @@
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
 //! | [`explain`], [`forecast`] | scores by rule, what is in the way of a pod and the least that would have to change; how many more fit |
+//! | [`gang`], [`reservation`] | pods that are of use only together; room held for pods to come |
+//! | [`quota`] | what tenants are guaranteed, and may borrow from each other |
 //! | [`preempt`] | who would have to leave for a pod to fit |
 //! | [`queue`] | which pod is next; who waits for what |
 
@@ -27,18 +30,22 @@ pub mod decide;
 pub mod diagnosis;
 pub mod explain;
 pub mod forecast;
+pub mod gang;
 pub mod images;
 pub mod load;
 pub mod nodes;
+pub mod numa;
 pub mod object;
 pub mod policy;
 pub mod preempt;
 pub mod profile;
 pub mod quantity;
 pub mod queue;
+pub mod quota;
 pub mod rank;
 pub mod ranking;
 pub mod request;
+pub mod reservation;
 pub mod selector;
 pub mod symbols;
 pub mod topology;

@@ -100,12 +100,15 @@ pub struct Container {
     pub ports: Vec<Port>,
 }
 
-/// Requested resources; limits count only where a request is absent, which the API server's defaults settle.
+/// Requested resources; limits count only where a request is absent, which the API server's defaults settle, and in who
+/// is given cores of its own.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct Resources {
     #[serde(deserialize_with = "nullable")]
     pub requests: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "nullable")]
+    pub limits: BTreeMap<String, Quantity>,
 }
 
 /// A container port.
@@ -513,4 +516,83 @@ pub struct NodeMetricInfo {
 pub struct ResourceMap {
     #[serde(deserialize_with = "nullable")]
     pub resources: BTreeMap<String, Quantity>,
+}
+
+/// scheduler-plugins' and Koordinator's ElasticQuota.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ElasticQuota {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: ElasticQuotaSpec,
+}
+
+/// What a quota guarantees, and what it allows at most.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ElasticQuotaSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub min: BTreeMap<String, Quantity>,
+    #[serde(deserialize_with = "nullable")]
+    pub max: BTreeMap<String, Quantity>,
+}
+
+/// coscheduling's PodGroup.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct PodGroup {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: PodGroupSpec,
+}
+
+/// How many pods a group needs, and how long it may take.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodGroupSpec {
+    pub min_member: Option<i64>,
+    pub schedule_timeout_seconds: Option<i64>,
+}
+
+/// NFD's NodeResourceTopology: the NUMA nodes of a node.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeTopology {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    /// As older writers have it.
+    #[serde(deserialize_with = "nullable")]
+    pub topology_policies: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub attributes: Vec<Attribute>,
+    #[serde(deserialize_with = "nullable")]
+    pub zones: Vec<Zone>,
+}
+
+/// Something that is said of a node.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Attribute {
+    pub name: String,
+    pub value: String,
+}
+
+/// A NUMA node, or another part.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Zone {
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(deserialize_with = "nullable")]
+    pub resources: Vec<ZoneResource>,
+}
+
+/// What is free of a resource.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct ZoneResource {
+    pub name: String,
+    pub available: Quantity,
 }

@@ -222,9 +222,6 @@ impl Policy {
             }
         };
         let symbols = &mut compiler.symbols;
-        if spec.numa.is_some() {
-            problems.push("spec.numa is not followed: NodeResourceTopology is not read".to_owned());
-        }
         let hardware = spec.hardware.as_ref().filter(|h| !h.required.is_empty());
         let hardware =
             hardware.map(|h| one_of(&h.required, "hardware.required", &mut problems, symbols));

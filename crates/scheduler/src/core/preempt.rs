@@ -11,6 +11,7 @@ use super::cluster::{Cluster, Placed};
 use super::decide::Check;
 use super::nodes::NodeId;
 use super::request::GroupKey;
+use super::reservation::is_slot;
 use super::selector::Selector;
 use super::symbols::{Symbol, Symbols};
 use rustc_hash::FxHashMap;
@@ -55,16 +56,19 @@ impl Cluster {
         let request = self.classes[id.0 as usize].request.clone();
         let lowest = *self.priorities.keys().next()?;
         let able = request.preempts && self.rules(id).profile.preemption && !request.dynamic;
-        if !able || lowest >= request.priority {
+        if !able || (lowest >= request.priority && self.quotas.is_empty()) {
+            return None;
+        }
+        if self.quota_refusal(id).is_some() {
             return None;
         }
         if !request.claims.is_empty() && self.volumes.needs(&request.claims).blocked.is_some() {
             return None;
         }
         let mut best: Option<(Cost, Preemption)> = None;
-        for node in self.preemptible(id, request.priority) {
+        for node in self.preemptible(id) {
             let before = self.events.len();
-            let trial = self.trial(id, node, request.priority, &spared);
+            let trial = self.trial(id, node, &spared);
             // Lifting and putting back is nobody's business.
             self.events.truncate(before);
             let Some(victims) = trial else { continue };
@@ -117,14 +121,14 @@ impl Cluster {
     }
 
     /// Nodes with pods of lower priority, on which fewer pods could help; each time from another start.
-    fn preemptible(&self, id: ClassId, priority: i32) -> Vec<NodeId> {
+    fn preemptible(&self, id: ClassId) -> Vec<NodeId> {
         let check = Check::new(self, id);
         let slots = self.nodes.slots();
         let start = usize::try_from(self.decisions).unwrap_or_default() % slots.max(1);
         let nodes = (start..slots).chain(0..start).filter(|at| {
             let lower = |uid: &Arc<str>| {
                 self.placed(uid)
-                    .is_some_and(|p| self.classes[p.class.0 as usize].request.priority < priority)
+                    .is_some_and(|p| self.may_displace(id, p.class))
             };
             self.nodes.all[*at].known
                 && self.reject(&check, id, *at, &mut |_| {})
@@ -145,7 +149,6 @@ impl Cluster {
         &mut self,
         id: ClassId,
         node: NodeId,
-        priority: i32,
         spared: &impl Fn(&str) -> bool,
     ) -> Option<Vec<Arc<str>>> {
         let mut lower: Vec<Lower> = Vec::new();
@@ -153,10 +156,9 @@ impl Cluster {
             let Some(placed) = self.placed(uid) else {
                 continue;
             };
-            let of = self.classes[placed.class.0 as usize].request.priority;
-            if of < priority && !spared(uid) {
+            if !spared(uid) && !is_slot(uid) {
                 lower.push(Lower {
-                    priority: of,
+                    priority: self.classes[placed.class.0 as usize].request.priority,
                     uid: uid.clone(),
                     placed,
                 });
@@ -168,9 +170,16 @@ impl Cluster {
             let by_start = a.placed.started.cmp(&b.placed.started);
             by_priority.then(by_start).then_with(|| a.uid.cmp(&b.uid))
         });
-        for pod in &lower {
-            self.lift(&pod.uid);
+        // Least important first, each as long as its quota can spare it.
+        let mut kept = Vec::new();
+        for pod in lower.drain(..).rev() {
+            if self.may_displace(id, pod.placed.class) {
+                self.lift(&pod.uid);
+                kept.push(pod);
+            }
         }
+        let mut lower = kept;
+        lower.reverse();
         if !self.feasible(id, node) {
             for pod in &lower {
                 self.put(&pod.uid, pod.placed);

@@ -244,8 +244,14 @@ impl Queue {
         if let Some(head) = line.pods.keys().next() {
             self.active.remove(&(Reverse(line.priority), *head, class));
         }
-        line.failures = line.failures.saturating_add(1);
-        let until = now + backoff(self.backoff, line.failures);
+        // Whoever waits for others of its kind has not failed, and is not made to wait longer.
+        let waits = diagnosis.any(|r| matches!(r, Reason::GangIncomplete(..)));
+        let until = if waits {
+            now
+        } else {
+            line.failures = line.failures.saturating_add(1);
+            now + backoff(self.backoff, line.failures)
+        };
         let hints = hints(&diagnosis);
         for hint in bits(hints) {
             self.waiters[hint].insert(class);
@@ -260,6 +266,18 @@ impl Queue {
         };
         self.timers.extend([(until, class), (last, class)]);
         line.pods.values().cloned().collect()
+    }
+
+    /// The pods of a line with their places in it, first first.
+    pub fn pods_of(&self, class: ClassId) -> impl Iterator<Item = (u64, &Arc<str>)> {
+        let line = self.lines.get(&class).into_iter();
+        line.flat_map(|line| line.pods.iter().map(|(seq, uid)| (*seq, uid)))
+    }
+
+    /// Whether a line is there and not parked.
+    #[must_use]
+    pub fn is_active(&self, class: ClassId) -> bool {
+        self.lines.get(&class).is_some_and(|l| l.parked().is_none())
     }
 
     /// Whether a line is parked, so that events matter.
@@ -316,8 +334,9 @@ impl Queue {
         }
     }
 
-    /// Lets time pass: back-offs end.
-    pub fn tick(&mut self, now: Duration) {
+    /// Lets time pass: back-offs end. Returns whether pods came back to their lines.
+    pub fn tick(&mut self, now: Duration) -> bool {
+        let mut came = false;
         while let Some(entry) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&entry);
             let Some(State::Parked { woken, last, .. }) =
@@ -334,8 +353,10 @@ impl Queue {
             let ((_, seq), uid) = entry.remove_entry();
             if let Some(Place::Delayed(class, priority, ..)) = self.pods.remove(&uid) {
                 self.enter(uid, class, priority, seq);
+                came = true;
             }
         }
+        came
     }
 
     /// When [`Queue::tick`] next has something to do.
@@ -362,9 +383,10 @@ enum Hint {
     Claim,
     Measured,
     Rules,
+    Gang,
 }
 
-const HINTS: usize = 12;
+const HINTS: usize = 13;
 
 fn bits(hints: u16) -> impl Iterator<Item = usize> {
     (0..HINTS).filter(move |hint| hints & (1 << hint) != 0)
@@ -388,6 +410,7 @@ fn hints_of(event: Event) -> [Option<(Hint, Option<ClassId>)>; 2] {
         Event::Claim => one(Hint::Claim),
         Event::Measured => one(Hint::Measured),
         Event::Rules => one(Hint::Rules),
+        Event::Gang => one(Hint::Gang),
     }
 }
 
@@ -412,6 +435,7 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
             | Reason::InsufficientMemory
             | Reason::InsufficientStorage
             | Reason::Insufficient(_) => add(&[H::NodeAllocatable, H::RoomFreed]),
+            Reason::Numa(_) => add(&[H::NodeAllocatable, H::RoomFreed]),
             Reason::Hot(_) => add(&[H::Measured, H::NodeAllocatable, H::RoomFreed]),
             Reason::SpreadLabel => add(&[H::NodeLabels]),
             Reason::Spread => {
@@ -443,6 +467,14 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
             | Reason::DynamicResources => {
                 claims = true;
                 add(&[H::Claim]);
+            }
+            Reason::NoPodGroup(_) | Reason::GangIncomplete(..) => {
+                claims = true;
+                add(&[H::Gang]);
+            }
+            Reason::OverQuota(..) | Reason::NothingToBorrow(..) => {
+                claims = true;
+                add(&[H::RoomFreed]);
             }
         }
     }

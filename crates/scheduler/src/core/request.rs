@@ -1,6 +1,7 @@
 //! What a pod asks of its node, in a form that compares and hashes: pods with equal requests share one class.
 
 use super::images::normal_name;
+use super::numa::{Ask, Asks};
 use super::object::{Container, ContainerStatus, Pod, PodSpec};
 use super::policy::{NodeRules, Refusal};
 use super::profile::{DefaultSpread, ProfileId, Rules};
@@ -282,6 +283,8 @@ pub struct Request {
     pub dynamic: bool,
     /// Pools to try one after another: names and nodes. None: all nodes at once.
     pub pools: Vec<(Symbol, NodeTerm)>,
+    /// What has to be on one NUMA node, where it is aligned.
+    pub asks: Option<Arc<Asks>>,
     /// One NUMA node is to hold all of it.
     pub numa: bool,
 }
@@ -401,6 +404,7 @@ impl Compiler {
             images: self.images(pod),
             dynamic: !spec.resource_claims.is_empty(),
             pools: Vec::new(),
+            asks: self.asks(pod),
             numa: false,
             ports: self.ports(&spec.containers, &spec.init_containers),
             priority: spec.priority.unwrap_or_default(),
@@ -645,6 +649,37 @@ impl Compiler {
         shape
     }
 
+    /// What the kubelet would align: whole cores and memory of Guaranteed pods, devices of all.
+    fn asks(&mut self, pod: &Pod) -> Option<Arc<Asks>> {
+        let spec = &pod.spec;
+        let guaranteed = spec
+            .init_containers
+            .iter()
+            .chain(&spec.containers)
+            .all(guaranteed);
+        let mut ask = |container: &Container| {
+            let mut ask = Ask::default();
+            for (name, quantity) in container.resources.iter().flat_map(|r| &r.requests) {
+                let amount = amount(name, quantity);
+                match name.as_str() {
+                    "cpu" if guaranteed && amount % 1000 == 0 => ask.cpu = amount,
+                    "memory" if guaranteed => ask.memory = amount,
+                    "cpu" | "memory" | "ephemeral-storage" => {}
+                    other if amount > 0 => ask.other.push((self.symbols.intern(other), amount)),
+                    _ => {}
+                }
+            }
+            ask
+        };
+        let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+        let init = spec.init_containers.iter().filter(|c| !sidecar(c));
+        let init: Vec<Ask> = init.map(&mut ask).collect();
+        let beside = spec.init_containers.iter().filter(sidecar);
+        let containers: Vec<Ask> = beside.chain(&spec.containers).map(&mut ask).collect();
+        let none = init.iter().chain(&containers).all(Ask::is_empty);
+        (!none).then(|| Arc::new(Asks { init, containers }))
+    }
+
     fn images(&mut self, pod: &Pod) -> Vec<Symbol> {
         let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
         let mut images: Vec<Symbol> = containers
@@ -717,6 +752,17 @@ fn toleration(toleration: &k8s::Toleration, symbols: &mut Symbols) -> Option<Tol
         key: key.map(|k| symbols.intern(k)),
         value,
         effect,
+    })
+}
+
+/// Whether a container has CPU and memory, and limits of the same size: the Guaranteed class asks that of all.
+fn guaranteed(container: &Container) -> bool {
+    container.resources.as_ref().is_some_and(|resources| {
+        ["cpu", "memory"].iter().all(|name| {
+            let of = |map: &BTreeMap<String, Quantity>| map.get(*name).map(|q| amount(name, q));
+            let limit = of(&resources.limits);
+            limit.is_some_and(|l| l > 0) && limit == of(&resources.requests)
+        })
     })
 }
 

@@ -6,6 +6,7 @@ use super::calls::{
 };
 use super::objects::Input;
 use super::storage::Stored;
+use crate::core::cluster::Event;
 use crate::core::preempt::Preemption;
 use crate::core::queue::Queue;
 use crate::core::volumes::Assumed;
@@ -47,6 +48,8 @@ pub(super) struct Pending {
     pub(super) nominated: Option<String>,
     /// How its node was chosen.
     pub(super) decision: Option<Value>,
+    /// Placed with its gang, and not bound before all of it can be.
+    pub(super) run: Option<u64>,
 }
 
 /// Volumes that are being bound.
@@ -99,9 +102,13 @@ pub(super) enum Kind {
     StatefulSet,
     Budget,
     Policy,
+    Quota,
+    PodGroup,
+    Reservation,
+    Topology,
 }
 
-const KINDS: usize = 14;
+const KINDS: usize = 18;
 
 /// The owner of the core.
 pub struct Driver {
@@ -127,6 +134,9 @@ pub struct Driver {
     pub(super) notes: JoinSet<()>,
     pub(super) usage: super::usage::Watch,
     pub(super) policies: super::policies::Told,
+    pub(super) quotas: super::quotas::Told,
+    pub(super) gangs: super::gangs::Runs,
+    pub(super) reservations: super::reservations::Told,
     pub(super) statuses: JoinSet<super::policies::Written>,
     pub(super) listed: FxHashSet<Kind>,
     /// Names known of each kind that the core keeps by name, and those of the list that is coming in.
@@ -158,6 +168,9 @@ impl Driver {
             notes: JoinSet::new(),
             usage: super::usage::Watch::default(),
             policies: super::policies::Told::default(),
+            quotas: super::quotas::Told::default(),
+            gangs: super::gangs::Runs::default(),
+            reservations: super::reservations::Told::default(),
             statuses: JoinSet::new(),
             listed: FxHashSet::default(),
             names: FxHashMap::default(),
@@ -176,6 +189,9 @@ impl Driver {
                 .chain(self.storage_deadline())
                 .chain(self.usage_deadline())
                 .chain(self.policies_deadline())
+                .chain(self.quotas.next)
+                .chain(self.gangs.deadline())
+                .chain(self.reservations_deadline())
                 .min();
             let deadline = next.map(|at| self.start + at);
             tokio::select! {
@@ -224,13 +240,24 @@ impl Driver {
         if self.cluster.settle_rules() {
             self.wake(now);
         }
-        self.queue.tick(now);
+        self.look_at_gangs(now);
+        self.look_at_reservations(now);
+        if self.queue.tick(now) {
+            // It may have been the last that its gang waited for.
+            self.cluster.events.push(Event::Gang);
+            self.wake(now);
+        }
         while self.binds.len() < self.options.parallel_binds
             && self.preemptions.len() < PARALLEL_PREEMPTIONS
         {
             let Some((uid, class)) = self.queue.peek() else {
                 break;
             };
+            if let Some(gang) = self.cluster.gang_of(class) {
+                self.take_up_gang(class, gang, now);
+                self.wake(now);
+                continue;
+            }
             if self.take_up(&uid, class) {
                 continue;
             }
@@ -259,6 +286,7 @@ impl Driver {
             .store(self.queue.len() as u64, Relaxed);
         self.start_reports();
         self.tell_of_policies(now);
+        self.tell_of_quotas(now);
         if self.cluster.wants_compaction() {
             self.cluster.compact(self.pending.values().map(|p| p.class));
         }
@@ -288,13 +316,17 @@ impl Driver {
     fn place(&mut self, uid: &Arc<str>, class: ClassId, node: NodeId) {
         let name = self.cluster.node_name(node).to_owned();
         let decision = self.decision();
-        self.cluster.place_at(uid, class, node);
+        self.cluster.commit(uid, class, node);
         self.queue.placed(uid);
-        self.options.metrics.placed.fetch_add(1, Relaxed);
+        self.count_placed();
         if let Some(pending) = self.pending.get_mut(uid) {
             pending.decision = Some(decision);
         }
         self.settle(uid, name);
+    }
+
+    pub(super) fn count_placed(&self) {
+        self.options.metrics.placed.fetch_add(1, Relaxed);
     }
 
     /// Who came second, for the log of decisions.
@@ -348,12 +380,19 @@ impl Driver {
             self.cluster.volumes.release(&volumes.assumed);
         }
         let (class, priority) = (pending.class, pending.priority);
+        let run = pending.run.take();
         self.storing.remove(uid);
-        self.cluster.remove(uid);
+        self.cluster.uncommit(uid);
         self.queue.retry(uid, class, priority, now);
+        if let Some(run) = run {
+            self.break_gang(run, uid);
+        }
     }
 
     pub(super) fn start_bind(&mut self, uid: &Arc<str>, node: String) {
+        if self.waits_for_gang(uid, &node) {
+            return;
+        }
         let Some(pending) = self.pending.get_mut(uid) else {
             return;
         };
@@ -419,7 +458,7 @@ impl Driver {
     // Preemption.
 
     /// Books the pod on the node where room is being made, so that nobody else takes it, and makes the room.
-    fn start_preemption(
+    pub(super) fn start_preemption(
         &mut self,
         uid: &Arc<str>,
         class: ClassId,
@@ -526,7 +565,7 @@ impl Driver {
         }
     }
 
-    fn emit(&mut self, event: PodEvent) {
+    pub(super) fn emit(&mut self, event: PodEvent) {
         if self.events.try_send(event).is_err() {
             self.events_lost += 1;
             if self.events_lost.is_power_of_two() {

@@ -3,7 +3,9 @@
 use super::calls::PodRef;
 use super::driver::{Driver, Kind, Pending};
 use super::objects::{Change, Input};
+use crate::core::cluster::Event;
 use crate::core::object::{Node, Owner, Pod};
+use crate::core::reservation::is_slot;
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ impl Driver {
             Input::Pod(Change::Listing) => self.list_begins(Kind::Pod),
             Input::Pod(Change::Listed) => {
                 if let Some(seen) = self.listing.remove(&Kind::Pod) {
-                    let known = self.cluster.placed_uids().chain(self.pending.keys());
+                    let placed = self.cluster.placed_uids().filter(|uid| !is_slot(uid));
+                    let known = placed.chain(self.pending.keys());
                     let gone: Vec<_> = known
                         .filter(|uid| !seen.contains(&***uid))
                         .cloned()
@@ -120,6 +123,31 @@ impl Driver {
                     self.policy(policy);
                 }
                 self.other(Kind::Policy, change, key);
+            }
+            Input::Quota(change) => {
+                if let Change::Applied(quota) = &change {
+                    self.cluster.set_quota(quota);
+                }
+                self.other(Kind::Quota, change, key);
+            }
+            Input::PodGroup(change) => {
+                if let Change::Applied(group) = &change {
+                    self.cluster.set_pod_group(group);
+                }
+                self.other(Kind::PodGroup, change, key);
+            }
+            Input::Reservation(change) => {
+                if let Change::Applied(reservation) = &change {
+                    self.reservation(reservation);
+                }
+                self.other(Kind::Reservation, change, key);
+            }
+            Input::Topology(change) => {
+                if let Change::Applied(topology) = &change {
+                    self.cluster.numa.now = super::usage::unix_now();
+                    self.cluster.set_topology(topology);
+                }
+                self.other(Kind::Topology, change, key);
             }
             // Of a node whose measurements end, the last one grows old.
             Input::NodeMetric(_) => {}
@@ -227,6 +255,10 @@ impl Driver {
                 .cluster
                 .set_owner("StatefulSet", namespace, short, None),
             Kind::Policy => self.policy_gone(short),
+            Kind::Quota => self.cluster.remove_quota(namespace, short),
+            Kind::PodGroup => self.cluster.remove_pod_group(namespace, short),
+            Kind::Reservation => self.reservation_gone(name),
+            Kind::Topology => self.cluster.remove_topology(short),
             Kind::Pod => self.pod_gone(name),
         }
     }
@@ -250,6 +282,9 @@ impl Driver {
             }
             if let Some(volumes) = pending.volumes {
                 self.cluster.volumes.release(&volumes.assumed);
+            }
+            if let Some(run) = pending.run {
+                self.break_gang(run, uid);
             }
         }
         self.victim_gone(uid);
@@ -314,6 +349,7 @@ impl Driver {
                 .clone()
                 .filter(|n| !n.is_empty()),
             volumes: None,
+            run: None,
             decision: None,
             class,
             priority,
@@ -324,6 +360,9 @@ impl Driver {
         });
         pending.class = class;
         pending.priority = priority;
+        if self.cluster.gang_of(class).is_some() && !self.queue.contains(&uid) {
+            self.cluster.events.push(Event::Gang);
+        }
         if let Some(diagnosis) = self.queue.push(&uid, class, priority) {
             self.report_later(&uid, diagnosis);
         }

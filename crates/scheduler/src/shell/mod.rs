@@ -3,12 +3,15 @@
 
 mod calls;
 mod driver;
+mod gangs;
 mod inputs;
 mod install;
 mod metrics;
 mod note;
 mod objects;
 mod policies;
+mod quotas;
+mod reservations;
 mod snapshot;
 mod storage;
 mod usage;
@@ -132,6 +135,22 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
         Budget
     );
     watches.spawn(follow_optional(client.clone(), Input::Policy, send.clone()));
+    watches.spawn(follow_optional(client.clone(), Input::Quota, send.clone()));
+    watches.spawn(follow_optional(
+        client.clone(),
+        Input::PodGroup,
+        send.clone(),
+    ));
+    watches.spawn(follow_optional(
+        client.clone(),
+        Input::Reservation,
+        send.clone(),
+    ));
+    watches.spawn(follow_optional(
+        client.clone(),
+        Input::Topology,
+        send.clone(),
+    ));
     let loads = options.profiles.iter().filter_map(|p| p.load.as_ref());
     let sources: Vec<Source> = loads.map(|l| l.source).collect();
     if sources.contains(&Source::MetricsApi) {

@@ -1,11 +1,11 @@
 //! The slim objects as Kubernetes resources, and one watch for each kind.
 
 use crate::core::object::{
-    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, NodeMetric, Owner,
-    PersistentVolume, Pod, Service, StorageCapacity, StorageClass,
+    Claim, CsiDriver, CsiNode, DisruptionBudget, ElasticQuota, Namespace, Node, NodeMetric,
+    NodeTopology, Owner, PersistentVolume, Pod, PodGroup, Service, StorageCapacity, StorageClass,
 };
 use futures::StreamExt;
-use gantry_api::PlacementPolicy;
+use gantry_api::{PlacementPolicy, Reservation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -158,6 +158,30 @@ resource!(
     "NodeMetric",
     "nodemetrics"
 );
+resource!(
+    ElasticQuota,
+    k8s_openapi::NamespaceResourceScope,
+    "scheduling.sigs.k8s.io",
+    "v1alpha1",
+    "ElasticQuota",
+    "elasticquotas"
+);
+resource!(
+    PodGroup,
+    k8s_openapi::NamespaceResourceScope,
+    "scheduling.x-k8s.io",
+    "v1alpha1",
+    "PodGroup",
+    "podgroups"
+);
+resource!(
+    NodeTopology,
+    k8s_openapi::ClusterResourceScope,
+    "topology.node.k8s.io",
+    "v1alpha2",
+    "NodeResourceTopology",
+    "noderesourcetopologies"
+);
 owner!(ReplicaSet, "ReplicaSet", "replicasets");
 owner!(StatefulSet, "StatefulSet", "statefulsets");
 
@@ -193,6 +217,10 @@ pub enum Input {
     Budget(Change<DisruptionBudget>),
     NodeMetric(Change<NodeMetric>),
     Policy(Change<PlacementPolicy>),
+    Quota(Change<ElasticQuota>),
+    PodGroup(Change<PodGroup>),
+    Reservation(Change<Reservation>),
+    Topology(Change<NodeTopology>),
     /// The metrics API answered.
     Usage(Vec<super::usage::Measurement>),
 }

@@ -34,6 +34,16 @@ pub(super) struct Written {
     result: Result<(), CallError>,
 }
 
+impl Written {
+    /// Something else than a policy's status was written; it is told again when it changes.
+    pub(super) fn other(result: Result<(), CallError>) -> Self {
+        Self {
+            name: String::new(),
+            result,
+        }
+    }
+}
+
 impl Driver {
     pub(super) fn policy(&mut self, policy: &PlacementPolicy) {
         let name = policy.metadata.name.clone().unwrap_or_default();

@@ -3,11 +3,11 @@
 use super::objects::{ReplicaSet, StatefulSet};
 use crate::core::load::Source;
 use crate::core::object::{
-    Claim, CsiDriver, CsiNode, DisruptionBudget, Namespace, Node, NodeMetric, PersistentVolume,
-    Pod, Service, StorageCapacity, StorageClass,
+    Claim, CsiDriver, CsiNode, DisruptionBudget, ElasticQuota, Namespace, Node, NodeMetric,
+    NodeTopology, PersistentVolume, Pod, PodGroup, Service, StorageCapacity, StorageClass,
 };
 use crate::core::{Cluster, Profile};
-use gantry_api::PlacementPolicy;
+use gantry_api::{PlacementPolicy, Reservation};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -109,6 +109,7 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
     })
     .await?;
     list::<PlacementPolicy>(client, |policy| cluster.set_policy(policy)).await?;
+    list::<ElasticQuota>(client, |quota| cluster.set_quota(quota)).await?;
     cluster.settle_rules();
     storage(client, &mut cluster).await?;
     let mut waiting = Vec::new();
@@ -127,6 +128,14 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
     })
     .await?;
     usage(client, &mut cluster).await;
+    cluster.numa.now = super::usage::unix_now();
+    list::<NodeTopology>(client, |topology| cluster.set_topology(topology)).await?;
+    list::<PodGroup>(client, |group| cluster.set_pod_group(group)).await?;
+    list::<Reservation>(client, |reservation| {
+        super::reservations::take_in(&mut cluster, reservation);
+    })
+    .await?;
+    cluster.settle_rules();
     // Room that was made for a pod is taken.
     for pod in &waiting {
         if let Some(node) = pod

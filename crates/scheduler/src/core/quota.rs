@@ -1,0 +1,485 @@
+//! Elastic quotas: what tenants are guaranteed (`min`), what they may use at most (`max`), and borrowing what others do
+//! not use, in trees of any depth. Objects and labels are those of scheduler-plugins and Koordinator
+//! (`scheduling.sigs.k8s.io/v1alpha1` ElasticQuota).
+//!
+//! A pod is *guaranteed* by the first quota on its way up that stays within its own minimum with it. One that no quota
+//! on the way guarantees *borrows*: that is allowed while its whole tree uses no more than is guaranteed in it all in
+//! all, for as long as its owner does not want it back. No quota may ever pass its maximum.
+//!
+//! Reclaim: for a guaranteed pod that finds no room, pods of quotas that borrow may have to leave, least important
+//! first. A quota that is within its minimum loses nothing to others, whatever their priority.
+
+use super::class::ClassId;
+use super::cluster::Cluster;
+use super::diagnosis::Reason;
+use super::object;
+use super::request::{GroupKey, Shape, amount};
+use super::symbols::{Symbol, Symbols, value_of};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+
+/// Label of a pod: the name of its quota, where it is not that of its namespace.
+pub const QUOTA_NAME: &str = "quota.scheduling.koordinator.sh/name";
+/// Label of a quota: the name of the one above it.
+pub const PARENT: &str = "quota.scheduling.koordinator.sh/parent";
+/// Label of a quota: `true` if it is only there to be above others.
+pub const IS_PARENT: &str = "quota.scheduling.koordinator.sh/is-parent";
+/// Label of a quota: the tree it belongs to, one for each pool of nodes.
+pub const TREE: &str = "quota.scheduling.koordinator.sh/tree-id";
+/// Koordinator's name for the top of a tree, which needs no object.
+const ROOT: &str = "koordinator-root-quota";
+
+/// Ancestors looked at, at most: what is deeper goes round in circles.
+const DEEPEST: usize = 32;
+
+/// Amounts by resource, sorted; CPU in millicores.
+pub type Amounts = Vec<(Symbol, i64)>;
+
+fn of(amounts: &[(Symbol, i64)], resource: Symbol) -> Option<i64> {
+    let found = amounts.iter().find(|(name, _)| *name == resource);
+    found.map(|(_, amount)| *amount)
+}
+
+/// A quota.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    pub name: Symbol,
+    namespace: Symbol,
+    parent_name: Option<Symbol>,
+    parent: Option<u32>,
+    tree: Option<Symbol>,
+    holds_pods: bool,
+    min: Amounts,
+    max: Amounts,
+    used: Amounts,
+}
+
+/// What a pod would be in its quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Within what it is guaranteed, in all resources.
+    Guaranteed,
+    /// Beyond that, of what others do not use.
+    Borrows,
+    /// A quota on its way up would pass its maximum of a resource.
+    Over(u32, Symbol),
+    /// Its quota has used what it is guaranteed of a resource, and nothing is left to borrow.
+    NothingToBorrow(u32, Symbol),
+}
+
+/// All quotas.
+#[derive(Default)]
+pub struct Quotas {
+    all: Vec<Quota>,
+    by_name: FxHashMap<Symbol, u32>,
+    /// The quota of pods that name none, by namespace.
+    by_namespace: FxHashMap<Symbol, u32>,
+    words: Option<Words>,
+}
+
+/// Names that are read, as symbols.
+#[derive(Clone, Copy)]
+struct Words {
+    quota_name: Symbol,
+    cpu: Symbol,
+    memory: Symbol,
+    storage: Symbol,
+    pods: Symbol,
+}
+
+impl Words {
+    fn new(symbols: &mut Symbols) -> Self {
+        Self {
+            quota_name: symbols.intern(QUOTA_NAME),
+            cpu: symbols.intern("cpu"),
+            memory: symbols.intern("memory"),
+            storage: symbols.intern("ephemeral-storage"),
+            pods: symbols.intern("pods"),
+        }
+    }
+}
+
+impl Quotas {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// A quota came or changed. Usage is to be counted anew.
+    pub fn set(&mut self, quota: &object::ElasticQuota, symbols: &mut Symbols) {
+        self.words.get_or_insert_with(|| Words::new(symbols));
+        let meta = &quota.metadata;
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
+        let amounts = |map: &BTreeMap<String, _>, symbols: &mut Symbols| {
+            let mut all: Amounts = map
+                .iter()
+                .map(|(name, quantity)| (symbols.intern(name), amount(name, quantity)))
+                .collect();
+            all.sort_unstable();
+            all
+        };
+        let parent_name = label(PARENT).filter(|p| !p.is_empty() && *p != ROOT);
+        let quota = Quota {
+            name: symbols.intern(meta.name.as_deref().unwrap_or_default()),
+            namespace: symbols.intern(meta.namespace.as_deref().unwrap_or_default()),
+            parent_name: parent_name.map(|p| symbols.intern(p)),
+            parent: None,
+            tree: label(TREE).map(|t| symbols.intern(t)),
+            holds_pods: label(IS_PARENT).is_none_or(|l| l != "true"),
+            min: amounts(&quota.spec.min, symbols),
+            max: amounts(&quota.spec.max, symbols),
+            used: Amounts::new(),
+        };
+        let same = |q: &Quota| (q.namespace, q.name) == (quota.namespace, quota.name);
+        self.all.retain(|q| !same(q));
+        self.all.push(quota);
+        self.link(symbols);
+    }
+
+    /// A quota went. Usage is to be counted anew.
+    pub fn remove(&mut self, namespace: &str, name: &str, symbols: &Symbols) {
+        let key = symbols.known(namespace).zip(symbols.known(name));
+        self.all.retain(|q| Some((q.namespace, q.name)) != key);
+        self.link(symbols);
+    }
+
+    /// Finds parents and the quotas of namespaces.
+    fn link(&mut self, symbols: &Symbols) {
+        self.all
+            .sort_by(|a, b| symbols.text(a.name).cmp(symbols.text(b.name)));
+        self.by_name.clear();
+        self.by_namespace.clear();
+        for (at, quota) in (0..).zip(&self.all) {
+            self.by_name.entry(quota.name).or_insert(at);
+            if quota.holds_pods {
+                self.by_namespace.entry(quota.namespace).or_insert(at);
+            }
+        }
+        for at in 0..self.all.len() {
+            let parent = self.all[at].parent_name;
+            let found = parent.and_then(|name| self.by_name.get(&name).copied());
+            self.all[at].parent = found.filter(|p| *p as usize != at);
+        }
+    }
+
+    /// The quota of a pod.
+    #[must_use]
+    pub fn of(&self, group: &GroupKey) -> Option<u32> {
+        let words = self.words?;
+        let named = value_of(&group.labels, words.quota_name);
+        named
+            .and_then(|name| self.by_name.get(&name))
+            .or_else(|| self.by_namespace.get(&group.namespace))
+            .copied()
+    }
+
+    /// What a pod takes of its quota.
+    #[must_use]
+    pub fn takes(&self, shape: &Shape) -> Amounts {
+        let Some(words) = self.words else {
+            return Amounts::new();
+        };
+        let base = [
+            (words.cpu, shape.base.cpu),
+            (words.memory, shape.base.memory),
+            (words.storage, shape.base.storage),
+            (words.pods, 1),
+        ];
+        let all = base.into_iter().chain(shape.other.iter().copied());
+        all.filter(|(_, amount)| *amount > 0).collect()
+    }
+
+    /// The quota and those above it.
+    fn up(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
+        let next = |at: &u32| self.all[*at as usize].parent;
+        std::iter::successors(Some(from), next).take(DEEPEST)
+    }
+
+    /// Books a pod (`sign` 1), or takes it off (-1), in its quota and all above.
+    pub fn book(&mut self, quota: u32, takes: &[(Symbol, i64)], sign: i64) {
+        let path: Vec<u32> = self.up(quota).collect();
+        for at in path {
+            let used = &mut self.all[at as usize].used;
+            for (resource, amount) in takes {
+                match used.iter_mut().find(|(name, _)| name == resource) {
+                    Some(slot) => slot.1 += sign * amount,
+                    None => used.push((*resource, sign * amount)),
+                }
+            }
+        }
+    }
+
+    /// Forgets what is used, to be counted anew.
+    pub fn forget_usage(&mut self) {
+        for quota in &mut self.all {
+            quota.used.clear();
+        }
+    }
+
+    /// What a pod that takes this would be in its quota.
+    #[must_use]
+    pub fn verdict(&self, quota: u32, takes: &[(Symbol, i64)]) -> Verdict {
+        let mut verdict = Verdict::Guaranteed;
+        for (resource, wanted) in takes {
+            for at in self.up(quota) {
+                let q = &self.all[at as usize];
+                let used = of(&q.used, *resource).unwrap_or(0);
+                if of(&q.max, *resource).is_some_and(|max| used + wanted > max) {
+                    return Verdict::Over(at, *resource);
+                }
+            }
+        }
+        for (resource, wanted) in takes {
+            match self.guarantor(quota, *resource, *wanted) {
+                Some(true) => {}
+                // Nobody guarantees anything of it to anybody: only maxima count.
+                None => {}
+                Some(false) => {
+                    let (used, guaranteed) = self.of_tree(quota, *resource);
+                    if used + wanted > guaranteed {
+                        return Verdict::NothingToBorrow(quota, *resource);
+                    }
+                    verdict = Verdict::Borrows;
+                }
+            }
+        }
+        verdict
+    }
+
+    /// Whether a quota on the way up guarantees so much more of a resource. `None`: the tree guarantees none of it.
+    fn guarantor(&self, quota: u32, resource: Symbol, wanted: i64) -> Option<bool> {
+        let guarantees = |at: u32| {
+            let q = &self.all[at as usize];
+            let used = of(&q.used, resource).unwrap_or(0);
+            of(&q.min, resource).is_some_and(|min| used + wanted <= min)
+        };
+        if self.up(quota).any(guarantees) {
+            return Some(true);
+        }
+        let (_, guaranteed) = self.of_tree(quota, resource);
+        (guaranteed > 0).then_some(false)
+    }
+
+    /// What the tree of a quota uses of a resource, and what is guaranteed in it, all in all.
+    fn of_tree(&self, quota: u32, resource: Symbol) -> (i64, i64) {
+        let tree = self
+            .up(quota)
+            .last()
+            .and_then(|at| self.all[at as usize].tree);
+        let mut sum = (0, 0);
+        for root in self
+            .all
+            .iter()
+            .filter(|q| q.parent.is_none() && q.tree == tree)
+        {
+            sum.0 += of(&root.used, resource).unwrap_or(0);
+            sum.1 += of(&root.min, resource).unwrap_or(0);
+        }
+        sum
+    }
+
+    /// Whether the quota uses more than it is guaranteed of one of these resources, among those that are guaranteed to
+    /// anybody.
+    fn exceeds(&self, quota: u32, takes: &[(Symbol, i64)]) -> bool {
+        let q = &self.all[quota as usize];
+        takes.iter().any(|(resource, _)| {
+            let used = of(&q.used, *resource).unwrap_or(0);
+            used > of(&q.min, *resource).unwrap_or(0) && self.of_tree(quota, *resource).1 > 0
+        })
+    }
+
+    /// Whether a pod of `victim` may have to leave for one of `claimant` that is guaranteed what it `wants`: its quota
+    /// borrows, and so does the largest part of the tree that holds it and not the claimant. Quotas of different trees
+    /// have nothing to do with each other.
+    #[must_use]
+    pub fn reclaims(&self, claimant: u32, wants: &[(Symbol, i64)], victim: u32) -> bool {
+        let above: Vec<u32> = self.up(claimant).collect();
+        if above.contains(&victim) {
+            return false;
+        }
+        let path: Vec<u32> = self
+            .up(victim)
+            .take_while(|at| !above.contains(at))
+            .collect();
+        let Some(top) = path.last() else {
+            return false;
+        };
+        let root = |path: &[u32], of: u32| {
+            let last = path.last().copied().unwrap_or(of);
+            let last = self.up(last).last().unwrap_or(last);
+            self.all[last as usize].tree
+        };
+        root(&above, claimant) == root(&path, victim)
+            && self.exceeds(victim, wants)
+            && self.exceeds(*top, wants)
+    }
+
+    /// Whether a pod of the quota may lose its place to one of another quota, or of none, by priority alone: only what
+    /// is borrowed can be lost so.
+    #[must_use]
+    pub fn is_open(&self, victim: u32, takes: &[(Symbol, i64)], claimant: Option<u32>) -> bool {
+        let guarded = |(resource, _): &(Symbol, i64)| self.of_tree(victim, *resource).1 > 0;
+        claimant == Some(victim) || !takes.iter().any(guarded) || self.exceeds(victim, takes)
+    }
+
+    /// What is wrong with how quotas stand to each other, by name; in words.
+    #[must_use]
+    pub fn problems(&self, symbols: &Symbols) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        let mut children: BTreeMap<(u32, Symbol), i64> = BTreeMap::new();
+        for quota in &self.all {
+            let mut tell = |why: String| {
+                let name = format!(
+                    "{}/{}",
+                    symbols.text(quota.namespace),
+                    symbols.text(quota.name)
+                );
+                problems.push((name, why));
+            };
+            for (resource, min) in &quota.min {
+                if of(&quota.max, *resource).is_some_and(|max| max < *min) {
+                    let name = symbols.text(*resource);
+                    tell(format!("spec.max[{name}] is below spec.min[{name}]"));
+                }
+                if let Some(parent) = quota.parent {
+                    *children.entry((parent, *resource)).or_default() += min;
+                }
+            }
+            if let (Some(parent), None) = (quota.parent_name, quota.parent) {
+                tell(format!("its parent {} is not there", symbols.text(parent)));
+            }
+        }
+        for ((parent, resource), sum) in children {
+            let quota = &self.all[parent as usize];
+            if of(&quota.min, resource).unwrap_or(0) < sum {
+                let name = format!(
+                    "{}/{}",
+                    symbols.text(quota.namespace),
+                    symbols.text(quota.name)
+                );
+                let resource = symbols.text(resource);
+                let why = format!("guarantees less {resource} than the quotas below it together");
+                problems.push((name, why));
+            }
+        }
+        problems
+    }
+
+    /// Namespace, name, and what is used, of every quota.
+    pub fn usage<'a>(
+        &'a self,
+        symbols: &'a Symbols,
+    ) -> impl Iterator<Item = (&'a str, &'a str, BTreeMap<&'a str, i64>)> {
+        self.all.iter().map(move |quota| {
+            let used = quota.used.iter();
+            let used = used.map(|(resource, amount)| (symbols.text(*resource), *amount));
+            let (namespace, name) = (symbols.text(quota.namespace), symbols.text(quota.name));
+            (namespace, name, used.collect())
+        })
+    }
+
+    /// The figures behind a verdict, in words.
+    #[must_use]
+    pub fn word(&self, verdict: Verdict, symbols: &Symbols) -> String {
+        let figure = |resource: Symbol, amount: i64| amount_text(symbols.text(resource), amount);
+        match verdict {
+            Verdict::Guaranteed => "is guaranteed".to_owned(),
+            Verdict::Borrows => "borrows".to_owned(),
+            Verdict::Over(at, resource) => {
+                let quota = &self.all[at as usize];
+                let used = of(&quota.used, resource).unwrap_or(0);
+                let max = of(&quota.max, resource).unwrap_or(0);
+                format!(
+                    "pod would exceed quota {}: {} of at most {} {} are used",
+                    symbols.text(quota.name),
+                    figure(resource, used),
+                    figure(resource, max),
+                    symbols.text(resource)
+                )
+            }
+            Verdict::NothingToBorrow(at, resource) => {
+                let quota = &self.all[at as usize];
+                let (used, all) = self.of_tree(at, resource);
+                format!(
+                    "pod would exceed what quota {} guarantees, and there is nothing to borrow: {} of {} {} of all \
+                     quotas are used",
+                    symbols.text(quota.name),
+                    figure(resource, used),
+                    figure(resource, all),
+                    symbols.text(resource)
+                )
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// A quota came or changed. It holds once [`Cluster::settle_rules`] is called.
+    pub fn set_quota(&mut self, quota: &object::ElasticQuota) {
+        self.quotas.set(quota, &mut self.compiler.symbols);
+        self.rules_changed = true;
+    }
+
+    /// A quota went. That holds once [`Cluster::settle_rules`] is called.
+    pub fn remove_quota(&mut self, namespace: &str, name: &str) {
+        self.quotas.remove(namespace, name, &self.compiler.symbols);
+        self.rules_changed = true;
+    }
+
+    /// What one more pod of the class would be in its quota, if it has one.
+    #[must_use]
+    pub fn quota_verdict(&self, class: ClassId) -> Option<Verdict> {
+        let (quota, takes) = self.classes[class.0 as usize].quota.as_ref()?;
+        Some(self.quotas.verdict(*quota, takes))
+    }
+
+    /// Why its quota has no place for one more pod of the class, if it has none.
+    pub(super) fn quota_refusal(&self, class: ClassId) -> Option<Reason> {
+        match self.quota_verdict(class)? {
+            Verdict::Guaranteed | Verdict::Borrows => None,
+            Verdict::Over(quota, resource) => Some(Reason::OverQuota(quota, resource)),
+            Verdict::NothingToBorrow(quota, resource) => {
+                Some(Reason::NothingToBorrow(quota, resource))
+            }
+        }
+    }
+
+    /// Whether a placed pod of `victim` may have to leave for one of `claimant`. By priority, except from a quota that
+    /// is within its guarantee, and whatever the priority, if the claimant is guaranteed what the other has borrowed.
+    pub(super) fn may_displace(&self, claimant: ClassId, victim: ClassId) -> bool {
+        let (from, for_) = (
+            &self.classes[victim.0 as usize],
+            &self.classes[claimant.0 as usize],
+        );
+        let lower = from.request.priority < for_.request.priority;
+        let Some((lent, takes)) = &from.quota else {
+            return lower;
+        };
+        let own = for_.quota.as_ref();
+        if lower
+            && self
+                .quotas
+                .is_open(*lent, takes, own.map(|(quota, _)| *quota))
+        {
+            return true;
+        }
+        own.is_some_and(|(quota, wants)| {
+            self.quotas.reclaims(*quota, wants, *lent)
+                && self.quotas.verdict(*quota, wants) == Verdict::Guaranteed
+        })
+    }
+}
+
+/// An amount as it is written in quotas.
+#[must_use]
+pub fn amount_text(resource: &str, amount: i64) -> String {
+    match resource {
+        "cpu" => super::explain::Resource::Cpu.amount(amount),
+        "memory" => super::explain::Resource::Memory.amount(amount),
+        _ => amount.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

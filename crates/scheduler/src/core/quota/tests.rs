@@ -1,0 +1,265 @@
+use super::*;
+use crate::core::object::{ElasticQuota, Node, Pod};
+use crate::core::{Cluster, Decision};
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn quota(name: &str, namespace: &str, labels: Value, min: Value, max: Value) -> ElasticQuota {
+    serde_json::from_value(
+        json!({"metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"min": min, "max": max}}),
+    )
+    .unwrap()
+}
+
+/// Two departments of 8 and 4 CPUs; the first has teams a (2, at most 7) and b (4), the second team c (4).
+fn departments() -> Vec<ElasticQuota> {
+    let parent = |name: &str, cpu: &str| {
+        quota(
+            name,
+            "root",
+            json!({IS_PARENT: "true"}),
+            json!({"cpu": cpu}),
+            json!({}),
+        )
+    };
+    let team = |name: &str, above: &str, cpu: &str, max: Value| {
+        quota(name, name, json!({PARENT: above}), json!({"cpu": cpu}), max)
+    };
+    vec![
+        parent("one", "8"),
+        parent("two", "4"),
+        team("a", "one", "2", json!({"cpu": "7"})),
+        team("b", "one", "4", json!({})),
+        team("c", "two", "4", json!({"cpu": "12"})),
+    ]
+}
+
+fn quotas() -> (Quotas, Symbols) {
+    let (mut quotas, mut symbols) = (Quotas::default(), Symbols::default());
+    for quota in departments() {
+        quotas.set(&quota, &mut symbols);
+    }
+    (quotas, symbols)
+}
+
+/// What the teams a, b and c use, what one of them wants, and what comes of it.
+#[rstest]
+#[case::within_its_own([0, 0, 0], "a", 2, "guaranteed")]
+#[case::of_its_department([2, 0, 0], "a", 1, "guaranteed")]
+#[case::at_most([7, 0, 0], "a", 1, "over a")]
+#[case::of_its_department_still([2, 4, 0], "b", 2, "guaranteed")]
+#[case::of_the_other_department([4, 4, 0], "b", 1, "borrows")]
+#[case::of_the_other_department_all([4, 4, 0], "b", 4, "borrows")]
+#[case::more_than_there_is([4, 4, 0], "b", 5, "nothing b")]
+#[case::its_own_though_lent([4, 8, 0], "c", 4, "guaranteed")]
+#[case::beyond_its_own_lent([4, 8, 0], "c", 5, "nothing c")]
+fn verdicts(#[case] used: [i64; 3], #[case] team: &str, #[case] wants: i64, #[case] want: &str) {
+    let (mut quotas, mut symbols) = quotas();
+    let cpu = symbols.intern("cpu");
+    let find = |quotas: &Quotas, name: &str| quotas.by_name[&symbols.known(name).unwrap()];
+    for (name, used) in ["a", "b", "c"].into_iter().zip(used) {
+        let at = find(&quotas, name);
+        quotas.book(at, &[(cpu, used * 1000)], 1);
+    }
+    let name = |at: u32| symbols.text(quotas.all[at as usize].name);
+    let got = match quotas.verdict(find(&quotas, team), &[(cpu, wants * 1000)]) {
+        Verdict::Guaranteed => "guaranteed".to_owned(),
+        Verdict::Borrows => "borrows".to_owned(),
+        Verdict::Over(at, _) => format!("over {}", name(at)),
+        Verdict::NothingToBorrow(at, _) => format!("nothing {}", name(at)),
+    };
+    assert_eq!(got, want);
+}
+
+/// What the teams use, who claims, and from whom it may be taken.
+#[rstest]
+#[case::from_who_borrows_outside([2, 7, 0], "c", &["b"])]
+#[case::not_within_its_department([6, 0, 0], "c", &[])]
+#[case::within_the_department([6, 0, 0], "b", &["a"])]
+#[case::from_both([4, 6, 0], "c", &["a", "b"])]
+#[case::not_from_the_guaranteed([2, 4, 9], "a", &["c"])]
+fn reclaims(#[case] used: [i64; 3], #[case] claimant: &str, #[case] want: &[&str]) {
+    let (mut quotas, mut symbols) = quotas();
+    let cpu = symbols.intern("cpu");
+    let find = |quotas: &Quotas, name: &str| quotas.by_name[&symbols.known(name).unwrap()];
+    for (name, used) in ["a", "b", "c"].into_iter().zip(used) {
+        let at = find(&quotas, name);
+        quotas.book(at, &[(cpu, used * 1000)], 1);
+    }
+    let takes = [(cpu, 1000)];
+    let from: Vec<&str> = ["a", "b", "c"]
+        .into_iter()
+        .filter(|victim| quotas.reclaims(find(&quotas, claimant), &takes, find(&quotas, victim)))
+        .collect();
+    assert_eq!(from, want);
+}
+
+#[test]
+fn quotas_that_cannot_hold_are_told() {
+    let (mut quotas, mut symbols) = quotas();
+    assert!(quotas.problems(&symbols).is_empty());
+    for wrong in [
+        quota(
+            "d",
+            "d",
+            json!({PARENT: "one"}),
+            json!({"cpu": "3"}),
+            json!({"cpu": "2"}),
+        ),
+        quota("e", "e", json!({PARENT: "three"}), json!({}), json!({})),
+    ] {
+        quotas.set(&wrong, &mut symbols);
+    }
+    let told: Vec<String> = quotas
+        .problems(&symbols)
+        .into_iter()
+        .map(|(name, why)| format!("{name}: {why}"))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "d/d: spec.max[cpu] is below spec.min[cpu]",
+            "e/e: its parent three is not there",
+            "root/one: guarantees less cpu than the quotas below it together",
+        ]
+    );
+}
+
+/// A cluster of 12 CPUs with the departments.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::new();
+    for name in ["n0", "n1", "n2"] {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": name},
+            "status": {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "110"}}}))
+        .unwrap();
+        cluster.upsert_node(&node);
+    }
+    for quota in departments() {
+        cluster.set_quota(&quota);
+    }
+    cluster.settle_rules();
+    cluster
+}
+
+fn pod(name: &str, team: &str, priority: i32) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": team, "uid": name},
+        "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
+    }))
+    .unwrap()
+}
+
+fn place(cluster: &mut Cluster, pod: &Pod) -> Result<String, String> {
+    let class = cluster.classify(pod);
+    match cluster.decide(class) {
+        Decision::Place(node) => {
+            let uid: Arc<str> = pod.uid().into();
+            cluster.place_at(&uid, class, node);
+            Ok(cluster.node_name(node).to_owned())
+        }
+        Decision::Unschedulable(diagnosis) => Err(diagnosis.message),
+    }
+}
+
+#[test]
+fn over_quota_is_told_and_what_is_lent_comes_back() {
+    let mut cluster = cluster();
+    for i in 0..7 {
+        assert!(place(&mut cluster, &pod(&format!("a{i}"), "a", 9)).is_ok());
+    }
+    assert_eq!(
+        place(&mut cluster, &pod("a7", "a", 9)).unwrap_err(),
+        "0/3 nodes are available: pod would exceed quota a: 7 of at most 7 cpu are used. \
+         preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    );
+    for i in 0..5 {
+        assert!(place(&mut cluster, &pod(&format!("b{i}"), "b", 5 - i)).is_ok());
+    }
+    // All is used. Team c, of the lowest priority, is guaranteed 4: a and b have borrowed 4 of it.
+    let mut gone: Vec<String> = Vec::new();
+    for i in 0..4 {
+        let claim = pod(&format!("c{i}"), "c", 0);
+        let class = cluster.classify(&claim);
+        assert!(matches!(cluster.decide(class), Decision::Unschedulable(_)));
+        let room = cluster.preempt(class, |_| false).expect("it is guaranteed");
+        assert_eq!(room.victims.len(), 1);
+        for victim in &room.victims {
+            cluster.remove(victim);
+            gone.push(victim.to_string());
+        }
+        let uid: Arc<str> = claim.uid().into();
+        cluster.place_at(&uid, class, room.node);
+    }
+    assert!(
+        gone.contains(&"b4".to_owned()),
+        "the least important first: {gone:?}"
+    );
+    let more = cluster.classify(&pod("c9", "c", 0));
+    assert!(
+        cluster.preempt(more, |_| false).is_none(),
+        "what it is not guaranteed"
+    );
+    // Within its guarantee nobody loses a place, whatever the priority of others.
+    let outsider = cluster.classify(&pod("x", "outside", 1000));
+    let room = cluster.preempt(outsider, |_| false).expect("a borrows");
+    assert!(room.victims.iter().all(|v| !v.starts_with('c')), "{room:?}");
+}
+
+proptest! {
+    /// Whatever happens: usage is the sum over placed pods on every level, no maximum is passed, and whoever is
+    /// guaranteed what it wants can have it, at nobody's cost who is within its own guarantee.
+    #[test]
+    fn guarantees_hold(steps in prop::collection::vec((0..8_u8, 0..3_usize, 0..4_i32), 1..60)) {
+        let mut cluster = cluster();
+        let mut placed: Vec<(String, usize)> = Vec::new();
+        let teams = ["a", "b", "c"];
+        for (at, (what, team, priority)) in steps.into_iter().enumerate() {
+            if what == 0 && !placed.is_empty() {
+                let (uid, _) = placed.remove(at % placed.len());
+                cluster.remove(&uid);
+            } else {
+                let pod = pod(&format!("p{at}"), teams[team], priority);
+                let class = cluster.classify(&pod);
+                let verdict = cluster.quota_verdict(class).expect("it has a quota");
+                let uid: Arc<str> = pod.uid().into();
+                match cluster.decide(class) {
+                    Decision::Place(node) => {
+                        prop_assert!(matches!(verdict, Verdict::Guaranteed | Verdict::Borrows));
+                        cluster.place_at(&uid, class, node);
+                        placed.push((uid.to_string(), team));
+                    }
+                    Decision::Unschedulable(_) => {
+                        let room = cluster.preempt(class, |_| false);
+                        prop_assert!(verdict != Verdict::Guaranteed || room.is_some(), "guaranteed, and refused");
+                        if let Some(room) = room {
+                            for victim in &room.victims {
+                                let of = placed.iter().position(|(uid, _)| *uid == **victim).expect("it is placed");
+                                let (_, of) = placed.remove(of);
+                                if of != team {
+                                    let used = placed.iter().filter(|(_, t)| *t == of).count() + 1;
+                                    prop_assert!(used > [2, 4, 4][of], "{} had no more than it is guaranteed", teams[of]);
+                                }
+                                cluster.remove(victim);
+                            }
+                            prop_assert!(cluster.feasible(class, room.node));
+                            cluster.place_at(&uid, class, room.node);
+                            placed.push((uid.to_string(), team));
+                        }
+                    }
+                }
+            }
+            let count = |of: &[usize]| 1000 * placed.iter().filter(|(_, t)| of.contains(t)).count() as i64;
+            let usage: BTreeMap<&str, i64> = cluster
+                .quotas
+                .usage(&cluster.compiler.symbols)
+                .map(|(_, name, used)| (name, used.get("cpu").copied().unwrap_or(0)))
+                .collect();
+            let want = [("a", count(&[0])), ("b", count(&[1])), ("c", count(&[2])), ("one", count(&[0, 1])), ("two", count(&[2]))];
+            prop_assert_eq!(usage, want.into());
+            prop_assert!(count(&[0]) <= 7000 && count(&[0, 1, 2]) <= 12_000);
+        }
+    }
+}
