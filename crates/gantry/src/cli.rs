@@ -106,6 +106,7 @@ pub enum Command {
     History(commands::records::History),
     Hub(commands::parts::Hub),
     Schedule(commands::scheduling::schedule::Schedule),
+    Rebalance(commands::scheduling::rebalance::Rebalance),
     /// Say why something is as it is
     #[command(subcommand)]
     Explain(commands::scheduling::explain::Explain),

@@ -149,7 +149,90 @@ fn measure(kind: &str, size: usize, count: usize) {
     );
 }
 
+/// A full cluster of pods of low priority, and important pods that each make one of them leave.
+fn storm(size: usize, count: usize) {
+    let mut cluster = nodes(size);
+    let sized = |name: String, priority: i32| -> Pod {
+        let mut pod = pod(0, 16_000, 4096, json!({"priority": priority}));
+        pod["metadata"]["name"] = json!(name);
+        pod["metadata"]["uid"] = json!(name);
+        serde_json::from_value(pod).expect("a pod")
+    };
+    let low = cluster.classify(&sized("low".to_owned(), 0));
+    let mut filled = 0;
+    while let Decision::Place(node) = cluster.decide(low) {
+        let uid: Arc<str> = format!("low-{filled}").into();
+        cluster.place_at(&uid, low, node);
+        filled += 1;
+    }
+    cluster.events.clear();
+    let high = cluster.classify(&sized("high".to_owned(), 100));
+    let (mut made, mut slowest) = (0, std::time::Duration::ZERO);
+    let start = Instant::now();
+    for i in 0..count {
+        let began = Instant::now();
+        assert!(cluster.choose(high).is_none(), "the cluster is full");
+        let Some(room) = cluster.preempt(high, |_| false) else {
+            break;
+        };
+        for victim in &room.victims {
+            cluster.remove(victim);
+        }
+        let uid: Arc<str> = format!("high-{i}").into();
+        cluster.place_at(&uid, high, room.node);
+        cluster.events.clear();
+        slowest = slowest.max(began.elapsed());
+        made += 1;
+    }
+    let rate = f64::from(made) / start.elapsed().as_secs_f64();
+    println!(
+        "{:<24} {size:>6} nodes {made:>7}/{count} placed {rate:>10.0} preemptions/s  slowest {:>7.2} ms  {filled} pods of low priority",
+        "preemption storm",
+        slowest.as_secs_f64() * 1e3
+    );
+}
+
+/// Resident memory of this process, in MB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:"));
+    let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<usize>().ok());
+    kib.unwrap_or_default() / 1024
+}
+
+/// What the core holds of a large cluster: pods of 10,000 apps, as a watch would bring them.
+fn memory(size: usize, count: usize) {
+    let before = resident();
+    let mut cluster = nodes(size);
+    let with_nodes = resident();
+    let start = Instant::now();
+    for i in 0..count {
+        let app = i % 10_000;
+        let (cpu, memory) = SIZES[app % 5];
+        // So small that all of them fit.
+        let mut pod = pod(app, cpu / 10, memory / 10, json!({}));
+        pod["metadata"]["name"] = json!(format!("pod-{i}"));
+        pod["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{i:012}"));
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let class = cluster.classify(&pod);
+        let Decision::Place(node) = cluster.decide(class) else {
+            panic!("pod {i} does not fit");
+        };
+        cluster.place_at(&pod.uid().into(), class, node);
+        cluster.events.clear();
+    }
+    println!(
+        "memory: {size} nodes {} MB, {count} pods {} MB more ({} bytes a pod), decoded and placed at {:.0} pods/s",
+        with_nodes - before,
+        resident() - with_nodes,
+        (resident() - with_nodes) * 1_000_000 / count.max(1),
+        count as f64 / start.elapsed().as_secs_f64()
+    );
+}
+
 fn main() {
+    let only = std::env::var("GANTRY_BENCH_ONLY").unwrap_or_default();
+    let wanted = |kind: &str| kind.contains(&only);
     let count = std::env::var("GANTRY_BENCH_PODS")
         .ok()
         .and_then(|n| n.parse().ok())
@@ -164,9 +247,20 @@ fn main() {
         "different",
         "spread + anti-affinity",
         "mixed",
-    ] {
+    ]
+    .into_iter()
+    .filter(|kind| wanted(kind))
+    {
         for size in [1_000, 5_000, 10_000, 50_000] {
             measure(kind, size, count);
         }
+    }
+    if wanted("preemption storm") {
+        for size in [1_000, 5_000, 10_000, 50_000] {
+            storm(size, 2_000);
+        }
+    }
+    if wanted("memory") {
+        memory(50_000, 1_000_000);
     }
 }

@@ -14,6 +14,7 @@ mod support;
 
 use gantry_scheduler::core::cluster::Event;
 use gantry_scheduler::core::queue::{LONGEST_PARKED, Queue};
+use gantry_scheduler::core::turns::Tenant;
 use gantry_scheduler::core::{ClassId, Cluster, Diagnosis};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -52,7 +53,8 @@ impl World {
         let pod = decode_pod(&pod(name, over));
         let class = self.cluster.classify(&pod);
         let priority = pod.spec.priority.unwrap_or_default();
-        (class, self.queue.push(&uid(name), class, priority))
+        let tenant = Tenant(self.cluster.group_key(class).namespace.0);
+        (class, self.queue.push(&uid(name), class, priority, tenant))
     }
 
     fn park(&mut self, class: ClassId, now: Duration) -> Vec<Arc<str>> {
@@ -214,12 +216,16 @@ fn a_pod_whose_binding_failed_waits_alone() {
     let (class, _) = world.push("a", &json!({}));
     world.push("b", &json!({}));
     assert_eq!(world.next().as_deref(), Some("a"));
-    world.queue.retry(&uid("a"), class, 0, seconds(0));
+    world
+        .queue
+        .retry(&uid("a"), class, (0, Tenant::default()), seconds(0));
     assert_eq!(world.next().as_deref(), Some("b"));
     assert_eq!(world.queue.next_deadline(), Some(seconds(1)));
     world.queue.tick(seconds(1));
     assert_eq!(world.next().as_deref(), Some("a"));
-    world.queue.retry(&uid("a"), class, 0, seconds(1));
+    world
+        .queue
+        .retry(&uid("a"), class, (0, Tenant::default()), seconds(1));
     assert_eq!(world.queue.next_deadline(), Some(seconds(3)));
     world.queue.forget("uid-a");
     assert!(world.queue.is_empty() && world.queue.next_deadline().is_none());
@@ -234,4 +240,24 @@ fn a_pod_that_changes_moves_to_the_line_of_its_new_kind() {
     assert!(fate.is_none() && small != class);
     assert_eq!(world.queue.peek(), Some((uid("a"), small)));
     assert_eq!(world.queue.len(), 1);
+}
+
+#[test]
+fn tenants_take_turns_and_keep_their_own_order() {
+    let mut world = World::new();
+    let of = |tenant: &str| json!({"metadata": {"namespace": tenant}});
+    // One tenant brings many pods of many kinds, another two.
+    for i in 0..4 {
+        let mut over = of("noisy");
+        over["metadata"]["labels"] = json!({"kind": i.to_string()});
+        world.push(&format!("n{i}"), &over);
+    }
+    world.push("q0", &of("quiet"));
+    world.push("q1", &of("quiet"));
+    let mut order = Vec::new();
+    while let Some((uid, _)) = world.queue.peek() {
+        order.push(uid.trim_start_matches("uid-").to_owned());
+        world.queue.placed(&uid);
+    }
+    assert_eq!(order, ["n0", "q0", "n1", "q1", "n2", "n3"]);
 }

@@ -45,6 +45,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Hub(args) => parts::hub(args, global).await?,
         Command::Scheduler(args) => scheduling::scheduler(args, global).await?,
         Command::Schedule(args) => scheduling::schedule::run(args, global).await?,
+        Command::Rebalance(args) => scheduling::rebalance::run(args, global).await?,
         Command::Policy(args) => scheduling::policy::run(args, global).await?,
         Command::Explain(args) => scheduling::explain::run(args, global).await?,
         Command::Hollow(args) => hollow::run(args, global).await?,

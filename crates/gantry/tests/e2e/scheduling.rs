@@ -156,6 +156,30 @@ fn two_schedulers_in_the_default_ones_place() {
         "{told}"
     );
     assert!(told[0]["more"].as_u64() > Some(0), "{told}");
+    // `gantry scheduler` has installed the definitions.
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(
+        &policy,
+        "apiVersion: gantry.dev/v1alpha1\nkind: PlacementPolicy\nmetadata: {name: apart}\n\
+         spec: {pods: {namespaces: [default]}, hardware: {required: {disk: [ssd]}}}\n",
+    )
+    .unwrap();
+    let mut dry_run = command(&["policy", "dry-run", "-o", "json", "-f"]);
+    dry_run.arg(&policy);
+    let told: Value = serde_json::from_str(&says(dry_run)).unwrap();
+    // No node has such a disk: all pods that run could not be placed any more.
+    assert_eq!(told["mustMove"], told["pods"], "{told}");
+    assert_eq!(told["nowhere"], told["pods"], "{told}");
+    assert_eq!(
+        told["list"][0]["why"],
+        "node(s) didn't match placement policy apart"
+    );
+    let told = says(command(&["rebalance", "--dry-run"]));
+    assert!(
+        told.contains("Now:   0 hot nodes, 0 broken spreads"),
+        "{told}"
+    );
+
     assert_eq!(second.interrupt(), Some(0));
     runtime.block_on(cluster.shutdown());
 }

@@ -8,8 +8,11 @@ use crate::core::profile::{Profile, RULES, Rule};
 /// Usage is looked at under Koordinator's name for it, with its arguments.
 pub(super) const LOAD: &str = "LoadAwareScheduling";
 
-/// kube-scheduler's own plugins, and [`LOAD`].
-const KNOWN: [&str; 20] = [
+/// Hours of services are learned and looked at under this name; it has no arguments.
+const SERVICES: &str = "ServiceProfile";
+
+/// kube-scheduler's own plugins, [`LOAD`] and [`SERVICES`].
+const KNOWN: [&str; 21] = [
     "SchedulingGates",
     "PrioritySort",
     "NodeUnschedulable",
@@ -30,6 +33,7 @@ const KNOWN: [&str; 20] = [
     "ImageLocality",
     "DefaultBinder",
     LOAD,
+    SERVICES,
 ];
 
 /// The extension points.
@@ -163,6 +167,7 @@ fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), Co
             // As kube-scheduler has it: named without a weight, a plugin weighs one; in multiPoint it keeps its own.
             match value.filter(|w| *w > 0) {
                 Some(value) => profile.weights.set(rule, value),
+                None if plugin == SERVICES => profile.weights.set(rule, 1),
                 None if point == "score" => profile.weights.set(rule, 1),
                 None => {}
             }
@@ -212,6 +217,7 @@ fn disable(profile: &mut Profile, point: &str, name: &Node<'_>) -> Result<(), Co
         }
         ("multiPoint", "ImageLocality") => profile.weights.set(Rule::Images, 0),
         ("multiPoint", "NodeResourcesBalancedAllocation") => profile.weights.set(Rule::Balance, 0),
+        ("multiPoint", SERVICES) => profile.weights.set(Rule::Services, 0),
         ("multiPoint", "DynamicResources") => {}
         (_, "PodTopologySpread" | "InterPodAffinity") => {
             return Err(name.wrong(format!(

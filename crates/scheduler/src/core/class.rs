@@ -12,6 +12,7 @@ use super::quota::Amounts;
 use super::ranking::{PlacementState, ShapeState, allows};
 use super::request::{GroupKey, Placement, Request, Shape, Term};
 use super::selector::{Namespaces, NodeTerm};
+use super::services::ServiceId;
 use super::symbols::Symbol;
 use super::topology::KeyId;
 use gantry_api::placement_policy::PackingStrategy;
@@ -42,6 +43,8 @@ pub struct Class {
     pub policies: Vec<Symbol>,
     /// Number of placed pods.
     pub placed: u32,
+    /// Their service, where its hours are learned.
+    pub service: Option<ServiceId>,
     /// Their gang.
     pub gang: Option<GangId>,
     /// Their quota, and what each takes of it.
@@ -309,6 +312,7 @@ impl Cluster {
             request,
             policies,
             placed: 0,
+            service: self.hours.of(&self.counters.groups[group.0 as usize].key),
             gang,
             quota,
             group,

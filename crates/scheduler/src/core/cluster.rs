@@ -11,13 +11,14 @@ use super::numa::Numa;
 use super::object;
 use super::policy::Policies;
 use super::preempt::Budget;
-use super::profile::{Profile, ProfileId, Rules};
+use super::profile::{Profile, ProfileId, Rule, Rules};
 use super::quota::Quotas;
 use super::rank::Rank;
 use super::ranking::{PlacementState, RankKey, ShapeState, allows};
 use super::request::{Compiler, Placement, Request, Shape};
 use super::reservation::Reservations;
 use super::selector::Selector;
+use super::services::Services;
 use super::symbols::{Symbol, Symbols};
 use super::topology::Topology;
 use super::volumes::{Assumed, Progress, Volumes};
@@ -93,6 +94,7 @@ pub struct Cluster {
     pub gangs: Gangs,
     pub reservations: Reservations,
     pub numa: Numa,
+    pub hours: Services,
     /// The slot that the last choice would take.
     pub(super) slot: Option<Arc<str>>,
     /// Policies changed, and are not yet in the requests.
@@ -172,6 +174,7 @@ impl Cluster {
             gangs: Gangs::default(),
             reservations: Reservations::default(),
             numa: Numa::default(),
+            hours: Services::default(),
             slot: None,
             rules_changed: false,
             variants: Vec::new(),
@@ -183,6 +186,13 @@ impl Cluster {
         };
         if let Some(expiry) = expiry {
             cluster.watch_load(expiry);
+        }
+        if cluster
+            .profiles
+            .iter()
+            .any(|r| r.weight(Rule::Services) > 0)
+        {
+            cluster.watch_services();
         }
         cluster
     }
@@ -567,6 +577,9 @@ impl Cluster {
         if let Some(gang) = class.gang {
             self.gangs.book(gang, 1);
         }
+        if let Some(service) = class.service {
+            self.hours.book(service, node.0, 1);
+        }
         self.counters.place(class.group, node.0, &self.topology);
         for (carrier, toll) in &class.carries {
             self.counters
@@ -609,6 +622,9 @@ impl Cluster {
         }
         if let Some(gang) = class.gang {
             self.gangs.book(gang, -1);
+        }
+        if let Some(service) = class.service {
+            self.hours.book(service, placed.node.0, -1);
         }
         self.counters
             .unplace(class.group, placed.node.0, &self.topology);

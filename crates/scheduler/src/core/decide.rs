@@ -296,6 +296,12 @@ impl<'a> Check<'a> {
             || !self.class.preferred.is_empty()
             || !self.attracted.is_empty()
             || self.images
+            || self.by_service()
+    }
+
+    /// Whether nodes are told apart by the hours of their services.
+    const fn by_service(&self) -> bool {
+        self.class.service.is_some() && self.rules.weight(Rule::Services) > 0
     }
 }
 
@@ -561,6 +567,7 @@ impl Cluster {
             self.add_spread(check, &nodes, &mut totals);
             self.add_preferences(check, &nodes, &mut totals);
             self.add_images(check, &nodes, &mut totals);
+            self.add_services(check, &nodes, &mut totals);
         }
         let mut best: [Option<(NodeId, i64)>; 3] = [None; 3];
         for ((node, _), total) in candidates.iter().zip(&totals) {
@@ -592,6 +599,18 @@ impl Cluster {
             for (total, node) in totals.iter_mut().zip(nodes) {
                 *total += check.rules.weight(Rule::Images) * self.image_score(check, *node);
             }
+        }
+    }
+
+    /// The score by the hours at which a node's services use it.
+    pub(super) fn add_services(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
+        let Some(service) = check.class.service.filter(|_| check.by_service()) else {
+            return;
+        };
+        for (total, node) in totals.iter_mut().zip(nodes) {
+            let all = &self.nodes.rooms[*node as usize].allocatable;
+            let score = self.hours.score(service, *node, [all.cpu, all.memory]);
+            *total += check.rules.weight(Rule::Services) * score.unwrap_or(0);
         }
     }
 

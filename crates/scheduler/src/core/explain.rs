@@ -152,11 +152,17 @@ impl Cluster {
                 }
             })
             .collect();
-        for rule in [Rule::Spread, Rule::PodAffinity, Rule::Images] {
+        for rule in [
+            Rule::Spread,
+            Rule::PodAffinity,
+            Rule::Images,
+            Rule::Services,
+        ] {
             let mut scores = vec![0; nodes.len()];
             match rule {
                 Rule::Spread => self.add_spread(check, nodes, &mut scores),
                 Rule::PodAffinity => self.add_preferences(check, nodes, &mut scores),
+                Rule::Services => self.add_services(check, nodes, &mut scores),
                 _ => self.add_images(check, nodes, &mut scores),
             }
             for (row, score) in table.iter_mut().zip(scores) {

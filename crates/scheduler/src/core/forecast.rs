@@ -30,14 +30,14 @@ impl Cluster {
                 break;
             };
             let uid: Arc<str> = format!("forecast/{}", uids.len()).into();
-            self.place_at(&uid, class, node);
+            self.commit(&uid, class, node);
             self.events.truncate(before);
             uids.push(uid);
         }
         let bounded = uids.len() == most;
         let ends = (!bounded).then(|| self.diagnose(class));
-        for uid in &uids {
-            self.remove(uid);
+        for uid in uids.iter().rev() {
+            self.uncommit(uid);
         }
         self.events.truncate(before);
         Forecast {

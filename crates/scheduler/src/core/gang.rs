@@ -213,7 +213,7 @@ impl Cluster {
             return Ok(placed);
         }
         for member in placed.iter().rev() {
-            self.remove(&member.uid);
+            self.uncommit(&member.uid);
         }
         // Nothing has happened.
         self.events.truncate(before);

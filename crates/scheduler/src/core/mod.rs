@@ -13,6 +13,7 @@
 //! | [`class`] | requests with their selectors resolved to counters |
 //! | [`load`] | usage as it is measured, and estimated of pods that no measurement shows yet |
 //! | [`policy`] | placement policies, written into the requests of the pods that they select |
+//! | [`services`] | at which hours services use how much |
 //! | [`rank`], [`ranking`] | nodes bucketed by score, brought up to date from the change log; which rank to use |
 //! | [`cluster`] | all of the above together, changed by events |
 //! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
@@ -20,7 +21,8 @@
 //! | [`gang`], [`reservation`] | pods that are of use only together; room held for pods to come |
 //! | [`quota`] | what tenants are guaranteed, and may borrow from each other |
 //! | [`preempt`] | who would have to leave for a pod to fit |
-//! | [`queue`] | which pod is next; who waits for what |
+//! | [`rebalance`] | which pods would better be elsewhere |
+//! | [`queue`], [`turns`] | which pod is next; who waits for what; tenants in turn |
 
 pub mod bits;
 pub mod class;
@@ -44,11 +46,14 @@ pub mod queue;
 pub mod quota;
 pub mod rank;
 pub mod ranking;
+pub mod rebalance;
 pub mod request;
 pub mod reservation;
 pub mod selector;
+pub mod services;
 pub mod symbols;
 pub mod topology;
+pub mod turns;
 pub mod volumes;
 
 pub use class::ClassId;

@@ -498,6 +498,7 @@ impl Cluster {
     /// Writes changed policies into the requests of all pods. [`Cluster::events`] are to be taken before. Returns
     /// whether there was anything to do.
     pub fn settle_rules(&mut self) -> bool {
+        self.settle_quotas();
         if !std::mem::take(&mut self.rules_changed) {
             return false;
         }

@@ -34,7 +34,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    fn covers(&self, group: &GroupKey, symbols: &Symbols) -> bool {
+    pub(super) fn covers(&self, group: &GroupKey, symbols: &Symbols) -> bool {
         self.namespace == group.namespace && self.selector.matches(&group.labels, symbols)
     }
 }

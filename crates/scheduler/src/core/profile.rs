@@ -22,10 +22,11 @@ pub enum Rule {
     Images,
     Load,
     Policy,
+    Services,
 }
 
 /// All rules, in the order in which scores are told.
-pub const RULES: [Rule; 9] = [
+pub const RULES: [Rule; 10] = [
     Rule::Fit,
     Rule::Balance,
     Rule::Taints,
@@ -35,6 +36,7 @@ pub const RULES: [Rule; 9] = [
     Rule::Images,
     Rule::Load,
     Rule::Policy,
+    Rule::Services,
 ];
 
 impl Rule {
@@ -51,6 +53,7 @@ impl Rule {
             Self::Images => "ImageLocality",
             Self::Load => "LoadAwareScheduling",
             Self::Policy => "PlacementPolicy",
+            Self::Services => "ServiceProfile",
         }
     }
 
@@ -61,7 +64,7 @@ impl Rule {
             Self::Taints => 3,
             Self::NodeAffinity | Self::Spread | Self::PodAffinity | Self::Policy => 2,
             Self::Fit | Self::Balance | Self::Images => 1,
-            Self::Load => 0,
+            Self::Load | Self::Services => 0,
         }
     }
 }

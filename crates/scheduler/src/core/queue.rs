@@ -1,4 +1,4 @@
-//! The queue: pods of equal request stand in one line, highest priority first, then oldest first.
+//! The queue: pods of equal request stand in one line, highest priority first, then tenants in turn, then oldest first.
 //!
 //! Equal pods fit or fail together, so when the head of a line does not fit, the whole line is parked with the
 //! reasons. An event that may help one of the reasons wakes it; a line that keeps failing waits 1 s, doubling to
@@ -8,8 +8,8 @@
 use super::class::ClassId;
 use super::cluster::{Cluster, Event};
 use super::diagnosis::{Diagnosis, Reason};
+use super::turns::{Tenant, Turns};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,7 @@ enum State {
 
 struct Line {
     priority: i32,
+    tenant: Tenant,
     pods: BTreeMap<u64, Arc<str>>,
     failures: u32,
     state: State,
@@ -55,16 +56,19 @@ impl Line {
     }
 }
 
+/// What decides on the order of lines: priority, and whose pods they are.
+type Rank = (i32, Tenant);
+
 enum Place {
     InLine(ClassId, u64),
-    Delayed(ClassId, i32, Duration, u64),
+    Delayed(ClassId, Rank, Duration, u64),
 }
 
 /// Pods waiting for a node.
 pub struct Queue {
     backoff: (Duration, Duration),
     lines: FxHashMap<ClassId, Line>,
-    active: BTreeSet<(Reverse<i32>, u64, ClassId)>,
+    active: Turns,
     /// Parked lines by the hint that may help them, until one did.
     waiters: [FxHashSet<ClassId>; HINTS],
     timers: BTreeSet<(Duration, ClassId)>,
@@ -87,7 +91,7 @@ impl Queue {
         Self {
             backoff,
             lines: FxHashMap::default(),
-            active: BTreeSet::new(),
+            active: Turns::default(),
             waiters: Default::default(),
             timers: BTreeSet::new(),
             delayed: BTreeMap::new(),
@@ -122,6 +126,7 @@ impl Queue {
         uid: &Arc<str>,
         class: ClassId,
         priority: i32,
+        tenant: Tenant,
     ) -> Option<Arc<Diagnosis>> {
         match self.pods.get(uid) {
             Some(Place::InLine(old, _) | Place::Delayed(old, ..)) if *old == class => return None,
@@ -129,18 +134,19 @@ impl Queue {
             None => {}
         }
         self.next += 1;
-        self.enter(uid.clone(), class, priority, self.next)
+        self.enter(uid.clone(), class, (priority, tenant), self.next)
     }
 
     fn enter(
         &mut self,
         uid: Arc<str>,
         class: ClassId,
-        priority: i32,
+        (priority, tenant): Rank,
         seq: u64,
     ) -> Option<Arc<Diagnosis>> {
         let line = self.lines.entry(class).or_insert_with(|| Line {
             priority,
+            tenant,
             pods: BTreeMap::new(),
             failures: 0,
             state: State::Active,
@@ -153,30 +159,36 @@ impl Queue {
         }
         if head.is_none_or(|h| seq < h) {
             if let Some(head) = head {
-                self.active.remove(&(Reverse(line.priority), head, class));
+                self.active.remove(line.priority, line.tenant, head, class);
             }
-            self.active.insert((Reverse(line.priority), seq, class));
+            self.active.insert(line.priority, line.tenant, seq, class);
         }
         None
     }
 
     /// A pod that was taken could not be bound: it comes back after its own back-off.
-    pub fn retry(&mut self, uid: &Arc<str>, class: ClassId, priority: i32, now: Duration) {
+    pub fn retry(
+        &mut self,
+        uid: &Arc<str>,
+        class: ClassId,
+        (priority, tenant): (i32, Tenant),
+        now: Duration,
+    ) {
         let attempts = self.attempts.entry(uid.clone()).or_default();
         *attempts += 1;
         let at = now + backoff(self.backoff, *attempts);
         self.next += 1;
-        self.pods
-            .insert(uid.clone(), Place::Delayed(class, priority, at, self.next));
+        let place = Place::Delayed(class, (priority, tenant), at, self.next);
+        self.pods.insert(uid.clone(), place);
         self.delayed.insert((at, self.next), uid.clone());
     }
 
     /// The next pod to decide. It stays in line until [`Queue::placed`] or [`Queue::park`].
     #[must_use]
     pub fn peek(&self) -> Option<(Arc<str>, ClassId)> {
-        let (_, seq, class) = self.active.first()?;
-        let uid = self.lines.get(class)?.pods.get(seq)?;
-        Some((uid.clone(), *class))
+        let (seq, class) = self.active.first()?;
+        let uid = self.lines.get(&class)?.pods.get(&seq)?;
+        Some((uid.clone(), class))
     }
 
     /// The head of a line found its node.
@@ -185,6 +197,7 @@ impl Queue {
             && let Some(line) = self.lines.get_mut(class)
         {
             line.failures = 0;
+            self.active.serve(line.priority, line.tenant);
         }
         self.take(uid);
     }
@@ -204,10 +217,11 @@ impl Queue {
                 let was_head = line.pods.keys().next() == Some(&seq);
                 line.pods.remove(&seq);
                 if was_head && line.parked().is_none() {
-                    self.active.remove(&(Reverse(line.priority), seq, class));
+                    // The new head first: a tenant that still has pods keeps its place among the others.
                     if let Some(head) = line.pods.keys().next() {
-                        self.active.insert((Reverse(line.priority), *head, class));
+                        self.active.insert(line.priority, line.tenant, *head, class);
                     }
+                    self.active.remove(line.priority, line.tenant, seq, class);
                 }
                 if line.pods.is_empty() {
                     let parked = match line.state {
@@ -242,7 +256,8 @@ impl Queue {
             return Vec::new();
         };
         if let Some(head) = line.pods.keys().next() {
-            self.active.remove(&(Reverse(line.priority), *head, class));
+            self.active.serve(line.priority, line.tenant);
+            self.active.remove(line.priority, line.tenant, *head, class);
         }
         // Whoever waits for others of its kind has not failed, and is not made to wait longer.
         let waits = diagnosis.any(|r| matches!(r, Reason::GangIncomplete(..)));
@@ -272,6 +287,13 @@ impl Queue {
     pub fn pods_of(&self, class: ClassId) -> impl Iterator<Item = (u64, &Arc<str>)> {
         let line = self.lines.get(&class).into_iter();
         line.flat_map(|line| line.pods.iter().map(|(seq, uid)| (*seq, uid)))
+    }
+
+    /// The lines, with how many pods wait in each.
+    pub fn lines(&self) -> impl Iterator<Item = (ClassId, usize)> + '_ {
+        self.lines
+            .iter()
+            .map(|(class, line)| (*class, line.pods.len()))
     }
 
     /// Whether a line is there and not parked.
@@ -330,7 +352,7 @@ impl Queue {
         }
         line.state = State::Active;
         if let Some(head) = line.pods.keys().next() {
-            self.active.insert((Reverse(line.priority), *head, class));
+            self.active.insert(line.priority, line.tenant, *head, class);
         }
     }
 
@@ -351,8 +373,8 @@ impl Queue {
         }
         while let Some(entry) = self.delayed.first_entry().filter(|e| e.key().0 <= now) {
             let ((_, seq), uid) = entry.remove_entry();
-            if let Some(Place::Delayed(class, priority, ..)) = self.pods.remove(&uid) {
-                self.enter(uid, class, priority, seq);
+            if let Some(Place::Delayed(class, rank, ..)) = self.pods.remove(&uid) {
+                self.enter(uid, class, rank, seq);
                 came = true;
             }
         }

@@ -67,9 +67,16 @@ pub enum Verdict {
     NothingToBorrow(u32, Symbol),
 }
 
+/// A change that holds once [`Cluster::settle_rules`] is called: until then classes speak of quotas by their places.
+enum Later {
+    Set(Box<object::ElasticQuota>),
+    Remove(String, String),
+}
+
 /// All quotas.
 #[derive(Default)]
 pub struct Quotas {
+    later: Vec<Later>,
     all: Vec<Quota>,
     by_name: FxHashMap<Symbol, u32>,
     /// The quota of pods that name none, by namespace.
@@ -106,8 +113,8 @@ impl Quotas {
         self.all.is_empty()
     }
 
-    /// A quota came or changed. Usage is to be counted anew.
-    pub fn set(&mut self, quota: &object::ElasticQuota, symbols: &mut Symbols) {
+    /// A quota came or changed. Returns whether it says something new: usage is to be counted anew then.
+    pub fn set(&mut self, quota: &object::ElasticQuota, symbols: &mut Symbols) -> bool {
         self.words.get_or_insert_with(|| Words::new(symbols));
         let meta = &quota.metadata;
         let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key));
@@ -132,16 +139,27 @@ impl Quotas {
             used: Amounts::new(),
         };
         let same = |q: &Quota| (q.namespace, q.name) == (quota.namespace, quota.name);
+        let says = |q: &Quota| {
+            let (min, max) = (q.min.clone(), q.max.clone());
+            (q.parent_name, q.tree, q.holds_pods, min, max)
+        };
+        let old = self.all.iter().find(|q| same(q));
+        if old.is_some_and(|old| says(old) == says(&quota)) {
+            return false;
+        }
         self.all.retain(|q| !same(q));
         self.all.push(quota);
         self.link(symbols);
+        true
     }
 
-    /// A quota went. Usage is to be counted anew.
-    pub fn remove(&mut self, namespace: &str, name: &str, symbols: &Symbols) {
+    /// A quota went. Returns whether it was there: usage is to be counted anew then.
+    pub fn remove(&mut self, namespace: &str, name: &str, symbols: &Symbols) -> bool {
         let key = symbols.known(namespace).zip(symbols.known(name));
+        let before = self.all.len();
         self.all.retain(|q| Some((q.namespace, q.name)) != key);
         self.link(symbols);
+        self.all.len() != before
     }
 
     /// Finds parents and the quotas of namespaces.
@@ -417,14 +435,26 @@ impl Quotas {
 impl Cluster {
     /// A quota came or changed. It holds once [`Cluster::settle_rules`] is called.
     pub fn set_quota(&mut self, quota: &object::ElasticQuota) {
-        self.quotas.set(quota, &mut self.compiler.symbols);
-        self.rules_changed = true;
+        self.quotas.later.push(Later::Set(Box::new(quota.clone())));
     }
 
     /// A quota went. That holds once [`Cluster::settle_rules`] is called.
     pub fn remove_quota(&mut self, namespace: &str, name: &str) {
-        self.quotas.remove(namespace, name, &self.compiler.symbols);
-        self.rules_changed = true;
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        self.quotas.later.push(Later::Remove(namespace, name));
+    }
+
+    /// Lets changed quotas hold. Their status, written by the scheduler itself, changes nothing.
+    pub(super) fn settle_quotas(&mut self) {
+        for change in std::mem::take(&mut self.quotas.later) {
+            self.rules_changed |= match change {
+                Later::Set(quota) => self.quotas.set(&quota, &mut self.compiler.symbols),
+                Later::Remove(namespace, name) => {
+                    let symbols = &self.compiler.symbols;
+                    self.quotas.remove(&namespace, &name, symbols)
+                }
+            };
+        }
     }
 
     /// What one more pod of the class would be in its quota, if it has one.

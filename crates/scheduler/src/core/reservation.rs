@@ -67,13 +67,6 @@ impl Reservations {
     pub fn get(&self, key: &str) -> Option<&Reservation> {
         self.all.get(key)
     }
-
-    /// Whether a slot waits for a node.
-    #[must_use]
-    pub fn any_waiting(&self) -> bool {
-        let mut all = self.all.values().flat_map(|r| &r.slots);
-        all.any(|slot| *slot == Slot::Waiting)
-    }
 }
 
 impl Cluster {
@@ -134,8 +127,32 @@ impl Cluster {
         self.reservations.taken.retain(|_, (of, _)| **of != *key);
     }
 
+    /// Whether a slot waits for a node.
+    #[must_use]
+    pub fn reservations_wait(&self) -> bool {
+        let mut all = self.reservations.all.values().flat_map(|r| &r.slots);
+        all.any(|slot| *slot == Slot::Waiting || self.homeless(slot))
+    }
+
+    /// Whether the node of a slot is gone.
+    fn homeless(&self, slot: &Slot) -> bool {
+        matches!(slot, Slot::Held(node) if !self.nodes.all[node.0 as usize].known)
+    }
+
     /// Looks for nodes for slots that have none. Returns whether any found one.
     pub fn place_reservations(&mut self) -> bool {
+        let mut lost: Vec<(Arc<str>, usize)> = Vec::new();
+        for (key, reservation) in &self.reservations.all {
+            let slots = reservation.slots.iter().enumerate();
+            let homeless = slots.filter(|(_, slot)| self.homeless(slot));
+            lost.extend(homeless.map(|(at, _)| (key.clone(), at)));
+        }
+        for (key, at) in lost {
+            self.remove(&uid(&key, at));
+            if let Some(reservation) = self.reservations.all.get_mut(&key) {
+                reservation.slots[at] = Slot::Waiting;
+            }
+        }
         let waiting: Vec<(Arc<str>, usize)> = self
             .reservations
             .all
@@ -290,9 +307,9 @@ mod tests {
     fn room_is_held_for_its_owners_alone() {
         let mut cluster = cluster();
         reserve(&mut cluster, 2, &[]);
-        assert!(cluster.reservations.any_waiting());
+        assert!(cluster.reservations_wait());
         assert!(cluster.place_reservations());
-        assert!(!cluster.reservations.any_waiting());
+        assert!(!cluster.reservations_wait());
         // One CPU is left on either node.
         assert_eq!(place(&mut cluster, &pod("other", "db", "2")), None);
         let own = place(&mut cluster, &pod("web-0", "web", "2")).unwrap();
@@ -320,6 +337,13 @@ mod tests {
         assert_eq!(*slots, [Slot::Held(n1)]);
         let used = cluster.nodes.rooms[n1.0 as usize].used.cpu;
         assert_eq!(used, 3000);
+        // A node that goes takes no slot with it.
+        cluster.remove_node("n1");
+        assert!(cluster.reservations_wait() && cluster.place_reservations());
+        let slots = &cluster.reservations.get("shop/surge").unwrap().slots;
+        assert!(matches!(slots[..], [Slot::Held(node)] if node != n1));
+        let n1 = NodeId(0);
+        assert_eq!(cluster.nodes.rooms[0].used.cpu, 3000);
         // Fewer slots hold less.
         reserve(&mut cluster, 0, &[]);
         assert_eq!(cluster.nodes.rooms[n1.0 as usize].used.cpu, 0);

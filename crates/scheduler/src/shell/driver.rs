@@ -9,6 +9,7 @@ use super::storage::Stored;
 use crate::core::cluster::Event;
 use crate::core::preempt::Preemption;
 use crate::core::queue::Queue;
+use crate::core::turns::Tenant;
 use crate::core::volumes::Assumed;
 use crate::core::{ClassId, Cluster, Decision, Diagnosis, NodeId};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -34,6 +35,8 @@ pub(super) struct Pending {
     pub(super) pod: PodRef,
     pub(super) class: ClassId,
     pub(super) priority: i32,
+    /// Whose it is: namespaces take turns.
+    pub(super) tenant: Tenant,
     /// PodScheduled as last seen or written: status is False, message.
     pub(super) condition: Option<(bool, Arc<str>)>,
     /// Why it does not fit, when that is still to be written.
@@ -200,6 +203,7 @@ impl Driver {
                     if count == 0 {
                         break;
                     }
+                    super::order::fresh_first(&mut batch);
                     for input in batch.drain(..) {
                         self.take_in(input);
                     }
@@ -379,11 +383,11 @@ impl Driver {
         if let Some(volumes) = pending.volumes.take() {
             self.cluster.volumes.release(&volumes.assumed);
         }
-        let (class, priority) = (pending.class, pending.priority);
+        let (class, rank) = (pending.class, (pending.priority, pending.tenant));
         let run = pending.run.take();
         self.storing.remove(uid);
         self.cluster.uncommit(uid);
-        self.queue.retry(uid, class, priority, now);
+        self.queue.retry(uid, class, rank, now);
         if let Some(run) = run {
             self.break_gang(run, uid);
         }

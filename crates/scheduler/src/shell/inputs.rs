@@ -6,6 +6,7 @@ use super::objects::{Change, Input};
 use crate::core::cluster::Event;
 use crate::core::object::{Node, Owner, Pod};
 use crate::core::reservation::is_slot;
+use crate::core::turns::Tenant;
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
@@ -151,6 +152,12 @@ impl Driver {
             }
             // Of a node whose measurements end, the last one grows old.
             Input::NodeMetric(_) => {}
+            Input::PodUsage(all) => {
+                for (namespace, app, hour, usage) in &all {
+                    self.cluster.learn(namespace, app, *hour, *usage);
+                }
+                self.cluster.settle_services();
+            }
             Input::Usage(all) => {
                 for measurement in &all {
                     self.measure(measurement);
@@ -324,6 +331,7 @@ impl Driver {
         }
         let class = self.cluster.classify(pod);
         let priority = pod.spec.priority.unwrap_or_default();
+        let tenant = Tenant(self.cluster.group_key(class).namespace.0);
         let uid: Arc<str> = uid.into();
         let seen = pod
             .status
@@ -353,6 +361,7 @@ impl Driver {
             decision: None,
             class,
             priority,
+            tenant,
             condition: seen,
             unreported: None,
             decided: false,
@@ -363,7 +372,7 @@ impl Driver {
         if self.cluster.gang_of(class).is_some() && !self.queue.contains(&uid) {
             self.cluster.events.push(Event::Gang);
         }
-        if let Some(diagnosis) = self.queue.push(&uid, class, priority) {
+        if let Some(diagnosis) = self.queue.push(&uid, class, priority, tenant) {
             self.report_later(&uid, diagnosis);
         }
     }

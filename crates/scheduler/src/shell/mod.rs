@@ -9,6 +9,7 @@ mod install;
 mod metrics;
 mod note;
 mod objects;
+mod order;
 mod policies;
 mod quotas;
 mod reservations;
@@ -18,6 +19,7 @@ mod usage;
 
 use crate::core::Profile;
 use crate::core::load::Source;
+use crate::core::profile::Rule;
 use crate::core::queue::BACKOFF;
 pub use calls::DECISION;
 pub use install::{InstallError, install};
@@ -153,6 +155,10 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
     ));
     let loads = options.profiles.iter().filter_map(|p| p.load.as_ref());
     let sources: Vec<Source> = loads.map(|l| l.source).collect();
+    let weighs = |p: &Profile| p.weights.of(Rule::Services) > 0;
+    if options.profiles.iter().any(weighs) {
+        watches.spawn(usage::poll_pods(client.clone(), send.clone()));
+    }
     if sources.contains(&Source::MetricsApi) {
         watches.spawn(usage::poll(client.clone(), send.clone()));
     }

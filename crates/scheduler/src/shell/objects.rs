@@ -223,6 +223,7 @@ pub enum Input {
     Topology(Change<NodeTopology>),
     /// The metrics API answered.
     Usage(Vec<super::usage::Measurement>),
+    PodUsage(Vec<super::usage::PodUsage>),
 }
 
 /// How long after a kind was found not to be there it is looked for again.

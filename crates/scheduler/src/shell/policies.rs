@@ -128,12 +128,9 @@ impl Driver {
 
     /// Pods without a node, by the policies that select them.
     fn waiting_by_policy(&self) -> BTreeMap<String, i64> {
-        let mut by_class: FxHashMap<_, i64> = FxHashMap::default();
-        for pending in self.pending.values().filter(|p| !p.decided) {
-            *by_class.entry(pending.class).or_default() += 1;
-        }
         let mut counts = BTreeMap::new();
-        for (class, count) in by_class {
+        for (class, pods) in self.queue.lines() {
+            let count = i64::try_from(pods).unwrap_or(i64::MAX);
             for (policy, _) in self.cluster.policies_of(class) {
                 *counts.entry(policy.to_owned()).or_default() += count;
             }

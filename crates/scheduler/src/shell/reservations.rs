@@ -142,7 +142,7 @@ impl Driver {
                 self.cluster.remove_reservation(key);
             }
         }
-        if self.cluster.reservations.any_waiting() {
+        if self.cluster.reservations_wait() {
             self.cluster.place_reservations();
         }
         let mut writes = Vec::new();
@@ -185,7 +185,7 @@ fn status(seen: &Seen, slots: &[Slot], nodes: Vec<String>) -> ReservationStatus 
     } else {
         seen.gave + count(taken.count())
     };
-    let waiting = slots.iter().any(|s| *s == Slot::Waiting);
+    let waiting = slots.contains(&Slot::Waiting);
     let phase = if seen.expired {
         ReservationPhase::Expired
     } else if waiting {

@@ -10,6 +10,7 @@ use crate::core::{Cluster, Profile};
 use gantry_api::{PlacementPolicy, Reservation};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
+use rustc_hash::FxHashSet;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub waiting: Vec<Pod>,
     /// Uids and `namespace/name` of those with one.
     pub placed: Vec<(Arc<str>, Arc<str>)>,
+    /// Uids of those that nobody would make anew.
+    pub unowned: FxHashSet<Arc<str>>,
 }
 
 /// A list that could not be had.
@@ -114,6 +117,7 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
     storage(client, &mut cluster).await?;
     let mut waiting = Vec::new();
     let mut placed = Vec::new();
+    let mut unowned = FxHashSet::default();
     list::<Pod>(client, |pod| {
         if pod.finished() {
             return;
@@ -121,7 +125,12 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
         match pod.node() {
             Some(node) => {
                 cluster.observe(pod, node);
-                placed.push((pod.uid().into(), pod.key().into()));
+                let uid: Arc<str> = pod.uid().into();
+                let owners = pod.metadata.owner_references.iter().flatten();
+                if !owners.into_iter().any(|o| o.controller == Some(true)) {
+                    unowned.insert(uid.clone());
+                }
+                placed.push((uid, pod.key().into()));
             }
             None => waiting.push(pod.clone()),
         }
@@ -154,6 +163,7 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
         cluster,
         waiting,
         placed,
+        unowned,
     })
 }
 

@@ -117,6 +117,72 @@ pub async fn poll(client: Client, out: mpsc::Sender<Input>) {
     }
 }
 
+/// How often pods are asked for: their day is learned by the hour.
+const EVERY_PODS: Duration = Duration::from_secs(300);
+
+/// A pod as it was measured: namespace, App, hour of the day (UTC), millicores and bytes. Of pods of no App nothing is
+/// learned.
+pub type PodUsage = (String, String, usize, [i64; 2]);
+
+#[derive(Deserialize)]
+struct PodMetricsList {
+    #[serde(default)]
+    items: Vec<PodMetrics>,
+}
+
+#[derive(Deserialize)]
+struct PodMetrics {
+    metadata: ObjectMeta,
+    timestamp: Option<Time>,
+    #[serde(default)]
+    containers: Vec<ContainerMetrics>,
+}
+
+#[derive(Deserialize)]
+struct ContainerMetrics {
+    #[serde(default)]
+    usage: BTreeMap<String, Quantity>,
+}
+
+impl PodMetrics {
+    fn read(self) -> Option<PodUsage> {
+        let mut sum = [0; 2];
+        for container in &self.containers {
+            let [cpu, memory] = usage(&container.usage)?;
+            sum[0] += cpu;
+            sum[1] += memory;
+        }
+        let at = self.timestamp?.0.as_second();
+        let hour = usize::try_from(at.rem_euclid(86_400) / 3600).ok()?;
+        let app = self.metadata.labels?.remove(gantry_api::labels::APP)?;
+        Some((self.metadata.namespace?, app, hour, sum))
+    }
+}
+
+/// Asks the metrics API for all pods for ever; ends when the receiver is gone.
+pub async fn poll_pods(client: Client, out: mpsc::Sender<Input>) {
+    loop {
+        let request = http::Request::get("/apis/metrics.k8s.io/v1beta1/pods").body(Vec::new());
+        let answer = match request {
+            Ok(request) => client.request::<PodMetricsList>(request).await,
+            Err(error) => Err(kube::Error::HttpError(error)),
+        };
+        match answer {
+            Ok(list) => {
+                let all = list.items.into_iter().filter_map(PodMetrics::read);
+                if out.send(Input::PodUsage(all.collect())).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the metrics API does not tell what pods use"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY_PODS) => {}
+            () = out.closed() => return,
+        }
+    }
+}
+
 /// Seconds since 1970.
 pub fn unix_now() -> i64 {
     Timestamp::now().as_second()
@@ -212,6 +278,25 @@ impl Driver {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_pods_containers_are_summed_by_app_and_hour() {
+        let list: PodMetricsList = serde_json::from_value(json!({"items": [
+            {"metadata": {"name": "a", "namespace": "shop", "labels": {"gantry.dev/app": "cart"}},
+                "timestamp": "1970-01-02T13:59:59Z", "containers": [
+                {"name": "x", "usage": {"cpu": "100m", "memory": "1Mi"}}, {"name": "y", "usage": {"cpu": "50m", "memory": "1Mi"}}]},
+            {"metadata": {"name": "b", "namespace": "shop"}, "timestamp": "1970-01-02T13:59:59Z"}]}))
+        .unwrap();
+        let read: Vec<_> = list
+            .items
+            .into_iter()
+            .filter_map(PodMetrics::read)
+            .collect();
+        assert_eq!(
+            read,
+            [("shop".to_owned(), "cart".to_owned(), 13, [150, 2 << 20])]
+        );
+    }
 
     #[test]
     fn both_sources_are_read() {

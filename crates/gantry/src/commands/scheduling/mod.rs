@@ -2,6 +2,7 @@
 
 pub mod explain;
 pub mod policy;
+pub mod rebalance;
 pub mod schedule;
 
 use std::net::SocketAddr;

@@ -233,6 +233,7 @@ mod tests {
         let snapshot = Snapshot {
             cluster,
             waiting: Vec::new(),
+            unowned: Default::default(),
             placed,
         };
         let policy: PlacementPolicy = serde_json::from_value(json!({

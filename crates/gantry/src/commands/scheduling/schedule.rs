@@ -222,7 +222,7 @@ fn place(mut cluster: Cluster, workloads: &[Workload]) -> Vec<Outcome> {
                     let name = cluster.node_name(node).to_owned();
                     let uid: Arc<str> = pod.uid().into();
                     cluster.assume_volumes(class, &name);
-                    cluster.place_at(&uid, class, node);
+                    cluster.commit(&uid, class, node);
                     *outcome.nodes.entry(name).or_default() += 1;
                     outcome.placed += 1;
                 }

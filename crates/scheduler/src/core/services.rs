@@ -1,0 +1,279 @@
+//! Profiles of services: how much one pod of an App uses at which hour of the day, learned from what pods were measured
+//! to use, so that services that want the same resource at the same time are spread apart. Off unless a profile gives the
+//! rule `ServiceProfile` a weight.
+//!
+//! A node's day is the sum of the days of its pods: 24 amounts of CPU and of memory. A node scores by what would be left
+//! in its worst hour with one more pod of the service: two services that peak at noon fill noon and leave the night,
+//! a service of the night fits beside either. Only services of which most of a day is known take part.
+
+use super::cluster::Cluster;
+use super::request::GroupKey;
+use super::symbols::{Symbol, value_of};
+use gantry_api::labels;
+use rustc_hash::FxHashMap;
+
+/// Hours of a day.
+pub const HOURS: usize = 24;
+/// Hours that must be known of a service before it counts.
+const ENOUGH: u32 = 12;
+/// How much of an hour's figure each further measurement replaces: a sixteenth, once there are that many.
+const MEMORY: u32 = 16;
+
+/// One pod's day: CPU in millicores, memory in bytes, by the hour (UTC).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Day([[i64; HOURS]; 2]);
+
+impl Default for Day {
+    fn default() -> Self {
+        Self([[0; HOURS]; 2])
+    }
+}
+
+impl Day {
+    fn add(&mut self, other: &Self, sign: i64) {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            for (slot, amount) in mine.iter_mut().zip(theirs) {
+                *slot += sign * amount;
+            }
+        }
+    }
+
+    /// The most of either resource in one hour, with another day on top, in per cent of what there is.
+    fn peak_with(&self, other: &Self, all: [i64; 2]) -> i64 {
+        let hours = (0..2).flat_map(|i| (0..HOURS).map(move |hour| (i, hour)));
+        let percent = |(i, hour): (usize, usize)| {
+            let used = self.0[i][hour] + other.0[i][hour];
+            used.saturating_mul(100) / all[i].max(1)
+        };
+        hours.map(percent).max().unwrap_or(0)
+    }
+
+    /// The hour in which most of a resource is used.
+    #[must_use]
+    pub fn peak_hour(&self, resource: usize) -> usize {
+        let hours = self.0[resource].iter().enumerate();
+        hours
+            .max_by_key(|(at, amount)| (**amount, usize::MAX - at))
+            .map_or(0, |(at, _)| at)
+    }
+}
+
+/// What is known of a service.
+#[derive(Clone, Debug, Default)]
+struct Service {
+    day: Day,
+    /// Measurements behind each hour's figure.
+    seen: [u32; HOURS],
+    /// As it was when it was last counted in.
+    counted: Option<Day>,
+}
+
+/// A service: namespace and App.
+pub type ServiceId = (Symbol, Symbol);
+
+/// All services.
+#[derive(Default)]
+pub struct Services {
+    pub on: bool,
+    all: FxHashMap<ServiceId, Service>,
+    /// By node: the sum of its pods' days.
+    nodes: Vec<Day>,
+    app: Option<Symbol>,
+    /// Something was learned that the sums do not show.
+    changed: bool,
+}
+
+impl Services {
+    /// The service of a pod.
+    #[must_use]
+    pub fn of(&self, group: &GroupKey) -> Option<ServiceId> {
+        Some((group.namespace, value_of(&group.labels, self.app?)?))
+    }
+
+    fn counted(&self, id: ServiceId) -> Option<&Day> {
+        self.all.get(&id)?.counted.as_ref()
+    }
+
+    /// A pod of the service came to the node (`sign` 1) or left it (-1).
+    pub fn book(&mut self, id: ServiceId, node: u32, sign: i64) {
+        let Some(day) = self.all.get(&id).and_then(|s| s.counted.clone()) else {
+            return;
+        };
+        let at = node as usize;
+        if self.nodes.len() <= at {
+            self.nodes.resize(at + 1, Day::default());
+        }
+        self.nodes[at].add(&day, sign);
+    }
+
+    /// What would be left of a node in its worst hour with one more pod of the service: 0 to 100. `None`: too little is
+    /// known of the service.
+    #[must_use]
+    pub fn score(&self, id: ServiceId, node: u32, all: [i64; 2]) -> Option<i64> {
+        let day = self.counted(id)?;
+        let there = self.nodes.get(node as usize);
+        let peak = match there {
+            Some(there) => there.peak_with(day, all),
+            None => Day::default().peak_with(day, all),
+        };
+        Some((100 - peak).clamp(0, 100))
+    }
+}
+
+impl Cluster {
+    /// Learns days of services from now on.
+    pub fn watch_services(&mut self) {
+        self.hours.on = true;
+        self.hours.app = Some(self.compiler.symbols.intern(labels::APP));
+        self.rules_changed = true;
+    }
+
+    /// A pod of a service was measured at this hour (UTC).
+    pub fn learn(&mut self, namespace: &str, app: &str, hour: usize, usage: [i64; 2]) {
+        let symbols = &mut self.compiler.symbols;
+        let id = (symbols.intern(namespace), symbols.intern(app));
+        let (hour, services) = (hour % HOURS, &mut self.hours);
+        let service = services.all.entry(id).or_default();
+        let seen = service.seen[hour].saturating_add(1);
+        service.seen[hour] = seen;
+        let weight = i64::from(seen.min(MEMORY));
+        for (day, amount) in service.day.0.iter_mut().zip(usage) {
+            day[hour] += (amount - day[hour]) / weight;
+        }
+        services.changed = true;
+    }
+
+    /// Counts what was learned. Returns whether anything was.
+    pub fn settle_services(&mut self) -> bool {
+        if !std::mem::take(&mut self.hours.changed) {
+            return false;
+        }
+        for service in self.hours.all.values_mut() {
+            let known = service.seen.iter().filter(|n| **n > 0).count();
+            if known >= ENOUGH as usize {
+                service.counted = Some(service.day.clone());
+            }
+        }
+        self.hours.nodes.clear();
+        let placed: Vec<_> = self.pods.values().map(|p| (p.class, p.node)).collect();
+        for (class, node) in placed {
+            if let Some(id) = self.classes[class.0 as usize].service {
+                self.hours.book(id, node.0, 1);
+            }
+        }
+        true
+    }
+
+    /// The day of a service's pods, as far as it counts.
+    #[must_use]
+    pub fn day_of(&self, namespace: &str, app: &str) -> Option<&Day> {
+        let symbols = &self.compiler.symbols;
+        let id = symbols.known(namespace).zip(symbols.known(app))?;
+        self.hours.counted(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::object::{Node, Pod};
+    use crate::core::{ClassId, Profile, profile::Rule};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn cluster() -> Cluster {
+        let mut profile = Profile::default();
+        profile.weights.set(Rule::Services, 10);
+        let mut cluster = Cluster::with_profiles(vec![profile]);
+        for name in ["n0", "n1"] {
+            let node: Node = serde_json::from_value(json!({"metadata": {"name": name},
+                "status": {"allocatable": {"cpu": "10", "memory": "10Gi", "pods": "110"}}}))
+            .unwrap();
+            cluster.upsert_node(&node);
+        }
+        cluster.settle_rules();
+        cluster
+    }
+
+    fn pod(name: &str, app: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"gantry.dev/app": app}},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m", "memory": "100Mi"}}}]}}))
+        .unwrap()
+    }
+
+    /// A pod that uses 4 cores around one hour, and little at others.
+    fn live(cluster: &mut Cluster, app: &str, peak: usize) {
+        for hour in 0..HOURS {
+            let near = (hour + HOURS - peak + 2) % HOURS < 5;
+            cluster.learn("d", app, hour, [if near { 4000 } else { 100 }, 1 << 20]);
+        }
+        cluster.settle_services();
+    }
+
+    fn choice(cluster: &mut Cluster, app: &str) -> String {
+        let class: ClassId = cluster.classify(&pod("next", app));
+        let node = cluster.choose(class).unwrap();
+        cluster.node_name(node).to_owned()
+    }
+
+    #[test]
+    fn services_of_the_same_peak_are_spread_apart() {
+        let mut cluster = cluster();
+        for (name, app, node) in [
+            ("a", "noon", "n0"),
+            ("b", "night", "n1"),
+            ("c", "noon-too", "n0"),
+        ] {
+            cluster.observe(&pod(name, app), node);
+        }
+        live(&mut cluster, "noon", 12);
+        live(&mut cluster, "night", 0);
+        live(&mut cluster, "noon-too", 12);
+        assert_eq!(cluster.day_of("d", "noon").unwrap().peak_hour(0), 10);
+        cluster.remove("c");
+        // One more of noon goes beside the night, one of the night beside noon.
+        assert_eq!(choice(&mut cluster, "noon-too"), "n1");
+        assert_eq!(choice(&mut cluster, "night"), "n0");
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_service_before_most_of_its_day_is_known() {
+        let mut cluster = cluster();
+        cluster.observe(&pod("a", "web"), "n0");
+        for hour in 0..11 {
+            cluster.learn("d", "web", hour, [100, 100]);
+        }
+        cluster.settle_services();
+        assert!(cluster.day_of("d", "web").is_none());
+        cluster.learn("d", "web", 11, [100, 100]);
+        assert!(cluster.settle_services() && !cluster.settle_services());
+        assert!(cluster.day_of("d", "web").is_some());
+    }
+
+    proptest! {
+        /// Whatever comes and goes, a node's day is the sum of its pods' days.
+        #[test]
+        fn a_nodes_day_is_that_of_its_pods(steps in prop::collection::vec((0..4_u8, 0..6_usize, 0..2_u8, 0..24_usize), 1..60)) {
+            let mut cluster = cluster();
+            for (what, which, node, hour) in steps {
+                let (name, app, node) = (format!("p{which}"), format!("s{}", which % 3), format!("n{node}"));
+                match what {
+                    0 => cluster.observe(&pod(&name, &app), &node),
+                    1 => { cluster.remove(&name); }
+                    2 => live(&mut cluster, &app, hour),
+                    _ => { let all: Vec<ClassId> = cluster.class_ids.values().copied().collect(); cluster.compact(all); }
+                }
+                let kept = cluster.hours.nodes.clone();
+                cluster.hours.changed = true;
+                cluster.settle_services();
+                // Sums that were never begun are empty.
+                for at in 0..2 {
+                    let empty = Day::default();
+                    let (a, b) = (kept.get(at).unwrap_or(&empty), cluster.hours.nodes.get(at).unwrap_or(&empty));
+                    prop_assert_eq!(a, b);
+                }
+            }
+        }
+    }
+}
