@@ -1,1 +1,159 @@
 //! The web console and its HTTP API.
+//!
+//! Pages are rendered here, by `maud`, and work before any script has loaded; a page that stays open is
+//! kept current over server-sent events, of which each carries only the parts that changed.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`model`] | reading models: what the fleet is, held in memory by watches, indexed |
+//! | [`view`] | questions to the models: filtered by what the user may see, sorted, paged |
+//! | [`page`] | one file a page: from a view to HTML |
+//! | [`api`] | the same views as JSON, and their OpenAPI document |
+//! | [`act`] | what changes something: each as the user, each with an audit line |
+//! | [`session`], [`credential`], [`access`] | who is there, how they showed it, what they may see |
+//! | [`live`] | rooms of pages that look at the same thing, and the stream of changed parts |
+//! | [`messages`], [`prefs`] | texts in English and Chinese; language, theme, time zone |
+//! | [`assets`], [`server`] | files of this binary; TLS and HTTP |
+//!
+//! Who may do what is not decided here. Reading is filtered by what the API server of the hub says that
+//! the user may read (`SelfSubjectAccessReview`, remembered for seconds); what they may not see does not
+//! exist for them. Writing is done with the user's own credential, on members by impersonation.
+
+mod access;
+mod act;
+mod api;
+mod app;
+mod assets;
+mod credential;
+mod error;
+mod live;
+mod messages;
+pub mod model;
+mod page;
+mod prefs;
+mod server;
+mod session;
+mod tls;
+pub mod view;
+
+use std::net::SocketAddr;
+
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use app::API_PATHS;
+pub use tls::{Tls, TlsError};
+
+/// What a console is started with.
+pub struct Options {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its certificate.
+    pub tls: Tls,
+    /// The hub, with the console's own credential. Users' requests go to the same server with theirs.
+    pub hub: Config,
+    /// A client of the hub that is there already; else one is made from `hub`.
+    pub client: Option<Client>,
+    /// Whether to hand out a link that logs its first visitor in with the console's own credential: for
+    /// who has that credential on this machine anyway.
+    pub door: bool,
+}
+
+/// Why a console does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The certificate cannot be made or used.
+    #[error("the console's certificate")]
+    Tls(#[from] TlsError),
+    /// No client can be made of the hub's configuration.
+    #[error("making a client of the hub")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// A running console.
+pub struct Console {
+    address: SocketAddr,
+    door: Option<String>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Console {
+    /// Starts watching and listening.
+    ///
+    /// # Errors
+    /// If the address is taken, or certificate or configuration cannot be used.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let client = match options.client {
+            Some(client) => client,
+            None => {
+                Client::try_from(options.hub.clone()).map_err(|e| Error::Client(Box::new(e)))?
+            }
+        };
+        let tls = options.tls.config()?;
+        let address = options.address;
+        let listen = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let model = match state {
+            Some(state) => model::Model::still(client, state),
+            None => model::Model::start(client, options.hub.clone(), &stop, &tasks),
+        };
+        let (app, door) = app::App::new(
+            model,
+            options.hub,
+            options.door,
+            stop.clone(),
+            tasks.clone(),
+        );
+        let router = app::router(app);
+        tasks.spawn(server::serve(
+            listener,
+            tls,
+            router,
+            stop.clone(),
+            tasks.clone(),
+        ));
+        Ok(Self {
+            address,
+            door,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address for a browser.
+    pub fn url(&self) -> String {
+        format!("https://{}/", self.address)
+    }
+
+    /// The link that logs its first visitor in, if one was asked for.
+    pub fn door(&self) -> Option<String> {
+        let code = self.door.as_ref()?;
+        Some(format!("{}login?code={code}", self.url()))
+    }
+
+    /// Ends it.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

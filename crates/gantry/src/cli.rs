@@ -104,6 +104,7 @@ pub enum Command {
     #[command(subcommand)]
     Tenant(Box<commands::tenant::TenantCommand>),
     History(commands::records::History),
+    Console(commands::console::Console),
     Hub(commands::parts::Hub),
     Schedule(commands::scheduling::schedule::Schedule),
     Rebalance(commands::scheduling::rebalance::Rebalance),
@@ -190,7 +191,7 @@ fn log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(format!(
-            "warn,kube_client=off,gantry={level},{}",
+            "warn,kube_client=off,gantry={level},{},gantry_console::audit=info",
             crates(level)
         ))
     });
@@ -206,6 +207,7 @@ fn crates(level: &str) -> String {
     [
         "apiserver",
         "cluster",
+        "console",
         "controllers",
         "hollow",
         "hub",

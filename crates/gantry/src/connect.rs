@@ -37,7 +37,8 @@ pub async fn connect(global: &Global) -> Result<Connection> {
     Ok(Connection { client, namespace })
 }
 
-async fn config(global: &Global) -> Result<Config> {
+/// How the cluster that the global options name is reached.
+pub async fn config(global: &Global) -> Result<Config> {
     let options = KubeConfigOptions {
         context: global.context.clone(),
         ..KubeConfigOptions::default()

@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 pub mod bench;
+pub mod console;
 pub mod demo;
 pub mod get;
 pub mod history;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
         Command::Tenant(args) => tenant::run(*args, global).await?,
         Command::History(args) => records::run(args, global).await?,
+        Command::Console(args) => console::run(args, global).await?,
         Command::Hub(args) => parts::hub(args, global).await?,
         Command::Scheduler(args) => scheduling::scheduler(args, global).await?,
         Command::Schedule(args) => scheduling::schedule::run(args, global).await?,

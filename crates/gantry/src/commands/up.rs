@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::console::{self, Beside};
 use super::history::History;
 use super::records::RecordArgs;
 use crate::connect::default_data_dir;
@@ -24,6 +25,8 @@ pub struct Up {
     /// What happens on the simulated nodes: a YAML file (see `gantry scenario check`)
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
+    #[command(flatten)]
+    pub console: Beside,
 }
 
 /// The shape and place of an embedded fleet.
@@ -115,8 +118,21 @@ pub async fn run(up: Up) -> Result<()> {
         started.elapsed().as_secs_f64(),
         next_steps(&fleet, color())
     ))?;
+    let console = match console::beside(&fleet, up.fleet.address, &up.console).await {
+        Ok(console) => console,
+        Err(failure) => {
+            fleet.shutdown().await;
+            return Err(failure);
+        }
+    };
+    if let Some(console) = &console {
+        println(console::words(console, color()))?;
+    }
     let signal = end.await;
     println("Stopping …")?;
+    if let Some(console) = console {
+        console.shutdown().await;
+    }
     fleet.shutdown().await;
     signal
 }

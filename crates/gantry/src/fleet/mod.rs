@@ -150,6 +150,18 @@ impl Fleet {
         self.hub.client()
     }
 
+    /// How the hub is reached from outside the process, as administrator.
+    pub async fn config(&self) -> Result<kube::Config> {
+        let options = kube::config::KubeConfigOptions::default();
+        kube::Config::from_custom_kubeconfig(self.hub.kubeconfig(), &options)
+            .await
+            .map_err(|e| {
+                anyhow::Error::from(e)
+                    .context("the hub's kubeconfig")
+                    .into()
+            })
+    }
+
     /// Clients of the members, by name.
     pub fn members(&self) -> impl Iterator<Item = (&Member, Client)> {
         self.layout

@@ -1,0 +1,106 @@
+//! Files of this binary: style, script, icon. Their names carry their hash, so that a browser keeps them
+//! for ever and still never shows old ones.
+
+use std::{io::Write, sync::LazyLock};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+
+/// A file as it is served.
+pub struct Asset {
+    /// Its path, with the hash.
+    pub path: String,
+    /// Its media type.
+    pub kind: &'static str,
+    /// Plain.
+    pub plain: Bytes,
+    /// Compressed.
+    pub gzip: Bytes,
+}
+
+fn asset(name: &str, kind: &'static str, content: &'static [u8]) -> Asset {
+    let hash = digest::digest(&digest::SHA256, content);
+    let hash: String = hash.as_ref()[..6]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let (stem, end) = name.rsplit_once('.').unwrap_or((name, ""));
+    Asset {
+        path: format!("/assets/{stem}.{hash}.{end}"),
+        kind,
+        plain: Bytes::from_static(content),
+        gzip: gzip(content, Compression::best()),
+    }
+}
+
+/// Compressed; where that fails, which it cannot in memory, nothing.
+pub fn gzip(content: &[u8], level: Compression) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 4), level);
+    match encoder.write_all(content).and_then(|()| encoder.finish()) {
+        Ok(bytes) => bytes.into(),
+        Err(_) => Bytes::new(),
+    }
+}
+
+/// The style sheet.
+pub static STYLE: LazyLock<Asset> = LazyLock::new(|| {
+    asset(
+        "console.css",
+        "text/css; charset=utf-8",
+        include_bytes!("../assets/console.css"),
+    )
+});
+/// Our own script.
+pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+    asset(
+        "console.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../assets/console.js"),
+    )
+});
+/// The library that changes a page in place (see `assets/idiomorph.LICENSE`).
+pub static MORPH: LazyLock<Asset> = LazyLock::new(|| {
+    asset(
+        "idiomorph.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../assets/idiomorph-0.8.0.min.js"),
+    )
+});
+/// The icon.
+pub static ICON: LazyLock<Asset> = LazyLock::new(|| {
+    asset(
+        "gantry.svg",
+        "image/svg+xml",
+        include_bytes!("../assets/gantry.svg"),
+    )
+});
+
+/// The file of a path.
+pub fn find(path: &str) -> Option<&'static Asset> {
+    let all: [&'static Asset; 4] = [&STYLE, &SCRIPT, &MORPH, &ICON];
+    all.into_iter().find(|a| a.path == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_hashes_and_scripts_need_no_eval() {
+        assert!(find(&STYLE.path).is_some());
+        assert!(find("/assets/console.css").is_none());
+        for script in [&SCRIPT, &MORPH] {
+            let text = std::str::from_utf8(&script.plain).unwrap();
+            for word in ["eval(", "new Function", "document.write", "innerHTML ="] {
+                assert!(!text.contains(word), "{} uses {word}", script.path);
+            }
+            assert!(script.plain.len() < 60 * 1024);
+        }
+        let style = std::str::from_utf8(&STYLE.plain).unwrap();
+        assert!(
+            !style.contains("@import") && !style.contains("http"),
+            "a request to elsewhere"
+        );
+    }
+}

@@ -1,0 +1,430 @@
+//! Every text of the console, in English and Chinese: one table, so that none is forgotten.
+
+use std::fmt::Display;
+
+use crate::prefs::Lang;
+
+macro_rules! messages {
+    ($($key:ident: $en:literal, $zh:literal;)*) => {
+        /// A text; `{}` stands for what is filled in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum M { $($key),* }
+
+        impl M {
+            /// All of them.
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$key),*];
+
+            /// In a language.
+            pub fn text(self, lang: Lang) -> &'static str {
+                match lang {
+                    Lang::En => match self { $(Self::$key => $en),* },
+                    Lang::Zh => match self { $(Self::$key => $zh),* },
+                }
+            }
+        }
+    };
+}
+
+impl M {
+    /// In a language, with its `{}` filled in, in order.
+    pub fn fill(self, lang: Lang, values: &[&dyn Display]) -> String {
+        let mut parts = self.text(lang).split("{}");
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for (index, part) in parts.enumerate() {
+            if let Some(value) = values.get(index) {
+                out.push_str(&value.to_string());
+            }
+            out.push_str(part);
+        }
+        out
+    }
+}
+
+messages! {
+    Abort: "End here", "就此结束";
+    AbortSays: "The release ends here. {} instances that it has touched stay as they are, {} others are not touched any more.", "发布就此结束。已处理的 {} 个实例保持现状，其余 {} 个不再处理。";
+    AcceptAuto: "As soon as it is ready", "就绪后自动接受";
+    AcceptManual: "A person", "人工接受";
+    Address: "Address", "地址";
+    AfterBatch: "After", "位于";
+    Age: "Age", "时长";
+    All: "All", "全部";
+    AllReleases: "All releases of this group", "该分组的全部发布";
+    AndMore: "and {} more", "另有 {} 项";
+    AndOthers: "{} others that you may not see", "另有 {} 个您无权查看";
+    App: "App", "应用";
+    Approvals: "Approvals", "审批";
+    Approve: "Approve", "批准";
+    ApproveSays: "The release waits for people to agree. What you say is recorded under your name.", "发布正在等待审批。您的意见将以您的名义记录。";
+    Approved: "approved", "已批准";
+    AtMost: "at most {}", "至多 {}";
+    Back: "Back", "返回";
+    Baseline: "Baseline", "基线";
+    Bastion: "Bastion", "堡垒批";
+    BastionAccept: "Who accepts the bastion", "堡垒批由谁接受";
+    BastionInstances: "Bastion instances", "堡垒批实例数";
+    BatchDone: "Done", "完成";
+    BatchFailed: "Failed", "失败";
+    BatchN: "Batch {}", "第 {} 批";
+    BatchReady: "Ready to accept", "待接受";
+    BatchRunning: "Running", "进行中";
+    BatchSizes: "Batch sizes", "各批大小";
+    BatchSkipped: "Skipped", "已跳过";
+    BatchWaiting: "Waiting", "等待";
+    BatchesDone: "Batches", "批次";
+    ButtonUseless: "As the release stands now, this would do nothing.", "按发布当前状态，此操作不起作用。";
+    By: "By", "操作人";
+    Cell: "Cell", "单元";
+    CellOrder: "Order of cells", "单元顺序";
+    Cells: "Cells", "单元";
+    CellsAtOnce: "Cells at once", "同时发布的单元数";
+    Changed: "Changed", "变更";
+    ChangedFields: "Changed from the one before", "与上一版本的差异";
+    Close: "Close", "关闭";
+    Cluster: "Cluster", "集群";
+    Clusters: "Clusters", "集群";
+    Comment: "Comment", "意见";
+    Compare: "Compare", "比较";
+    Condition: "Condition", "条件";
+    Conditions: "Conditions", "条件";
+    ConnectionBack: "Live again", "已恢复";
+    ConnectionLost: "Connection lost – what you see may be old", "连接中断，所见可能已过时";
+    Container: "Container", "容器";
+    Containers: "Containers", "容器";
+    Continue: "Continue", "继续";
+    Cordon: "Cordon", "封锁";
+    CordonSays: "No new instance is placed here. The {} that run stay.", "不再放置新实例。正在运行的 {} 个保持不动。";
+    Cordoned: "Cordoned", "已封锁";
+    CordonedNow: "{} takes no new instances now", "{} 不再接收新实例";
+    Count: "Count", "次数";
+    CpuRequested: "CPU requested", "CPU 申请";
+    Create: "Create", "新建";
+    CreateTitle: "Create an app and a group", "新建应用与分组";
+    Current: "current", "当前";
+    DiffOf: "Revision {} → {}", "版本 {} → {}";
+    Download: "Download", "下载";
+    Drain: "Drain", "排空";
+    DrainAtOnce: "at once", "立即迁走";
+    DrainBlocked: "its budget is used up: waits", "可用性预算已用尽：等待";
+    DrainSays: "{} instances of {} groups are evicted, as their budgets allow; they come back on other nodes.", "将按可用性预算驱逐 {} 个实例（涉及 {} 个分组），它们会在其他节点恢复。";
+    DrainSteps: "{} at a time", "每次 {} 个";
+    Draining: "{} is closed; {} instances are evicted as their budgets allow", "{} 已封锁，正按预算驱逐 {} 个实例";
+    Elapsed: "Elapsed", "已用时";
+    Emergency: "Emergency", "紧急放行";
+    EmergencySays: "The release goes on in spite of freezes and closed windows. That and your name are recorded; the API server holds the names that may.", "发布将无视封网与变更窗口继续进行。此举与您的姓名将被记录，是否允许由 API 服务器裁定。";
+    EnvAndFiles: "Environment and files", "环境变量与文件";
+    EnvSet: "Environment to set, one a line", "设置环境变量，每行一个";
+    EnvUnset: "Environment to remove", "删除环境变量";
+    Environment: "Environment", "环境";
+    ErrorBad: "This cannot be done so", "无法这样操作";
+    ErrorBadHint: "Go back, mend what is named, and send it again.", "请返回修正后重试。";
+    ErrorConflict: "It has changed meanwhile", "对象已被更改";
+    ErrorConflictHint: "Look at it again: someone or something else was faster.", "请重新查看：已有其他人或程序先行更改。";
+    ErrorCsrf: "This form was not sent by a page of your session. Load the page again.", "该表单并非由您会话中的页面发出，请重新加载页面。";
+    ErrorForbidden: "You may not do this", "您无权执行此操作";
+    ErrorForbiddenHint: "The API server decides by RBAC. Ask whoever grants rights for the one that is named.", "由 API 服务器按 RBAC 裁定。请向授权者申请所述权限。";
+    ErrorNotFound: "There is nothing here", "此处没有内容";
+    ErrorNotFoundHint: "There is no such object, or none that you may see.", "没有这样的对象，或您无权查看。";
+    ErrorTitle: "Something went wrong", "出错了";
+    ErrorUpstream: "The hub or a member does not answer", "中枢或成员集群无响应";
+    ErrorUpstreamHint: "Try again in a moment. What runs goes on without the console.", "请稍后重试。控制台不影响正在运行的业务。";
+    Events: "Events", "事件";
+    ExitCode: "exit code {}", "退出码 {}";
+    FailPause: "Stands still", "暂停";
+    FailRollback: "Goes back", "回滚";
+    Failed: "Failed", "失败";
+    FailureTolerance: "Failures tolerated", "容忍失败数";
+    FilePath: "File to put in (path)", "写入文件（路径）";
+    FileText: "Its text", "文件内容";
+    Fleet: "Fleet", "总览";
+    Follow: "Follow", "跟随";
+    From: "From", "自";
+    Gate: "Gate", "关卡";
+    GateFailed: "Failed", "未通过";
+    GateOverridden: "Overridden", "已绕过";
+    GatePassed: "Passed", "通过";
+    GateRunning: "Asking", "检查中";
+    GateWaiting: "Not yet", "未到";
+    Gates: "Gates", "关卡";
+    GoBackTo: "Release this", "发布此版本";
+    GoTo: "Go to", "前往";
+    Group: "Group", "分组";
+    Groups: "Groups", "分组";
+    GroupsInTrouble: "Groups in trouble", "异常分组";
+    HealthDegraded: "Degraded", "受损";
+    HealthDown: "Down", "中断";
+    HealthHalted: "Halted", "发布受阻";
+    HealthHealthy: "Healthy", "健康";
+    HealthIdle: "Idle", "空闲";
+    HealthReleasing: "Releasing", "发布中";
+    HealthScaling: "Scaling", "伸缩中";
+    HealthUnknown: "Unknown", "未知";
+    HealthWaiting: "Waits for you", "待人工";
+    HowCarefully: "How carefully", "发布策略";
+    HowManyInstances: "How many instances, over all cells", "实例总数（所有单元）";
+    Image: "Image", "镜像";
+    Impossible: "impossible", "不可行";
+    InFlight: "In flight", "进行中";
+    InPlace: "in place", "原地更新";
+    InService: "In service", "在服";
+    InServiceOf: "{} of {} in service", "{} / {} 在服";
+    InTrouble: "In trouble", "异常";
+    Instance: "Instance", "实例";
+    InstanceDeadline: "Deadline of an instance", "单实例时限";
+    Instances: "Instances", "实例";
+    InstancesInService: "Instances in service", "在服实例";
+    Interval: "Between batches", "批次间隔";
+    IsThere: "is there already", "已存在";
+    KeyClose: "Close", "关闭";
+    KeyFleet: "Fleet", "总览";
+    KeyHelp: "This list", "本列表";
+    KeyMove: "Down, up in a list", "列表中下移、上移";
+    KeyNodes: "Nodes", "节点";
+    KeyOpen: "Open what is marked", "打开所选";
+    KeyPalette: "Go anywhere", "快速前往";
+    KeyReleases: "Releases", "发布";
+    KeySearch: "Search on this page", "页内搜索";
+    KeyServices: "Services", "服务";
+    Keys: "Keys", "快捷键";
+    KeysHint: "Keys", "快捷键";
+    Kind: "Kind", "类型";
+    KindFreeze: "Freeze", "封网";
+    KindStop: "Stop", "停线";
+    Labels: "Labels", "标签";
+    Language: "Language", "语言";
+    LastReleases: "Last releases", "最近发布";
+    Legend: "Legend", "图例";
+    Level: "Level", "等级";
+    LineCells: "In these cells", "限这些单元";
+    LineScopeMissing: "Say what is to stop: tenants, cells, or the whole fleet.", "请指明范围：租户、单元或整个机群。";
+    LineStopped: "Line stopped", "已停线";
+    LineTenants: "Releases of these tenants", "限这些租户";
+    Lines: "Stopped lines", "停线";
+    Live: "Live", "实时";
+    LoadFull: "over 80 % requested", "申请超过 80%";
+    LoadHalf: "41–60 %", "41–60%";
+    LoadLow: "up to 20 %", "至多 20%";
+    LoadNone: "empty", "空闲";
+    LockStep: "In waves", "按波次";
+    LogIn: "Log in", "登录";
+    LogOut: "Log out", "退出";
+    LoginCredential: "Token, kubeconfig, or client certificate with key", "令牌、kubeconfig，或客户端证书与私钥";
+    LoginDoorUsed: "This link has been used, or is of an earlier start. Log in with a token or kubeconfig.", "此链接已使用或来自上次启动。请用令牌或 kubeconfig 登录。";
+    LoginHint: "It is kept in memory until you log out, and used for what you do and nothing else.", "仅保存在内存中直至退出登录，且只用于您的操作。";
+    LoginHow: "Where do I get one?", "如何获取？";
+    LoginHowKubeconfig: "Or all of what kubectl uses:", "或 kubectl 所用的全部凭证：";
+    LoginHowToken: "A token of a ServiceAccount:", "ServiceAccount 的令牌：";
+    LoginTooMany: "Too many attempts from your address. Wait a minute.", "来自您地址的尝试过多，请稍等一分钟。";
+    LoginUnknown: "The hub knows nobody by this credential, or it has expired.", "中枢不认识此凭证，或其已过期。";
+    Logs: "Logs", "日志";
+    MaxUnavailable: "Out of service at once, at most", "同时停服上限";
+    Measured: "Passed / asked", "通过 / 检查";
+    MemoryRequested: "Memory requested", "内存申请";
+    Message: "Message", "消息";
+    Method: "Method", "方式";
+    MomentAsked: "Asked for by {}", "{} 发起";
+    MomentBatchDone: "{} done", "{}完成";
+    MomentBatchStarted: "{} begins", "{}开始";
+    MomentCellSkipped: "Cell {} is left out", "单元 {} 被搁置";
+    MomentEnded: "Ended: {}", "结束：{}";
+    MomentGateAsked: "Gate {} is asked ({})", "检查关卡 {}（{}）";
+    MomentGateFailed: "Gate {} does not hold", "关卡 {} 未通过";
+    MomentGatePassed: "Gate {} holds", "关卡 {} 通过";
+    MomentHalted: "Stands still", "停止前进";
+    MomentInstanceFailed: "{} is given up on", "放弃实例 {}";
+    MomentOverridden: "Overridden: {}", "已绕过：{}";
+    MomentRetried: "Failed instances are tried again", "重试失败实例";
+    MomentStarted: "Plan {} is frozen", "计划 {} 已冻结";
+    MomentTurnedBack: "Turns round", "开始回滚";
+    Name: "Name", "名称";
+    NameDiffers: "Type the name to confirm: {}", "请输入名称以确认：{}";
+    Navigation: "Navigation", "导航";
+    NewRevision: "A new one", "新版本";
+    Next: "Next", "下一页";
+    NoCell: "no cell", "无单元";
+    NoEvents: "No events", "没有事件";
+    NoEventsHint: "Events are kept for an hour or so. Quiet is good.", "事件约保留一小时。没有即平静。";
+    NoGroups: "No groups yet", "还没有分组";
+    NoGroupsHint: "Create one here, or bring in what runs already:", "在此新建，或导入已有服务：";
+    NoInstances: "No instances", "没有实例";
+    NoInstancesHint: "None fits, or none has been placed yet.", "没有符合条件的实例，或尚未放置。";
+    NoLines: "No line is stopped", "没有停线";
+    NoLinesHint: "A stopped line halts every release it is about until it is taken back.", "停线会立即暂停范围内的所有发布，直至撤销。";
+    NoReleases: "No releases", "没有发布";
+    NoReleasesHint: "Open a group and start one: you see its plan before anything is touched.", "打开一个分组即可发起：动手之前先看到计划。";
+    Node: "Node", "节点";
+    NodeMap: "Nodes, by what is requested of them", "节点图（按申请量着色）";
+    Nodes: "Nodes", "节点";
+    NodesReady: "Nodes ready", "就绪节点";
+    Normal: "Normal", "普通";
+    NotReady: "Not ready", "未就绪";
+    Note: "Note", "备注";
+    NothingChanges: "Nothing changes: give another image, environment, file or revision.", "没有变化：请更改镜像、环境变量、文件或版本。";
+    NothingFound: "Nothing found", "没有找到";
+    NothingFoundHint: "Try fewer letters, or take a filter away.", "请减少关键字或去掉筛选。";
+    NothingWrong: "Nothing is wrong", "一切正常";
+    NothingWrongHint: "Every group you see is as it should be.", "您可见的每个分组都符合预期。";
+    OnThisNode: "On this node", "位于本节点";
+    OutAtMost: "at most {} out at once", "同时停服至多 {}";
+    OutOfService: "Out of service", "停服";
+    OverrideGates: "Pass over gates as well", "同时绕过关卡";
+    Overview: "Overview", "概览";
+    Owners: "Owners", "负责人";
+    Page: "page", "页面";
+    Pages: "Pages", "分页";
+    PaletteHint: "Group, release, node or page", "分组、发布、节点或页面";
+    Path: "Path", "路径";
+    Pause: "Pause", "暂停";
+    PauseAfterBastion: "After the bastion", "堡垒批之后";
+    PauseEachBatch: "After every batch", "每批之后";
+    PauseNever: "Nowhere", "不停";
+    PauseWhere: "Stops to be let on", "在何处等待放行";
+    PhaseAborted: "Ended early", "已中止";
+    PhaseBastion: "Bastion", "堡垒批";
+    PhaseBatch: "Batch", "批次进行中";
+    PhaseFailed: "Failed", "失败";
+    PhaseGate: "Gate", "关卡";
+    PhaseHalted: "Halted", "受阻";
+    PhasePaused: "Paused", "已暂停";
+    PhasePending: "Pending", "待处理";
+    PhasePlanning: "Planning", "规划中";
+    PhaseQueued: "Queued", "排队中";
+    PhaseRolledBack: "Rolled back", "已回滚";
+    PhaseRollingBack: "Rolling back", "回滚中";
+    PhaseSucceeded: "Succeeded", "成功";
+    PhaseWaits: "Waits for you", "待人工";
+    Plan: "Plan", "计划";
+    Port: "Port", "端口";
+    Ports: "Ports", "端口";
+    Preview: "Preview", "预览";
+    PreviewPlan: "Show the plan", "查看计划";
+    Previous: "Previous", "上一页";
+    Problem: "Problem", "有问题";
+    Progress: "Progress", "进度";
+    Reachable: "Reachable", "可达";
+    ReadyPath: "Readiness path", "就绪检查路径";
+    ReadyWord: "Ready", "就绪";
+    Reason: "Reason", "原因";
+    Recreate: "replaced", "重建";
+    Refused: "refused", "被拒绝";
+    Reject: "Reject", "拒绝";
+    Rejected: "rejected", "已拒绝";
+    Release: "Release", "发布";
+    Releases: "Releases", "发布";
+    ReleasesInFlight: "Releases in flight", "进行中的发布";
+    Restart: "Restart", "重启";
+    RestartSays: "{} is taken off node {}, if its group's budget allows it, and comes back under its name.", "若可用性预算允许，{} 将从节点 {} 驱逐，并以原名恢复。";
+    Restarted: "{} is being restarted", "{} 正在重启";
+    Restarts: "Restarts", "重启次数";
+    Retry: "Retry", "重试";
+    Revision: "Revision", "版本";
+    Revisions: "Revisions", "版本";
+    Rollback: "Roll back", "回滚";
+    RollbackSays: "{} instances in {} cells go back to where they came from.", "{} 个实例（{} 个单元）将回到原版本。";
+    RowsOf: "{}–{} of {}", "{}–{}，共 {}";
+    Running: "running", "运行中";
+    RunningUnready: "running, not ready", "运行中，未就绪";
+    SameRevision: "The two ask for the same.", "两个版本相同。";
+    Save: "Save", "保存";
+    Scale: "Scale", "伸缩";
+    ScaleHint: "Now {}, in {} cells: {}. They are divided by the weights of the cells.", "当前 {} 个，分布于 {} 个单元：{}。按单元权重分配。";
+    ScaleZeroHint: "For none at all, type the name: {}", "缩至零时请输入名称：{}";
+    Scaled: "{}: {} → {}", "{}：{} → {}";
+    Scope: "Scope", "范围";
+    Search: "Search", "搜索";
+    Service: "Service", "服务";
+    Services: "Services", "服务";
+    Settings: "Settings", "设置";
+    Simulated: "simulated", "模拟";
+    Skip: "Skip batch", "跳过本批";
+    SkipSays: "The batch is no longer waited for. What of it has been updated stays so; the rest is taken along by the next batch of its cell.", "不再等待该批。已更新的保持不变，其余随所在单元的下一批更新。";
+    SkipToContent: "To the content", "跳到内容";
+    SlidingWindow: "Sliding window", "滑动窗口";
+    StartRelease: "Start a release", "发起发布";
+    State: "State", "状态";
+    StopSays: "Every release that it is about stands still at once. {} are in flight now.", "范围内的发布将立即暂停。当前进行中 {} 个。";
+    StopTheLine: "Stop the line", "停线";
+    Strategy: "Strategy", "策略";
+    StrategyInline: "This release's own", "本次发布自定";
+    StrategyOfGroup: "As the group has it", "沿用分组策略";
+    TakeBack: "Take back", "撤销";
+    Tenant: "Tenant", "租户";
+    Tenants: "Tenants", "租户";
+    Terminating: "Terminating", "终止中";
+    Theme: "Theme", "主题";
+    ThemeAuto: "As the system", "跟随系统";
+    ThemeDark: "Dark", "深色";
+    ThemeLight: "Light", "浅色";
+    TileChecking: "checking", "检查中";
+    TileDone: "updated", "已更新";
+    TileDraining: "draining", "摘流中";
+    TileFailed: "failed", "失败";
+    TileHeld: "held back", "暂留";
+    TileMissing: "missing", "缺失";
+    TileTakenBack: "taken back", "已退回";
+    TileUnready: "not ready", "未就绪";
+    TileUntouched: "untouched", "未触及";
+    TileUpdating: "updating", "更新中";
+    TileWaiting: "waiting", "等待";
+    TimeZone: "Time zone", "时区";
+    Took: "took {}", "用时 {}";
+    TypeName: "Type the name to confirm: {}", "请输入名称以确认：{}";
+    Uncordon: "Uncordon", "解除封锁";
+    UncordonSays: "Instances may be placed here again.", "可重新放置实例。";
+    UncordonedNow: "{} takes instances again", "{} 可再次接收实例";
+    UnderWay: "Under way", "处理中";
+    Unreachable: "Unreachable", "不可达";
+    Until: "Until", "至";
+    Updated: "Updated", "已更新";
+    UpdatedOf: "{} of {} updated", "已更新 {} / {}";
+    User: "User", "用户";
+    UserGroups: "Groups", "用户组";
+    Value: "Value", "数值";
+    Version: "Version", "版本号";
+    WarmUp: "Warm-up", "预热";
+    Warning: "Warning", "警告";
+    WhatChanges: "What changes", "变更内容";
+    WhatHappened: "What happened", "过程记录";
+    When: "When", "时间";
+    WhenFailed: "When too much fails", "失败过多时";
+    WholeFleet: "Whole fleet", "整个机群";
+    Why: "Why", "原因";
+    WithinBatch: "Within a batch", "批内方式";
+    WouldBeMade: "would be taken", "可以创建";
+    WouldWait: "would wait now", "当前需等待";
+    WrongNow: "What is wrong now", "当前问题";
+    Yaml: "YAML", "YAML";
+    YamlHint: "Fill in the form, or write YAML here: the hub says of either whether it would take it.", "填写表单或在此编写 YAML，中枢会即时判断是否接受。";
+    YouAre: "You are", "当前身份";
+    YouAreHint: "What you see and may do is what the hub's API server lets this user see and do.", "您所能见、所能为，均由中枢 API 服务器对该用户的授权决定。";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_there_in_both_languages_with_the_same_blanks() {
+        for message in M::ALL {
+            let (en, zh) = (message.text(Lang::En), message.text(Lang::Zh));
+            assert!(!en.is_empty() && !zh.is_empty(), "{message:?}");
+            assert_eq!(
+                en.matches("{}").count(),
+                zh.matches("{}").count(),
+                "{message:?}"
+            );
+            let same = en == zh && en.chars().any(char::is_alphabetic);
+            assert!(
+                !same || *message == M::Yaml,
+                "{message:?} is not translated"
+            );
+        }
+    }
+
+    #[test]
+    fn blanks_are_filled_in_order_and_values_are_not_read_as_blanks() {
+        assert_eq!(M::RowsOf.fill(Lang::En, &[&1, &"{}", &9]), "1–{} of 9");
+        assert_eq!(M::RowsOf.fill(Lang::En, &[&1]), "1– of ");
+    }
+}

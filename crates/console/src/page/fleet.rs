@@ -1,0 +1,273 @@
+//! The fleet at a glance: what is wrong, what is released, the map of nodes, clusters and cells.
+
+use maud::{Markup, PreEscaped, html};
+
+use super::{Block, Interest, Nav, Page, releases, widgets};
+use crate::{
+    app::Cx,
+    error::Fail,
+    messages::M,
+    view::{
+        Params,
+        fleet::{self, Counts, PlaceRow, Problem, Wrong},
+        nodes::{self, CellMap, Mark},
+        releases::{ReleaseRow, running},
+    },
+};
+
+/// The page.
+///
+/// # Errors
+/// None that are its own.
+pub async fn page(cx: &Cx, params: &Params) -> Result<Page, Fail> {
+    let (counts, problems, releases, clusters, map) = {
+        let state = cx.app.model.read();
+        (
+            fleet::counts(&state, &cx.sight),
+            fleet::problems(&state, &cx.sight, cx.now, 12),
+            running(&state, &cx.sight, 8),
+            if cx.sight.clusters {
+                fleet::clusters(&state)
+            } else {
+                Vec::new()
+            },
+            if cx.sight.nodes {
+                nodes::map(&state)
+            } else {
+                Vec::new()
+            },
+        )
+    };
+    let mut body = vec![
+        Block::part("counts", "counts", tally(cx, &counts)),
+        Block::group(
+            "now",
+            "two",
+            vec![
+                Block::part("wrong", "card", wrong(cx, &problems.0, problems.1)),
+                Block::part("flight", "card", flight(cx, &releases.0, releases.1)),
+            ],
+        ),
+    ];
+    if !map.is_empty() {
+        body.push(Block::part("map", "card", map_of_nodes(cx, &map, params)));
+    }
+    if !clusters.is_empty() {
+        body.push(Block::part("clusters", "card", places(cx, &clusters)));
+    }
+    Ok(Page {
+        title: cx.t(M::Fleet).to_owned(),
+        nav: Nav::Fleet,
+        body,
+        interest: Interest::Fleet,
+        ..Page::default()
+    })
+}
+
+fn tally(cx: &Cx, counts: &Counts) -> Markup {
+    let missing = counts.desired - counts.in_service;
+    let one = |href: &str, number: String, word: &str, tone: &str| {
+        html! { a.count.(tone) href=(href) { strong { (number) } span { (word) } } }
+    };
+    html! {
+        h1.sr { (cx.t(M::Fleet)) }
+        (one("/services", counts.tenants.to_string(), cx.t(M::Tenants), ""))
+        (one("/services", counts.groups.to_string(), cx.t(M::Groups), ""))
+        (one("/services?health=Troubled", counts.troubled.to_string(), cx.t(M::GroupsInTrouble), if counts.troubled > 0 { "bad" } else { "good" }))
+        (one("/services?sort=-desired", format!("{} / {}", counts.in_service, counts.desired), cx.t(M::InstancesInService), if missing > 0 { "warn" } else { "good" }))
+        (one("/releases?phase=open", counts.releases.to_string(), cx.t(M::ReleasesInFlight), ""))
+        @if let Some((good, all)) = counts.nodes {
+            (one("/nodes", format!("{good} / {all}"), cx.t(M::NodesReady), if good < all { "warn" } else { "good" }))
+        }
+    }
+}
+
+fn wrong(cx: &Cx, problems: &[Problem], total: usize) -> Markup {
+    html! {
+        h2 { (cx.t(M::WrongNow)) @if total > 0 { span.number { (total) } } }
+        @if problems.is_empty() {
+            (widgets::empty(cx.t(M::NothingWrong), &html! { (cx.t(M::NothingWrongHint)) }))
+        }
+        ul.problems data-rows {
+            @for p in problems {
+                li {
+                    @match (p.kind, p.health) {
+                        (_, Some(health)) => (widgets::health(cx, health)),
+                        (Wrong::Cluster, _) => (widgets::badge("bad", "■", cx.t(M::Unreachable))),
+                        (Wrong::Release, _) => (widgets::badge("bad", "◆", cx.t(M::PhaseHalted))),
+                        (Wrong::Line, _) => (widgets::badge("warn", "‖", cx.t(M::LineStopped))),
+                        (Wrong::Nodes, _) => (widgets::badge("warn", "▲", cx.t(M::NotReady))),
+                        _ => (widgets::badge("hold", "◇", cx.t(M::PhaseWaits))),
+                    }
+                    @if p.href.is_empty() { strong { (p.title) } } @else { a href=(p.href) data-row { (p.title) } }
+                    span.said { (p.message) }
+                    (widgets::ago(cx, p.since))
+                }
+            }
+        }
+        @if total > problems.len() { p.hint { a href="/services?health=Troubled" { (cx.f(M::AndMore, &[&(total - problems.len())])) } } }
+    }
+}
+
+fn flight(cx: &Cx, rows: &[ReleaseRow], total: usize) -> Markup {
+    html! {
+        h2 { (cx.t(M::ReleasesInFlight)) @if total > 0 { span.number { (total) } } }
+        @if rows.is_empty() {
+            (widgets::empty(cx.t(M::NoReleases), &html! { (cx.t(M::NoReleasesHint)) }))
+        }
+        ul.flights data-rows { @for row in rows { (releases::flight(cx, row)) } }
+        @if total > rows.len() { p.hint { a href="/releases?phase=open" { (cx.f(M::AndMore, &[&(total - rows.len())])) } } }
+    }
+}
+
+/// Side of a mark by how many there are, so that all of them are on one screen.
+fn side(total: usize) -> usize {
+    match total {
+        0..=400 => 16,
+        401..=1500 => 12,
+        1501..=4000 => 9,
+        _ => 6,
+    }
+}
+
+/// Marks of one cell: one path a state, so that ten thousand nodes are a few dozen elements.
+fn cell_map(map: &CellMap, side: usize) -> Markup {
+    let count = map.marks.len();
+    let columns = ((count as f64 * 2.2).sqrt().ceil() as usize).clamp(1, 640 / side);
+    let rows = count.div_ceil(columns);
+    let mut paths: std::collections::BTreeMap<&str, String> = std::collections::BTreeMap::new();
+    for (index, mark) in map.marks.iter().enumerate() {
+        use std::fmt::Write as _;
+        let (x, y) = (index % columns * 10, index / columns * 10);
+        let path = paths.entry(mark.class()).or_default();
+        // Shape as well as colour: a triangle warns, a hollow square is shut.
+        let _ = match mark {
+            Mark::NotReady | Mark::Problem => write!(path, "M{} {}l4 8h-8z", x + 5, y),
+            Mark::Cordoned => write!(path, "M{} {}h8v8h-8zm2 2v4h4v-4z", x + 1, y + 1),
+            Mark::Load(_) => write!(path, "M{} {}h8v8h-8z", x + 1, y + 1),
+        };
+    }
+    html! {
+        svg.nodes width=(columns * side) height=(rows * side) viewBox={ "0 0 " (columns * 10) " " (rows * 10) } role="img"
+            aria-label={ (map.cluster) "/" (map.cell) ": " (count) }
+            data-map data-cluster=(map.cluster) data-cell=(map.cell) data-columns=(columns) data-count=(count) {
+            @for (class, path) in &paths { path.(class) d=(PreEscaped(path)) fill-rule="evenodd" {} }
+        }
+    }
+}
+
+fn map_of_nodes(cx: &Cx, map: &[CellMap], _params: &Params) -> Markup {
+    let total: usize = map.iter().map(|c| c.marks.len()).sum();
+    let side = side(total);
+    let legend = [
+        ("k-0", M::LoadNone),
+        ("k-1", M::LoadLow),
+        ("k-3", M::LoadHalf),
+        ("k-5", M::LoadFull),
+        ("k-shut", M::Cordoned),
+        ("k-warn", M::Problem),
+        ("k-bad", M::NotReady),
+    ];
+    html! {
+        h2 { (cx.t(M::NodeMap)) span.number { (total) } }
+        div.maps {
+            @for cell in map {
+                figure {
+                    figcaption {
+                        a href={ "/nodes?cluster=" (cell.cluster) "&cell=" (cell.cell) } {
+                            (cell.cluster) "/" @if cell.cell.is_empty() { (cx.t(M::NoCell)) } @else { (cell.cell) }
+                        }
+                        span.number { (cell.marks.len()) }
+                    }
+                    (cell_map(cell, side))
+                }
+            }
+        }
+        ul.legend aria-label=(cx.t(M::Legend)) {
+            @for (class, word) in legend {
+                li {
+                    svg width="12" height="12" viewBox="0 0 10 10" aria-hidden="true" {
+                        @match class {
+                            "k-bad" | "k-warn" => path.(class) d="M5 0l4 8h-8z" {},
+                            "k-shut" => path.(class) d="M1 1h8v8h-8zm2 2v4h4v-4z" fill-rule="evenodd" {},
+                            _ => path.(class) d="M1 1h8v8h-8z" {},
+                        }
+                    }
+                    (cx.t(word))
+                }
+            }
+        }
+    }
+}
+
+fn places(cx: &Cx, clusters: &[PlaceRow]) -> Markup {
+    let share = |used: i64, has: i64, label: String| {
+        let tone = if has > 0 && used * 10 > has * 9 {
+            "warn"
+        } else {
+            "plain"
+        };
+        widgets::bar(used, has, tone, &label)
+    };
+    let row = |place: &PlaceRow, cluster: Option<&str>| {
+        let nodes = match cluster {
+            None => format!("/nodes?cluster={}", place.name),
+            Some(cluster) => format!("/nodes?cluster={cluster}&cell={}", place.name),
+        };
+        html! {
+            tr class=[cluster.map(|_| "sub")] {
+                th scope="row" { a href=(nodes) { (place.name) } @if !place.region.is_empty() { " " small { (place.region) } } }
+                td {
+                    @if cluster.is_some() {}
+                    @else if !place.trouble.is_empty() { (widgets::badge("bad", "■", cx.t(M::Unreachable))) span.said { (place.trouble) } }
+                    @else if !place.stopped.is_empty() { (widgets::badge("warn", "‖", cx.t(M::LineStopped))) span.said { (place.stopped) } }
+                    @else { (widgets::badge("good", "●", cx.t(M::Reachable))) }
+                }
+                td.num { (place.nodes.0) " / " (place.nodes.1) }
+                td.num { (place.instances) }
+                td { (share(place.cpu.0, place.cpu.1, format!("CPU {} / {}", widgets::cores(place.cpu.0), widgets::cores(place.cpu.1)))) small { (widgets::cores(place.cpu.0)) " / " (widgets::cores(place.cpu.1)) } }
+                td { (share(place.memory.0, place.memory.1, format!("{} / {}", widgets::bytes(place.memory.0), widgets::bytes(place.memory.1)))) small { (widgets::bytes(place.memory.0)) " / " (widgets::bytes(place.memory.1)) } }
+                td { (place.version) }
+            }
+        }
+    };
+    html! {
+        h2 { (cx.t(M::Clusters)) span.number { (clusters.len()) } }
+        div.scroll { table {
+            thead { tr { th { (cx.t(M::Cluster)) } th { (cx.t(M::State)) } th.num { (cx.t(M::NodesReady)) } th.num { (cx.t(M::Instances)) } th { (cx.t(M::CpuRequested)) } th { (cx.t(M::MemoryRequested)) } th { (cx.t(M::Version)) } } }
+            tbody {
+                @for cluster in clusters {
+                    (row(cluster, None))
+                    @for cell in &cluster.cells { (row(cell, Some(&cluster.name))) }
+                }
+            }
+        } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_marks_are_few_elements() {
+        let marks = (0..10_000)
+            .map(|n| {
+                if n % 97 == 0 {
+                    Mark::NotReady
+                } else {
+                    Mark::Load((n % 6) as u8)
+                }
+            })
+            .collect();
+        let map = CellMap {
+            cluster: "sh".into(),
+            cell: "sh-a".into(),
+            marks,
+        };
+        let html = cell_map(&map, side(10_000)).into_string();
+        assert!(html.matches("<path").count() <= 8);
+        assert_eq!(html.matches("l4 8h-8z").count(), 10_000usize.div_ceil(97));
+        assert!(html.len() < 250_000, "{}", html.len());
+    }
+}

@@ -1,0 +1,279 @@
+//! An instance: its containers and conditions, what happened, what it says.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use kube::{Api, Client, api::ListParams};
+use maud::{Markup, html};
+
+use super::{Block, Interest, Nav, Page, group, widgets};
+use crate::{
+    access::Right,
+    app::Cx,
+    error::Fail,
+    messages::M,
+    model::{Instance, Key},
+    view::{Params, groups::InstanceRow},
+};
+use std::sync::Arc;
+
+/// The instance, if the user may see it.
+///
+/// # Errors
+/// If they may not, or there is none.
+pub fn seen(cx: &Cx, cluster: &str, tenant: &str, name: &str) -> Result<Arc<Instance>, Fail> {
+    if !cx.sight.groups.see(tenant) {
+        return Err(Fail::NotFound);
+    }
+    let state = cx.app.model.read();
+    let member = state.members.get(cluster).ok_or(Fail::NotFound)?;
+    let key: Key = (tenant.to_owned(), name.to_owned());
+    member.instances.get(&key).cloned().ok_or(Fail::NotFound)
+}
+
+/// The member as the console itself: for reading what the hub has said that the user may read.
+///
+/// # Errors
+/// If the member cannot be reached.
+pub fn reader(cx: &Cx, cluster: &str) -> Result<Client, Fail> {
+    let access = cx.app.model.access(cluster).ok_or(Fail::NotFound)?;
+    Client::try_from(access).map_err(|e| Fail::Upstream(e.to_string()))
+}
+
+/// The page.
+///
+/// # Errors
+/// If there is no such instance, or none that the user may see.
+pub async fn page(
+    cx: &Cx,
+    params: &Params,
+    cluster: &str,
+    tenant: &str,
+    name: &str,
+) -> Result<Page, Fail> {
+    let instance = seen(cx, cluster, tenant, name)?;
+    let tab = params.get("tab");
+    let may = |verb, resource, sub| cx.may(Right::core(verb, resource, tenant).sub(sub));
+    let (pods, logs, events, evict) = futures::join!(
+        may("get", "pods", ""),
+        may("get", "pods", "log"),
+        may("list", "events", ""),
+        may("create", "pods", "eviction")
+    );
+    let mut tabs = vec![("", M::Overview)];
+    tabs.extend(logs.then_some(("logs", M::Logs)));
+    tabs.extend(events.then_some(("events", M::Events)));
+    tabs.extend(pods.then_some(("yaml", M::Yaml)));
+    if !tabs.iter().any(|(t, _)| *t == tab) {
+        return Err(Fail::NotFound);
+    }
+    let row = InstanceRow {
+        cluster: cluster.to_owned(),
+        instance: (*instance).clone(),
+    };
+    let base = format!("/instances/{cluster}/{tenant}/{name}");
+    let head = html! {
+        div.title {
+            h1 { (name) " " (group::state(cx, &row)) }
+            div.actions { @if evict { a.button href={ (base) "/restart" } { (cx.t(M::Restart)) } } }
+        }
+        @if !instance.trouble.is_empty() { p.said { (instance.trouble) } }
+        dl.facts.row {
+            (widgets::fact(cx.t(M::Cell), &html! { (cluster) "/" (instance.cell) }))
+            (widgets::fact(cx.t(M::Node), &html! { @if cx.sight.nodes { a href={ "/nodes/" (cluster) "/" (instance.node) } { (instance.node) } } @else { (instance.node) } }))
+            (widgets::fact(cx.t(M::Address), &html! { span.mono { (instance.address) } }))
+            (widgets::fact(cx.t(M::Revision), &html! { (instance.revision.map_or("—".to_owned(), |n| n.to_string())) }))
+            (widgets::fact(cx.t(M::Restarts), &html! { (instance.restarts) }))
+            (widgets::fact(cx.t(M::CpuRequested), &html! { (widgets::cores(instance.cpu)) }))
+            (widgets::fact(cx.t(M::MemoryRequested), &html! { (widgets::bytes(instance.memory)) }))
+            (widgets::fact(cx.t(M::Age), &widgets::ago(cx, instance.created)))
+        }
+        nav.tabs aria-label=(name) {
+            @for (value, word) in &tabs {
+                a href={ (base) (if value.is_empty() { String::new() } else { format!("?tab={value}") }) } aria-current=[(tab == *value).then_some("page")] { (cx.t(*word)) }
+            }
+        }
+    };
+    let mut body = vec![Block::part("head", "", head)];
+    let mut interest = Interest::Group((tenant.to_owned(), instance.group.clone()));
+    match tab {
+        "logs" => {
+            body.push(Block::part(
+                "logs",
+                "card",
+                logs_pane(cx, &instance, cluster, params),
+            ));
+            interest = Interest::Nothing;
+        }
+        "events" => {
+            let api: Api<Event> = Api::namespaced(reader(cx, cluster)?, tenant);
+            let wanted = ListParams::default().fields(&format!(
+                "involvedObject.kind=Pod,involvedObject.name={name}"
+            ));
+            let mut list = api.list(&wanted).await?.items;
+            body.push(Block::part(
+                "events",
+                "card",
+                group::event_table(cx, &mut list),
+            ));
+        }
+        _ if pods => {
+            let api: Api<Pod> = Api::namespaced(reader(cx, cluster)?, tenant);
+            let mut pod = api.get(name).await?;
+            pod.metadata.managed_fields = None;
+            if tab == "yaml" {
+                let html = html! { h2 { (cx.t(M::Yaml)) } pre.yaml { (group::to_yaml(&pod)?) } };
+                body.push(Block::part("yaml", "card", html));
+            } else {
+                body.push(Block::part("containers", "card", containers(cx, &pod)));
+                body.push(Block::part("conditions", "card", conditions(cx, &pod)));
+            }
+        }
+        _ => {}
+    }
+    let mut crumbs = group::crumbs(cx, tenant, &instance.app);
+    crumbs.push((
+        instance.group.clone(),
+        format!("/groups/{tenant}/{}", instance.group),
+    ));
+    Ok(Page {
+        title: name.to_owned(),
+        nav: Nav::Services,
+        crumbs,
+        body,
+        interest,
+    })
+}
+
+fn container_state(cx: &Cx, status: Option<&ContainerStatus>) -> Markup {
+    let state = status.and_then(|s| s.state.as_ref());
+    let Some(state) = state else {
+        return widgets::badge("dim", "○", cx.t(M::HealthUnknown));
+    };
+    if let Some(running) = &state.running {
+        let ready = status.is_some_and(|s| s.ready);
+        return html! {
+            @if ready { (widgets::badge("good", "●", cx.t(M::Running))) } @else { (widgets::badge("warn", "▲", cx.t(M::RunningUnready))) }
+            " " (widgets::ago(cx, running.started_at.as_ref().map(|t| t.0)))
+        };
+    }
+    if let Some(waiting) = &state.waiting {
+        return html! { (widgets::badge("warn", "◇", waiting.reason.as_deref().unwrap_or(""))) " " span.said { (waiting.message.as_deref().unwrap_or("")) } };
+    }
+    match &state.terminated {
+        Some(ended) => {
+            html! { (widgets::badge(if ended.exit_code == 0 { "dim" } else { "bad" }, "■", &cx.f(M::ExitCode, &[&ended.exit_code]))) " " (ended.reason.as_deref().unwrap_or("")) }
+        }
+        None => widgets::badge("dim", "○", cx.t(M::HealthUnknown)),
+    }
+}
+
+fn containers(cx: &Cx, pod: &Pod) -> Markup {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    let inits = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|c| (c, &status.init_container_statuses));
+    let all = inits.chain(
+        spec.containers
+            .iter()
+            .map(|c| (c, &status.container_statuses)),
+    );
+    html! {
+        h2 { (cx.t(M::Containers)) }
+        div.scroll { table {
+            thead { tr { th { (cx.t(M::Container)) } th { (cx.t(M::State)) } th { (cx.t(M::Image)) } th.num { (cx.t(M::Restarts)) } th { (cx.t(M::Ports)) } } }
+            tbody {
+                @for (c, statuses) in all {
+                    @let status = statuses.iter().flatten().find(|s| s.name == c.name);
+                    tr {
+                        th scope="row" { (c.name) }
+                        td { (container_state(cx, status)) }
+                        td { (widgets::image(c.image.as_deref().unwrap_or(""))) }
+                        td.num { (status.map_or(0, |s| s.restart_count)) }
+                        td.mono { @for p in c.ports.iter().flatten() { (p.container_port) " " } }
+                    }
+                }
+            }
+        } }
+    }
+}
+
+fn conditions(cx: &Cx, pod: &Pod) -> Markup {
+    let status = pod.status.clone().unwrap_or_default();
+    html! {
+        h2 { (cx.t(M::Conditions)) }
+        div.scroll { table {
+            thead { tr { th { (cx.t(M::Condition)) } th { (cx.t(M::State)) } th { (cx.t(M::When)) } th { (cx.t(M::Reason)) } th { (cx.t(M::Message)) } } }
+            tbody {
+                @for c in status.conditions.iter().flatten() {
+                    tr {
+                        th scope="row" { (c.type_) }
+                        td { @if c.status == "True" { (widgets::badge("good", "●", "True")) } @else { (widgets::badge("warn", "○", &c.status)) } }
+                        td { (widgets::ago(cx, c.last_transition_time.as_ref().map(|t| t.0))) }
+                        td { (c.reason.as_deref().unwrap_or("")) }
+                        td.message { (c.message.as_deref().unwrap_or("")) }
+                    }
+                }
+            }
+        } }
+    }
+}
+
+fn logs_pane(cx: &Cx, instance: &Instance, cluster: &str, params: &Params) -> Markup {
+    let container = if params.get("container").is_empty() {
+        String::new()
+    } else {
+        format!("&container={}", params.get("container"))
+    };
+    let url = format!(
+        "/logs/{cluster}/{}/{}?tail=500{container}",
+        instance.tenant, instance.name
+    );
+    html! {
+        div.title { h2 { (cx.t(M::Logs)) }
+            div.actions {
+                label.sr for="log-filter" { (cx.t(M::Search)) }
+                input #log-filter type="search" placeholder=(cx.t(M::Search)) data-log-filter autocomplete="off";
+                label.radio { input type="checkbox" data-log-follow checked; (cx.t(M::Follow)) }
+                a.button href={ (url) "&follow=0" } { (cx.t(M::Download)) }
+            } }
+        pre.logs data-logs=(url) tabindex="0" aria-label=(cx.t(M::Logs)) {}
+        noscript { p.hint { a href={ (url) "&follow=0" } { (cx.t(M::Logs)) } } }
+    }
+}
+
+/// The page that says what restarting does, and asks.
+///
+/// # Errors
+/// If there is no such instance, or the user may not.
+pub async fn confirm(cx: &Cx, cluster: &str, tenant: &str, name: &str) -> Result<Page, Fail> {
+    let instance = seen(cx, cluster, tenant, name)?;
+    if !cx
+        .may(Right::core("create", "pods", tenant).sub("eviction"))
+        .await
+    {
+        return Err(Fail::NotFound);
+    }
+    let html = html! {
+        h1 { (cx.t(M::Restart)) " · " (name) }
+        p.big { (cx.f(M::RestartSays, &[&name, &instance.node])) }
+        form.stack method="post" action={ "/instances/" (cluster) "/" (tenant) "/" (name) "/restart" } {
+            (widgets::csrf(cx))
+            div.actions {
+                button.danger type="submit" { (cx.t(M::Restart)) }
+                a.button href={ "/instances/" (cluster) "/" (tenant) "/" (name) } { (cx.t(M::Back)) }
+            }
+        }
+    };
+    Ok(Page {
+        title: format!("{} · {name}", cx.t(M::Restart)),
+        nav: Nav::Services,
+        crumbs: vec![(
+            name.to_owned(),
+            format!("/instances/{cluster}/{tenant}/{name}"),
+        )],
+        body: vec![Block::part("confirm", "card narrow", html)],
+        ..Page::default()
+    })
+}

@@ -1,0 +1,186 @@
+//! Pages: from a view to HTML. Every part of a page that can change has an id and is sent alone when it
+//! does.
+
+mod create;
+mod fleet;
+pub mod frame;
+pub mod group;
+mod groups;
+mod instance;
+mod lines;
+pub mod login;
+mod nodes;
+pub mod plan;
+mod release;
+mod releases;
+mod settings;
+pub mod widgets;
+
+use maud::Markup;
+
+use crate::{
+    app::Cx,
+    error::Fail,
+    model::{Key, Topic},
+    view::Params,
+};
+
+pub use create::{
+    form as create_form, objects as create_objects, parse as create_parse, sync as create_sync,
+};
+pub use instance::{reader, seen as instance_seen};
+pub use nodes::seen as node_seen;
+pub use release::{columns as release_columns, seen as release_seen};
+
+/// Where a page stands in the navigation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nav {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Fleet.
+    Fleet,
+    /// Services.
+    Services,
+    /// Releases.
+    Releases,
+    /// Nodes.
+    Nodes,
+    /// Stopped lines.
+    Lines,
+    /// Settings.
+    Settings,
+}
+
+/// Which changes a page shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Interest {
+    /// None: it does not change by itself.
+    #[default]
+    Nothing,
+    /// Clusters, Groups, releases, nodes, lines.
+    Fleet,
+    /// Groups and releases.
+    Services,
+    /// Releases.
+    Releases,
+    /// One Group, its instances and releases.
+    Group(Key),
+    /// One release, and its Group's instances.
+    Release(Key, Key),
+    /// Nodes and what runs on them.
+    Nodes,
+    /// Lines.
+    Lines,
+}
+
+impl Interest {
+    /// Whether a change is among them.
+    pub fn concerns(&self, topic: &Topic) -> bool {
+        match (self, topic) {
+            (Self::Nothing, _) => false,
+            (_, Topic::All) | (Self::Fleet, _) => true,
+            (Self::Services, Topic::Group(_) | Topic::Release(_) | Topic::Tenant(_)) => true,
+            (Self::Releases, Topic::Release(_)) => true,
+            (Self::Group(key), Topic::Group(other)) => key == other,
+            (Self::Group(key), Topic::Release(other)) => key.0 == other.0,
+            (Self::Group(key), Topic::Tenant(tenant)) => key.0 == *tenant,
+            (Self::Release(_, group), Topic::Group(other)) => group == other,
+            (Self::Release(key, _), Topic::Release(other)) => key == other,
+            (Self::Release(..), Topic::Lines) => true,
+            (Self::Nodes, Topic::Nodes(_) | Topic::Cluster(_) | Topic::Group(_)) => true,
+            (Self::Lines, Topic::Lines) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A piece of a page.
+pub enum Block {
+    /// What changes as one.
+    Part {
+        /// Its id.
+        id: String,
+        /// Its class.
+        class: &'static str,
+        /// What is in it.
+        html: Markup,
+    },
+    /// Parts that stand together.
+    Group {
+        /// Its id.
+        id: String,
+        /// Its class.
+        class: &'static str,
+        /// What is in it.
+        blocks: Vec<Block>,
+    },
+}
+
+impl Block {
+    /// A part.
+    pub fn part(id: impl Into<String>, class: &'static str, html: Markup) -> Self {
+        Self::Part {
+            id: id.into(),
+            class,
+            html,
+        }
+    }
+
+    /// Parts that stand together.
+    pub fn group(id: impl Into<String>, class: &'static str, blocks: Vec<Self>) -> Self {
+        Self::Group {
+            id: id.into(),
+            class,
+            blocks,
+        }
+    }
+}
+
+/// A page.
+#[derive(Default)]
+pub struct Page {
+    /// Its title.
+    pub title: String,
+    /// Where it stands in the navigation.
+    pub nav: Nav,
+    /// What is above it: text and place.
+    pub crumbs: Vec<(String, String)>,
+    /// Its parts.
+    pub body: Vec<Block>,
+    /// Which changes it shows.
+    pub interest: Interest,
+}
+
+/// The page of a path.
+///
+/// # Errors
+/// If there is none, or none that the user may see: the same.
+pub async fn find(cx: &Cx, path: &str, params: &Params) -> Result<Page, Fail> {
+    let path: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match path.as_slice() {
+        [""] | ["fleet"] => fleet::page(cx, params).await,
+        ["services"] => groups::page(cx, params, "", "").await,
+        ["services", tenant] => groups::page(cx, params, tenant, "").await,
+        ["services", tenant, app] => groups::page(cx, params, tenant, app).await,
+        ["groups", tenant, name] => group::page(cx, params, tenant, name).await,
+        ["groups", tenant, name, "release"] => plan::page(cx, params, tenant, name, None).await,
+        ["groups", tenant, name, "scale"] => group::scale(cx, tenant, name).await,
+        ["releases"] => releases::page(cx, params).await,
+        ["releases", tenant, name] => release::page(cx, params, tenant, name).await,
+        ["releases", tenant, name, action] => release::confirm(cx, tenant, name, action).await,
+        ["instances", cluster, tenant, name] => {
+            instance::page(cx, params, cluster, tenant, name).await
+        }
+        ["instances", cluster, tenant, name, "restart"] => {
+            instance::confirm(cx, cluster, tenant, name).await
+        }
+        ["nodes"] => nodes::list(cx, params).await,
+        ["nodes", cluster, name] => nodes::one(cx, params, cluster, name).await,
+        ["nodes", cluster, name, action] => nodes::confirm(cx, cluster, name, action).await,
+        ["lines"] => lines::page(cx).await,
+        ["create"] => create::page(cx, params).await,
+        ["settings"] => settings::page(cx),
+        _ => Err(Fail::NotFound),
+    }
+}

@@ -1,0 +1,304 @@
+//! Small things that pages are made of. State is told by colour, by shape and by word, always.
+
+use gantry_api::{gate::GateState, release::BatchState};
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use crate::{
+    app::Cx,
+    messages::M,
+    model::Health,
+    view::{Listing, Params, order, run::Tile},
+};
+
+/// A state: shape, word, tone.
+pub fn badge(tone: &str, shape: &str, word: &str) -> Markup {
+    html! { span class={ "badge " (tone) } { span.shape aria-hidden="true" { (shape) } " " (word) } }
+}
+
+/// How a Group is.
+pub fn health(cx: &Cx, health: Health) -> Markup {
+    let (tone, shape, word) = match health {
+        Health::Down => ("bad", "■", M::HealthDown),
+        Health::Degraded => ("warn", "▲", M::HealthDegraded),
+        Health::Halted => ("bad", "◆", M::HealthHalted),
+        Health::Waiting => ("hold", "◇", M::HealthWaiting),
+        Health::Releasing => ("busy", "◐", M::HealthReleasing),
+        Health::Scaling => ("busy", "↕", M::HealthScaling),
+        Health::Healthy => ("good", "●", M::HealthHealthy),
+        Health::Idle => ("dim", "○", M::HealthIdle),
+        Health::Unknown => ("dim", "?", M::HealthUnknown),
+    };
+    badge(tone, shape, cx.t(word))
+}
+
+/// Where a release stands.
+pub fn phase(cx: &Cx, phase: &str, halted: bool, waits: bool) -> Markup {
+    let (tone, shape, word) = match phase {
+        _ if halted => ("bad", "◆", M::PhaseHalted),
+        "Pending" => ("dim", "○", M::PhasePending),
+        "Queued" => ("dim", "○", M::PhaseQueued),
+        "Planning" => ("busy", "◐", M::PhasePlanning),
+        "Bastion" => ("busy", "◐", M::PhaseBastion),
+        "Batch" => ("busy", "◐", M::PhaseBatch),
+        "Gate" if waits => ("hold", "◇", M::PhaseWaits),
+        "Gate" => ("busy", "◇", M::PhaseGate),
+        "Paused" => ("hold", "‖", M::PhasePaused),
+        "RollingBack" => ("warn", "◀", M::PhaseRollingBack),
+        "Succeeded" => ("good", "●", M::PhaseSucceeded),
+        "RolledBack" => ("warn", "◀", M::PhaseRolledBack),
+        "Aborted" => ("dim", "■", M::PhaseAborted),
+        _ => ("bad", "■", M::PhaseFailed),
+    };
+    badge(tone, shape, cx.t(word))
+}
+
+/// Where a batch stands.
+pub fn batch_state(cx: &Cx, state: BatchState) -> Markup {
+    let (tone, shape, word) = match state {
+        BatchState::Waiting => ("dim", "○", M::BatchWaiting),
+        BatchState::Running => ("busy", "◐", M::BatchRunning),
+        BatchState::Ready => ("hold", "◇", M::BatchReady),
+        BatchState::Done => ("good", "●", M::BatchDone),
+        BatchState::Failed => ("bad", "■", M::BatchFailed),
+        BatchState::Skipped => ("warn", "▷", M::BatchSkipped),
+    };
+    badge(tone, shape, cx.t(word))
+}
+
+/// Where a gate stands.
+pub fn gate_state(cx: &Cx, state: GateState) -> Markup {
+    let (tone, shape, word) = match state {
+        GateState::Running => ("busy", "◇", M::GateRunning),
+        GateState::Passed => ("good", "●", M::GatePassed),
+        GateState::Failed => ("bad", "■", M::GateFailed),
+        GateState::Overridden => ("warn", "▷", M::GateOverridden),
+    };
+    badge(tone, shape, cx.t(word))
+}
+
+/// The word of a tile.
+pub fn tile_word(cx: &Cx, tile: Tile) -> &'static str {
+    cx.t(match tile {
+        Tile::Failed => M::TileFailed,
+        Tile::Draining => M::TileDraining,
+        Tile::Updating => M::TileUpdating,
+        Tile::Checking => M::TileChecking,
+        Tile::Held => M::TileHeld,
+        Tile::Waiting => M::TileWaiting,
+        Tile::Unready => M::TileUnready,
+        Tile::Missing => M::TileMissing,
+        Tile::Done => M::TileDone,
+        Tile::TakenBack => M::TileTakenBack,
+        Tile::Untouched => M::TileUntouched,
+    })
+}
+
+/// The name of a batch.
+pub fn batch_name(cx: &Cx, index: i32) -> String {
+    match index {
+        0 => cx.t(M::Bastion).to_owned(),
+        n => cx.f(M::BatchN, &[&n]),
+    }
+}
+
+/// A length of time in few letters: `41s`, `3m`, `5h`, `2d`.
+pub fn span(seconds: i64) -> String {
+    let s = seconds.max(0);
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m", s / 60),
+        3600..172_800 => format!("{}h", s / 3600),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+/// A time in the user's zone.
+pub fn absolute(cx: &Cx, at: Timestamp) -> String {
+    let zoned = at.to_zoned(cx.prefs.zone.clone());
+    zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+/// A time of day in the user's zone.
+pub fn clock(cx: &Cx, at: Timestamp) -> String {
+    let zoned = at.to_zoned(cx.prefs.zone.clone());
+    if zoned.date() == cx.now.to_zoned(cx.prefs.zone.clone()).date() {
+        zoned.strftime("%H:%M:%S").to_string()
+    } else {
+        zoned.strftime("%m-%d %H:%M").to_string()
+    }
+}
+
+/// How long ago; the browser keeps it current.
+pub fn ago(cx: &Cx, at: Option<Timestamp>) -> Markup {
+    let Some(at) = at else {
+        return html! { span.none { "—" } };
+    };
+    html! {
+        time datetime=(at.to_string()) title=(absolute(cx, at)) { (span(cx.now.duration_since(at).as_secs())) }
+    }
+}
+
+/// Share of a whole as a bar, with what it is in words.
+pub fn bar(part: i64, whole: i64, tone: &str, label: &str) -> Markup {
+    let wide = if whole > 0 {
+        (part.clamp(0, whole) * 1000 / whole) as f64 / 10.0
+    } else {
+        0.0
+    };
+    html! {
+        svg.bar.(tone) role="img" aria-label=(label) viewBox="0 0 100 6" preserveAspectRatio="none" {
+            rect.track width="100" height="6" {}
+            rect.fill width=(wide) height="6" {}
+        }
+    }
+}
+
+/// Thousandths of a core.
+pub fn cores(milli: i64) -> String {
+    if milli % 1000 == 0 || milli >= 100_000 {
+        format!("{}", milli / 1000)
+    } else if milli >= 1000 {
+        format!("{:.1}", milli as f64 / 1000.0)
+    } else {
+        format!("{milli}m")
+    }
+}
+
+/// Bytes.
+pub fn bytes(n: i64) -> String {
+    let units = ["B", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value >= 100.0 || value.fract() < 0.05 {
+        format!("{value:.0}{}", units[unit])
+    } else {
+        format!("{value:.1}{}", units[unit])
+    }
+}
+
+/// The last part of an image's name: what people look at.
+pub fn image(image: &str) -> Markup {
+    let plain = image.split('@').next().unwrap_or(image);
+    let short = plain.rsplit('/').next().unwrap_or(plain);
+    html! { span.mono title=(image) { (short) } }
+}
+
+/// A column's head that sorts by it.
+pub fn sorter(params: &Params, column: &str, word: &str, class: &str) -> Markup {
+    let (by, down) = order(params);
+    let here = by == column;
+    let next = if here && !down {
+        format!("-{column}")
+    } else {
+        column.to_owned()
+    };
+    let sort = if !here {
+        "none"
+    } else if down {
+        "descending"
+    } else {
+        "ascending"
+    };
+    html! {
+        th class=(class) aria-sort=(sort) {
+            a href={ (if params.with("sort", &next).is_empty() { "?" } else { "" }) (params.with("sort", &next)) } {
+                (word)
+                @if here { span.arrow aria-hidden="true" { (if down { " ↓" } else { " ↑" }) } }
+            }
+        }
+    }
+}
+
+/// Which page of how many, with ways to the others.
+pub fn pager<T>(cx: &Cx, listing: &Listing<T>, params: &Params) -> Markup {
+    let (page, pages) = (listing.page, listing.pages());
+    let first = if listing.total == 0 {
+        0
+    } else {
+        (page - 1) * listing.per_page + 1
+    };
+    let last = first
+        + listing
+            .items
+            .len()
+            .saturating_sub(usize::from(!listing.items.is_empty()));
+    html! {
+        div.pager {
+            span { (cx.f(M::RowsOf, &[&first, &last, &listing.total])) }
+            @if pages > 1 {
+                nav aria-label=(cx.t(M::Pages)) {
+                    @if page > 1 { a.button rel="prev" href=(params.with("page", &(page - 1).to_string())) { "← " (cx.t(M::Previous)) } }
+                    span { (page) " / " (pages) }
+                    @if page < pages { a.button rel="next" href=(params.with("page", &(page + 1).to_string())) { (cx.t(M::Next)) " →" } }
+                }
+            }
+        }
+    }
+}
+
+/// A form's token.
+pub fn csrf(cx: &Cx) -> Markup {
+    html! { input type="hidden" name="csrf" value=(cx.session.csrf); }
+}
+
+/// Where there is nothing: what to do about it.
+pub fn empty(title: &str, hint: &Markup) -> Markup {
+    html! { div.empty { strong { (title) } p { (hint) } } }
+}
+
+/// A search field that keeps the other parameters.
+pub fn search(cx: &Cx, params: &Params, keep: &[&str]) -> Markup {
+    html! {
+        form.search role="search" method="get" {
+            label.sr for="q" { (cx.t(M::Search)) }
+            input #q type="search" name="q" value=(params.get("q")) placeholder=(cx.t(M::Search)) autocomplete="off" data-search;
+            @for name in keep {
+                @if !params.get(name).is_empty() { input type="hidden" name=(name) value=(params.get(name)); }
+            }
+        }
+    }
+}
+
+/// Choices of one parameter as links.
+pub fn choices(params: &Params, name: &str, options: &[(&str, &str)]) -> Markup {
+    let now = params.get(name);
+    html! {
+        nav.choices {
+            @for (value, word) in options {
+                a href={ (if params.with(name, value).is_empty() { "?" } else { "" }) (params.with(name, value)) }
+                    aria-current=[(now == *value).then_some("true")] { (word) }
+            }
+        }
+    }
+}
+
+/// A name and what it says, in a list of such.
+pub fn fact(name: &str, value: &Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_in_few_letters() {
+        assert_eq!(
+            ["250m", "2", "1.5", "240"].map(str::to_owned),
+            [250, 2000, 1500, 240_000].map(cores)
+        );
+        assert_eq!(
+            ["0B", "512Mi", "1.5Gi", "900Gi"].map(str::to_owned),
+            [0, 512 << 20, 3 << 29, 900 << 30].map(bytes)
+        );
+        assert_eq!(
+            ["0s", "59s", "1m", "47h", "2d"].map(str::to_owned),
+            [-5, 59, 60, 169_300, 172_800].map(span)
+        );
+    }
+}

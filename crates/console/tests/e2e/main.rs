@@ -1,0 +1,31 @@
+//! The console before a whole embedded fleet: what people who may see one tenant meet, and what a real
+//! browser does. One fleet and one browser for all of it.
+
+mod browser;
+mod http;
+mod security;
+mod stage;
+mod webdriver;
+
+use serde_json::json;
+use stage::Stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console() {
+    let stage = Stage::start(3).await;
+    for (tenant, app) in [("shop", "cart"), ("shop", "front"), ("bank", "vault")] {
+        stage.service(tenant, app, 8, json!({})).await;
+    }
+    for (tenant, group) in [
+        ("shop", "cart-prod"),
+        ("shop", "front-prod"),
+        ("bank", "vault-prod"),
+    ] {
+        stage.in_service(tenant, group).await;
+    }
+    security::login_and_headers(&stage).await;
+    security::one_tenant_only(&stage).await;
+    security::writes(&stage).await;
+    browser::all(&stage).await;
+    stage.shutdown().await;
+}

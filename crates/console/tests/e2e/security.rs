@@ -1,0 +1,354 @@
+//! What someone meets who may see one tenant only, on every page and path there is; and what stands
+//! between a browser's session and others.
+
+use gantry_console::API_PATHS;
+use http::{Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::{
+    http::Visitor,
+    stage::{Stage, release_names, until},
+};
+
+fn visitor(stage: &Stage) -> Visitor {
+    Visitor::new(stage.console.address(), &stage.cert)
+}
+
+/// Logging in and out, and what every answer carries.
+pub async fn login_and_headers(stage: &Stage) {
+    let mut nobody = visitor(stage);
+    for path in [
+        "/",
+        "/services",
+        "/groups/shop/cart-prod",
+        "/nodes",
+        "/settings",
+        "/create",
+    ] {
+        let answer = nobody.get(path).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{path}");
+        assert!(
+            answer.headers[header::LOCATION]
+                .to_str()
+                .unwrap()
+                .starts_with("/login?next="),
+            "{path}"
+        );
+    }
+    let page = nobody.get("/login").await;
+    let policy = page.headers[header::CONTENT_SECURITY_POLICY]
+        .to_str()
+        .unwrap();
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for (path, status) in [
+        ("/api/v1/groups", 401),
+        ("/api/v1/me", 401),
+        ("/logs/sh/shop/x", 401),
+        ("/healthz", 200),
+        ("/api/openapi.json", 200),
+    ] {
+        assert_eq!(nobody.get(path).await.status, status, "{path}");
+    }
+    assert!(nobody.get("/live?u=/").await.text.contains("event: login"));
+    assert_eq!(
+        nobody.login("no-such-token").await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        nobody
+            .post("/groups/shop/cart-prod/scale", &[("replicas", "1")])
+            .await
+            .status,
+        StatusCode::SEE_OTHER
+    );
+
+    let mut admin = visitor(stage);
+    let answer = admin.login(&stage.admin).await;
+    let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
+    for part in [
+        "__Host-gantry-session=",
+        "HttpOnly",
+        "Secure",
+        "SameSite=Strict",
+    ] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let page = admin.get("/").await;
+    assert_eq!(page.status, StatusCode::OK);
+    for found in [
+        "<script>",
+        " style=\"",
+        " onclick=",
+        "javascript:",
+        "http://",
+    ] {
+        assert!(!page.text.contains(found), "{found}");
+    }
+    // A kubeconfig logs in as well as its token.
+    let mut other = visitor(stage);
+    let kubeconfig = serde_saphyr::to_string(&stage.hub.kubeconfig()).unwrap();
+    assert_eq!(other.login(&kubeconfig).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(
+        other.post("/logout", &[]).await.status,
+        StatusCode::SEE_OTHER
+    );
+    assert_eq!(other.get("/settings").await.status, StatusCode::SEE_OTHER);
+    // The link of the start works once.
+    let door = stage.console.door().unwrap();
+    let path = door
+        .strip_prefix(stage.console.url().trim_end_matches('/'))
+        .unwrap();
+    let mut first = visitor(stage);
+    assert_eq!(first.get(path).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(first.get("/settings").await.status, StatusCode::OK);
+    assert_eq!(visitor(stage).get(path).await.status, StatusCode::FORBIDDEN);
+}
+
+/// Everything that is not theirs is not there for them: no page, no count, no name.
+pub async fn one_tenant_only(stage: &Stage) {
+    let mut dev = visitor(stage);
+    assert_eq!(dev.login(&stage.dev).await.status, StatusCode::SEE_OTHER);
+    let node = stage.members[0].name();
+    let foreign = [
+        "/services/bank",
+        "/services/bank/vault",
+        "/groups/bank/vault-prod",
+        "/groups/bank/vault-prod?tab=yaml",
+        "/groups/bank/vault-prod/release",
+        "/groups/bank/vault-prod/scale",
+        "/releases/bank/vault-prod-2",
+        "/releases/bank/vault-prod-2/rollback",
+        "/instances/sh/bank/vault-prod-sh-a-0",
+        "/instances/sh/bank/vault-prod-sh-a-0?tab=logs",
+        "/instances/sh/bank/vault-prod-sh-a-0/restart",
+        "/logs/sh/bank/vault-prod-sh-a-0",
+        "/nodes",
+        "/nodes/sh/sh-a-001",
+        "/nodes/sh/sh-a-001/drain",
+        "/lines",
+    ];
+    for path in foreign {
+        let there = dev.get(path).await;
+        let never = dev
+            .get(
+                &path
+                    .replace("vault", "nothing")
+                    .replace("bank", "nobody")
+                    .replace("001", "999"),
+            )
+            .await;
+        assert_eq!(there.status, StatusCode::NOT_FOUND, "{path} of {node}");
+        assert_eq!(never.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    // Nothing of it on the pages that they do see, nor in what is sent when these change.
+    for path in [
+        "/",
+        "/services",
+        "/releases",
+        "/settings",
+        "/services?q=vault",
+        "/releases?q=vault",
+        "/create",
+        "/groups/shop/cart-prod",
+    ] {
+        let page = dev.get(path).await;
+        assert_eq!(page.status, StatusCode::OK, "{path}");
+        let body = page.text.replace("value=\"vault\"", "");
+        for secret in ["bank", "vault-prod", "sh-a-001", "/nodes\""] {
+            assert!(!body.contains(secret), "{path} shows {secret}");
+        }
+        let live = dev
+            .get(&format!("/live?u={}", path.replace('?', "%3F")))
+            .await;
+        assert!(
+            !live.text.contains("bank/") && !live.text.contains("vault-prod"),
+            "live {path}"
+        );
+    }
+    let mut admin = visitor(stage);
+    admin.login(&stage.admin).await;
+    assert!(admin.get("/services").await.text.contains("vault-prod"));
+
+    // Every path of the API, with foreign names and with their own.
+    let mut script = visitor(stage);
+    script.bearer = Some(stage.dev.clone());
+    for (method, path) in API_PATHS {
+        let filled = path
+            .replace("{tenant}", "bank")
+            .replace("{cluster}", "sh")
+            .replace("{action}", "cordon")
+            .replace(
+                "{name}",
+                if path.contains("nodes") {
+                    "sh-a-001"
+                } else if path.contains("instances/{") {
+                    "vault-prod-sh-a-0"
+                } else {
+                    "vault-prod"
+                },
+            );
+        let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+        let body = if method == Method::POST {
+            json!({"replicas": 1, "image": "x:1"}).to_string()
+        } else {
+            String::new()
+        };
+        let answer = script
+            .send(
+                method.clone(),
+                &format!("{filled}?q=vault&cluster=sh&cell=sh-a&index=0"),
+                "application/json",
+                body,
+                &[],
+            )
+            .await;
+        if path.contains('{') || path.contains("nodes") || path.contains("clusters") {
+            assert_eq!(
+                answer.status,
+                StatusCode::NOT_FOUND,
+                "{method} {filled}: {}",
+                answer.text
+            );
+        } else {
+            assert_eq!(
+                answer.status,
+                StatusCode::OK,
+                "{method} {filled}: {}",
+                answer.text
+            );
+            assert!(
+                !answer.text.contains("vault") && !answer.text.contains("bank"),
+                "{filled}: {}",
+                answer.text
+            );
+        }
+    }
+    let fleet: Value = serde_json::from_str(&script.get("/api/v1/fleet").await.text).unwrap();
+    assert_eq!(
+        (
+            fleet["counts"]["tenants"].as_u64(),
+            fleet["counts"]["groups"].as_u64()
+        ),
+        (Some(1), Some(2))
+    );
+    assert!(fleet["counts"]["nodes"].is_null());
+    let groups: Value = serde_json::from_str(&script.get("/api/v1/groups").await.text).unwrap();
+    assert_eq!(groups["total"], 2);
+}
+
+/// Writes need the session's token and come from here; who may not is refused by the API server.
+pub async fn writes(stage: &Stage) {
+    let mut dev = visitor(stage);
+    dev.login(&stage.dev).await;
+    let right = dev.csrf.clone();
+    let scale = "/groups/shop/front-prod/scale";
+    for token in ["", "wrong"] {
+        dev.csrf = token.to_owned();
+        assert_eq!(
+            dev.post(scale, &[("replicas", "9")]).await.status,
+            StatusCode::FORBIDDEN,
+            "{token:?}"
+        );
+    }
+    dev.csrf = right.clone();
+    let form = format!("csrf={right}&replicas=9");
+    let cross = dev
+        .send(
+            Method::POST,
+            scale,
+            "application/x-www-form-urlencoded",
+            form,
+            &[("sec-fetch-site", "cross-site")],
+        )
+        .await;
+    assert_eq!(cross.status, StatusCode::FORBIDDEN);
+    let api = dev
+        .send(
+            Method::POST,
+            "/api/v1/groups/shop/front-prod/scale",
+            "application/json",
+            json!({"replicas": 9}).to_string(),
+            &[],
+        )
+        .await;
+    assert_eq!(
+        api.status,
+        StatusCode::FORBIDDEN,
+        "a cookie alone changes nothing"
+    );
+
+    // Theirs: scaled, and the page shows it; to none only with the name.
+    assert_eq!(
+        dev.post(scale, &[("replicas", "0")]).await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+    assert_eq!(
+        dev.post(scale, &[("replicas", "9")]).await.status,
+        StatusCode::SEE_OTHER
+    );
+    stage.in_service("shop", "front-prod").await;
+    let dev = std::sync::Arc::new(tokio::sync::Mutex::new(dev));
+    until("the page shows 9 / 9", async || {
+        dev.lock()
+            .await
+            .get("/groups/shop/front-prod")
+            .await
+            .text
+            .contains("<strong>9</strong> / 9")
+    })
+    .await;
+    let mut dev = dev.lock().await;
+
+    // A release that changes nothing is refused with the form; others' are not there.
+    let nothing = dev
+        .post("/groups/shop/front-prod/release", &[("strategy", "group")])
+        .await;
+    assert_eq!(nothing.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(nothing.text.contains("nothing changes"));
+    for path in [
+        "/groups/bank/vault-prod/scale",
+        "/groups/bank/vault-prod/release",
+        "/releases/bank/x/abort",
+        "/lines",
+        "/nodes/sh/sh-a-001/cordon",
+        "/instances/sh/bank/vault-prod-sh-a-0/restart",
+    ] {
+        let answer = dev
+            .post(
+                path,
+                &[
+                    ("replicas", "0"),
+                    ("confirm", "x"),
+                    ("name", "x"),
+                    ("reason", "x"),
+                    ("fleet", "1"),
+                    ("image", "a:1"),
+                ],
+            )
+            .await;
+        assert!(
+            matches!(
+                answer.status,
+                StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::UNPROCESSABLE_ENTITY
+            ),
+            "{path}: {}",
+            answer.status
+        );
+    }
+    // May see instances of their own, and evict none.
+    assert_eq!(
+        dev.post("/instances/sh/shop/cart-prod-sh-a-0/restart", &[])
+            .await
+            .status,
+        StatusCode::NOT_FOUND
+    );
+    assert!(release_names(&stage.client(), "bank").await.is_empty());
+}
