@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p gantry-console --bench first_paint`. Each page is asked for twenty times over one kept
 //! connection (TLS, gzip); printed are the median and the slowest, and the bytes sent.
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails ends")]
 
 use std::{sync::Arc, time::Instant};
 

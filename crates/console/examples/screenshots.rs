@@ -1,6 +1,11 @@
 //! Pictures of each page, of a small fleet with everything that can be seen: `docs/console/*.png`.
 //!
 //! `cargo run -p gantry-console --example screenshots [FOLDER]`; needs chromium and chromium-driver.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "an example that fails ends"
+)]
 
 use std::path::PathBuf;
 

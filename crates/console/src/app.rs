@@ -162,6 +162,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/prefs", post(set_prefs))
         .route("/live", get(live::stream))
         .route("/logs/{cluster}/{tenant}/{name}", get(act::logs::stream))
+        .route("/logs/{tenant}/{group}", get(act::logs::of_group))
         .route("/api/openapi.json", get(api::document))
         .route("/api", any(api::handle))
         .route("/api/{*rest}", any(api::handle))

@@ -94,6 +94,15 @@ impl Console {
     /// # Errors
     /// If the address is taken, or certificate or configuration cannot be used.
     pub async fn start(options: Options) -> Result<Self, Error> {
+        Self::start_with(options, None).await
+    }
+
+    /// The same over a model that nothing feeds, for benches.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[doc(hidden)]
+    pub async fn start_with(options: Options, state: Option<model::State>) -> Result<Self, Error> {
         let client = match options.client {
             Some(client) => client,
             None => {

@@ -76,6 +76,7 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
             "card",
             events(cx, tenant, "Group", name).await?,
         )),
+        "logs" => body.push(Block::part("logs", "card", logs(cx, tenant, name).await?)),
         "yaml" => body.push(Block::part("yaml", "card", yaml(cx, &group)?)),
         _ => {
             let (running, recent, listing) = {
@@ -138,12 +139,10 @@ async fn head(cx: &Cx, group: &Group, row: &GroupRow, tab: &str) -> Markup {
                 .sub("scale"),
         )
         .await;
-    let tabs = [
-        ("", M::Overview),
-        ("revisions", M::Revisions),
-        ("events", M::Events),
-        ("yaml", M::Yaml),
-    ];
+    let logs = cx.may(Right::core("get", "pods", tenant).sub("log")).await;
+    let mut tabs = vec![("", M::Overview), ("revisions", M::Revisions)];
+    tabs.extend(logs.then_some(("logs", M::Logs)));
+    tabs.extend([("events", M::Events), ("yaml", M::Yaml)]);
     let tone = if row.in_service < row.desired {
         "warn"
     } else {
@@ -168,12 +167,23 @@ async fn head(cx: &Cx, group: &Group, row: &GroupRow, tab: &str) -> Markup {
             (widgets::fact(cx.t(M::MaxUnavailable), &html! { (group.spec.availability.max_unavailable) }))
         }
         nav.tabs aria-label=(name) {
-            @for (value, word) in tabs {
+            @for (value, word) in &tabs {
                 a href={ "/groups/" (tenant) "/" (name) (if value.is_empty() { String::new() } else { format!("?tab={value}") }) }
-                    aria-current=[(tab == value).then_some("page")] { (cx.t(word)) }
+                    aria-current=[(tab == *value).then_some("page")] { (cx.t(*word)) }
             }
         }
     }
+}
+
+/// The logs of all instances, merged by time.
+async fn logs(cx: &Cx, tenant: &str, name: &str) -> Result<Markup, Fail> {
+    if !cx.may(Right::core("get", "pods", tenant).sub("log")).await {
+        return Err(Fail::NotFound);
+    }
+    Ok(widgets::logs(
+        cx,
+        &format!("/logs/{tenant}/{name}?tail=100"),
+    ))
 }
 
 /// From Service to instances, cell by cell: a picture that is a table.

@@ -230,17 +230,7 @@ fn logs_pane(cx: &Cx, instance: &Instance, cluster: &str, params: &Params) -> Ma
         "/logs/{cluster}/{}/{}?tail=500{container}",
         instance.tenant, instance.name
     );
-    html! {
-        div.title { h2 { (cx.t(M::Logs)) }
-            div.actions {
-                label.sr for="log-filter" { (cx.t(M::Search)) }
-                input #log-filter type="search" placeholder=(cx.t(M::Search)) data-log-filter autocomplete="off";
-                label.radio { input type="checkbox" data-log-follow checked; (cx.t(M::Follow)) }
-                a.button href={ (url) "&follow=0" } { (cx.t(M::Download)) }
-            } }
-        pre.logs data-logs=(url) tabindex="0" aria-label=(cx.t(M::Logs)) {}
-        noscript { p.hint { a href={ (url) "&follow=0" } { (cx.t(M::Logs)) } } }
-    }
+    widgets::logs(cx, &url)
 }
 
 /// The page that says what restarting does, and asks.

@@ -1,5 +1,10 @@
 //! The console before a whole embedded fleet: what people who may see one tenant meet, and what a real
 //! browser does. One fleet and one browser for all of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where its helpers do"
+)]
 
 mod browser;
 mod http;

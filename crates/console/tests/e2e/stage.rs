@@ -315,14 +315,14 @@ async fn developer(hub: &Client, tenant: &str) -> String {
     )
     .await;
     let request = TokenRequest {
-        spec: TokenRequestSpec::default(),
+        spec: Some(TokenRequestSpec::default()),
         ..TokenRequest::default()
     };
     let token = accounts
         .create_token_request("dev", &PostParams::default(), &request)
         .await
         .unwrap();
-    token.status.unwrap().token
+    token.status.unwrap().token.unwrap_or_default()
 }
 
 fn certificate(folder: PathBuf) -> (String, Tls) {
