@@ -189,6 +189,18 @@ pub async fn form(cx: &Cx, form: &Params, wrong: Option<&Fail>) -> Result<Page, 
             Vec::new()
         }
     };
+    // Where nobody has said anything yet: everywhere, in production.
+    let mut filled = form.clone();
+    if wrong.is_none() && form.all("cells").next().is_none() {
+        filled
+            .0
+            .extend(cells.iter().map(|c| ("cells".to_owned(), c.clone())));
+    }
+    if wrong.is_none() && form.get("environment").is_empty() {
+        filled.0.retain(|(k, _)| k != "environment");
+        filled.0.push(("environment".to_owned(), "prod".to_owned()));
+    }
+    let form = &filled;
     let field = |name: &str, word: M, hint: &str, required: bool| {
         html! { div.field { label for=(name) { (cx.t(word)) } input id=(name) name=(name) value=(form.get(name)) placeholder=(hint) required[required] autocomplete="off" spellcheck="false"; } }
     };
@@ -218,7 +230,7 @@ pub async fn form(cx: &Cx, form: &Params, wrong: Option<&Fail>) -> Result<Page, 
             fieldset {
                 legend { (cx.t(M::Cells)) }
                 @if cells.is_empty() { input name="cells" value=(chosen.join(" ")) aria-label=(cx.t(M::Cells)) placeholder="sh-a bj-a"; }
-                @for cell in &cells { label.radio { input type="checkbox" name="cells" value=(cell) checked[chosen.is_empty() || chosen.contains(&cell.as_str())]; (cell) } }
+                @for cell in &cells { label.radio { input type="checkbox" name="cells" value=(cell) checked[chosen.contains(&cell.as_str())]; (cell) } }
             }
             div.actions { button.primary type="submit" { (cx.t(M::Create)) } a.button href="/services" { (cx.t(M::Back)) } }
         }

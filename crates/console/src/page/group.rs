@@ -211,7 +211,7 @@ fn cells(cx: &Cx, group: &Group, row: &GroupRow) -> Markup {
                         td { (cell.cluster) }
                         td.num {
                             (widgets::bar(i64::from(cell.in_service), i64::from(cell.desired), if cell.in_service < cell.desired { "warn" } else { "good" }, &cx.f(M::InServiceOf, &[&cell.in_service, &cell.desired])))
-                            " " (cell.in_service) " / " (cell.desired)
+                            span.n { (cell.in_service) " / " (cell.desired) }
                         }
                         td.num { (cell.ready) }
                         td.num { (cell.updated) }

@@ -163,6 +163,10 @@ pub fn problems(
         .iter()
         .filter(|(k, _)| sight.groups.see(&k.0))
     {
+        // Its release is told of below.
+        if *health == Health::Halted && sight.releases.see(&key.0) {
+            continue;
+        }
         let Some(row) = groups::row(state, key, false) else {
             continue;
         };

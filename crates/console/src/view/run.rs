@@ -306,7 +306,11 @@ pub fn moments(release: &Release) -> Vec<Moment> {
         String::new(),
         digest,
     );
-    for b in &status.batches {
+    let planned = |index: i32| {
+        let plan = status.plan.as_ref().filter(|p| !p.batches.is_empty());
+        plan.is_none_or(|p| p.batches.iter().any(|b| b.index == index && b.size > 0))
+    };
+    for b in status.batches.iter().filter(|b| planned(b.index)) {
         tell(
             b.started.as_ref().map(|t| t.0),
             BatchStarted,
