@@ -186,8 +186,11 @@ impl Browser {
             .is_err()
         {
             let text = self.run("return document.body.innerText").await;
+            let seen = std::env::temp_dir().join("gantry-console-failed.png");
+            let _ = std::fs::write(&seen, self.picture().await);
             panic!(
-                "{what}: not within 40s; the page says:\n{}",
+                "{what}: not within 40s; seen in {}; the page says:\n{}",
+                seen.display(),
                 text.as_str().unwrap_or("")
             );
         }
