@@ -151,6 +151,8 @@ pub struct Run {
     pub start_error: Option<Arc<str>>,
     /// How long after its start the application answers; `None`: never.
     pub ready: Option<Duration>,
+    /// Whether that is what an annotation or a rule says.
+    pub ready_told: bool,
     /// What a failing probe says.
     pub message: Option<Arc<str>>,
     /// Its end, if it ends by itself.
@@ -314,9 +316,9 @@ impl Behaviours {
     pub fn run(&self, subject: &Subject<'_>) -> Run {
         let defaults = &self.defaults;
         let start = self.find(subject, |it| it.start).unwrap_or(defaults.start);
-        let ready = self
-            .find(subject, |it| it.ready)
-            .unwrap_or(Ready::After(defaults.ready));
+        let ready = self.find(subject, |it| it.ready);
+        let ready_told = ready.is_some();
+        let ready = ready.unwrap_or(Ready::After(defaults.ready));
         let run = self.find(subject, |it| it.run);
         let told = run.is_some() || self.find(subject, |it| it.exit_code).is_some();
         let run = run.or(match subject.role {
@@ -342,6 +344,7 @@ impl Behaviours {
                 Ready::After(span) => Some(self.draw("ready", subject).within(span)),
                 Ready::Never => None,
             },
+            ready_told,
             message: self.find(subject, |it| it.message.clone()),
             exit: match (end, crash) {
                 (Some(end), Some(crash)) => {

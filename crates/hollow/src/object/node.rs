@@ -69,6 +69,19 @@ pub struct NodeStatus {
     /// Where its kubelet listens.
     #[serde(deserialize_with = "or_default")]
     pub daemon_endpoints: DaemonEndpoints,
+    /// Volumes that the attacher has brought.
+    #[serde(deserialize_with = "or_default")]
+    pub volumes_attached: Vec<AttachedVolume>,
+    /// Volumes that the kubelet has said it uses.
+    #[serde(deserialize_with = "or_default")]
+    pub volumes_in_use: Vec<String>,
+}
+
+/// A volume that is attached to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AttachedVolume {
+    /// Its unique name.
+    pub name: String,
 }
 
 /// Where the daemons of a node listen.

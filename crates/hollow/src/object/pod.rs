@@ -61,6 +61,9 @@ pub struct PodSpec {
     pub volumes: Vec<Volume>,
     /// Its priority, as its class had it.
     pub priority: Option<i32>,
+    /// Whether some of its volumes are claims'. Follows from its volumes, which are not all kept.
+    #[serde(skip)]
+    pub claims: bool,
 }
 
 /// A volume of a pod.
@@ -73,6 +76,10 @@ pub struct Volume {
     pub empty_dir: Option<Present>,
     /// It is a directory of the node.
     pub host_path: Option<HostPath>,
+    /// It is a claim's.
+    pub persistent_volume_claim: Option<Present>,
+    /// It is that of a claim of the pod's own.
+    pub ephemeral: Option<Present>,
 }
 
 /// A directory of the node.
@@ -410,6 +417,8 @@ impl PodSpec {
     pub fn settle(&mut self) {
         /// The volume of a pod's token, whose name differs from pod to pod.
         const TOKEN: &str = "kube-api-access-";
+        let claimed = |it: &Volume| it.persistent_volume_claim.is_some() || it.ephemeral.is_some();
+        self.claims |= self.volumes.iter().any(claimed);
         let mut any = false;
         for it in self.containers.iter_mut().chain(&mut self.init_containers) {
             if program::words(&it.image, &it.command, &it.args).is_none() {

@@ -228,9 +228,11 @@ impl Course {
         let mut unready = None;
         if let (Some(started), true) = (started, probed) {
             match spec.readiness_probe.as_ref() {
+                // Without a probe a container is ready as soon as it runs, and one report says both. Only
+                // where somebody has said when the application answers does it wait for that, so that a
+                // release can be held up by any image.
+                None if !run.ready_told => ready = Some(started),
                 None => {
-                    // Without a probe a real container is ready at once. A simulated one waits for its
-                    // application, so that a release can be held up by any image.
                     ready = answers.map(|answers| answers.max(started));
                     if answers.is_none() {
                         complain(ProbeKind::Readiness, None, None, started, None);
@@ -421,6 +423,7 @@ mod tests {
             start: Duration::ZERO,
             start_error: None,
             ready: ready.map(Duration::from_secs),
+            ready_told: true,
             message: None,
             exit: exit.map(|after| behaviour::Exit {
                 after: Duration::from_secs(after),

@@ -72,6 +72,12 @@ pub(super) struct NodeEntry {
     pub report: bool,
     /// Lifecycle taints must be taken off.
     untaint: bool,
+    /// Volumes that are attached to it.
+    attached: Vec<String>,
+    /// Volumes that it says it uses.
+    in_use: Vec<String>,
+    /// Volumes that it has to say it uses.
+    in_use_due: Option<Vec<String>>,
     /// A write of the node is queued, in flight, or waiting for another try.
     busy: bool,
     leased: bool,
@@ -257,6 +263,13 @@ impl World {
                 .any(|it| LIFECYCLE_TAINTS.contains(&it.key.as_str()));
         entry.conditions = status.conditions;
         entry.taints = spec.taints;
+        entry.attached = status
+            .volumes_attached
+            .into_iter()
+            .map(|it| it.name)
+            .collect();
+        entry.in_use = status.volumes_in_use;
+        self.settle_volumes(id);
         self.settle_range(id, spec.pod_cidr);
         self.queue_node(id);
     }
@@ -310,6 +323,9 @@ impl World {
             register: false,
             report: false,
             untaint: false,
+            attached: Vec::new(),
+            in_use: Vec::new(),
+            in_use_due: None,
             busy: false,
             leased: false,
             leasing: true,
@@ -331,6 +347,24 @@ impl World {
         self.timers.at(now.plus(first), Timer::Report(id));
         self.join(id, now);
         id
+    }
+
+    /// What is attached is in use as long as there is a pod with claims on the node that has not ended. A
+    /// kubelet knows which volume is whose; here that would take a watch of claims and of volumes.
+    pub(super) fn settle_volumes(&mut self, id: Id) {
+        let Some(entry) = self.nodes.get_mut(id) else {
+            return;
+        };
+        if entry.attached.is_empty() && entry.in_use.is_empty() {
+            return;
+        }
+        let mut pods = entry.pods.iter().filter_map(|id| self.pods.get(*id));
+        let used = pods.any(|it| {
+            it.pod.spec.claims && !(it.pod.stopped() && (it.pod.killing || it.pod.finished()))
+        });
+        let wanted = if used { entry.attached.clone() } else { vec![] };
+        entry.in_use_due = (wanted != entry.in_use).then_some(wanted);
+        self.queue_node(id);
     }
 
     /// Makes a pool of the node's address range; a node without one gets one.
@@ -410,8 +444,12 @@ impl World {
         let Some(entry) = self.nodes.get_mut(id) else {
             return;
         };
-        let due =
-            entry.range_due || entry.register || entry.renamed || entry.report || entry.untaint;
+        let due = entry.in_use_due.is_some()
+            || entry.range_due
+            || entry.register
+            || entry.renamed
+            || entry.report
+            || entry.untaint;
         if !entry.busy && due && !entry.fate.away() {
             entry.busy = true;
             self.urgent.push_back(Due::Node(id));
@@ -521,6 +559,14 @@ impl World {
                 Write::Strategic(NODES.into(), name, Some("status"), patch),
             ));
         }
+        if let Some(volumes) = &entry.in_use_due {
+            let mut patch = node::heartbeat(&entry.conditions, pressures, now);
+            patch["status"]["volumesInUse"] = json!(volumes);
+            return Some((
+                Subject::NodeVolumes(id),
+                Write::Strategic(NODES.into(), name, Some("status"), patch),
+            ));
+        }
         if entry.report {
             let patch = node::heartbeat(&entry.conditions, pressures, now);
             return Some((
@@ -591,7 +637,10 @@ impl World {
             Subject::LeaseCreate(id) | Subject::Lease(id) => {
                 self.lease_answered(id, subject, answer, now)
             }
-            Subject::NodeStatus(id) | Subject::NodeRange(id) | Subject::NodeTaints(id) => {
+            Subject::NodeStatus(id)
+            | Subject::NodeVolumes(id)
+            | Subject::NodeRange(id)
+            | Subject::NodeTaints(id) => {
                 let Some(entry) = self.nodes.get_mut(id) else {
                     return;
                 };
@@ -606,6 +655,12 @@ impl World {
                 match subject {
                     Subject::NodeRange(_) => entry.range_due = false,
                     Subject::NodeTaints(_) => entry.untaint = false,
+                    Subject::NodeVolumes(_) => {
+                        entry.report = false;
+                        if let Some(told) = entry.in_use_due.take() {
+                            entry.in_use = told;
+                        }
+                    }
                     _ => (entry.register, entry.renamed, entry.report) = (false, false, false),
                 }
                 entry.busy = false;

@@ -246,6 +246,9 @@ impl World {
         });
         node.pods.insert(id);
         self.pod_ids.insert(key, id);
+        if self.pods.get(id).is_some_and(|it| it.pod.spec.claims) {
+            self.settle_volumes(node_id);
+        }
         for it in refused {
             let reason = "InvalidBehaviour";
             self.tell(
@@ -462,6 +465,9 @@ impl World {
                 node.room.remove(&entry.requests);
                 release_address(node, &entry.pod);
             }
+        }
+        if entry.pod.spec.claims {
+            self.settle_volumes(entry.node);
         }
     }
 

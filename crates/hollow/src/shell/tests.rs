@@ -344,3 +344,46 @@ fn the_options_nodes_are_created_where_they_are_missing() {
         2
     );
 }
+
+#[test]
+fn volumes_are_in_use_while_a_pod_with_claims_is_there() {
+    let attached = |in_use: Value| -> NodeObject {
+        let mut node = json!({
+            "metadata": {"name": "n", "uid": "uid-n", "labels": {"gantry.dev/simulated": "true"}},
+            "spec": {"podCIDR": "10.64.0.0/24"},
+            "status": {
+                "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "nodeInfo": {"kubeletVersion": "v1.36.0"},
+                "volumesAttached": [{"name": "kubernetes.io/csi/d^v", "devicePath": ""}],
+            },
+        });
+        node["status"]["volumesInUse"] = in_use;
+        serde_json::from_value(node).unwrap()
+    };
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    let mut claimed = pod_value("a", "n");
+    claimed["spec"]["volumes"] =
+        json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data-a"}}]);
+    let claimed: PodObject = serde_json::from_value(claimed).unwrap();
+    world.pod_seen(Event::Apply(claimed.clone()), T0);
+    settle(&mut world, T0);
+    let told = |writes: &[(Subject, Write)]| -> Vec<Value> {
+        let patches = writes
+            .iter()
+            .filter_map(|(subject, write)| match (subject, write) {
+                (Subject::NodeVolumes(_), Write::Strategic(.., patch)) => Some(patch),
+                _ => None,
+            });
+        patches
+            .map(|it| it["status"]["volumesInUse"].clone())
+            .collect()
+    };
+    world.node_seen(Event::Apply(attached(Value::Null)), T0);
+    let volumes = json!(["kubernetes.io/csi/d^v"]);
+    assert_eq!(told(&settle(&mut world, T0)), [volumes.clone()]);
+    world.node_seen(Event::Apply(attached(volumes)), T0);
+    assert_eq!(told(&settle(&mut world, T0)), [] as [Value; 0]);
+    world.pod_seen(Event::Delete(claimed), T0);
+    assert_eq!(told(&settle(&mut world, T0)), [json!([])]);
+}

@@ -42,6 +42,8 @@ pub enum Subject {
     Lease(Id),
     /// A node's status.
     NodeStatus(Id),
+    /// The volumes that a node uses, and its conditions.
+    NodeVolumes(Id),
     /// A node's address range.
     NodeRange(Id),
     /// A node's taints.
