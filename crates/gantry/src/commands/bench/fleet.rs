@@ -3,6 +3,7 @@
 //! Nodes register, Deployments make pods, the scheduler places them, simulated kubelets run them;
 //! then nothing happens for a while, then all of it is deleted. Every step is timed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::process::{cpu_seconds, memory_mb};
+use super::requests::{Requests, shown as requests_shown};
 use super::watcher::Watcher;
 use crate::cli::Output;
 use crate::commands::up::ended;
@@ -72,6 +74,10 @@ struct Report {
     nodes_ready: Step,
     pods_running: Step,
     created_to_running: Times,
+    /// Writes of pods that were answered from their creation until they ran, for each of them.
+    writes_to_running: BTreeMap<String, f64>,
+    /// And from their deletion until they were gone.
+    writes_to_gone: BTreeMap<String, f64>,
     /// The cluster with nothing to do but keeping itself alive.
     steady: Step,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,8 +90,8 @@ struct Report {
 /// One part of the run.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Step {
-    seconds: f64,
+pub struct Step {
+    pub seconds: f64,
     /// Of all threads of the process.
     cpu_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,10 +100,10 @@ struct Step {
 
 /// Seconds from the creation of a pod until it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Times {
-    p50: f64,
-    p99: f64,
-    max: f64,
+pub struct Times {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -113,20 +119,20 @@ struct NodeFailure {
 }
 
 /// Since when a step is on, and the processor time there was then.
-struct Clock {
+pub struct Clock {
     since: Instant,
     cpu: f64,
 }
 
 impl Clock {
-    fn start() -> Result<Clock> {
+    pub fn start() -> Result<Clock> {
         Ok(Clock {
             since: Instant::now(),
             cpu: cpu_seconds()?,
         })
     }
 
-    fn end(&self, count: Option<u32>) -> Result<Step> {
+    pub fn end(&self, count: Option<u32>) -> Result<Step> {
         let seconds = self.since.elapsed().as_secs_f64();
         Ok(Step {
             seconds,
@@ -195,6 +201,7 @@ async fn measure(args: &Fleet, folder: Option<&PathBuf>) -> Result<Report> {
     ))?;
 
     let mut watcher = Watcher::start(&client).await?;
+    let requests = Requests::ask(&client).await?;
     let clock = Clock::start()?;
     create(&client, args).await?;
     let wanted = args.pods as usize;
@@ -211,6 +218,8 @@ async fn measure(args: &Fleet, folder: Option<&PathBuf>) -> Result<Report> {
     ))?;
 
     settled(&mut watcher).await;
+    let started = Requests::ask(&client).await?;
+    let writes_to_running = started.per_pod(&requests, args.pods);
     let clock = Clock::start()?;
     tokio::time::sleep(Duration::from_secs(args.steady)).await;
     let steady = clock.end(None)?;
@@ -225,6 +234,7 @@ async fn measure(args: &Fleet, folder: Option<&PathBuf>) -> Result<Report> {
         }
     };
 
+    let before = Requests::ask(&client).await?;
     let clock = Clock::start()?;
     Api::<Deployment>::namespaced(client.clone(), NAMESPACE)
         .delete_collection(&DeleteParams::background(), &ListParams::default())
@@ -238,6 +248,7 @@ async fn measure(args: &Fleet, folder: Option<&PathBuf>) -> Result<Report> {
     let pods_deleted = clock.end(Some(args.pods))?;
     tell(format!("pods deleted  {}", shown(pods_deleted)))?;
 
+    let writes_to_gone = Requests::ask(&client).await?.per_pod(&before, args.pods);
     let (_, memory_peak_megabytes) = memory_mb()?;
     cluster.shutdown().await;
     Ok(Report {
@@ -249,6 +260,8 @@ async fn measure(args: &Fleet, folder: Option<&PathBuf>) -> Result<Report> {
         nodes_ready,
         pods_running,
         created_to_running: times,
+        writes_to_running,
+        writes_to_gone,
         steady,
         node_failure,
         pods_deleted,
@@ -274,7 +287,7 @@ async fn cluster(args: &Fleet, folder: Option<&PathBuf>) -> Result<EmbeddedClust
 
 /// Waits until so many nodes are ready, by looking: what a watch would take of the processors is
 /// left to the cluster.
-async fn nodes_ready(client: &Client, count: u32, within: Duration) -> Result<()> {
+pub async fn nodes_ready(client: &Client, count: u32, within: Duration) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let deadline = Instant::now() + within;
     // The taint goes with the first report that the node is ready.
@@ -408,7 +421,7 @@ async fn fail_node(
 }
 
 impl Times {
-    fn of(sorted: &[Duration]) -> Times {
+    pub fn of(sorted: &[Duration]) -> Times {
         let at = |part: f64| {
             let index = (sorted.len().saturating_sub(1) as f64 * part) as usize;
             sorted.get(index).map_or(0.0, Duration::as_secs_f64)
@@ -431,7 +444,7 @@ fn shown(step: Step) -> String {
     )
 }
 
-fn percent(step: Step) -> String {
+pub fn percent(step: Step) -> String {
     let share = 100.0 * step.cpu_seconds / step.seconds.max(0.001);
     format!("{share:.1}% of one processor")
 }
@@ -447,8 +460,12 @@ fn summary(report: &Report) -> String {
     let Times { p50, p99, max } = report.created_to_running;
     format!(
         "\nFrom creation to running: p50 {p50:.2}s, p99 {p99:.2}s, longest {max:.2}s\n\
+         Writes per pod until it runs: {}\n\
+         Writes per pod until it is gone: {}\n\
          Memory: {} MB with all pods running, {} MB at most\n\
          {} processors; store {}",
+        requests_shown(&report.writes_to_running),
+        requests_shown(&report.writes_to_gone),
         report.memory_running_megabytes,
         report.memory_peak_megabytes,
         report.processors,
