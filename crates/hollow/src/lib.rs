@@ -72,7 +72,7 @@ mod truth;
 pub mod usage;
 mod yaml;
 
-pub use kubelet::Network;
+pub use kubelet::{Asked, Guard, KUBELET_PORT, Network};
 pub use options::{Failures, NodeGroup, Options, SIMULATED};
 pub use scenario::Scenario;
 pub use shell::{Error, run};

@@ -42,6 +42,9 @@ pub struct Options {
     pub events_per_second: u32,
     /// Where kubelets and pods can be reached; without, nodes announce no kubelet.
     pub network: Option<Network>,
+    /// Whether clients are led to a simulated metrics server in the network: only sound where the API
+    /// server is in it, too.
+    pub metrics: bool,
     /// What happens: behaviours, images and events. Its nodes are among the groups only if put there.
     pub scenario: Option<Arc<Scenario>>,
     /// What time it is.
@@ -58,7 +61,7 @@ impl Options {
     /// The address of the simulated metrics server: the last of the nodes' that can be given.
     #[must_use]
     pub fn metrics_address(&self) -> Option<Ipv4Addr> {
-        self.network.as_ref()?;
+        self.network.as_ref().filter(|_| self.metrics)?;
         let (first, last) = parse_cidr(&self.node_cidr).ok()?;
         (last - first >= 16).then(|| Ipv4Addr::from(last - 1))
     }
@@ -79,6 +82,7 @@ impl Default for Options {
             concurrency: 64,
             events_per_second: 200,
             network: None,
+            metrics: true,
             scenario: None,
             clock: Clock::Wall,
         }
@@ -113,6 +117,8 @@ pub struct NodeGroup {
     pub disk: String,
     /// Pods of each at most.
     pub pods: u32,
+    /// Extended resources of each, quantities by name.
+    pub resources: BTreeMap<String, String>,
     /// NUMA nodes of each; above 0 the node gets a NodeResourceTopology, where the cluster knows that kind.
     pub numa: u32,
     /// The kubelet's version; the simulated one's if `None`.
@@ -138,6 +144,7 @@ impl Default for NodeGroup {
             memory: "128Gi".into(),
             disk: "200Gi".into(),
             pods: 110,
+            resources: BTreeMap::new(),
             numa: 0,
             kubelet_version: None,
             class: None,

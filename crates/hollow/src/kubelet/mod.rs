@@ -24,7 +24,7 @@ use crate::{node::parse_cidr, truth::Truth};
 use bytes::Bytes;
 use files::Files;
 pub(crate) use files::absolute;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
@@ -35,7 +35,10 @@ use parking_lot::{Mutex, RwLock};
 use query::{Query, unescaped};
 use rustc_hash::FxHashMap;
 use std::{convert::Infallible, fmt, io, net::Ipv4Addr, sync::Arc};
-use tokio::{io::DuplexStream, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    sync::mpsc,
+};
 
 /// The port that simulated kubelets announce, a kubelet's usual one.
 pub const KUBELET_PORT: u16 = 10250;
@@ -226,6 +229,73 @@ impl Network {
                 running.ok_or_else(|| refused(host, port))
             }
             _ => Err(refused(host, port)),
+        }
+    }
+}
+
+/// Whether somebody may ask a kubelet that can be reached from outside of the process.
+pub trait Guard: Send + Sync + 'static {
+    /// Lets a request to the kubelet of a node pass, or says what it is refused with.
+    fn admit(&self, asked: Asked) -> BoxFuture<'static, Result<(), (StatusCode, String)>>;
+}
+
+/// What somebody asks a kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The node.
+    pub node: Arc<str>,
+    /// The request's method.
+    pub method: Method,
+    /// The request's path.
+    pub path: String,
+    /// The bearer token that was sent along.
+    pub token: Option<String>,
+}
+
+impl Asked {
+    fn of(node: &Arc<str>, request: &Request<Incoming>) -> Self {
+        let header = request.headers().get(header::AUTHORIZATION);
+        let token = header.and_then(|it| it.to_str().ok()?.strip_prefix("Bearer "));
+        Self {
+            node: node.clone(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            token: token.map(|it| it.trim().to_owned()),
+        }
+    }
+}
+
+impl Network {
+    /// Answers as the kubelet of the node that has this address, over a connection from outside of the
+    /// process, until it ends. Every request is put before the guard. A connection to an address that is
+    /// no node's ends at once.
+    pub async fn serve_kubelet<C>(&self, connection: C, address: &str, guard: Arc<dyn Guard>)
+    where
+        C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (client, node) = {
+            let state = self.0.state.read();
+            (state.client.clone(), state.nodes.get(address).cloned())
+        };
+        let (Some(client), Some(node)) = (client, node) else {
+            return;
+        };
+        let network = self.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (network, client, node) = (network.clone(), client.clone(), node.clone());
+            let admitted = guard.admit(Asked::of(&node, &request));
+            async move {
+                Ok::<_, Infallible>(match admitted.await {
+                    Ok(()) => kubelet(network, client, node, request).await,
+                    Err((status, why)) => plain(status, why),
+                })
+            }
+        });
+        let serving = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(connection), service)
+            .with_upgrades();
+        if let Err(error) = serving.await {
+            tracing::debug!(%error, "a connection to a simulated kubelet from outside");
         }
     }
 }

@@ -40,12 +40,13 @@ pub fn node(
     if let Some(class) = &group.class {
         labels.insert(CLASS.to_owned(), class.clone());
     }
-    let offered = BTreeMap::from([
+    let mut offered = BTreeMap::from([
         ("cpu".to_owned(), group.cpu.clone()),
         ("memory".to_owned(), group.memory.clone()),
         ("ephemeral-storage".to_owned(), group.disk.clone()),
         ("pods".to_owned(), group.pods.to_string()),
     ]);
+    offered.extend(group.resources.clone());
     let mut spec = json!({"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]});
     if !group.taints.is_empty() {
         spec["taints"] = json!(group.taints);

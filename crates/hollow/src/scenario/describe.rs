@@ -132,6 +132,9 @@ fn node(it: &NodeGroup) -> String {
     if let Some(version) = &it.kubelet_version {
         add(format!("kubelet {version}"));
     }
+    for (key, value) in &it.resources {
+        add(format!("{value} {key}"));
+    }
     for (key, value) in &it.labels {
         add(format!("label {key}={value}"));
     }

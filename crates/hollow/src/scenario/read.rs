@@ -113,6 +113,13 @@ fn quantity(resource: &'static str) -> impl Fn(&str) -> Result<String, String> {
     }
 }
 
+fn extended(text: &str) -> Result<String, String> {
+    match parse_quantity("extended", text) {
+        Some(0..) => Ok(text.trim().to_owned()),
+        _ => Err(format!("{text:?} is no amount such as 8")),
+    }
+}
+
 fn bytes(text: &str) -> Result<u64, String> {
     parse_quantity("bytes", text)
         .and_then(|it| u64::try_from(it).ok())
@@ -139,6 +146,7 @@ fn node(field: &Field<'_>) -> NodeGroup {
         "disk",
         "pods",
         "numa",
+        "resources",
         "labels",
         "taints",
         "kubeletVersion",
@@ -168,6 +176,12 @@ fn node(field: &Field<'_>) -> NodeGroup {
             .unwrap_or(usual.memory),
         disk: map.read("disk", quantity("disk")).unwrap_or(usual.disk),
         pods: map.read("pods", count).unwrap_or(usual.pods),
+        resources: map
+            .get("resources")
+            .into_iter()
+            .flat_map(Field::entries)
+            .filter_map(|(key, value)| Some((key.to_owned(), value.read(extended)?)))
+            .collect(),
         numa: numa.unwrap_or(0),
         kubelet_version: map.read("kubeletVersion", version),
         labels: map

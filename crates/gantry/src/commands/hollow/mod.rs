@@ -1,11 +1,16 @@
 //! `gantry hollow` and `gantry scenario`: simulated nodes against any cluster, and what happens to them.
 
+mod kubelets;
+pub mod openb;
+
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use gantry_hollow::{NodeGroup, scenario::describe};
 
+use self::openb::Trace;
 use super::parts::alone;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure, Result};
@@ -38,6 +43,15 @@ pub struct Hollow {
     /// [default: the scenario's, else 1]
     #[arg(long, value_name = "TIMES", value_parser = speed)]
     pub speed: Option<f64>,
+    /// Let the nodes' kubelets answer on port 10250 of this machine, for logs, exec, usage: at this address,
+    /// or at 0.0.0.0. Whose kubelet it is follows from the address that is connected to, so --node-addresses
+    /// must lead here
+    #[arg(long, value_name = "IP")]
+    pub kubelet_address: Option<IpAddr>,
+    /// Addresses of nodes: a range that is routed to this machine, or a part of 127.0.0.0/8 where the API
+    /// server is on it, too
+    #[arg(long, default_value = "172.16.0.0/12", value_name = "CIDR")]
+    pub node_addresses: String,
 }
 
 /// Look at what a scenario of simulated nodes does
@@ -48,6 +62,12 @@ pub enum Scenario {
         /// The YAML file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+    /// Print the nodes of the openb trace as a scenario
+    Openb {
+        /// Folder of the trace's node list and pod list
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
     },
 }
 
@@ -67,8 +87,10 @@ pub fn load(file: &Path, seed: Option<u64>) -> Result<Arc<gantry_hollow::Scenari
 }
 
 pub fn scenario(args: Scenario) -> Result<()> {
-    let Scenario::Check { file } = args;
-    print(&describe(load(&file, None)?.as_ref()))
+    match args {
+        Scenario::Check { file } => print(&describe(load(&file, None)?.as_ref())),
+        Scenario::Openb { folder } => print(&Trace::load(&folder)?.scenario()),
+    }
 }
 
 pub async fn run(args: Hollow, global: &Global) -> Result<()> {
@@ -85,6 +107,12 @@ pub async fn run(args: Hollow, global: &Global) -> Result<()> {
         .collect();
     let mut options = gantry_hollow::Options {
         seed: args.seed.unwrap_or(1),
+        node_cidr: args.node_addresses,
+        network: args
+            .kubelet_address
+            .map(|_| gantry_hollow::Network::default()),
+        // Clusters bring a metrics server of their own, which asks the kubelets.
+        metrics: false,
         ..gantry_hollow::Options::default()
     };
     if let Some(scenario) = &scenario {
@@ -98,8 +126,16 @@ pub async fn run(args: Hollow, global: &Global) -> Result<()> {
     }
     options.groups = groups;
     options.time_scale = args.speed.unwrap_or(options.time_scale);
+    let address = args.kubelet_address;
     alone("simulated nodes", global, None, async |client, stop| {
-        Ok(gantry_hollow::run(client, options, stop).await?)
+        let Some((address, network)) = address.zip(options.network.clone()) else {
+            return Ok(gantry_hollow::run(client, options, stop).await?);
+        };
+        let listener = kubelets::Listener::bind(address, &client).await?;
+        tokio::select! {
+            end = gantry_hollow::run(client, options, stop) => Ok(end?),
+            never = listener.serve(network) => match never {},
+        }
     })
     .await
 }
