@@ -381,7 +381,7 @@ fn volumes_are_in_use_while_a_pod_with_claims_is_there() {
     };
     world.node_seen(Event::Apply(attached(Value::Null)), T0);
     let volumes = json!(["kubernetes.io/csi/d^v"]);
-    assert_eq!(told(&settle(&mut world, T0)), [volumes.clone()]);
+    assert_eq!(told(&settle(&mut world, T0)), vec![volumes.clone()]);
     world.node_seen(Event::Apply(attached(volumes)), T0);
     assert_eq!(told(&settle(&mut world, T0)), [] as [Value; 0]);
     world.pod_seen(Event::Delete(claimed), T0);
