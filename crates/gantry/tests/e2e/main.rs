@@ -11,6 +11,7 @@ mod bench;
 mod election;
 mod faults;
 mod fleet;
+mod people;
 mod scheduling;
 mod snapshot;
 mod support;
