@@ -405,10 +405,20 @@ impl Hub {
             |_| {},
             self.stop.clone(),
         ));
+        let (hub, touch) = (self.clone(), self.touch());
+        let groups = move |change: Changed<'_, Group>| {
+            if let Changed::Object(group, _) = &change {
+                let made = group.status.is_none();
+                if made || hub.groups.get(&super::table::key(*group)).is_none() {
+                    hub.tenants_of(&group.namespace().unwrap_or_default());
+                }
+            }
+            touch(change);
+        };
         tasks.spawn(self.groups.clone().watch(
             own_api(self),
             all.clone(),
-            self.touch(),
+            groups,
             self.stop.clone(),
         ));
         tasks.spawn(self.releases.clone().watch(

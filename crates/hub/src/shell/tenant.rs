@@ -117,6 +117,17 @@ impl Hub {
         }
     }
 
+    /// A Group has come or gone: its tenant is looked at.
+    pub(super) fn tenants_of(&self, namespace: &str) {
+        for tenant in self.tenants.all() {
+            let name = tenant.name_any();
+            let own = tenant.spec.namespaces_of(&name);
+            if own.iter().any(|n| n == namespace) {
+                self.tenant_queue.add(name, Duration::ZERO);
+            }
+        }
+    }
+
     /// Freezes of tenants, as switches.
     pub(super) fn tenant_freezes(&self) -> Vec<StopLine> {
         let tenants = self.tenants.all();
