@@ -131,6 +131,7 @@ async fn main() {
             .unwrap(),
         client: Some(hub.client()),
         door: false,
+        records: None,
     };
     let console = Console::start_with(options, Some(state)).await.unwrap();
     let pem = std::fs::read(folder.path().join("console.crt")).unwrap();

@@ -100,6 +100,7 @@ const PAGES: &[(&str, &str, u32)] = &[
         "/create?tenant=shop&app=pay&image=registry.example.com/shop/pay:1.0.0&replicas=6&port=8080&ready=/healthz&cpu=250m&memory=256Mi",
         1000,
     ),
+    ("records", "/records", 820),
     ("lines", "/lines", 820),
     ("settings", "/settings", 720),
 ];

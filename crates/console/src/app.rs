@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use flate2::Compression;
+use gantry_records::Records;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
@@ -55,6 +56,8 @@ pub struct App {
     pub sessions: Sessions,
     /// Pages that are kept current.
     pub rooms: live::Rooms,
+    /// Records of what was done, where they are kept.
+    pub records: Option<Arc<dyn Records>>,
     /// Ends everything.
     pub stop: CancellationToken,
     /// Work that goes on beside requests.
@@ -68,6 +71,7 @@ impl App {
         model: Arc<Model>,
         hub: Config,
         door: bool,
+        records: Option<Arc<dyn Records>>,
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> (Arc<Self>, Option<String>) {
@@ -77,6 +81,7 @@ impl App {
             hub,
             sessions: Sessions::default(),
             rooms: live::Rooms::default(),
+            records,
             stop,
             tasks,
             door: Mutex::new(code.clone()),

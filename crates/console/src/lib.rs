@@ -36,7 +36,7 @@ mod session;
 mod tls;
 pub mod view;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use kube::{Client, Config};
 use tokio::net::TcpListener;
@@ -58,6 +58,8 @@ pub struct Options {
     /// Whether to hand out a link that logs its first visitor in with the console's own credential: for
     /// who has that credential on this machine anyway.
     pub door: bool,
+    /// Where records of what was done are kept, to be shown.
+    pub records: Option<Arc<dyn gantry_records::Records>>,
 }
 
 /// Why a console does not start.
@@ -124,6 +126,7 @@ impl Console {
             model,
             options.hub,
             options.door,
+            options.records,
             stop.clone(),
             tasks.clone(),
         );

@@ -306,6 +306,11 @@ messages! {
     ReadyPath: "Readiness path", "就绪检查路径";
     ReadyWord: "Ready", "就绪";
     Reason: "Reason", "原因";
+    Records: "Records", "操作记录";
+    NoRecords: "No records", "没有记录";
+    NoRecordsHint: "What is done to your groups and releases is written here, with who and why.", "对分组与发布的操作会记录在此，包括操作人与原因。";
+    Verb: "Action", "操作";
+    Object: "Object", "对象";
     Recreate: "replaced", "重建";
     Refused: "refused", "被拒绝";
     Reject: "Reject", "拒绝";

@@ -179,6 +179,7 @@ async fn get(cx: &Cx, path: &[&str], params: &Params) -> Result<Value, Fail> {
         ["api", "v1", "instances", cluster, tenant, name] => {
             value(&*page::instance_seen(cx, cluster, tenant, name)?)
         }
+        ["api", "v1", "records"] => value(&page::records::found(cx, params).await?),
         ["api", "v1", "search"] => {
             let hits = search::search(&cx.app.model.read(), &cx.sight, params.get("q"), 20);
             Ok(json!({"items": hits}))

@@ -222,6 +222,23 @@ const ENDPOINTS: &[Endpoint] = &[
     ),
     (
         "get",
+        "/api/v1/records",
+        "Records of what was done, newest first",
+        &[
+            ("tenant", "Namespace"),
+            ("kind", "Kind of the object"),
+            ("name", "Its name, or its Group's"),
+            ("who", "User"),
+            ("verb", "What was asked for"),
+            ("outcome", "What came of it"),
+            ("q", "Text that stands in it"),
+            ("after", "`next` of the page before"),
+            ("per", "Records of a page, at most 500"),
+        ],
+        &[],
+    ),
+    (
+        "get",
         "/api/v1/search",
         "A few letters to pages",
         &[("q", "Words that are looked for")],

@@ -72,6 +72,7 @@ pub fn whole(cx: &Cx, page: &Page, place: &str) -> Markup {
                         (link(cx, page.nav, Nav::Releases, "/releases", M::Releases))
                         @if cx.sight.nodes { (link(cx, page.nav, Nav::Nodes, "/nodes", M::Nodes)) }
                         @if cx.sight.lines { (link(cx, page.nav, Nav::Lines, "/lines", M::Lines)) }
+                        @if cx.app.records.is_some() { (link(cx, page.nav, Nav::Records, "/records", M::Records)) }
                     }
                     div.tools {
                         span #link.link role="status" data-lost=(cx.t(M::ConnectionLost)) data-back=(cx.t(M::ConnectionBack)) {

@@ -11,6 +11,7 @@ mod lines;
 pub mod login;
 mod nodes;
 pub mod plan;
+pub mod records;
 mod release;
 mod releases;
 mod settings;
@@ -46,6 +47,8 @@ pub enum Nav {
     Releases,
     /// Nodes.
     Nodes,
+    /// Records.
+    Records,
     /// Stopped lines.
     Lines,
     /// Settings.
@@ -179,6 +182,7 @@ pub async fn find(cx: &Cx, path: &str, params: &Params) -> Result<Page, Fail> {
         ["nodes", cluster, name] => nodes::one(cx, params, cluster, name).await,
         ["nodes", cluster, name, action] => nodes::confirm(cx, cluster, name, action).await,
         ["lines"] => lines::page(cx).await,
+        ["records"] => records::page(cx, params).await,
         ["create"] => create::page(cx, params).await,
         ["settings"] => settings::page(cx),
         _ => Err(Fail::NotFound),

@@ -130,6 +130,8 @@ pub async fn one_tenant_only(stage: &Stage) {
         "/instances/sh/bank/vault-prod-sh-a-0?tab=logs",
         "/instances/sh/bank/vault-prod-sh-a-0/restart",
         "/logs/sh/bank/vault-prod-sh-a-0",
+        "/logs/bank/vault-prod",
+        "/groups/bank/vault-prod?tab=logs",
         "/nodes",
         "/nodes/sh/sh-a-001",
         "/nodes/sh/sh-a-001/drain",
@@ -156,6 +158,7 @@ pub async fn one_tenant_only(stage: &Stage) {
         "/settings",
         "/services?q=vault",
         "/releases?q=vault",
+        "/records",
         "/create",
         "/groups/shop/cart-prod",
     ] {
@@ -173,8 +176,11 @@ pub async fn one_tenant_only(stage: &Stage) {
             "live {path}"
         );
     }
+    let asked = dev.get("/records?tenant=bank").await;
+    assert!(asked.status == StatusCode::OK && !asked.text.contains("vault"));
     let mut admin = visitor(stage);
     admin.login(&stage.admin).await;
+    assert!(admin.get("/records").await.text.contains("vault"));
     assert!(admin.get("/services").await.text.contains("vault-prod"));
 
     // Every path of the API, with foreign names and with their own.

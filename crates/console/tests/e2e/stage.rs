@@ -95,11 +95,16 @@ impl Stage {
             members.push(member);
         }
         let stop = CancellationToken::new();
-        tokio::spawn(gantry_hub::run(
-            client.clone(),
-            gantry_hub::Options::default(),
-            stop.clone(),
-        ));
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("records.db").display().to_string();
+        let records = gantry_records::open(&place).unwrap();
+        let writing = gantry_records::writer::Options::default();
+        let (writer, _) = gantry_records::Writer::start(records.clone(), &writing).unwrap();
+        let options = gantry_hub::Options {
+            records: Some(writer),
+            ..gantry_hub::Options::default()
+        };
+        tokio::spawn(gantry_hub::run(client.clone(), options, stop.clone()));
         for tenant in ["shop", "bank"] {
             put(
                 Api::<Namespace>::all(client.clone()),
@@ -109,7 +114,6 @@ impl Stage {
             .await;
         }
         let dev = developer(&client, "shop").await;
-        let folder = tempfile::tempdir().unwrap();
         let (cert, tls) = certificate(folder.path().to_owned());
         let config =
             Config::from_custom_kubeconfig(hub.kubeconfig(), &KubeConfigOptions::default())
@@ -121,6 +125,7 @@ impl Stage {
             hub: config,
             client: Some(client),
             door: true,
+            records: Some(records),
         });
         Self {
             console: console.await.unwrap(),

@@ -36,6 +36,14 @@ pub struct Console {
     /// Print a link that logs its first visitor in as the kubeconfig's user
     #[arg(long)]
     pub login_link: bool,
+    /// Where the records are that it shows: postgres://USER@HOST/DATABASE, or the path of an SQLite file
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "GANTRY_RECORDS",
+        hide_env_values = true
+    )]
+    pub records: Option<String>,
 }
 
 /// The console beside an embedded fleet.
@@ -65,6 +73,7 @@ pub async fn run(args: Console, global: &Global) -> Result<()> {
         hub,
         client: None,
         door: args.login_link,
+        records: args.records.as_deref().map(open).transpose()?,
     };
     let console = start(options).await?;
     println(words(&console, color()))?;
@@ -78,6 +87,7 @@ pub async fn beside(
     fleet: &Fleet,
     address: IpAddr,
     args: &Beside,
+    records: Option<&str>,
 ) -> Result<Option<gantry_console::Console>> {
     if args.no_console {
         return Ok(None);
@@ -92,6 +102,7 @@ pub async fn beside(
             hub: fleet.config().await?,
             client: Some(fleet.client()),
             door: true,
+            records: records.map(open).transpose()?,
         })
     };
     let first = start(options(args.console_port.unwrap_or(PORT)).await?).await;
@@ -102,6 +113,12 @@ pub async fn beside(
         other => other,
     };
     started.map(Some)
+}
+
+/// Opens the records to be read.
+fn open(url: &str) -> Result<std::sync::Arc<dyn gantry_records::Records>> {
+    gantry_records::open(url)
+        .map_err(|e| Failure::new(Exit::Failure, format!("cannot open the records: {e}")))
 }
 
 async fn start(options: Options) -> Result<gantry_console::Console> {

@@ -57,16 +57,23 @@ impl Recording {
 }
 
 impl RecordArgs {
+    /// Where records go, of a fleet in this folder; `None` where none is kept.
+    pub fn url(&self, folder: &Path) -> Option<String> {
+        match self.records.as_deref() {
+            Some("none") => None,
+            Some(url) => Some(url.to_owned()),
+            None => Some(folder.join(FILE).display().to_string()),
+        }
+    }
+
     /// Starts recording; `None` where none is wished.
     pub fn start(&self, folder: &Path) -> Result<Option<Recording>> {
         let failed = |e: gantry_records::Error| {
             Failure::new(Exit::DataUnwritable, format!("cannot keep records: {e}"))
                 .hint("name another place with --records, or --records none for no records")
         };
-        let url = match self.records.as_deref() {
-            Some("none") => return Ok(None),
-            Some(url) => url.to_owned(),
-            None => folder.join(FILE).display().to_string(),
+        let Some(url) = self.url(folder) else {
+            return Ok(None);
         };
         let spool = self.records_spool.as_deref().unwrap_or(folder);
         let own = self.records.is_none().then_some(folder);

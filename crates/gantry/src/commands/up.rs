@@ -96,6 +96,7 @@ pub async fn run(up: Up) -> Result<()> {
         .as_deref()
         .map(|file| super::hollow::load(file, up.fleet.seed))
         .transpose()?;
+    let records = up.fleet.records.url(&options.data_dir);
     let started = std::time::Instant::now();
     println(paint(
         format!("Starting a fleet in {}", options.data_dir.display()),
@@ -118,13 +119,14 @@ pub async fn run(up: Up) -> Result<()> {
         started.elapsed().as_secs_f64(),
         next_steps(&fleet, color())
     ))?;
-    let console = match console::beside(&fleet, up.fleet.address, &up.console).await {
-        Ok(console) => console,
-        Err(failure) => {
-            fleet.shutdown().await;
-            return Err(failure);
-        }
-    };
+    let console =
+        match console::beside(&fleet, up.fleet.address, &up.console, records.as_deref()).await {
+            Ok(console) => console,
+            Err(failure) => {
+                fleet.shutdown().await;
+                return Err(failure);
+            }
+        };
     if let Some(console) = &console {
         println(console::words(console, color()))?;
     }
