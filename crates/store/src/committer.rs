@@ -1,15 +1,14 @@
-//! The one thread that writes: takes what is queued, decides, commits, shows, answers.
+//! The one thread that decides: takes what is queued, decides, commits, shows, answers.
 //!
 //! ```text
-//! queue ─▶ prepare ─▶ transaction (synced) ─▶ publish ─▶ answer ─▶ trim history
-//!          expectations,                      maps, logs,          (what falls out is removed
-//!          revisions, stamps                  revision              from disk with later commits)
+//! queue ─▶ prepare ─▶ journal (synced) ─▶ publish ─▶ answer ─▶ trim history
+//!          expectations,                  maps, logs,          (what falls out is removed
+//!          revisions, stamps              revision              from disk later, see `fold`)
 //! ```
 //!
-//! A batch is prepared on copies of the map roots. If its transaction fails they are dropped, and
-//! nothing has happened: readers never saw them.
+//! A batch is prepared on copies of the map roots. If it cannot be made durable they are dropped,
+//! and nothing has happened: readers never saw them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,39 +16,37 @@ use std::time::{Duration, Instant, SystemTime};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use crate::disk::{ALL, Changes, Disk, Failure};
 use crate::error::CommitError;
+use crate::fold::{Fold, Folding};
 use crate::history::{Bounds, Channel, Entry};
+use crate::journal::{Failure, Journal};
 use crate::load::Loaded;
 use crate::object::Extension;
 use crate::queue::{Answer, Request, Taken};
+use crate::record::Logged;
 use crate::state::{Objects, Shared};
 use crate::{Event, EventKind, Expect, Key, Options, Revision, Stored, Write};
 
 /// How often history is looked through for what is too old when nothing is written.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long nothing must be written before a transaction is made only to remove garbage.
-const IDLE: Duration = Duration::from_millis(50);
-/// The most records removed in such a transaction: what a write coming then has to wait for.
-const SLICE: usize = 512;
-
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     /// `None`: the store is in memory only.
-    disk: Option<Disk>,
-    /// A batch that may or may not be on the disk. Nothing is written before it is known.
-    doubtful: Option<Prepared>,
-    /// Records on disk that nothing needs any more, in the order in which they may be removed.
-    garbage: VecDeque<Revision>,
-    /// Floors of the history that the disk does not have yet.
-    floors: FxHashMap<Arc<str>, Revision>,
-    /// The floor of all buckets, as the logs have been trimmed to it, and as the disk has it.
+    durable: Option<Durable>,
+    /// The floor of all buckets, as the logs have been trimmed to it.
     floor: Revision,
-    written_floor: Revision,
     clock: Clock,
     /// Cost of all history, over all buckets.
     history_bytes: usize,
     swept: Instant,
+}
+
+/// Where writes are made durable.
+pub(crate) struct Durable {
+    pub(crate) journal: Journal,
+    pub(crate) fold: Arc<Fold>,
+    /// Dropped last: what the journal holds is then folded.
+    pub(crate) _folding: Folding,
 }
 
 /// A batch ready to be committed.
@@ -69,21 +66,18 @@ struct Working {
 }
 
 impl Committer {
-    pub(crate) fn new(options: Options, disk: Option<Disk>, loaded: Loaded) -> Committer {
-        let floor = loaded.state.floor;
+    pub(crate) fn new(options: Options, durable: Option<Durable>, loaded: Loaded) -> Committer {
+        let mut shared = Shared::new(options, loaded.state);
+        shared.fold = durable.as_ref().map(|durable| durable.fold.clone());
+        let floor = shared.state.read().floor;
         let mut committer = Committer {
             floor,
-            written_floor: floor,
-            shared: Arc::new(Shared::new(options, loaded.state)),
-            disk,
-            doubtful: None,
-            garbage: loaded.garbage,
-            floors: FxHashMap::default(),
+            shared: Arc::new(shared),
+            durable,
             clock: Clock::start(loaded.latest),
             history_bytes: loaded.history_bytes,
             swept: Instant::now(),
         };
-        committer.count_garbage();
         committer.sweep();
         committer.trim_total();
         committer
@@ -98,17 +92,16 @@ impl Committer {
         // Also on a panic: nobody may wait for a committer that is gone.
         let _end = End(self.shared.clone());
         loop {
-            let patience = if self.garbage.is_empty() { SWEEP } else { IDLE };
             match self
                 .shared
                 .queue
-                .take(self.shared.options.batch_writes, patience)
+                .take(self.shared.options.batch_writes, SWEEP)
             {
                 Taken::Requests(requests) => self.commit(requests),
-                Taken::Nothing => self.compact(),
+                Taken::Nothing => {}
                 Taken::Closed => {
                     // What has been let go of must not come back with the next opening.
-                    self.compact();
+                    self.sweep();
                     break;
                 }
             }
@@ -120,19 +113,11 @@ impl Committer {
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
-        if let Err(error) = self.resolve() {
-            for request in requests {
-                reply(request.answer, Err(error.clone()));
-            }
-            return;
-        }
         let batch = self.prepare(requests);
         if batch.events.is_empty() {
             return answer(batch.answers);
         }
-        // Twice what is added, so that the backlog shrinks under any load.
-        let slice = self.garbage.len().min(2 * batch.events.len());
-        match self.write(&batch.events, batch.at, slice) {
+        match self.write(&batch) {
             Ok(()) => {
                 let buckets: Vec<Arc<str>> = batch.buckets.keys().cloned().collect();
                 answer(self.publish(batch));
@@ -142,8 +127,7 @@ impl Committer {
         }
     }
 
-    fn fail(&mut self, mut batch: Prepared, failure: Failure) {
-        let unknown = matches!(failure, Failure::Unknown(_));
+    fn fail(&mut self, batch: Prepared, failure: Failure) {
         let error = failure.into_commit_error();
         tracing::error!(
             error = &error as &dyn std::error::Error,
@@ -151,84 +135,28 @@ impl Committer {
             "commit failed"
         );
         self.shared.figures.failures.fetch_add(1, Ordering::Relaxed);
-        for (sender, _) in batch.answers.drain(..) {
+        for (sender, _) in batch.answers {
             reply(sender, Err(error.clone()));
         }
-        if unknown {
-            self.doubtful = Some(batch);
-        }
     }
 
-    /// Finds out about a batch whose outcome is not known, and shows it if it is on the disk.
-    fn resolve(&mut self) -> Result<(), CommitError> {
-        let Some(batch) = self.doubtful.take() else {
+    /// Makes a batch durable.
+    fn write(&mut self, batch: &Prepared) -> Result<(), Failure> {
+        let Some(durable) = &mut self.durable else {
             return Ok(());
         };
-        let (Some(disk), Some(last)) = (&mut self.disk, batch.events.last()) else {
-            return Ok(());
-        };
-        match disk.landed(last.revision) {
-            Ok(true) => {
-                let buckets: Vec<Arc<str>> = batch.buckets.keys().cloned().collect();
-                answer(self.publish(batch));
-                self.trim_written(&buckets);
-                Ok(())
-            }
-            Ok(false) => Ok(()),
-            Err(error) => {
-                self.doubtful = Some(batch);
-                // Of the batch that would come next, it is known that nothing is written.
-                Err(Failure::Undone(error).into_commit_error())
-            }
-        }
-    }
-
-    /// Removes garbage while there is nothing else to do.
-    fn compact(&mut self) {
-        let nothing = self.garbage.is_empty() && self.floor == self.written_floor;
-        if nothing || self.resolve().is_err() {
-            return;
-        }
-        let slice = self.garbage.len().min(SLICE);
-        if let Err(failure) = self.write(&[], self.clock.now(), slice) {
-            let error = failure.into_commit_error();
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot remove old records"
-            );
-        }
-    }
-
-    /// One transaction: events, and the first `slice` records of the garbage.
-    fn write(&mut self, events: &[Arc<Event>], at: u64, slice: usize) -> Result<(), Failure> {
-        let Some(disk) = &mut self.disk else {
-            return Ok(());
-        };
-        let garbage: Vec<Revision> = self.garbage.iter().take(slice).copied().collect();
-        // A floor is on disk before or with the first record it lets go.
-        let mut floors: Vec<_> = match slice {
-            0 => Vec::new(),
-            _ => self
-                .floors
-                .iter()
-                .map(|(bucket, floor)| (bucket.clone(), *floor))
-                .collect(),
-        };
-        if self.floor != self.written_floor {
-            floors.push((ALL.into(), self.floor));
-        }
-        disk.commit(&Changes {
-            events,
-            at,
-            garbage: &garbage,
-            floors: &floors,
-        })?;
-        self.written_floor = self.floor;
-        if slice > 0 {
-            self.floors.clear();
-            self.garbage.drain(..slice);
-            self.count_garbage();
-        }
+        let writes = batch.events.iter().map(|event| Logged {
+            object: event.object.clone(),
+            kind: event.kind,
+            previous: event
+                .previous
+                .as_ref()
+                .map_or(0, |previous| previous.revision),
+            at: batch.at,
+        });
+        let writes: Vec<Logged> = writes.collect();
+        durable.journal.append(&writes)?;
+        durable.fold.push(writes);
         Ok(())
     }
 
@@ -417,7 +345,11 @@ impl Committer {
     /// Holds all buckets to their bounds: what is too old goes even where nothing is written.
     fn sweep(&mut self) {
         self.swept = Instant::now();
-        self.floor = self.shared.state.read().floor;
+        let floor = self.shared.state.read().floor;
+        if let (Some(durable), true) = (&self.durable, floor != self.floor) {
+            durable.fold.set_floor(floor);
+        }
+        self.floor = floor;
         for channel in self.channels() {
             self.trim(&channel, usize::MAX);
         }
@@ -463,25 +395,17 @@ impl Committer {
         if let Some(last) = trimmed.last() {
             channel.forget_rebuilt(last.event.revision);
         }
-        let (Some(_), Some(last)) = (&self.disk, trimmed.last()) else {
+        let (Some(durable), Some(last)) = (&self.durable, trimmed.last()) else {
             return;
         };
-        self.floors
-            .insert(channel.bucket.clone(), last.event.revision);
-        for Entry { event, .. } in trimmed {
-            self.garbage
-                .extend(event.previous.as_ref().map(|previous| previous.revision));
-            self.garbage
-                .extend((event.kind == EventKind::Delete).then_some(event.revision));
-        }
-        self.count_garbage();
-    }
-
-    fn count_garbage(&self) {
-        self.shared
-            .figures
-            .garbage
-            .store(self.garbage.len(), Ordering::Relaxed);
+        let floor = last.event.revision;
+        let garbage = trimmed.iter().flat_map(|Entry { event, .. }| {
+            let replaced = event.previous.as_ref().map(|previous| previous.revision);
+            let tombstone = (event.kind == EventKind::Delete).then_some(event.revision);
+            let superseded = replaced.into_iter().chain(tombstone);
+            superseded.map(|revision| (revision, event.revision))
+        });
+        durable.fold.discard(channel.bucket.clone(), floor, garbage);
     }
 
     fn channels(&self) -> Vec<Arc<Channel>> {

@@ -1,15 +1,16 @@
 //! The store's file: a log of records in a B-tree (redb), keyed by revision.
 //!
-//! A commit inserts at the tree's right edge; history lies there for free; a start is one ordered
-//! scan. Superseded records that fell out of history are removed with later commits, in slices.
-//! Removal goes in the order in which they were superseded, a tombstone after all versions it
-//! ends: at whatever slice a crash cuts, no deleted object comes back.
+//! What the journal holds is folded into it, many writes in one transaction, in the order of their
+//! revisions: it is the whole store as of the newest revision folded, and needs the journal only
+//! for what came later. History lies at the tree's right edge for free; a start is one ordered
+//! scan. Superseded records that fell out of history are removed with later transactions, in
+//! slices. Removal goes in the order in which they were superseded, a tombstone after all versions
+//! it ends: at whatever slice a crash cuts, no deleted object comes back.
 //!
 //! # When the disk fails
 //!
-//! A commit that failed before it wrote the file's header is not there. Of one that failed later
-//! nothing is taken for granted: the file is opened anew and asked whether the transaction is
-//! there. If it cannot be asked, the outcome is unknown until it can.
+//! A transaction that failed may be there or not. It is carried out again on the file as it is
+//! then, which comes to the same: inserting what is there and removing what is not change nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +19,16 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition,
 };
+use rustc_hash::FxHashSet;
 
-use crate::medium::{Medium, Observed, Signs, is_full};
-use crate::record::{Damage, Record};
-use crate::{CommitError, Event, Revision};
+use crate::medium::{Medium, Observed, Signs};
+use crate::object::FIRST;
+use crate::record::{Damage, Logged, Record};
+use crate::{Revision, Stored};
 
-/// Version of what this module writes. A store that finds a higher one refuses to open.
-pub(crate) const FORMAT: u64 = 1;
+/// Version of what this module writes. A store that finds a higher one refuses to open. Of format 1
+/// is a store without a journal; it becomes one of format 2 when it is opened.
+pub(crate) const FORMAT: u64 = 2;
 
 /// Every write, by its revision. See `record`.
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
@@ -35,9 +39,11 @@ const FLOORS: TableDefinition<'_, &str, u64> = TableDefinition::new("floors");
 pub(crate) const ALL: &str = "";
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
+/// The newest revision that is in the file, whether or not its record was removed since.
+const META_FOLDED: &str = "folded";
 
 pub(crate) struct Disk {
-    medium: Box<dyn Medium>,
+    medium: Arc<dyn Medium>,
     cache_bytes: usize,
     signs: Arc<Signs>,
     /// `None` after a failure, until it could be opened again.
@@ -46,32 +52,13 @@ pub(crate) struct Disk {
 
 /// One transaction.
 pub(crate) struct Changes<'a> {
-    pub(crate) events: &'a [Arc<Event>],
-    /// When they are committed, in milliseconds since 1970.
-    pub(crate) at: u64,
-    /// Records to remove.
+    /// Records to add, in the order of their revisions.
+    pub(crate) records: &'a [Logged],
+    /// The newest revision that the file then holds.
+    pub(crate) folded: Revision,
+    /// Records to remove; those to be added among them are not.
     pub(crate) garbage: &'a [Revision],
     pub(crate) floors: &'a [(Arc<str>, Revision)],
-}
-
-/// How a transaction failed.
-pub(crate) enum Failure {
-    /// It is not there and will not be.
-    Undone(redb::Error),
-    /// It may be there; `Disk::landed` tells once the disk is back.
-    Unknown(redb::Error),
-}
-
-impl Failure {
-    pub(crate) fn into_commit_error(self) -> CommitError {
-        match self {
-            Failure::Undone(redb::Error::Io(error)) if is_full(&error) => {
-                CommitError::Full(Arc::new(error))
-            }
-            Failure::Undone(error) => CommitError::Io(Arc::new(error)),
-            Failure::Unknown(error) => CommitError::Unknown(Arc::new(error)),
-        }
-    }
 }
 
 /// What is wrong with a file's contents.
@@ -83,6 +70,9 @@ pub(crate) enum LoadError {
     Newer(u64),
     #[error("{0}")]
     Corrupt(String),
+    /// Of a segment of the journal.
+    #[error("segment {0} of the journal: {1}")]
+    Segment(u64, String),
 }
 
 impl<E: Into<redb::Error>> From<E> for LoadError {
@@ -93,14 +83,14 @@ impl<E: Into<redb::Error>> From<E> for LoadError {
 
 impl Disk {
     /// Opens the file and checks it, not its records: `load` does.
-    pub(crate) fn open(mut medium: Box<dyn Medium>, cache_bytes: usize) -> Result<Disk, LoadError> {
+    pub(crate) fn open(medium: Arc<dyn Medium>, cache_bytes: usize) -> Result<Disk, LoadError> {
         let repaired = Arc::new(AtomicBool::new(false));
         let mut builder = builder(cache_bytes);
         let flag = repaired.clone();
         builder.set_repair_callback(move |_| flag.store(true, Ordering::Relaxed));
         let signs = Arc::new(Signs::default());
-        let mut database = open(&mut *medium, &builder, &signs)?;
-        check_format(&database)?;
+        let mut database = open(&*medium, &builder, &signs)?;
+        let format = check_format(&database)?;
         // A repair has checked all pages, and rightly fell back to the state before a commit that
         // a crash cut short. Without a crash there is no such commit: nothing may fall back.
         if !repaired.load(Ordering::Relaxed) {
@@ -113,6 +103,9 @@ impl Disk {
                 tracing::warn!("the store's free-page map was damaged and has been rebuilt");
             }
         }
+        if format < FORMAT {
+            upgrade(&database)?;
+        }
         Ok(Disk {
             medium,
             cache_bytes,
@@ -121,12 +114,29 @@ impl Disk {
         })
     }
 
+    /// The newest revision that the file holds.
+    pub(crate) fn folded(&self) -> Result<Revision, LoadError> {
+        let Some(database) = &self.database else {
+            return Err(LoadError::Corrupt("it was closed".into()));
+        };
+        let folded = database
+            .begin_read()?
+            .open_table(META)?
+            .get(META_FOLDED)?
+            .map(|folded| folded.value());
+        folded.ok_or_else(|| LoadError::Corrupt("it does not say how new it is".into()))
+    }
+
     /// Makes an empty database a store.
     pub(crate) fn initialise(database: &Database) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         transaction.open_table(RECORDS)?;
         transaction.open_table(FLOORS)?;
-        transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(META_FORMAT, FORMAT)?;
+            meta.insert(META_FOLDED, FIRST)?;
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -134,23 +144,18 @@ impl Disk {
     /// Adds objects to a store that is being made of a backup; with the last ones, the floor.
     pub(crate) fn import(
         database: &Database,
-        events: &[Arc<Event>],
-        at: u64,
+        records: &[Logged],
         floor: Option<Revision>,
     ) -> Result<(), redb::Error> {
         let floors: Vec<_> = floor.map(|floor| (ALL.into(), floor)).into_iter().collect();
-        let transaction = database.begin_write()?;
-        fill(
-            &transaction,
-            &Changes {
-                events,
-                at,
-                garbage: &[],
-                floors: &floors,
-            },
-        )?;
-        transaction.commit()?;
-        Ok(())
+        let newest = records.last().map(|last| last.object.revision);
+        let changes = Changes {
+            records,
+            folded: floor.or(newest).unwrap_or(FIRST),
+            garbage: &[],
+            floors: &floors,
+        };
+        transact(database, &changes)
     }
 
     /// Gives every bucket's floor, then every record in the order of revisions.
@@ -190,70 +195,34 @@ impl Disk {
         Ok(())
     }
 
-    /// What was acknowledged before, where that is known (see [`Medium::note`]).
-    pub(crate) fn noted(&self) -> Option<Revision> {
-        self.medium.noted()
-    }
-
-    /// Commits durably. On an error the file has been opened anew, or will be by the next call.
-    pub(crate) fn commit(&mut self, changes: &Changes<'_>) -> Result<(), Failure> {
-        self.commit_synced(changes)?;
-        if let Some(last) = changes.events.last() {
-            self.medium.note(last.revision);
+    /// Carries out a transaction durably. After an error it may be there or not; the next call
+    /// opens the file anew.
+    pub(crate) fn fold(&mut self, changes: &Changes<'_>) -> Result<(), redb::Error> {
+        let folded = transact(self.database()?, changes);
+        if folded.is_err() {
+            self.database = None;
         }
-        Ok(())
+        folded
     }
 
-    fn commit_synced(&mut self, changes: &Changes<'_>) -> Result<(), Failure> {
-        let (database, signs) = self.database().map_err(Failure::Undone)?;
-        let error = match transact(database, changes, signs) {
-            Ok(()) => return Ok(()),
-            Err(Aborted::Before(error)) => {
-                // Opened again by the next call.
-                self.database = None;
-                return Err(Failure::Undone(error));
-            }
-            Err(Aborted::Committing(error)) => error,
-        };
-        self.database = None;
-        let Some(last) = changes.events.last() else {
-            return Err(Failure::Undone(error));
-        };
-        match self.landed(last.revision) {
-            Ok(true) => {
-                tracing::warn!(%error, "a commit reported an error, but is on the disk");
-                Ok(())
-            }
-            Ok(false) => Err(Failure::Undone(error)),
-            Err(_) => Err(Failure::Unknown(error)),
-        }
-    }
-
-    /// Whether the transaction that wrote this revision, the newest, is on the disk.
-    pub(crate) fn landed(&mut self, revision: Revision) -> Result<bool, redb::Error> {
-        let transaction = self.database()?.0.begin_read()?;
-        Ok(transaction.open_table(RECORDS)?.get(revision)?.is_some())
-    }
-
-    fn database(&mut self) -> Result<(&Database, &Signs), redb::Error> {
+    fn database(&mut self) -> Result<&Database, redb::Error> {
         if self.database.is_none() {
             if self.signs.sync_failed() {
                 self.medium.rewrite()?;
             }
             self.signs = Arc::default();
             self.database = Some(open(
-                &mut *self.medium,
+                &*self.medium,
                 &builder(self.cache_bytes),
                 &self.signs,
             )?);
         }
-        let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
-        Ok((database, &self.signs))
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
     }
 }
 
 fn open(
-    medium: &mut dyn Medium,
+    medium: &dyn Medium,
     builder: &Builder,
     signs: &Arc<Signs>,
 ) -> Result<Database, DatabaseError> {
@@ -275,26 +244,14 @@ pub(crate) trait Loader {
     fn floor(&mut self, bucket: &str, floor: Revision);
     /// # Errors
     /// What is wrong with the record, given those before it.
-    fn record(&mut self, record: Record<'_>) -> Result<(), String>;
+    fn record(&mut self, record: Record<'_>) -> Result<Arc<Stored>, String>;
 }
 
-enum Aborted {
-    Before(redb::Error),
-    Committing(redb::Error),
-}
-
-fn transact(database: &Database, changes: &Changes<'_>, signs: &Signs) -> Result<(), Aborted> {
-    let transaction = database
-        .begin_write()
-        .map_err(|error| Aborted::Before(error.into()))?;
-    fill(&transaction, changes).map_err(Aborted::Before)?;
-    signs.begin_commit();
-    transaction
-        .commit()
-        .map_err(|error| match signs.header_touched() {
-            true => Aborted::Committing(error.into()),
-            false => Aborted::Before(error.into()),
-        })
+fn transact(database: &Database, changes: &Changes<'_>) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    fill(&transaction, changes)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn fill(transaction: &redb::WriteTransaction, changes: &Changes<'_>) -> Result<(), redb::Error> {
@@ -302,36 +259,49 @@ fn fill(transaction: &redb::WriteTransaction, changes: &Changes<'_>) -> Result<(
     for revision in changes.garbage {
         records.remove(revision)?;
     }
-    for event in changes.events {
-        let record = Record {
-            revision: event.revision,
-            kind: event.kind,
-            created: event.object.created,
-            previous: event
-                .previous
-                .as_ref()
-                .map_or(0, |previous| previous.revision),
-            at: changes.at,
-            bucket: &event.object.key.bucket,
-            name: &event.object.key.name,
-            value: &event.object.value,
-        };
+    let garbage: FxHashSet<Revision> = changes.garbage.iter().copied().collect();
+    for logged in changes.records {
+        if garbage.contains(&logged.object.revision) {
+            continue;
+        }
+        let record = logged.record();
         record.encode(
             records
-                .insert_reserve(event.revision, record.len())?
+                .insert_reserve(record.revision, record.len())?
                 .as_mut(),
         );
     }
-    if !changes.floors.is_empty() {
-        let mut floors = transaction.open_table(FLOORS)?;
-        for (bucket, floor) in changes.floors {
-            floors.insert(&**bucket, floor)?;
-        }
+    let mut floors = transaction.open_table(FLOORS)?;
+    for (bucket, floor) in changes.floors {
+        floors.insert(&**bucket, floor)?;
     }
+    transaction
+        .open_table(META)?
+        .insert(META_FOLDED, changes.folded)?;
     Ok(())
 }
 
-fn check_format(database: &Database) -> Result<(), LoadError> {
+/// Makes a store of format 1 one of this format. Its file holds all of it.
+fn upgrade(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let records = transaction.open_table(RECORDS)?;
+        let mut folded = records
+            .last()?
+            .map_or(FIRST, |(revision, _)| revision.value());
+        // A removed tombstone may have been the newest record of all.
+        for entry in transaction.open_table(FLOORS)?.iter()? {
+            folded = folded.max(entry?.1.value());
+        }
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(META_FOLDED, folded)?;
+        meta.insert(META_FORMAT, FORMAT)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn check_format(database: &Database) -> Result<u64, LoadError> {
     let transaction = database.begin_read()?;
     let format = match transaction.open_table(META) {
         Ok(meta) => meta.get(META_FORMAT)?.map(|format| format.value()),
@@ -341,7 +311,7 @@ fn check_format(database: &Database) -> Result<(), LoadError> {
     match format {
         None => Err(LoadError::Corrupt("it is not a store of Gantry".into())),
         Some(format) if format > FORMAT => Err(LoadError::Newer(format)),
-        Some(_) => Ok(()),
+        Some(format) => Ok(format),
     }
 }
 

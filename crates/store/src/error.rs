@@ -59,8 +59,9 @@ pub enum CommitError {
     /// The disk failed. Nothing was written; the store tries the disk again with the next write.
     #[error("cannot write to the disk")]
     Io(#[source] Cause),
-    /// The disk failed in the middle of the commit and cannot be read either: whether the write
-    /// is there shows when the disk is back, or after a restart.
+    /// The disk failed in the middle of the commit, and again when this was to be noted. Nobody
+    /// sees the write, and with the next one that succeeds it is undone; until then it may be there
+    /// after a restart.
     #[error("the commit failed half-way, its outcome is not known")]
     Unknown(#[source] Cause),
     /// The store was closed. Nothing was written.

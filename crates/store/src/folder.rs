@@ -1,10 +1,12 @@
-//! The folder a store lies in: its lock, its file, their permissions.
+//! The folder a store lies in: its lock, its files, their permissions.
 //!
 //! ```text
 //! lock          held by the process that has the store open
-//! store.redb    the store (see `disk`)
-//! store.new     a file that was not finished; removed
+//! store.redb    the store, but for what the journal holds (see `disk`)
+//! journal-N     segments of the journal (see `journal`); gone when the store was closed
+//! spare-N       what were segments: room to be used again, whatever it holds
 //! acknowledged  the newest revision that was acknowledged (see `Medium::note`)
+//! *.new         files that were not finished; made anew
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -20,6 +22,7 @@ use crate::disk::{Disk, LoadError};
 use crate::error::OpenError;
 use crate::medium::Medium;
 use crate::record::checksum;
+use crate::segments;
 
 const STORE: &str = "store.redb";
 const UNFINISHED: &str = "store.new";
@@ -68,6 +71,15 @@ impl Folder {
             .try_exists()
             .map_err(unwritable(&folder.file()))?
         {
+            if let Some(segment) = folder.segments().map_err(unwritable(path))?.first() {
+                return Err(OpenError::Corrupt {
+                    path: folder.file(),
+                    reason: format!(
+                        "it is gone, but its journal is there (to start anew without it, remove {})",
+                        path.join(segments::name(*segment)).display()
+                    ),
+                });
+            }
             if let Some(noted) = folder.noted {
                 return Err(OpenError::Corrupt {
                     path: folder.file(),
@@ -111,7 +123,7 @@ impl Folder {
 }
 
 impl Medium for Folder {
-    fn open(&mut self) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -121,7 +133,7 @@ impl Medium for Folder {
     }
 
     /// Puts a synced copy in the file's place.
-    fn rewrite(&mut self) -> io::Result<()> {
+    fn rewrite(&self) -> io::Result<()> {
         let unfinished = self.path.join(UNFINISHED);
         let copied = (|| {
             let mut copy = private().truncate(true).open(&unfinished)?;
@@ -136,7 +148,29 @@ impl Medium for Folder {
         copied
     }
 
-    fn note(&mut self, acknowledged: Revision) {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        segments::list(&self.path)
+    }
+
+    fn segment(&self, id: u64) -> io::Result<Box<dyn StorageBackend>> {
+        segments::open(&self.path, id)
+    }
+
+    fn begin_segment(
+        &self,
+        id: u64,
+        head: &[u8],
+        least: u64,
+        usual: u64,
+    ) -> io::Result<Box<dyn StorageBackend>> {
+        segments::begin(&self.path, id, head, least, usual)
+    }
+
+    fn end_segment(&self, id: u64) -> io::Result<()> {
+        segments::end(&self.path, id)
+    }
+
+    fn note(&self, acknowledged: Revision) {
         let mut bytes = [0; 12];
         let (revision, sum) = bytes.split_at_mut(8);
         revision.copy_from_slice(&acknowledged.to_le_bytes());
@@ -209,7 +243,7 @@ impl StorageBackend for Reserving {
 }
 
 #[cfg(target_os = "linux")]
-fn reserve(file: &File, start: u64, length: u64) -> io::Result<()> {
+pub(crate) fn reserve(file: &File, start: u64, length: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
     match fallocate(file, FallocateFlags::empty(), start, length) {
@@ -220,7 +254,7 @@ fn reserve(file: &File, start: u64, length: u64) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
+pub(crate) fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
     Ok(())
 }
 
@@ -240,7 +274,7 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
 }
 
 /// Opens or makes a file that only its owner can read.
-fn private() -> OpenOptions {
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -268,6 +302,10 @@ impl OpenError {
                 supported: disk::FORMAT,
             },
             LoadError::Corrupt(reason) => OpenError::Corrupt { path, reason },
+            LoadError::Segment(id, reason) => OpenError::Corrupt {
+                path: path.with_file_name(segments::name(id)),
+                reason,
+            },
             LoadError::Database(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse { path },
             LoadError::Database(redb::Error::Io(source)) => match source.kind() {
                 io::ErrorKind::UnexpectedEof

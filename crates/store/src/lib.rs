@@ -8,8 +8,10 @@
 //! * **Watches share one log.** A bucket's last events are kept once; a [`Watch`] is a position in
 //!   them, not a queue. One that falls out of the retained history ends with [`Lagged`].
 //! * **Acknowledged means durable.** One committer takes all queued writes, checks what they
-//!   expect, gives them revisions, commits them in one synced transaction, shows them to readers
+//!   expect, gives them revisions, appends them to a journal with one sync, shows them to readers
 //!   and watchers, and only then answers. Nobody ever sees a write that a power loss could undo.
+//! * **The journal is short.** Another thread folds it into a database, in large transactions, when
+//!   nothing else is to be done or much has gathered. A closed store is the database alone.
 //!
 //! Objects are opaque bytes. Callers serialise outside any lock, and the store inserts the decimal
 //! revision at a given offset ([`Op::Put`]), so that an object is serialised once in its life.
@@ -19,8 +21,14 @@
 //! The newest state is held in memory whole. History (superseded values, tombstones, events) is
 //! bounded by age, by number a bucket and by bytes a store ([`Options`]). What falls out of it
 //! is removed from disk in bounded slices. Queued writes are bounded by bytes: when the queue is
-//! full, [`Store::commit`] waits.
-
+//! full, [`Store::commit`] waits. So is the journal: when it is full, the committer waits until a
+//! part of it is folded.
+//!
+//! # Where to begin
+//!
+//! `committer` is the way of a write, `journal` what makes it durable, `fold` what becomes of it,
+//! `disk` the database, `folder` the files.
+//!
 //! # Backups
 //!
 //! [`Store::backup`] gives the newest state as bytes, while the store goes on; [`BackupReader`]
@@ -34,8 +42,10 @@ mod backup;
 mod committer;
 mod disk;
 mod error;
+mod fold;
 mod folder;
 mod history;
+mod journal;
 mod load;
 mod medium;
 mod object;
@@ -45,6 +55,8 @@ mod power_tests;
 mod queue;
 mod record;
 mod restore;
+mod scheduling;
+mod segments;
 mod snapshot;
 mod state;
 mod store;

@@ -16,8 +16,9 @@ use crate::{Event, EventKind, Key, Revision, Stored};
 #[derive(Default)]
 pub(crate) struct Loaded {
     pub(crate) state: State,
-    /// Superseded records that fell out of history before the store was closed.
-    pub(crate) garbage: VecDeque<Revision>,
+    /// Superseded records that fell out of history before the store was closed, each with the
+    /// revision that superseded it.
+    pub(crate) garbage: VecDeque<(Revision, Revision)>,
     pub(crate) history_bytes: usize,
     /// When the newest record was committed.
     pub(crate) latest: u64,
@@ -42,7 +43,7 @@ impl Loader for Loaded {
         self.floors.insert(bucket, floor);
     }
 
-    fn record(&mut self, record: Record<'_>) -> Result<(), String> {
+    fn record(&mut self, record: Record<'_>) -> Result<Arc<Stored>, String> {
         let Record {
             revision,
             kind,
@@ -91,19 +92,19 @@ impl Loader for Loaded {
             let event = Event {
                 revision,
                 kind,
-                object,
+                object: object.clone(),
                 previous,
                 ext: Extension::new(),
             };
             self.history_bytes += slot.channel.log.write().push(Arc::new(event), at);
         } else {
             self.garbage
-                .extend(previous.map(|previous| previous.revision));
+                .extend(previous.map(|previous| (previous.revision, revision)));
             self.garbage
-                .extend((kind == EventKind::Delete).then_some(revision));
+                .extend((kind == EventKind::Delete).then_some((revision, revision)));
         }
         self.state.revision = self.state.revision.max(revision);
         self.latest = self.latest.max(at);
-        Ok(())
+        Ok(object)
     }
 }

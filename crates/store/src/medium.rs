@@ -1,4 +1,4 @@
-//! What the store's file lies on, and what can be told from how it is used.
+//! What a store lies on, and what can be told from how it is used.
 
 use std::io;
 use std::sync::Arc;
@@ -8,51 +8,59 @@ use redb::{DatabaseError, StorageBackend};
 
 use crate::Revision;
 
-/// The database's header, which names the newest transaction, lies before this offset; all else
-/// lies behind it.
-const HEADER: u64 = 512;
+/// Where a store lies: its database, the segments of its journal, its note.
+pub(crate) trait Medium: Send + Sync {
+    /// Opens the database's file.
+    fn open(&self) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
-/// Where the file lies.
-pub(crate) trait Medium: Send {
-    fn open(&mut self) -> Result<Box<dyn StorageBackend>, DatabaseError>;
+    /// Called after a failed sync, before the database's file is opened again: makes what is on
+    /// the disk what can be read. (After a failed sync, Linux may give back from memory what never
+    /// reached the disk, and takes it for written.)
+    fn rewrite(&self) -> io::Result<()>;
 
-    /// Called after a failed sync, before the file is opened again: makes what is on the disk what
-    /// can be read. (After a failed sync, Linux may give back from memory what never reached the
-    /// disk, and takes it for written.)
-    fn rewrite(&mut self) -> io::Result<()>;
+    /// The segments of the journal, in order.
+    fn segments(&self) -> io::Result<Vec<u64>>;
 
-    /// Notes, apart from the file and without waiting for the disk, that writes up to here are
+    fn segment(&self, id: u64) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Makes a segment that begins with `head`, durable and whole or not there at all, with room
+    /// for `least` bytes at least and for `usual` where it has to be made. What it holds behind its
+    /// head is anything. Writing to its room neither needs more of the disk nor changes the file's
+    /// length.
+    ///
+    /// After an error it may be there all the same; it is not used.
+    fn begin_segment(
+        &self,
+        id: u64,
+        head: &[u8],
+        least: u64,
+        usual: u64,
+    ) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Nothing in a segment is needed any more. After a power loss it may be there all the same.
+    fn end_segment(&self, id: u64) -> io::Result<()>;
+
+    /// Notes, apart from the files and without waiting for the disk, that writes up to here are
     /// being acknowledged.
     ///
-    /// The database takes a newest transaction whose pages are damaged for one that a crash cut
-    /// short, and falls back to the one before it. The note tells the two apart: what it names was
+    /// A newest frame of the journal that is damaged looks like one that a crash cut short, and so
+    /// does a newest transaction of the database. The note tells the two apart: what it names was
     /// synced before it was noted.
-    fn note(&mut self, acknowledged: Revision);
+    fn note(&self, acknowledged: Revision);
 
-    /// What was noted last, where that is known.
+    /// What was noted before, where that is known.
     fn noted(&self) -> Option<Revision>;
 }
 
-/// What has happened to the file since it was opened.
+/// What has happened to the database's file since it was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Signs {
     sync_failed: AtomicBool,
-    header_touched: AtomicBool,
 }
 
 impl Signs {
     pub(crate) fn sync_failed(&self) -> bool {
         self.sync_failed.load(Ordering::Acquire)
-    }
-
-    /// From now on, `header_touched` is about what follows.
-    pub(crate) fn begin_commit(&self) {
-        self.header_touched.store(false, Ordering::Release);
-    }
-
-    /// Whether the header may have been written. Before that, no transaction can be there.
-    pub(crate) fn header_touched(&self) -> bool {
-        self.header_touched.load(Ordering::Acquire)
     }
 }
 
@@ -83,12 +91,7 @@ impl StorageBackend for Observed {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let written = self.file.write(offset, data);
-        // A header that there was no room for has not been written.
-        if offset < HEADER && !written.as_ref().is_err_and(is_full) {
-            self.signs.header_touched.store(true, Ordering::Release);
-        }
-        written
+        self.file.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {

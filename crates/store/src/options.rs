@@ -16,8 +16,12 @@ pub struct Options {
     pub history_bytes: usize,
     /// The most bytes of writes waiting for the committer; beyond them `commit` waits.
     pub queue_bytes: usize,
-    /// The most writes put in one transaction.
+    /// The most writes made durable together.
     pub batch_writes: usize,
+    /// The most bytes of the disk that the journal takes, unless one write alone takes more. From
+    /// half of it on, it is folded while writes go on; beyond it, writes wait. Opening a store that
+    /// was not closed takes as long as reading so much.
+    pub journal_bytes: u64,
     /// Page cache of the file. Reads are served from memory, so it only has to hold the tree's
     /// inner pages and one batch.
     pub cache_bytes: usize,
@@ -31,6 +35,7 @@ impl Default for Options {
             history_bytes: 128 << 20,
             queue_bytes: 64 << 20,
             batch_writes: 1024,
+            journal_bytes: 128 << 20,
             cache_bytes: 16 << 20,
         }
     }
@@ -52,10 +57,14 @@ pub struct Stats {
     pub history_bytes: usize,
     /// Writes committed.
     pub writes: u64,
-    /// Transactions they were committed in.
+    /// Times that a batch of them was made durable.
     pub commits: u64,
-    /// Transactions that failed.
+    /// Times that this failed.
     pub failures: u64,
+    /// Writes that the journal holds and the store's file does not.
+    pub unfolded: usize,
+    /// Bytes of the disk that the journal takes for them. Writes wait when it is full.
+    pub journal_bytes: u64,
     /// Superseded records on disk, waiting to be removed.
     pub garbage: usize,
 }

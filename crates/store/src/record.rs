@@ -8,7 +8,9 @@
 //! after the checksum. `previous` is the revision of the version that this one replaced, 0 for
 //! none: it chains an object's versions, so that a record that is missing shows.
 
-use crate::{EventKind, Revision};
+use std::sync::Arc;
+
+use crate::{EventKind, Revision, Stored};
 
 const HEADER: usize = 4 + 1 + 8 + 8 + 8 + 2 + 2;
 
@@ -91,6 +93,33 @@ impl<'a> Record<'a> {
             name,
             value,
         })
+    }
+}
+
+/// A write on its way to the disk.
+#[derive(Clone)]
+pub(crate) struct Logged {
+    pub(crate) object: Arc<Stored>,
+    pub(crate) kind: EventKind,
+    /// The revision it replaced; 0 for none.
+    pub(crate) previous: Revision,
+    /// When it was committed, in milliseconds since 1970.
+    pub(crate) at: u64,
+}
+
+impl Logged {
+    pub(crate) fn record(&self) -> Record<'_> {
+        let object = &self.object;
+        Record {
+            revision: object.revision,
+            kind: self.kind,
+            created: object.created,
+            previous: self.previous,
+            at: self.at,
+            bucket: &object.key.bucket,
+            name: &object.key.name,
+            value: &object.value,
+        }
     }
 }
 

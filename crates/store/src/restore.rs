@@ -1,16 +1,16 @@
 //! Makes a store of a backup.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{fs, sync::Arc};
 
 use crate::backup::{BackupError, BackupReader};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::folder::{self, Folder};
-use crate::object::Extension;
-use crate::{Event, EventKind, Revision, Store};
+use crate::record::Logged;
+use crate::{EventKind, Revision, Store};
 
 /// How many objects are written in one transaction.
 const BATCH: usize = 4096;
@@ -112,17 +112,16 @@ fn write<R: Read>(
             let Some(object) = backup.next_object().map_err(RestoreError::Backup)? else {
                 break;
             };
-            batch.push(Arc::new(Event {
-                revision: object.revision,
-                kind: EventKind::Put,
+            batch.push(Logged {
                 object,
-                previous: None,
-                ext: Extension::new(),
-            }));
+                kind: EventKind::Put,
+                previous: 0,
+                at: info.at,
+            });
         }
         // The floor comes with the last objects.
         let floor = (batch.len() < BATCH).then(|| info.revision.saturating_add(bump));
-        Disk::import(&database, &batch, info.at, floor).map_err(unwritable)?;
+        Disk::import(&database, &batch, floor).map_err(unwritable)?;
         if floor.is_some() {
             break;
         }

@@ -5,12 +5,13 @@
 //! or written. Lock order: state, then a bucket's log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use imbl::OrdMap;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
+use crate::fold::Fold;
 use crate::history::Channel;
 use crate::object::FIRST;
 use crate::queue::Queue;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     /// The committer has ended: nothing changes any more.
     ended: AtomicBool,
     pub(crate) figures: Figures,
+    /// Of a store that is on disk.
+    pub(crate) fold: Option<Arc<Fold>>,
 }
 
 #[derive(Default)]
@@ -37,7 +40,6 @@ pub(crate) struct Figures {
     pub(crate) writes: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) failures: AtomicU64,
-    pub(crate) garbage: AtomicUsize,
 }
 
 pub(crate) struct State {
@@ -95,6 +97,7 @@ impl Shared {
             state: RwLock::new(state),
             ended: AtomicBool::new(false),
             figures: Figures::default(),
+            fold: None,
         }
     }
 

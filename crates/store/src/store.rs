@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::{io, thread};
 
-use crate::committer::Committer;
+use crate::committer::{Committer, Durable};
 use crate::disk::{Disk, LoadError};
+use crate::fold::{Fold, Folding};
 use crate::folder::Folder;
+use crate::journal::{self, Found, Journal};
 use crate::load::Loaded;
 use crate::medium::Medium;
+use crate::scheduling;
 use crate::snapshot::Snapshot;
 use crate::state::{Objects, Shared};
 use crate::watch::Watch;
@@ -51,24 +54,44 @@ impl Store {
     pub fn open(dir: &Path, options: Options) -> Result<Store, OpenError> {
         let folder = Folder::open(dir)?;
         let path = folder.file();
-        Store::open_on(Box::new(folder), &path, options)
+        Store::open_on(Arc::new(folder), &path, options)
     }
 
     /// `path` is what errors name.
     pub(crate) fn open_on(
-        medium: Box<dyn Medium>,
+        medium: Arc<dyn Medium>,
         path: &Path,
         options: Options,
     ) -> Result<Store, OpenError> {
-        let (disk, loaded) = load(medium, path, options.cache_bytes)?;
-        Store::start(Committer::new(options, Some(disk), loaded)).map_err(OpenError::Thread)
+        let Opened {
+            disk,
+            mut loaded,
+            folded,
+            mut found,
+        } = load(&medium, path, options.cache_bytes)?;
+        let garbage = std::mem::take(&mut loaded.garbage);
+        let fold = Arc::new(Fold::new(
+            options.journal_bytes,
+            folded,
+            &mut found,
+            garbage,
+        ));
+        let journal = Journal::new(medium.clone(), fold.clone(), &found);
+        let folding = Folding::start(fold.clone(), disk, medium).map_err(OpenError::Thread)?;
+        let durable = Durable {
+            journal,
+            fold,
+            _folding: folding,
+        };
+        Store::start(Committer::new(options, Some(durable), loaded)).map_err(OpenError::Thread)
     }
 
     /// Reads and checks the store in a folder as opening it does, and leaves it.
     pub(crate) fn check(dir: &Path) -> Result<(), OpenError> {
         let folder = Folder::open(dir)?;
         let path = folder.file();
-        load(Box::new(folder), &path, Options::default().cache_bytes)?;
+        let medium: Arc<dyn Medium> = Arc::new(folder);
+        load(&medium, &path, Options::default().cache_bytes)?;
         Ok(())
     }
 
@@ -94,6 +117,7 @@ impl Store {
         thread::Builder::new().name("store".into()).spawn(move || {
             // Dropped last, when the file is closed.
             let _alive = alive;
+            scheduling::run_soon();
             committer.run();
         })?;
         Ok(Store {
@@ -327,9 +351,13 @@ impl Store {
             writes: shared.figures.writes.load(Ordering::Relaxed),
             commits: shared.figures.commits.load(Ordering::Relaxed),
             failures: shared.figures.failures.load(Ordering::Relaxed),
-            garbage: shared.figures.garbage.load(Ordering::Relaxed),
             ..Stats::default()
         };
+        if let Some(fold) = &shared.fold {
+            stats.garbage = fold.garbage();
+            stats.unfolded = fold.waiting();
+            stats.journal_bytes = fold.unfolded();
+        }
         let state = shared.state.read();
         stats.revision = state.revision;
         for slot in state.buckets.values() {
@@ -353,23 +381,50 @@ impl Store {
     }
 }
 
-fn load(
-    medium: Box<dyn Medium>,
-    path: &Path,
-    cache_bytes: usize,
-) -> Result<(Disk, Loaded), OpenError> {
+/// What opening a store gives.
+struct Opened {
+    disk: Disk,
+    loaded: Loaded,
+    /// The newest revision in the store's file.
+    folded: Revision,
+    /// What came later.
+    found: Found,
+}
+
+fn load(medium: &Arc<dyn Medium>, path: &Path, cache_bytes: usize) -> Result<Opened, OpenError> {
     // The database trusts some of what it reads: what it runs into then is damage too.
     let read = panic::catch_unwind(AssertUnwindSafe(|| {
-        let disk = Disk::open(medium, cache_bytes)?;
+        let disk = Disk::open(medium.clone(), cache_bytes)?;
+        let folded = disk.folded()?;
         let mut loaded = Loaded::default();
         disk.load(&mut loaded)?;
-        let newest = loaded.state.revision;
-        match disk.noted() {
-            Some(noted) if noted > newest => Err(LoadError::Corrupt(format!(
-                "its newest record is {newest}, but writes up to {noted} were acknowledged"
-            ))),
-            _ => Ok((disk, loaded)),
+        if loaded.state.revision > folded {
+            return Err(LoadError::Corrupt(format!(
+                "it holds revision {}, but says that it ends at {folded}",
+                loaded.state.revision
+            )));
         }
+        let found = journal::replay(&**medium, folded, &mut loaded)?;
+        // A removed tombstone may have been the newest record of all.
+        loaded.state.revision = found.newest;
+        if let Some(noted) = medium.noted()
+            && noted > found.newest
+        {
+            let reason = format!(
+                "its newest record is {}, but writes up to {noted} were acknowledged",
+                found.newest
+            );
+            return Err(match found.last_id {
+                0 => LoadError::Corrupt(reason),
+                id => LoadError::Segment(id, reason),
+            });
+        }
+        Ok(Opened {
+            disk,
+            loaded,
+            folded,
+            found,
+        })
     }));
     read.unwrap_or_else(|_| Err(LoadError::Corrupt("its pages make no sense".into())))
         .map_err(|error| OpenError::of(path, error))

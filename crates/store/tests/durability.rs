@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gantry_store::{EventKind, Expect, Key, Op, OpenError, Options, ReadError, Store, Write};
+use redb::ReadableDatabase;
 
 fn put(bucket: &str, name: &str, value: &str) -> Write {
     let op = Op::Put {
@@ -272,7 +273,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
     transaction
         .open_table(meta)
         .unwrap()
-        .insert("format", 2)
+        .insert("format", 3)
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
@@ -282,14 +283,83 @@ async fn a_newer_format_is_refused_and_left_alone() {
             matches!(
                 &error,
                 OpenError::Newer {
-                    found: 2,
-                    supported: 1,
+                    found: 3,
+                    supported: 2,
                     ..
                 }
             ),
             "{error:?}"
         );
     }
+}
+
+/// A store of format 1 has no journal, and its file does not say how new it is.
+#[tokio::test]
+async fn a_store_of_format_1_goes_on_in_this_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    for value in ["1-", "2-"] {
+        store.commit(put("/pods", "a", value)).await.unwrap();
+    }
+    let before = contents(&store);
+    store.close().await;
+    let path = dir.path().join("store.redb");
+    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(meta).unwrap();
+        meta.insert("format", 1).unwrap();
+        meta.remove("folded").unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    for (revision, name) in [(3, "b"), (4, "c")] {
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        assert_eq!(store.revision(), revision);
+        let kept = contents(&store);
+        assert!(before.iter().all(|object| kept.contains(object)));
+        store.commit(put("/pods", name, "3-")).await.unwrap();
+        store.close().await;
+    }
+    let database = redb::Database::open(&path).unwrap();
+    let meta = database.begin_read().unwrap().open_table(meta).unwrap();
+    let said = |key| meta.get(key).unwrap().map(|value| value.value());
+    assert_eq!((said("format"), said("folded")), (Some(2), Some(5)));
+}
+
+/// However much is written: the journal stays within its bound, and what leaves it is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_journal_makes_writes_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        journal_bytes: 256 << 10,
+        ..Options::default()
+    };
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    let value = "x".repeat(8 << 10);
+    for round in 0..40 {
+        let writes = (0..8).map(|number| put("/pods", &format!("{round}-{number}"), &value));
+        store.commit_all(writes.collect()).await.unwrap();
+        let stats = store.stats();
+        assert!(stats.journal_bytes <= 256 << 10, "{stats:?}");
+    }
+    // One write that is more than the whole journal has it for itself.
+    let large = "x".repeat(1 << 20);
+    store.commit(put("/pods", "large", &large)).await.unwrap();
+    until(|| store.stats().unfolded == 0).await;
+    let before = contents(&store);
+    assert_eq!(before.len(), 321);
+    store.close().await;
+    let left: u64 = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name() != "store.redb")
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    assert!(left < 3 << 20, "{left}");
+    let store = Store::open(dir.path(), options).unwrap();
+    assert_eq!(contents(&store), before);
 }
 
 #[tokio::test]

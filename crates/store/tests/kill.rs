@@ -18,9 +18,11 @@ const WRITERS: usize = 12;
 const FOLDER: &str = "GANTRY_STORE_KILL_TEST";
 
 fn options() -> Options {
-    // A short history, so that records are removed all the time too.
+    // A short history and a short journal, so that it is folded and records are removed all the
+    // time too.
     Options {
         history_events: 50,
+        journal_bytes: 256 << 10,
         ..Options::default()
     }
 }

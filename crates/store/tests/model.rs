@@ -174,6 +174,7 @@ fn drain(watch: &mut Watch) -> Result<Vec<Seen>, gantry_store::Lagged> {
 async fn run(actions: Vec<Action>, dir: Option<&Path>, history_events: usize) {
     let options = Options {
         history_events,
+        journal_bytes: 64 << 10,
         ..Options::default()
     };
     let open = || match dir {
