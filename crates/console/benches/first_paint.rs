@@ -189,6 +189,7 @@ async fn main() {
                 .body(Full::new(Bytes::new()))
                 .unwrap();
             let start = Instant::now();
+            sender.ready().await.unwrap();
             let answer = sender.send_request(request).await.unwrap();
             let status = answer.status();
             let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -433,19 +433,8 @@ impl State {
 
     /// Namespaces that hold an App or Group.
     pub fn tenants(&self) -> BTreeSet<&str> {
-        let mut all = BTreeSet::new();
-        for keys in [
-            self.groups.keys().collect::<Vec<_>>(),
-            self.apps.keys().collect::<Vec<_>>(),
-        ] {
-            let mut last = "";
-            for (tenant, _) in keys {
-                if tenant != last {
-                    all.insert(tenant.as_str());
-                    last = tenant;
-                }
-            }
-        }
+        let mut all = namespaces(&self.groups);
+        all.extend(namespaces(&self.apps));
         all
     }
 
@@ -457,6 +446,19 @@ impl State {
         let members = self.members.iter();
         members.flat_map(move |(name, m)| m.of_group(group).map(move |i| (name.as_str(), i)))
     }
+}
+
+/// The namespaces of a map, found by leaping from one to the next.
+fn namespaces<V>(map: &BTreeMap<Key, V>) -> BTreeSet<&str> {
+    let mut all = BTreeSet::new();
+    let mut next = map.keys().next();
+    while let Some((namespace, _)) = next {
+        all.insert(namespace.as_str());
+        // The least text that comes after this one.
+        let beyond = (format!("{namespace}\0"), String::new());
+        next = map.range(beyond..).next().map(|(key, _)| key);
+    }
+    all
 }
 
 /// Namespace and name.
@@ -531,6 +533,20 @@ mod tests {
         assert!(!member.put_node(node));
         member.remove_node("n1");
         assert!(member.by_cell.is_empty());
+    }
+
+    #[test]
+    fn namespaces_are_found_by_leaping() {
+        let keys = [("a", "1"), ("a", "2"), ("a-b", "1"), ("b", "1")];
+        let map: BTreeMap<Key, ()> = keys
+            .iter()
+            .map(|(a, b)| (((*a).to_owned(), (*b).to_owned()), ()))
+            .collect();
+        assert_eq!(
+            namespaces(&map).into_iter().collect::<Vec<_>>(),
+            ["a", "a-b", "b"]
+        );
+        assert!(namespaces(&BTreeMap::<Key, ()>::new()).is_empty());
     }
 
     fn group(status: serde_json::Value) -> Group {

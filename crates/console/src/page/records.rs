@@ -127,7 +127,7 @@ fn line(cx: &Cx, params: &Params, record: &Record) -> Markup {
                 (record.message)
                 @if record.before.is_some() || record.after.is_some() {
                     details {
-                        summary { (cx.t(M::ChangedFields)) }
+                        summary { (cx.t(M::WhatChanges)) }
                         pre {
                             @if let Some(before) = &record.before { del { "- " (before) "\n" } }
                             @if let Some(after) = &record.after { ins { "+ " (after) "\n" } }
