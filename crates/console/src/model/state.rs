@@ -308,6 +308,7 @@ pub struct State {
     pub running: BTreeSet<Key>,
     /// Groups that are not as they should be.
     pub troubled: BTreeMap<Key, Health>,
+    healths: HashMap<Key, Health>,
     /// Groups by App.
     pub groups_of_app: HashMap<Key, BTreeSet<String>>,
     /// Kinds whose first list is still waited for.
@@ -332,15 +333,19 @@ impl State {
 
     /// How a Group is.
     pub fn health(&self, key: &Key) -> Health {
-        let Some(group) = self.groups.get(key) else {
-            return Health::Unknown;
-        };
-        Health::of(group, self.running_release(key).map(Arc::as_ref))
+        self.healths.get(key).copied().unwrap_or(Health::Unknown)
     }
 
+    /// Works out anew how a Group is: whenever it or a release of it has changed.
     fn weigh(&mut self, key: &Key) {
-        let health = self.health(key);
-        if health.troubled() && self.groups.contains_key(key) {
+        let Some(group) = self.groups.get(key) else {
+            self.healths.remove(key);
+            self.troubled.remove(key);
+            return;
+        };
+        let health = Health::of(group, self.running_release(key).map(Arc::as_ref));
+        self.healths.insert(key.clone(), health);
+        if health.troubled() {
             self.troubled.insert(key.clone(), health);
         } else {
             self.troubled.remove(key);
@@ -372,7 +377,7 @@ impl State {
         if let Some(old) = self.groups.remove(key) {
             self.leave_app(&(key.0.clone(), old.spec.app.clone()), &key.1);
         }
-        self.troubled.remove(key);
+        self.weigh(key);
         Topic::Group(key.clone())
     }
 
