@@ -13,6 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::promotion::{Environment, EnvironmentStatus};
+
 /// What every Group of the App shares. A change here reaches instances with the next Release of
 /// each Group, never by itself.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,11 +24,18 @@ use serde_json::{Map, Value};
     kind = "App",
     plural = "apps",
     namespaced,
+    status = "AppStatus",
     category = "gantry",
     derive = "PartialEq",
     doc = "An App is a service: who owns it, how important it is, and what its instances have in common in every environment.",
     printcolumn(name = "Level", type_ = "string", json_path = ".spec.level"),
     printcolumn(name = "Owners", type_ = "string", json_path = ".spec.owners"),
+    printcolumn(
+        name = "Environments",
+        type_ = "string",
+        json_path = ".status.summary",
+        description = "What is where"
+    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -41,6 +50,11 @@ pub struct AppSpec {
     /// People or teams to turn to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<String>,
+    /// Its environments, in the order in which revisions go through them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub environments: Vec<Environment>,
     /// Ports that the App serves. A Group without `spec.services` gets one ClusterIP Service of its
     /// own name with these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +69,21 @@ pub struct AppSpec {
     /// Whatever `container` and a Group's revision say wins over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PodOverlay>,
+}
+
+/// What the hub knows of the App.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AppStatus {
+    /// `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What is where: the environments in their order, then others that Groups are in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environments: Vec<EnvironmentStatus>,
+    /// The same in one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
 }
 
 /// How important an App is.

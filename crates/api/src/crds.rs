@@ -7,8 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 use crate::{
-    App, Cluster, Group, Notification, PlacementPolicy, Release, Reservation, StopLine, Strategy,
-    Tenant, rules,
+    App, Cluster, Group, Notification, PlacementPolicy, Release, ReleaseOrder, Reservation,
+    StopLine, Strategy, Tenant, rules,
 };
 
 /// The definitions of what a hub holds.
@@ -19,6 +19,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Group::crd(),
         Strategy::crd(),
         Release::crd(),
+        ReleaseOrder::crd(),
         StopLine::crd(),
         Tenant::crd(),
         Notification::crd(),

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     count::CountOrPercent,
     revision::{RevisionRef, RevisionSpec},
+    span::Span,
     strategy::StrategyChoice,
 };
 
@@ -96,6 +97,16 @@ pub struct GroupSpec {
     /// ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<GroupService>,
+    /// What is wished for single instances, in the order in which it is granted: as many at once as
+    /// `availability` allows to be out of service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub instances: Vec<InstanceWish>,
+    /// Every instance whose pod is older than this is replaced by a new pod of the same name, on the same
+    /// revision, as many at once as `availability` allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_before: Option<Time>,
     /// How many revisions that are no longer in use are kept to go back to.
     #[serde(default = "ten")]
     #[schemars(range(min = 1))]
@@ -110,17 +121,100 @@ fn ten() -> i32 {
     10
 }
 
+/// What is wished for one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceWish {
+    /// The instance.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// It takes no traffic for as long as this is said. Releases update it all the same.
+    #[serde(default)]
+    pub out_of_service: bool,
+    /// Its pod, if it is older than this, is replaced by a new one of the same name; not while a release of
+    /// the Group is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_before: Option<Time>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub reason: String,
+    /// Who wishes it: the user's own name, which the API server holds to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub by: String,
+}
+
+/// How a wish for an instance stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceNote {
+    /// The instance.
+    pub name: String,
+    /// `Waiting`, `OutOfService`, `Restarting` or `Missing`.
+    pub state: String,
+    /// What it waits for, in one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
 /// Where instances run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Cells and their shares. Replicas are divided by weight, such that adding a replica never takes one
-    /// from any cell.
+    /// Cells and their shares. Fixed numbers are given first, in this order; the rest is divided by weight,
+    /// such that adding a replica never takes one from any cell. Without weights it is spread evenly.
     #[schemars(length(min = 1))]
     pub cells: Vec<CellShare>,
     /// How instances spread over the nodes of a cell.
     #[serde(default)]
     pub spread: Spread,
+    /// When a cell counts as full, so that others take what it cannot. Default: instances wait for nodes
+    /// where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<Overflow>,
+    /// When a cell counts as lost, so that others take its share. Default: its instances are waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostCell>,
+}
+
+/// When a cell counts as full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Overflow {
+    /// When instances there have found no node for so long.
+    pub after: Span,
+    /// After so long it is asked for its whole share again; others give instances up only as those there
+    /// have come into service.
+    pub back: Span,
+}
+
+impl Default for Overflow {
+    fn default() -> Self {
+        Self {
+            after: Span::minutes(5),
+            back: Span::minutes(30),
+        }
+    }
+}
+
+/// When a cell counts as lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LostCell {
+    /// When its cluster has been out of reach for so long.
+    pub after: Span,
+    /// How many instances another cell takes beyond its own share, at most.
+    pub max_extra: CountOrPercent,
+}
+
+impl Default for LostCell {
+    fn default() -> Self {
+        Self {
+            after: Span::minutes(15),
+            max_extra: CountOrPercent::Percent(50),
+        }
+    }
 }
 
 /// One cell's share of a Group.
@@ -133,6 +227,14 @@ pub struct CellShare {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10000))]
     pub weight: i32,
+    /// A fixed number of instances, instead of a share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub replicas: Option<i32>,
+    /// Most instances that the cell is given, whatever its share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max: Option<i32>,
 }
 
 /// How instances spread over the nodes of a cell.
@@ -263,6 +365,9 @@ pub struct GroupStatus {
     /// The same by cell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<GroupCellStatus>,
+    /// How wishes for single instances stand; of many the first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceNote>,
     /// Label selector of the instances, as text, for the scale subresource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
@@ -297,6 +402,22 @@ pub struct GroupCellStatus {
     /// Since when the cell's member cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable_since: Option<Time>,
+    /// Set while the cell counts as full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<CellFull>,
+    /// Set while the cell counts as lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_since: Option<Time>,
+}
+
+/// How much of a Group a full cell has room for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CellFull {
+    /// Since when it counts as full.
+    pub since: Time,
+    /// Instances that had found a node by then.
+    pub room: i32,
 }
 
 impl Group {

@@ -10,6 +10,8 @@ pub const GROUP: &str = "gantry.dev/group";
 pub const CELL: &str = "gantry.dev/cell";
 /// On pods and in pod templates: the number of the revision they run. A number in decimal.
 pub const REVISION: &str = "gantry.dev/revision";
+/// On Releases and Jobs that a ReleaseOrder has made: its name.
+pub const ORDER: &str = "gantry.dev/order";
 /// On pods: the environment of the Group.
 pub const ENVIRONMENT: &str = "gantry.dev/environment";
 /// On pods: the level of the App (`L0` to `L3`).

@@ -9,8 +9,9 @@
 //! | [`labels`] | names of labels, annotations, conditions and finalizers |
 //! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
 //! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
-//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`stop_line`], [`tenant`], [`notification`] | the kinds |
+//! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`order`], [`stop_line`], [`tenant`], [`notification`] | the kinds |
 //! | [`placement_policy`], [`reservation`] | what the scheduler of a cluster reads |
+//! | [`promotion`] | environments in order, and what takes a revision from one to the next |
 //! | [`gate`], [`window`] | what a strategy's gates and change windows are made of |
 //! | [`revision`] | what a revision is made of, and a change to one |
 //! | [`crds`] | the CustomResourceDefinitions, generated from the types |
@@ -24,7 +25,9 @@ pub mod gate;
 pub mod group;
 pub mod labels;
 pub mod notification;
+pub mod order;
 pub mod placement_policy;
+pub mod promotion;
 pub mod release;
 pub mod reservation;
 pub mod revision;
@@ -35,12 +38,13 @@ pub mod strategy;
 pub mod tenant;
 pub mod window;
 
-pub use app::{App, AppSpec};
+pub use app::{App, AppSpec, AppStatus};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
 pub use count::CountOrPercent;
 pub use crds::{crds, scheduling_crds};
 pub use group::{Group, GroupSpec, GroupStatus};
 pub use notification::{Notification, NotificationSpec, NotificationStatus};
+pub use order::{ReleaseOrder, ReleaseOrderSpec, ReleaseOrderStatus};
 pub use placement_policy::{PlacementPolicy, PlacementPolicySpec, PlacementPolicyStatus};
 pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
 pub use reservation::{Reservation, ReservationPhase, ReservationSpec, ReservationStatus};

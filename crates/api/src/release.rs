@@ -14,6 +14,7 @@ use crate::{
     count::CountOrPercent,
     gate::{GateStatus, Verdict},
     group::Group,
+    promotion::{Promote, Promoted},
     revision::{RevisionChange, RevisionRef},
     span::Span,
     strategy::{RollbackPace, StrategyChoice, StrategySpec},
@@ -58,6 +59,9 @@ pub struct ReleaseSpec {
     /// What changes. Cannot be changed.
     #[serde(default)]
     pub revision: RevisionChange,
+    /// Instead of `revision`: bring what a Group in the environment before runs. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promote: Option<Promote>,
     /// How it goes. Default: the Group's strategy. Read once, when the release starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<StrategyChoice>,
@@ -258,6 +262,9 @@ pub struct ReleaseStatus {
     /// The revision the release brings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<RevisionRef>,
+    /// What `spec.promote` came to, frozen when it was let through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<Promoted>,
     /// What will be done, frozen at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -288,7 +295,7 @@ pub struct ReleaseStatus {
     /// What became of the tags of new images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ResolvedImage>,
-    /// What `spec.emergency` has overridden.
+    /// What `spec.emergency` or `spec.promote.override` has overridden.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
     /// Instances given up on. An entry counts while its `retry` equals that of the spec.
@@ -354,7 +361,7 @@ pub struct ResolvedImage {
     pub message: String,
 }
 
-/// Something that an emergency has overridden.
+/// Something that people have overridden.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Override {

@@ -108,6 +108,16 @@ const RELEASE: &[Rule] = &[
         message: "what a release brings cannot be changed: abort or roll back this one and make another",
     },
     Rule {
+        rule: "has(self.promote) == has(oldSelf.promote) && (!has(self.promote) || self.promote == oldSelf.promote)",
+        field: ".promote",
+        message: "what a release brings cannot be changed: abort or roll back this one and make another",
+    },
+    Rule {
+        rule: "!has(self.promote) || !has(self.revision) || (!has(self.revision.to) && !has(self.revision.image) && !has(self.revision.images) && !has(self.revision.resources) && !has(self.revision.probes) && !has(self.revision.env) && !has(self.revision.unsetEnv) && !has(self.revision.config) && !has(self.revision.unsetConfig) && !has(self.revision.command) && !has(self.revision.args))",
+        field: ".promote",
+        message: "a promotion brings what another group runs: nothing else can be given beside it",
+    },
+    Rule {
         rule: "!has(oldSelf.retry) || (has(self.retry) && self.retry >= oldSelf.retry)",
         field: ".retry",
         message: "raise it to try again; it never goes down",
@@ -131,6 +141,44 @@ const RELEASE: &[Rule] = &[
         rule: "!has(self.pace) || !has(self.pace.maxUnavailable) || (self.pace.maxUnavailable != 0 && self.pace.maxUnavailable != '0' && self.pace.maxUnavailable != '0%')",
         field: ".pace",
         message: "no instance may be out of service, so none could be updated: use paused to stand still",
+    },
+];
+
+const ORDER: &[Rule] = &[
+    Rule {
+        rule: "self.nodes.all(n, has(n.release) != has(n.job))",
+        field: ".nodes",
+        message: "a node is either a release or a job",
+    },
+    Rule {
+        rule: "self.nodes.all(n, !has(n.after) || !(n.name in n.after))",
+        field: ".nodes",
+        message: "a node cannot come after itself",
+    },
+    Rule {
+        rule: "self.nodes.all(n, !has(n.release) || !has(n.release.promote) || !has(n.release.promote.override))",
+        field: ".nodes",
+        message: "the order of environments is overridden in one's own name: start that promotion by itself",
+    },
+    Rule {
+        rule: "self.nodes == oldSelf.nodes",
+        field: ".nodes",
+        message: "what an order does cannot be changed: abort or roll back this one and make another",
+    },
+    Rule {
+        rule: "!has(oldSelf.retry) || (has(self.retry) && self.retry >= oldSelf.retry)",
+        field: ".retry",
+        message: "raise it to try again; it never goes down",
+    },
+    Rule {
+        rule: "!has(oldSelf.abort) || !oldSelf.abort || (has(self.abort) && self.abort)",
+        field: ".abort",
+        message: "an abort cannot be taken back: make another order",
+    },
+    Rule {
+        rule: "!has(oldSelf.rollback) || !oldSelf.rollback || (has(self.rollback) && self.rollback)",
+        field: ".rollback",
+        message: "a rollback cannot be taken back: make another order",
     },
 ];
 
@@ -210,6 +258,7 @@ const PLACES: &[(&str, &[&str], &[Rule])] = &[
     ("Release", &["spec", "strategy", "inline"], STRATEGY),
     ("Release", &["spec"], RELEASE),
     ("Release", &["spec", "revision"], CHANGE),
+    ("ReleaseOrder", &["spec"], ORDER),
     ("StopLine", &["spec"], STOP_LINE),
     ("PlacementPolicy", &["spec"], PLACEMENT_POLICY),
     ("Tenant", &["spec"], TENANT),

@@ -93,6 +93,11 @@ pub enum Command {
     /// Start a release, watch it, press its buttons
     #[command(subcommand)]
     Release(Box<commands::release::Release>),
+    /// Release many groups in the order they depend on each other, with jobs between
+    #[command(subcommand)]
+    Order(commands::order::Order),
+    Promote(Box<commands::promote::Promote>),
+    Promotions(commands::promote::Promotions),
     /// Look at a group's revisions, and at how two differ
     #[command(subcommand)]
     Revision(commands::revision::Revision),
@@ -100,6 +105,10 @@ pub enum Command {
     #[command(subcommand)]
     Line(commands::line::Line),
     Scale(commands::scale::Scale),
+    /// Pull single instances out of service, put them back, restart them
+    #[command(subcommand)]
+    Instance(commands::instance::Instance),
+    Restart(commands::instance::Restart),
     /// Departments and products: namespaces, people, quotas, freezes
     #[command(subcommand)]
     Tenant(Box<commands::tenant::TenantCommand>),

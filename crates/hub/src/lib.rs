@@ -8,6 +8,8 @@
 //! | [`release`] | planner of Releases: bastion, batches, the way back |
 //! | [`diff`] | how two revisions differ |
 //! | [`access`], [`slim`] | how members are reached, and what is read of their objects |
+//! | [`order`] | planner of ReleaseOrders: many releases and Jobs, as a graph |
+//! | [`promotion`] | what is where: the status of Apps |
 //! | [`run`], [`install`] | the shell: watches, statuses, actions |
 //! | [`tenant`] | planner of Tenants: namespaces, roles, quotas |
 //! | [`record`] | what follows from changes of objects: the records |
@@ -22,6 +24,8 @@ mod amount;
 pub mod diff;
 pub mod group;
 pub mod notify;
+pub mod order;
+pub mod promotion;
 pub mod record;
 pub mod release;
 pub mod render;

@@ -97,6 +97,24 @@ pub struct Instance {
     pub containers: BTreeMap<String, ContainerView>,
     /// What keeps it from being ready, in one line; empty where nothing is known.
     pub trouble: String,
+    /// Since when it has found no node.
+    pub unplaced_since: Option<Timestamp>,
+    /// When the pod was made.
+    pub created: Option<Timestamp>,
+    /// What people wish for it, set by [`group::people::mark`](crate::group::people::mark).
+    pub wish: Wish,
+}
+
+/// What people wish for one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing of its own.
+    #[default]
+    None,
+    /// That it stays out of service.
+    Out,
+    /// A new pod of the same name.
+    Renew,
 }
 
 /// The in-service gate of an instance.
@@ -160,6 +178,10 @@ pub enum Hold {
     /// It has drained and is about to be replaced. While a release runs, an instance so marked is not put
     /// back on its old revision: the partition may be lowered past it on any later view.
     Replace,
+    /// People keep it out.
+    PulledOut,
+    /// People want a new pod in its place.
+    Renew,
     /// It is a bastion that nobody has accepted yet. Stands beyond the release that set it, until the
     /// Group or a later release comes to the instance's revision.
     Bastion,
@@ -171,6 +193,8 @@ impl Hold {
         match self {
             Self::Update => "Updating",
             Self::Replace => "Replacing",
+            Self::PulledOut => "PulledOut",
+            Self::Renew => "Renewing",
             Self::Bastion => "BastionNotAccepted",
         }
     }

@@ -28,7 +28,7 @@ fn seeds() -> (u64, u64, bool) {
 }
 
 /// What must come up among many runs with everything in them: what never comes up is not checked.
-const MET: [&str; 17] = [
+const MET: [&str; 22] = [
     "Passed gate",
     "Failed gate",
     "Overridden gate",
@@ -46,6 +46,11 @@ const MET: [&str; 17] = [
     "Busy",
     "InstanceFailed",
     "BatchDeadline",
+    "pulled out",
+    "restarted",
+    "wish waits",
+    "full cell",
+    "lost cell",
 ];
 
 fn simulate(profile: Profile) {

@@ -12,7 +12,8 @@ use crate::connect::{Connection, connect, failed};
 use crate::failure::Result;
 use crate::output::{Format, print, print_value, println, table};
 
-/// List clusters, tenants, apps, groups, strategies, releases, stopped lines, notifications or instances.
+/// List clusters, tenants, apps, groups, strategies, releases, orders, stopped lines, notifications or
+/// instances.
 #[derive(Debug, Args)]
 pub struct Get {
     /// What to list
@@ -44,6 +45,9 @@ pub enum What {
     Strategies,
     #[value(aliases = ["release", "rel"])]
     Releases,
+    /// Releases of many groups in order
+    #[value(name = "orders", aliases = ["order", "releaseorders", "releaseorder"])]
+    Orders,
     /// Switches that halt releases
     #[value(name = "stoplines", aliases = ["stopline", "stop"])]
     StopLines,
@@ -69,6 +73,7 @@ impl What {
             What::Groups => "groups",
             What::Strategies => "strategies",
             What::Releases => "releases",
+            What::Orders => "releaseorders",
             What::StopLines => "stoplines",
             What::Tenants => "tenants",
             What::Notifications => "notifications",

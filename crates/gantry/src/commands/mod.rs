@@ -8,9 +8,12 @@ pub mod get;
 pub mod history;
 pub mod hollow;
 pub mod import;
+pub mod instance;
 pub mod instances;
 pub mod line;
+pub mod order;
 pub mod parts;
+pub mod promote;
 pub mod records;
 pub mod release;
 pub mod revision;
@@ -38,8 +41,13 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Import(args) => import::run(args, global).await?,
         Command::Get(args) => get::run(args, global).await?,
         Command::Release(args) => return Ok(exit(release::run(*args, global).await?)),
+        Command::Order(args) => return Ok(exit(order::run(args, global).await?)),
+        Command::Promote(args) => return Ok(exit(promote::promote(*args, global).await?)),
+        Command::Promotions(args) => promote::promotions(args, global).await?,
         Command::Revision(args) => revision::run(args, global).await?,
         Command::Line(args) => line::run(args, global).await?,
+        Command::Instance(args) => instance::run(args, global).await?,
+        Command::Restart(args) => return Ok(exit(instance::restart(args, global).await?)),
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
         Command::Tenant(args) => tenant::run(*args, global).await?,
         Command::History(args) => records::run(args, global).await?,

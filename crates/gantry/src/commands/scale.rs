@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use gantry_api::{Group, Span};
+use gantry_api::{Group, GroupStatus, Span};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -20,8 +20,11 @@ pub struct Scale {
     /// The group
     pub group: String,
     /// How many instances
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    pub replicas: i32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), required_unless_present = "cancel")]
+    pub replicas: Option<i32>,
+    /// Give up a scaling that is under way: the number is set to what is there
+    #[arg(long, conflicts_with = "replicas")]
+    pub cancel: bool,
     /// Wait until they are in service, and show the way
     #[arg(short, long)]
     pub watch: bool,
@@ -30,6 +33,16 @@ pub struct Scale {
     pub timeout: Span,
     #[command(flatten)]
     pub tenant: Tenant,
+}
+
+/// What a scaling to `wish` that is given up goes back to: going up, the instances that are in service; going
+/// down, those that still exist. `None` where it has come through.
+fn there(wish: i32, status: &GroupStatus) -> Option<i32> {
+    if status.replicas > wish {
+        Some(status.replicas)
+    } else {
+        Some(status.in_service).filter(|n| *n < wish)
+    }
 }
 
 pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
@@ -42,15 +55,32 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
         .await
         .map_err(|e| failed(&what, e))?;
     let old = old.spec.and_then(|s| s.replicas).unwrap_or(0);
-    let patch = json!({"spec": {"replicas": args.replicas}});
+    let replicas = match args.replicas {
+        Some(replicas) => replicas,
+        None => {
+            let group = groups.get(&args.group).await;
+            let status = group.map_err(|e| failed(&what, e))?.status;
+            match there(old, &status.unwrap_or_default()) {
+                Some(there) => there,
+                None => {
+                    return println(format!(
+                        "group {tenant}/{} is scaled to {old}: nothing is under way",
+                        args.group
+                    ))
+                    .map(|()| None);
+                }
+            }
+        }
+    };
+    let patch = json!({"spec": {"replicas": replicas}});
     groups
         // Not by way of `scale`: a write there is not stamped with who made it.
         .patch(&args.group, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map_err(|e| failed(&what, e))?;
     println(format!(
-        "group {tenant}/{} scaled from {old} to {}",
-        args.group, args.replicas
+        "group {tenant}/{} scaled from {old} to {replicas}",
+        args.group
     ))?;
     if !args.watch {
         return Ok(None);
@@ -65,10 +95,10 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
         let seen =
             group.status.as_ref().and_then(|s| s.observed_generation) == group.metadata.generation;
         let status = group.status.unwrap_or_default();
-        let done = seen && status.replicas == args.replicas && status.in_service == args.replicas;
+        let done = seen && status.replicas == replicas && status.in_service == replicas;
         let tone = if done { Tone::Good } else { Tone::Busy };
         let mut lines = vec![paint(
-            format!("{}/{} in service", status.in_service, args.replicas),
+            format!("{}/{replicas} in service", status.in_service),
             tone,
             color(),
         )];
@@ -83,5 +113,28 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
             return Ok(Some(Exit::ReleaseWaits));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn giving_up_goes_back_to_what_is_there() {
+        for (wish, replicas, in_service, want) in [
+            (9, 9, 6, Some(6)),
+            (6, 8, 8, Some(8)),
+            (6, 8, 5, Some(8)),
+            (6, 6, 6, None),
+            (9, 7, 7, Some(7)),
+        ] {
+            let status = GroupStatus {
+                replicas,
+                in_service,
+                ..GroupStatus::default()
+            };
+            assert_eq!(there(wish, &status), want, "{wish} {replicas} {in_service}");
+        }
     }
 }

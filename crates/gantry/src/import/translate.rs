@@ -287,6 +287,7 @@ fn one(
                     .map(|c| CellShare {
                         name: c.clone(),
                         weight: 1,
+                        ..CellShare::default()
                     })
                     .collect(),
                 ..Placement::default()

@@ -265,6 +265,8 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
             .all(|i| i["image"] == image)
     );
 
+    scaled_further(&up);
+
     // A release waits for a person; the process dies; another goes on from where it was.
     let image = "registry.example.com/bookshop/cart:1.2.0";
     up.ok(&[
@@ -304,4 +306,72 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
             .all(|i| i["image"] == image)
     );
     up
+}
+
+/// Nothing to give up; single instances out of service, back, and restarted; an order of two groups.
+fn scaled_further(up: &impl Fleet) {
+    let said = up.ok(&[&["scale", "cart-prod", "--cancel"], &TENANT[..]].concat());
+    assert!(said.contains("nothing is under way"), "{said}");
+    let name = instances(up, "cart-prod")[0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pull = ["instance", "pull-out", &name, "--reason", "end-to-end test"];
+    up.ok(&[&pull[..], &TENANT].concat());
+    wait("the instance to be out of service", || {
+        let pulled = instances(up, "cart-prod")
+            .into_iter()
+            .find(|i| i["name"] == *name);
+        (pulled.unwrap()["inService"] == false).then_some(())
+    });
+    up.ok(&[&["instance", "put-back", &name], &TENANT[..]].concat());
+    serving(up, "cart-prod", 6);
+    up.ok(&[&["instance", "restart", &name], &TENANT[..]].concat());
+    let watch = ["--watch", "--timeout", "3m"];
+    let output = up.run(&[&["restart", "cart-prod"], &TENANT[..], &watch].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:#?}");
+
+    let said = up.ok(&[&["promotions", "cart"], &TENANT[..]].concat());
+    assert!(
+        said.contains("cart-prod") && said.contains("Settled"),
+        "{said}"
+    );
+    let args = ["promote", "cart", "--to", "moon"];
+    let output = up.run(&[&args[..], &TENANT].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:#?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("night.yaml");
+    let quick = "{inline: {bastion: {instances: 0}, batches: {count: 1}, pause: Never}}";
+    let node = |name: &str, after: &str| {
+        format!(
+            "- {{name: {name}, after: [{after}], release: {{group: {name}-prod, revision: {{env: [{{name: NIGHT, value: '1'}}]}}, strategy: {quick}}}}}\n"
+        )
+    };
+    std::fs::write(
+        &file,
+        format!(
+            "nodes:\n{}{}",
+            node("checkout", ""),
+            node("cart", "checkout")
+        ),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let said = up.ok(&[&["order", "plan", "-f", file], &TENANT[..]].concat());
+    assert!(said.contains("release checkout-prod"), "{said}");
+    let start = ["order", "start", "-f", file, "--name", "night"];
+    let output = up.run(&[&start[..], &TENANT, &watch].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:#?}");
+    let said = up.ok(&[&["get", "orders"], &TENANT[..]].concat());
+    assert!(
+        said.contains("night") && said.contains("Succeeded") && said.contains("2/2"),
+        "{said}"
+    );
+    up.ok(&[&["order", "status", "night"], &TENANT[..]].concat());
+    let back = ["order", "rollback", "night"];
+    let output = up.run(&[&back[..], &TENANT, &watch].concat());
+    assert_eq!(output.status.code(), Some(3), "{output:#?}");
+    let order = up.json(&[&["order", "status", "night", "-o", "json"], &TENANT[..]].concat());
+    assert_eq!(order["status"]["phase"], "RolledBack", "{order:#}");
+    serving(up, "cart-prod", 6);
 }

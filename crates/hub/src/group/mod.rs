@@ -5,7 +5,9 @@
 //! this planner does to them is to move the partition along with the size where a release has not yet
 //! reached a cell, and to clear it when every instance is on the current revision.
 
+pub mod people;
 pub mod placement;
+pub mod shares;
 pub(crate) mod status;
 pub mod support;
 
@@ -13,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{App, Group, GroupStatus, labels, revision::RevisionRef};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     action::Action,
@@ -65,6 +68,10 @@ pub struct ReleaseView {
     pub frozen: BTreeSet<String>,
     /// Whether the release that ran last was aborted: sets stay as it left them.
     pub aborted: bool,
+    /// Instances that the running release has chosen: out of service, or about to be.
+    pub chosen: BTreeSet<String>,
+    /// How many instances the running release lets be out of service.
+    pub max_out: Option<i32>,
     /// Revisions that releases still refer to.
     pub referred: BTreeSet<i64>,
 }
@@ -76,6 +83,8 @@ pub struct Step {
     pub actions: Vec<Action>,
     /// The Group's new status.
     pub status: GroupStatus,
+    /// Instances wished for in each of the world's cells.
+    pub desired: Vec<i32>,
     /// When to ask again even if nothing changes.
     pub wake: Option<Timestamp>,
 }
@@ -101,7 +110,15 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     if !finalizers.iter().any(|f| f == labels::FINALIZER) {
         step.actions.push(Action::AddFinalizer);
     }
-    let desired = desired(world);
+    let shares = shares::shares(
+        world.group.spec.replicas,
+        &world.group.spec.placement,
+        world.cells,
+        &step.status.cells,
+        now,
+    );
+    step.wake = crate::release::tell::earlier(step.wake, shares.wake);
+    let desired = &shares.desired;
     for cell in world.cells.iter().filter(|c| c.weight.is_some()) {
         if !cell.reachable {
             problems.push(crate::release::unreachable(cell));
@@ -110,8 +127,8 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     if let Some(app) = world.app {
         let source = Source::new(app, world.group);
         if let Some(current) = current(world, source, &mut step) {
-            supports(world, current, &desired, &mut step);
-            for (cell, wish) in world.cells.iter().zip(&desired) {
+            supports(world, current, desired, &mut step);
+            for (cell, wish) in world.cells.iter().zip(desired) {
                 size(world, cell, *wish, current.number, &mut step, &mut problems);
             }
             drift(world, current, &mut problems);
@@ -119,16 +136,16 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     } else {
         problems.push(format!("app {} does not exist", world.group.spec.app));
     }
-    gates(world, &mut step);
+    gates(world, &mut step, now);
     prune(world, &mut step);
-    status::fill(world, &desired, &problems, now, &mut step.status);
+    problems.extend(shares.problems);
+    status::fill(world, desired, &problems, now, &mut step.status);
+    for (cell, room) in step.status.cells.iter_mut().zip(&shares.rooms) {
+        cell.full.clone_from(&room.full);
+        cell.lost_since = room.lost.map(Time);
+    }
+    step.desired = shares.desired;
     step
-}
-
-/// Instances wished for in each of the world's cells.
-pub fn desired(world: &World<'_>) -> Vec<i32> {
-    let weights: Vec<i32> = world.cells.iter().map(|c| c.weight.unwrap_or(0)).collect();
-    placement::divide(world.group.spec.replicas, &weights)
 }
 
 /// The revision that the Group is on, made if it is new.
@@ -365,7 +382,7 @@ fn shrink(world: &World<'_>, cell: &CellView, wish: i32) -> i32 {
 }
 
 /// Turns the gate of every instance that needs it.
-fn gates(world: &World<'_>, step: &mut Step) {
+fn gates(world: &World<'_>, step: &mut Step, now: Timestamp) {
     let current = step.status.current.as_ref().map(|c| c.revision);
     // Instances about to be added count as out of service until they are up: nobody goes out on a count
     // made before.
@@ -382,10 +399,14 @@ fn gates(world: &World<'_>, step: &mut Step) {
         Action::CreateSet { replicas, .. } => *replicas > 0,
         _ => false,
     });
+    let granted = people::grant(world, growing, now);
+    step.wake = crate::release::tell::earlier(step.wake, granted.wake);
+    step.status.instances.clone_from(&granted.notes);
     for cell in world.cells.iter().filter(|c| c.reachable) {
         let mut fenced = false;
         for (ordinal, instance) in cell.instances.iter().filter(|(_, i)| !i.terminating) {
-            if let Some(hold) = wished(world, cell, *ordinal, instance, current) {
+            let people = granted.holds.get(&instance.name).copied();
+            if let Some(hold) = wished(world, cell, *ordinal, instance, current, people) {
                 if hold.is_some() && growing && instance.in_service() {
                     continue;
                 }
@@ -414,6 +435,7 @@ fn gates(world: &World<'_>, step: &mut Step) {
             }
         }
     }
+    step.actions.extend(granted.actions);
 }
 
 /// What the gate of `instance` has to be turned to; `None` if it is right.
@@ -423,6 +445,7 @@ fn wished(
     ordinal: i32,
     instance: &Instance,
     current: Option<i64>,
+    people: Option<Hold>,
 ) -> Option<Option<Hold>> {
     if let Some(hold) = world.release.holds.get(&instance.name) {
         let hold = *hold;
@@ -435,6 +458,10 @@ fn wished(
             Gate::Unset if hold == Hold::Update => None,
             _ => Some(Some(hold)),
         };
+    }
+    if let Some(hold) = people {
+        // Whatever else keeps it out, it is out.
+        return (!matches!(instance.gate, Gate::Out { .. })).then_some(Some(hold));
     }
     if instance.gate == Gate::In || instance.fit_since().is_none() {
         return None;
@@ -475,6 +502,8 @@ fn message(world: &World<'_>, hold: Option<Hold>) -> String {
         Some(Hold::Update | Hold::Replace) => {
             format!("release {release} is taking it to another revision")
         }
+        Some(Hold::PulledOut) => "people keep it out of service".to_owned(),
+        Some(Hold::Renew) => "it is replaced by a new pod of its name".to_owned(),
         Some(Hold::Bastion) => {
             format!("bastion of release {release}; in service once it is accepted")
         }

@@ -36,6 +36,25 @@ pub fn divide(replicas: i32, weights: &[i32]) -> Vec<i32> {
     shares
 }
 
+/// `base` with `more` instances added by `weights`, none beyond its cap; what finds no room is left out.
+///
+/// The same rule as [`divide`], continued: each goes to the cell with the highest average.
+pub fn fill(base: &[i32], more: i32, weights: &[i32], caps: &[i32]) -> Vec<i32> {
+    let mut shares = base.to_vec();
+    for _ in 0..more.max(0) {
+        let open = (0..shares.len()).filter(|i| weights[*i] > 0 && shares[*i] < caps[*i]);
+        // weight / (2 share + 1), compared without fractions; ties go to the earlier.
+        let best = open.reduce(|a, b| {
+            let worth =
+                |i: usize, other: usize| i64::from(weights[i]) * (2 * i64::from(shares[other]) + 1);
+            if worth(b, a) > worth(a, b) { b } else { a }
+        });
+        let Some(best) = best else { break };
+        shares[best] += 1;
+    }
+    shares
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

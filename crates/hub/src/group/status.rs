@@ -102,6 +102,8 @@ fn of_cell(cell: &CellView, desired: i32, goal: Option<i64>) -> GroupCellStatus 
         in_service: count(&Instance::in_service),
         updated: count(&|i| goal.is_some_and(|g| cell.at(i, g))),
         unreachable_since: cell.unreachable_since.filter(|_| !cell.reachable).map(Time),
+        // Of these the planner of shares tells.
+        ..GroupCellStatus::default()
     }
 }
 

@@ -6,6 +6,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::world::SetView;
+use crate::world::Wish;
 
 struct Case {
     app: App,
@@ -29,6 +30,9 @@ fn instance(name: &str, gate: Gate) -> Instance {
         mark: None,
         containers: BTreeMap::new(),
         trouble: String::new(),
+        unplaced_since: None,
+        created: Some(Timestamp::UNIX_EPOCH),
+        wish: Wish::None,
     }
 }
 
@@ -308,4 +312,117 @@ fn who_was_to_be_replaced_is_let_in_only_on_a_fresh_view_of_the_set() {
         ),
         "{of_cell:?}"
     );
+}
+
+/// Group of ten in one cell, of which two may be out.
+fn of_ten() -> Case {
+    let mut case = case(10, vec![cell("a", 1, 10)]);
+    case.group.spec.availability.max_unavailable = gantry_api::CountOrPercent::Count(2);
+    case
+}
+
+fn wish(ordinal: i32) -> gantry_api::group::InstanceWish {
+    gantry_api::group::InstanceWish {
+        name: format!("cart-a-{ordinal}"),
+        out_of_service: true,
+        ..Default::default()
+    }
+}
+
+/// Instances that are taken out, those that are let in, and the states that are told.
+fn asked(case: &mut Case) -> (Vec<String>, Vec<String>, Vec<String>) {
+    people::mark(&case.group.clone(), &mut case.cells);
+    let step = case.plan();
+    let gates = |out: bool| {
+        let turned = step.actions.iter().filter_map(move |a| match a {
+            Action::SetGate { instance, hold, .. } if hold.is_some() == out => {
+                Some(instance.clone())
+            }
+            _ => None,
+        });
+        turned.collect::<Vec<_>>()
+    };
+    let told = step.status.instances.iter();
+    (
+        gates(true),
+        gates(false),
+        told.map(|n| format!("{} {}", n.name, n.state)).collect(),
+    )
+}
+
+#[test]
+fn people_pull_out_as_many_as_the_group_allows() {
+    let mut case = of_ten();
+    case.group.spec.instances = vec![wish(7), wish(3), wish(1), wish(99)];
+    let (out, _, told) = asked(&mut case);
+    assert_eq!(out, ["cart-a-3", "cart-a-7"]);
+    assert_eq!(
+        told,
+        [
+            "cart-a-7 OutOfService",
+            "cart-a-3 OutOfService",
+            "cart-a-1 Waiting",
+            "cart-a-99 Missing"
+        ]
+    );
+    // One is out already, by itself: it costs nothing to keep it out, but it counts.
+    case.cells[0].instances.get_mut(&1).unwrap().ready_since = None;
+    let (out, _, _) = asked(&mut case);
+    assert_eq!(out, ["cart-a-1", "cart-a-7"]);
+    // A release takes one: it counts as well.
+    case.cells[0].instances.get_mut(&1).unwrap().ready_since = Some(Timestamp::UNIX_EPOCH);
+    case.release.holds.insert("cart-a-9".into(), Hold::Update);
+    let (out, _, _) = asked(&mut case);
+    assert_eq!(out, ["cart-a-7", "cart-a-9"]);
+    case.release.holds.clear();
+    // Put back.
+    let pulled = case.cells[0].instances.get_mut(&7).unwrap();
+    pulled.gate = Gate::Out {
+        reason: Hold::PulledOut.reason().into(),
+        since: Timestamp::UNIX_EPOCH,
+    };
+    let (out, put_back, _) = asked(&mut case);
+    assert_eq!((out, put_back), (vec!["cart-a-3".to_owned()], vec![]));
+    case.group.spec.instances.clear();
+    let (out, put_back, told) = asked(&mut case);
+    assert_eq!((out.len(), told.len()), (0, 0));
+    assert_eq!(put_back, ["cart-a-7"]);
+}
+
+#[test]
+fn a_restart_goes_from_the_top_and_ends() {
+    let mut case = of_ten();
+    case.app.spec.container.lifecycle.drain_seconds = Some(0);
+    let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
+    case.group.spec.restart_before = Some(Time(later));
+    let (out, _, _) = asked(&mut case);
+    assert_eq!(out, ["cart-a-8", "cart-a-9"]);
+    for ordinal in [8, 9] {
+        case.cells[0].instances.get_mut(&ordinal).unwrap().gate = Gate::Out {
+            reason: Hold::Renew.reason().into(),
+            since: Timestamp::UNIX_EPOCH,
+        };
+    }
+    people::mark(&case.group.clone(), &mut case.cells);
+    let deleted = |step: &Step| -> Vec<String> {
+        let all = step.actions.iter().filter_map(|a| match a {
+            Action::DeleteInstance { instance, .. } => Some(instance.clone()),
+            _ => None,
+        });
+        all.collect()
+    };
+    let step = case.plan();
+    assert_eq!(deleted(&step), ["cart-a-9", "cart-a-8"]);
+    // The new pod is let in, and the next goes.
+    let fresh = case.cells[0].instances.get_mut(&9).unwrap();
+    (fresh.created, fresh.gate) = (Some(later), Gate::Unset);
+    let (out, put_back, _) = asked(&mut case);
+    assert_eq!((out.len(), put_back), (0, vec!["cart-a-9".to_owned()]));
+    case.cells[0].instances.get_mut(&9).unwrap().gate = Gate::In;
+    let (out, _, _) = asked(&mut case);
+    assert_eq!(out, ["cart-a-7"]);
+    // Not while a release is under way.
+    case.release.target = Some(RevisionRef::default());
+    let (out, put_back, _) = asked(&mut case);
+    assert_eq!((out.len(), put_back), (0, vec!["cart-a-8".to_owned()]));
 }

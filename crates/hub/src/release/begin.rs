@@ -15,6 +15,7 @@ use super::{
     gate::Ask,
     line,
     plan::{CellSize, batches, mark},
+    promote,
     resolve::{self, Resolved},
     skip, tell,
 };
@@ -125,6 +126,9 @@ fn freeze(
         ))
     })?;
 
+    // First of all: a promotion that is refused is refused now, not when its turn comes.
+    let change = promote::change(world, app, group, &base.spec, status, now)
+        .map_err(|why| Stop::Fail("NotPromoted", why))?;
     if spec.paused {
         return Err(Stop::Wait("Paused", "paused before it began".to_owned()));
     }
@@ -155,7 +159,7 @@ fn freeze(
         }
     }
 
-    let change = match resolve::change(world, &strategy, status) {
+    let change = match resolve::change(world, &strategy, &change, status) {
         Resolved::Change(change) => change,
         Resolved::Asks(asks, message) => return Err(Stop::Ask(asks, message)),
         Resolved::Fail(why) => return Err(Stop::Fail("ImageNotResolved", why)),

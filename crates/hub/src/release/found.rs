@@ -11,11 +11,11 @@ use super::{
     tests::{Case, case},
     *,
 };
-use crate::world::{Gate, Instance, SetView};
+use crate::world::{Gate, Instance, SetView, Wish};
 
 pub(super) const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-pub(super) fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
+pub(crate) fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
     Instance {
         name: format!("cart-{cell}-{ordinal}"),
         uid: "u".into(),
@@ -29,6 +29,9 @@ pub(super) fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
         mark: None,
         containers: BTreeMap::new(),
         trouble: String::new(),
+        unplaced_since: None,
+        created: Some(NOW),
+        wish: Wish::None,
     }
 }
 
@@ -250,4 +253,36 @@ fn no_instance_is_late_out_of_sight() {
     case.release.status = Some(step.status);
     let step = case.plan_at(late + SignedDuration::from_hours(24));
     assert_eq!(step.status.failures.len(), 1, "and then it is late");
+}
+
+/// everything 425: bastions of an aborted release, out of service in a later batch, used up the limit of
+/// the way back batch by batch.
+#[test]
+fn what_is_out_already_goes_back_first() {
+    let mut case = begun(vec![cell("a", 5, 1, 2)], 2);
+    case.strategy.rollback.pace = gantry_api::strategy::RollbackPace::Batches;
+    status(&mut case.release).plan.as_mut().unwrap().strategy = case.strategy.clone();
+    status(&mut case.release).phase = Phase::RollingBack;
+    status(&mut case.release).rollback = Some(Turn {
+        reason: "Requested".into(),
+        message: "rollback was asked for".into(),
+        at: Time(NOW),
+        batch: 0,
+    });
+    for ordinal in [0, 1] {
+        case.cells[0].instances.get_mut(&ordinal).unwrap().gate = out(Hold::Bastion);
+    }
+    if let Some(set) = case.cells[0].set.as_mut() {
+        set.current_hash = "h1".into();
+    }
+    let step = case.plan();
+    let first: Vec<&String> = step.holds.keys().collect();
+    assert_eq!(first, ["cart-a-0", "cart-a-1"], "{}", step.status.message);
+    // Nothing of a later batch is out: the next batch waits for its turn.
+    for ordinal in [0, 1] {
+        case.cells[0].instances.get_mut(&ordinal).unwrap().gate = Gate::In;
+    }
+    let step = case.plan();
+    assert!(step.holds.contains_key("cart-a-4"), "{step:?}");
+    assert_eq!(step.status.rollback.unwrap().batch, 0);
 }

@@ -23,15 +23,43 @@ pub(super) struct Line {
 }
 
 pub(super) fn look(world: &World<'_>, now: Timestamp) -> Line {
+    let tenant = world.release.metadata.namespace.as_deref();
+    let emergency = world.release.spec.emergency.is_some();
+    switches(
+        tenant.unwrap_or_default(),
+        emergency,
+        world.cells,
+        world.lines,
+        now,
+    )
+}
+
+/// Why nothing of `tenant` may be begun in `cells`, and when that changes without anyone's doing.
+pub(crate) fn halts(
+    tenant: &str,
+    cells: &[CellView],
+    lines: &[StopLine],
+    now: Timestamp,
+) -> (Option<String>, Option<Timestamp>) {
+    let line = switches(tenant, false, cells, lines, now);
+    (line.halt.map(|(_, why)| why), line.wake)
+}
+
+fn switches(
+    tenant: &str,
+    emergency: bool,
+    cells: &[CellView],
+    lines: &[StopLine],
+    now: Timestamp,
+) -> Line {
     let mut line = Line::default();
-    let stopped = world.cells.iter().find_map(|c| {
+    let stopped = cells.iter().find_map(|c| {
         let why = c.stopped.as_ref()?;
         Some(format!("the line is stopped in {}: {why}", c.name))
     });
     line.halt = stopped.map(|why| ("LineStopped", why));
-    let emergency = world.release.spec.emergency.is_some();
-    for switch in world.lines {
-        let Some(scope) = scope(&switch.spec, world.release, world.cells) else {
+    for switch in lines {
+        let Some(scope) = scope(&switch.spec, tenant, cells) else {
             continue;
         };
         let (from, until) = (
@@ -81,9 +109,8 @@ fn clock(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// Where a switch halts `release`, in words; `None` where it is not about it.
-fn scope(switch: &StopLineSpec, release: &Release, cells: &[CellView]) -> Option<String> {
-    let tenant = release.metadata.namespace.as_deref().unwrap_or_default();
+/// Where a switch halts what `tenant` has in `cells`, in words; `None` where it is not about that.
+fn scope(switch: &StopLineSpec, tenant: &str, cells: &[CellView]) -> Option<String> {
     if !switch.tenants.is_empty() && !switch.tenants.iter().any(|t| t == tenant) {
         return None;
     }

@@ -41,6 +41,7 @@ pub mod line;
 pub mod pace;
 pub mod plan;
 mod preview;
+pub mod promote;
 mod resolve;
 mod run;
 mod skip;
@@ -86,6 +87,8 @@ pub struct World<'a> {
     pub lines: &'a [StopLine],
     /// Answers that have come to what was asked.
     pub answers: &'a gate::Answers,
+    /// The Group that `spec.promote` names, if there is one.
+    pub origin: Option<promote::Origin>,
 }
 
 /// What to do next. The status goes first.
@@ -231,7 +234,7 @@ pub fn governing<'a>(releases: &[&'a Release]) -> Option<&'a Release> {
 }
 
 #[cfg(test)]
-mod found;
+pub(crate) mod found;
 #[cfg(test)]
 mod stated;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use gantry_api::{Cluster, Group, release::Plan};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{World, begin, check, line, plan::CellSize, window};
+use super::{World, begin, check, line, plan::CellSize, promote, window};
 use crate::{
     render::{self, Source},
     world::{CellView, Revision, SetView},
@@ -44,7 +44,8 @@ pub fn preview(world: &World<'_>, now: Timestamp) -> Result<Preview, String> {
         .revisions
         .get(&current)
         .ok_or_else(|| format!("revision {current} of the group is not kept"))?;
-    let change = &world.release.spec.revision;
+    let mut status = world.release.status.clone().unwrap_or_default();
+    let change = &promote::change(world, app, group, &from.spec, &mut status, now)?;
     let target = match change.to {
         Some(number) => world.revisions.get(&number).cloned().ok_or_else(|| {
             let kept: Vec<String> = world.revisions.keys().map(ToString::to_string).collect();

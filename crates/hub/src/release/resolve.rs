@@ -11,6 +11,7 @@ use gantry_api::{
 use super::{
     World,
     gate::{Answer, Ask, Question},
+    promote,
 };
 
 /// What came of it.
@@ -23,15 +24,26 @@ pub(super) enum Resolved {
     Fail(String),
 }
 
-/// The change that `world.release` asks for, with tags resolved as `strategy` says. Answers are written
-/// down in `status.images`.
+/// `change`, with tags resolved as `strategy` says. Answers are written down in `status.images`. What is
+/// promoted is taken as it is: asked for anew, a tag may mean something else by now.
 pub(super) fn change(
     world: &World<'_>,
     strategy: &StrategySpec,
+    change: &RevisionChange,
     status: &mut ReleaseStatus,
 ) -> Resolved {
-    let change = &world.release.spec.revision;
     let rule = strategy.resolve_tags.unwrap_or_default();
+    if let Some(promoted) = &status.promoted {
+        let unpinned = promote::unpinned(change);
+        if rule == ResolveTags::Required && !unpinned.is_empty() {
+            return Resolved::Fail(format!(
+                "{} carries no digest in {}, so that the same cannot be brought: release it there with its tag resolved",
+                unpinned.join(", "),
+                promoted.from
+            ));
+        }
+        return Resolved::Change(Box::new(change.clone()));
+    }
     if rule == ResolveTags::Never || change.to.is_some() {
         return Resolved::Change(Box::new(change.clone()));
     }
@@ -91,5 +103,12 @@ pub(super) fn change(
 /// What could not be resolved, for the message of a release; empty where all was.
 pub(super) fn told(status: &ReleaseStatus) -> String {
     let kept = status.images.iter().filter(|i| i.resolved.is_none());
-    kept.map(|i| format!("; {}", i.message)).collect()
+    let promoted = status.promoted.iter().flat_map(|p| {
+        let tags = promote::unpinned(&p.change).into_iter();
+        tags.map(|image| format!("{image} carries no digest: its tag may have moved since"))
+    });
+    kept.map(|i| i.message.clone())
+        .chain(promoted)
+        .map(|what| format!("; {what}"))
+        .collect()
 }

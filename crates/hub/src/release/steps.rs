@@ -73,7 +73,12 @@ pub(super) fn follow(
         if instance.gate == Gate::In && instance.fit_since().is_some() {
             rest(entry, now);
             if entry.in_service.is_none() {
-                for step in [&mut entry.updated, &mut entry.ready, &mut entry.warm] {
+                for step in [
+                    &mut entry.drained,
+                    &mut entry.updated,
+                    &mut entry.ready,
+                    &mut entry.warm,
+                ] {
                     step.get_or_insert(Time(now));
                 }
                 entry.in_service = Some(Time(now));

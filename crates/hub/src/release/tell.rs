@@ -18,7 +18,7 @@ pub(super) fn phase(status: &mut ReleaseStatus, phase: Phase, reason: &str, mess
 }
 
 /// The earlier of two times, where there are any.
-pub(super) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+pub(crate) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

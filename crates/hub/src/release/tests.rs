@@ -21,6 +21,7 @@ pub(super) struct Case {
     pub strategy: StrategySpec,
     pub lines: Vec<StopLine>,
     pub answers: gate::Answers,
+    pub origin: Option<promote::Origin>,
 }
 
 pub(super) fn case(change: RevisionChange) -> Case {
@@ -79,6 +80,7 @@ pub(super) fn case(change: RevisionChange) -> Case {
         strategy: StrategySpec::default(),
         lines: Vec::new(),
         answers: gate::Answers::new(),
+        origin: None,
     }
 }
 
@@ -97,6 +99,7 @@ impl Case {
             cells: &self.cells,
             lines: &self.lines,
             answers: &self.answers,
+            origin: self.origin.clone(),
         };
         plan(&world, now)
     }

@@ -43,7 +43,7 @@ pub enum ActError {
     Missing(String),
 }
 
-fn failed(what: &str) -> impl FnOnce(kube::Error) -> ActError + '_ {
+pub(super) fn failed(what: &str) -> impl FnOnce(kube::Error) -> ActError + '_ {
     move |source| match &source {
         kube::Error::Api(status) if status.code == 409 => ActError::Conflict(what.to_owned()),
         _ => ActError::Api {

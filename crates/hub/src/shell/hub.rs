@@ -7,7 +7,7 @@ use std::{
 };
 
 use gantry_api::{
-    App, Cluster, Group, Notification, Release, StopLine, Strategy, Tenant, labels,
+    App, Cluster, Group, Notification, Release, ReleaseOrder, StopLine, Strategy, Tenant, labels,
     strategy::ResolveTags,
 };
 use gantry_records::Writer;
@@ -198,6 +198,10 @@ pub struct Hub {
     pub notifications: Arc<Table<Notification>>,
     pub tenant_queue: Queue<String>,
     pub applied: Applied,
+    pub orders: Arc<Table<ReleaseOrder>>,
+    pub(super) order_queue: Queue<Key>,
+    /// What orders were to make and the API refused, by order and name.
+    pub(super) refused_by_order: Mutex<BTreeMap<(Key, String), String>>,
     pub asked: Arc<Asked>,
     asker: Asker,
     pub resolve_tags: ResolveTags,
@@ -208,6 +212,8 @@ pub struct Hub {
     memory: Mutex<HashMap<Key, Memory>>,
     queue: Queue<Key>,
     cluster_queue: Queue<String>,
+    pub(super) by_app: super::apps::ByApp,
+    pub(super) app_queue: Queue<Key>,
     pub stop: CancellationToken,
 }
 
@@ -259,6 +265,9 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         notifications: Table::new(|_| None),
         tenant_queue: Queue::new(),
         applied: Applied::default(),
+        orders: Table::new(|_| None),
+        order_queue: Queue::new(),
+        refused_by_order: Mutex::default(),
         asked: Arc::default(),
         asker: Asker::new(client.clone())?,
         resolve_tags: options.resolve_tags,
@@ -271,6 +280,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         memory: Mutex::default(),
         queue: Queue::new(),
         cluster_queue: Queue::new(),
+        by_app: super::apps::ByApp::default(),
+        app_queue: Queue::new(),
         stop: stop.clone(),
         client,
     });
@@ -294,6 +305,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     }
     tasks.spawn(hub.clone().tend_clusters());
     tasks.spawn(hub.clone().tend_tenants());
+    tasks.spawn(hub.clone().tend_apps());
+    tasks.spawn(hub.clone().tend_orders(options.resync));
     stop.cancelled().await;
     while tasks.join_next().await.is_some() {}
     Ok(())
@@ -308,6 +321,7 @@ impl Hub {
             && self.stop_lines.synced()
             && self.tenants.synced()
             && self.releases.synced()
+            && self.orders.synced()
             && self.revisions.synced()
     }
 
@@ -339,7 +353,7 @@ impl Hub {
         let hub = self.clone();
         let apps = move |change: Changed<'_, App>| {
             if let Changed::Object(app, _) = change {
-                hub.groups_of(app.namespace(), |g| g.spec.app == app.name_any());
+                hub.app_changed(app);
             }
         };
         tasks.spawn(
@@ -362,9 +376,13 @@ impl Hub {
         let hub = self.clone();
         let lines = move |change: Changed<'_, StopLine>| match change {
             Changed::Object(switch, _) => {
-                hub.groups_that_move(|tenant| line::concerns(switch, tenant))
+                hub.groups_that_move(|tenant| line::concerns(switch, tenant));
+                hub.orders_that_move();
             }
-            Changed::Listed(_) => hub.groups_that_move(|_| true),
+            Changed::Listed(_) => {
+                hub.groups_that_move(|_| true);
+                hub.orders_that_move();
+            }
             Changed::Failing => {}
         };
         tasks.spawn(self.stop_lines.clone().watch(
@@ -413,6 +431,7 @@ impl Hub {
                     hub.tenants_of(&group.namespace().unwrap_or_default());
                 }
             }
+            hub.group_changed(&change);
             touch(change);
         };
         tasks.spawn(self.groups.clone().watch(
@@ -421,10 +440,23 @@ impl Hub {
             groups,
             self.stop.clone(),
         ));
+        let hub = self.clone();
+        let touch = self.touch();
+        let releases = move |change: Changed<'_, Release>| {
+            hub.release_changed(&change);
+            touch(change);
+        };
         tasks.spawn(self.releases.clone().watch(
             own_api(self),
             all.clone(),
-            self.touch(),
+            releases,
+            self.stop.clone(),
+        ));
+        let hub = self.clone();
+        tasks.spawn(self.orders.clone().watch(
+            own_api(self),
+            all.clone(),
+            move |change| hub.order_changed(&change),
             self.stop.clone(),
         ));
         tasks.spawn(self.revisions.clone().watch(
@@ -487,6 +519,11 @@ impl Hub {
                 hub.queue.add(key, Duration::ZERO);
             });
         }
+    }
+
+    /// Looks at a Group again.
+    pub(super) fn group_again(&self, group: Key) {
+        self.queue.add(group, Duration::ZERO);
     }
 
     fn groups_of(&self, namespace: Option<String>, test: impl Fn(&Group) -> bool) {
@@ -698,12 +735,20 @@ impl Hub {
                 .add(cluster_name.clone(), Duration::from_secs(1)),
         };
         let whole = self.clone();
-        let member = Member::start(&name, client, access, &self.stop, move |group| {
-            if group.is_none() {
-                whole.reachability_changed();
-            }
-            changed(group);
-        });
+        let orders = self.clone();
+        let member = Member::start(
+            &name,
+            client,
+            access,
+            &self.stop,
+            move |group| {
+                if group.is_none() {
+                    whole.reachability_changed();
+                }
+                changed(group);
+            },
+            move |order| orders.order_queue.add(order, Duration::ZERO),
+        );
         info!(cluster = %name, "connecting");
         if let Some(old) = lock(&self.members).insert(name, member) {
             old.stop.cancel();
@@ -722,6 +767,7 @@ impl Hub {
         let before = std::mem::replace(&mut *lock(&self.reachable), reachable.clone());
         if before != reachable {
             self.every_group();
+            self.orders_that_move();
         }
     }
 }

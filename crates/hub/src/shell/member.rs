@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    slim::{Node, Pod, Set},
+    slim::{Job, Node, Pod, Set},
     table::{Changed, Key, Table},
 };
 
@@ -32,6 +32,8 @@ pub struct Member {
     pub pods: Arc<Table<Pod>>,
     pub sets: Arc<Table<Set>>,
     pub nodes: Arc<Table<Node>>,
+    /// Jobs of ReleaseOrders.
+    pub jobs: Arc<Table<Job>>,
     health: Mutex<Health>,
     /// Ends the watches when the member goes or is reached in another way.
     pub stop: CancellationToken,
@@ -44,19 +46,22 @@ fn group_label(meta: &kube::core::ObjectMeta) -> Option<String> {
 }
 
 impl Member {
-    /// Starts the watches. `changed` is told of Groups (`None`: the member as a whole).
+    /// Starts the watches. `changed` is told of Groups (`None`: the member as a whole), `order` of
+    /// ReleaseOrders.
     pub fn start(
         name: &str,
         client: Client,
         access: String,
         stop: &CancellationToken,
         changed: impl Fn(Option<Key>) + Clone + Send + Sync + 'static,
+        order: impl Fn(Key) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let member = Arc::new(Self {
             name: name.to_owned(),
             pods: Table::new(|p: &Pod| group_label(&p.metadata)),
             sets: Table::new(|s: &Set| group_label(&s.metadata)),
             nodes: Table::new(|_| None),
+            jobs: Table::new(super::orders::by_order),
             health: Mutex::new(Health::Down(Timestamp::now(), "not reached yet".to_owned())),
             stop: stop.child_token(),
             access,
@@ -79,6 +84,16 @@ impl Member {
             Api::all(member.client.clone()),
             watcher::Config::default(),
             notify(changed.clone()),
+            member.stop.clone(),
+        ));
+        tokio::spawn(member.jobs.clone().watch(
+            Api::all(member.client.clone()),
+            watcher::Config::default().labels(labels::ORDER),
+            move |change| match change {
+                Changed::Object(_, Some(key)) => order(key),
+                Changed::Listed(orders) => orders.iter().cloned().for_each(&order),
+                Changed::Object(_, None) | Changed::Failing => {}
+            },
             member.stop.clone(),
         ));
         tokio::spawn(member.clone().ping(changed));

@@ -2,11 +2,13 @@
 
 pub mod access;
 mod act;
+mod apps;
 mod ask;
 mod cluster;
 mod hub;
 mod member;
 mod notify;
+mod orders;
 mod policy;
 mod queue;
 mod reconcile;

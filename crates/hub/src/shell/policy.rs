@@ -18,6 +18,11 @@ const APPROVALS: &str = "!has(object.spec.approvals) || object.spec.approvals.al
     (a.by == request.userInfo.username && (!has(a.groups) || a.groups.all(g, g in request.userInfo.groups))))";
 const EMERGENCY: &str = "!has(object.spec.emergency) || object.spec.emergency.by == request.userInfo.username || \
     (oldObject != null && has(oldObject.spec.emergency) && oldObject.spec.emergency == object.spec.emergency)";
+const PROMOTE: &str = "!has(object.spec.promote) || !has(object.spec.promote.override) || oldObject != null || \
+    object.spec.promote.override.by == request.userInfo.username";
+const INSTANCES: &str = "!has(object.spec.instances) || object.spec.instances.all(i, \
+    (oldObject != null && has(oldObject.spec.instances) && oldObject.spec.instances.exists(j, i == j)) || \
+    (has(i.by) && i.by == request.userInfo.username))";
 const STOP_LINE: &str = "object.spec.by == request.userInfo.username || \
     (oldObject != null && oldObject.spec.by == object.spec.by)";
 const FREEZES: &str = "!has(object.spec.freezes) || object.spec.freezes.all(f, f.by == request.userInfo.username || \
@@ -42,7 +47,16 @@ type Policy = (
 
 const WRITES: &[&str] = &["CREATE", "UPDATE"];
 
-const POLICIES: [Policy; 4] = [
+const POLICIES: [Policy; 5] = [
+    (
+        "gantry-groups",
+        "groups",
+        WRITES,
+        &[(
+            INSTANCES,
+            "spec.instances: what is wished for an instance is wished in one's own name: by must be the user's name",
+        )],
+    ),
     (
         "gantry-releases",
         "releases",
@@ -55,6 +69,10 @@ const POLICIES: [Policy; 4] = [
             (
                 EMERGENCY,
                 "spec.emergency.by: an emergency is declared in one's own name",
+            ),
+            (
+                PROMOTE,
+                "spec.promote.override.by: the order of environments is overridden in one's own name",
             ),
         ],
     ),

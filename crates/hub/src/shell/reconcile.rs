@@ -7,7 +7,8 @@ use std::{
 };
 
 use gantry_api::{
-    Group, Release, ReleaseStatus, StopLine, StrategySpec, labels, strategy::StrategyChoice,
+    Cluster, Group, Release, ReleaseStatus, StopLine, StrategySpec, labels,
+    strategy::StrategyChoice,
 };
 use jiff::Timestamp;
 use kube::{
@@ -50,7 +51,8 @@ impl Hub {
             self.forget(key);
             return self.without_group(&releases, now).await;
         };
-        let (cells, members, selectors) = self.cells(&group, key);
+        let (mut cells, members, selectors) = self.cells(&group, key);
+        group::people::mark(&group, &mut cells);
         let revisions: Revisions = self
             .revisions
             .of_group(key)
@@ -103,6 +105,7 @@ impl Hub {
                 cells: &cells,
                 lines: &lines,
                 answers: &answers,
+                origin: self.origin(&key.0, governing),
             };
             let step = release::plan(&world, now);
             wake = step.wake;
@@ -121,6 +124,9 @@ impl Hub {
                     .map(|r| r.revision),
             );
             if step.status.phase.is_active() {
+                let working = step.status.working.iter().map(|w| w.name.clone());
+                view.chosen = working.collect();
+                view.max_out = step.status.plan.is_some().then_some(step.status.max_out);
                 view.target = if step.status.rollback.is_some() {
                     step.status.from.clone()
                 } else {
@@ -162,7 +168,7 @@ impl Hub {
         let step = group::plan(&world, now);
         let current = step.status.current.as_ref().map(|c| c.revision);
         let in_use = group::revisions_in_use(&revisions, current, &world.release);
-        let desired = group::desired(&world);
+        let desired = step.desired.clone();
         let hands = Hands {
             hub: &self.client,
             group: &group,
@@ -218,6 +224,9 @@ impl Hub {
                 fields.remove("current");
                 if step.status.target.is_none() {
                     fields.insert("target".to_owned(), serde_json::Value::Null);
+                }
+                if step.status.instances.is_empty() {
+                    fields.insert("instances".to_owned(), serde_json::Value::Null);
                 }
                 if step.status.message.is_empty() {
                     fields.insert("message".to_owned(), serde_json::Value::Null);
@@ -277,6 +286,7 @@ impl Hub {
                 cells: &[],
                 lines: &[],
                 answers: &Answers::new(),
+                origin: None,
             };
             let step = release::plan(&world, now);
             if let Err(error) = self.write_release(release, step.status).await {
@@ -286,7 +296,30 @@ impl Hub {
         Outcome::Done(None)
     }
 
-    fn lines(&self) -> Vec<StopLine> {
+    /// The Group that a promotion comes from, as long as that matters.
+    fn origin(&self, namespace: &str, release: &Release) -> Option<release::promote::Origin> {
+        let promote = release.spec.promote.as_ref()?;
+        if release
+            .status
+            .as_ref()
+            .is_some_and(|s| s.promoted.is_some())
+        {
+            return None;
+        }
+        let key = (namespace.to_owned(), promote.from.clone());
+        let group = self.groups.get(&key)?;
+        let current = group.status.as_ref().and_then(|s| s.current.as_ref());
+        let spec = current.and_then(|current| {
+            let kept = self.revisions.of_group(&key);
+            let found = kept.iter().find(|r| r.revision == current.revision)?;
+            Some(read_revision(found)?.spec)
+        });
+        let releases = self.releases.of_group(&key);
+        let list: Vec<&Release> = releases.iter().map(AsRef::as_ref).collect();
+        Some(release::promote::origin(&group, &list, spec))
+    }
+
+    pub(super) fn lines(&self) -> Vec<StopLine> {
         let mut lines: Vec<StopLine> = self
             .stop_lines
             .all()
@@ -338,29 +371,10 @@ impl Hub {
         let clusters = self.clusters.all();
         let members = self.members();
         let mut add = |name: &str, weight: Option<i32>| {
-            let home = clusters
-                .iter()
-                .find(|c| c.spec.cells.iter().any(|cell| cell.name == name));
-            let mut view = CellView {
-                name: name.to_owned(),
-                weight,
-                ..CellView::default()
-            };
-            if let Some(cluster) = home {
-                view.cluster = cluster.name_any();
-                view.stopped = cluster
-                    .spec
-                    .stop_the_line
-                    .as_ref()
-                    .filter(|s| !s.reason.is_empty())
-                    .map(|s| match s.by.as_str() {
-                        "" => s.reason.clone(),
-                        by => format!("{} (by {by})", s.reason),
-                    });
-                if let Some(cell) = cluster.spec.cells.iter().find(|c| c.name == name) {
-                    view.node_selector = cell.selector();
-                    selectors.insert(name.to_owned(), cell.selector());
-                }
+            let mut view = bare_cell(&clusters, name);
+            view.weight = weight;
+            if !view.cluster.is_empty() {
+                selectors.insert(name.to_owned(), view.node_selector.clone());
             }
             if let Some(member) = members.get(&view.cluster) {
                 let trouble = member.trouble();
@@ -481,11 +495,37 @@ impl Hub {
     }
 }
 
-fn params() -> PatchParams {
+pub(super) fn params() -> PatchParams {
     PatchParams {
         field_manager: Some(labels::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     }
+}
+
+/// A cell as its Cluster declares it, with nothing in it.
+pub(super) fn bare_cell(clusters: &[Arc<Cluster>], name: &str) -> CellView {
+    let mut view = CellView {
+        name: name.to_owned(),
+        ..CellView::default()
+    };
+    let home = clusters.iter().find_map(|cluster| {
+        let cell = cluster.spec.cells.iter().find(|cell| cell.name == name)?;
+        Some((cluster, cell))
+    });
+    if let Some((cluster, cell)) = home {
+        view.cluster = cluster.name_any();
+        view.node_selector = cell.selector();
+        view.stopped = cluster
+            .spec
+            .stop_the_line
+            .as_ref()
+            .filter(|s| !s.reason.is_empty())
+            .map(|s| match s.by.as_str() {
+                "" => s.reason.clone(),
+                by => format!("{} (by {by})", s.reason),
+            });
+    }
+    view
 }
 
 /// The member an action goes to; `None` for the hub.

@@ -12,7 +12,8 @@ use k8s_openapi::{
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
-use crate::world::{ContainerView, Gate, Instance, SetView};
+use crate::order::JobView;
+use crate::world::{ContainerView, Gate, Instance, SetView, Wish};
 
 /// Null and absent are the same.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -243,6 +244,55 @@ pub struct SetStatus {
     pub current_revision: String,
 }
 
+/// A Job.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Job {
+    #[serde(deserialize_with = "slim_meta")]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: JobSpec,
+    #[serde(default)]
+    pub status: JobStatus,
+}
+slim_resource!(Job, NamespaceResourceScope, "batch", "Job", "jobs");
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobSpec {
+    pub suspend: Option<bool>,
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct JobStatus {
+    #[serde(default, deserialize_with = "nullable")]
+    pub conditions: Vec<PodCondition>,
+    pub active: Option<i32>,
+}
+
+impl Job {
+    /// As the planner of the order `order` sees it.
+    pub fn view(&self, order: &str) -> JobView {
+        let holds = |kind: &str| {
+            let mut all = self.status.conditions.iter();
+            all.find(|c| c.kind == kind && c.status == "True")
+        };
+        let why = |c: &PodCondition| {
+            let words = [c.reason.as_str(), c.message.as_str()];
+            let words: Vec<&str> = words.into_iter().filter(|w| !w.is_empty()).collect();
+            words.join(": ")
+        };
+        JobView {
+            ours: label(&self.metadata, labels::ORDER).is_some_and(|o| o == order),
+            complete: holds("Complete").is_some(),
+            failed: holds("Failed").map(why),
+            active: self.status.active.unwrap_or(0),
+            expires: self.spec.ttl_seconds_after_finished.is_some(),
+            suspended: self.spec.suspend.unwrap_or(false),
+        }
+    }
+}
+
 /// A node.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Node {
@@ -390,6 +440,12 @@ impl Pod {
                 .and_then(|a| a.get(labels::IN_PLACE))
                 .and_then(|text| serde_json::from_str(text).ok()),
             containers,
+            unplaced_since: self
+                .condition("PodScheduled")
+                .filter(|c| c.status == "False" && c.reason == "Unschedulable")
+                .map(since),
+            created: meta.creation_timestamp.as_ref().map(|t| t.0),
+            wish: Wish::None,
             trouble: if ready_since.is_some() {
                 String::new()
             } else {

@@ -140,6 +140,14 @@ where
         self.with(|s| s.failing.clone())
     }
 
+    /// Why its objects are not known as they are now, and since when; `None` when they are.
+    pub fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.failing().or_else(|| {
+            let why = "its first list has not come yet".to_owned();
+            (!self.synced()).then(|| (Timestamp::now(), why))
+        })
+    }
+
     /// Takes an object in, unless it is older than what is held.
     pub fn put(&self, object: K) -> Option<Key> {
         let group = self.index(&object);

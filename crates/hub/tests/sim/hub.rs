@@ -46,6 +46,8 @@ pub struct Fleet {
     pub lines: Vec<StopLine>,
     /// What has come up, in words: for a simulation that is to meet everything.
     pub met: BTreeSet<String>,
+    /// The Group that promotions come from.
+    pub origin: Option<release::promote::Origin>,
     /// What was answered to each question, and whether it agreed.
     pub agreed: BTreeMap<String, bool>,
 }
@@ -193,7 +195,8 @@ impl Hub<'_> {
 
     /// One reconcile of the group.
     pub fn step(&mut self) -> Result<(), Broke> {
-        let (cells, all_fresh) = self.look();
+        let (mut cells, all_fresh) = self.look();
+        group::people::mark(&self.fleet.group, &mut cells);
         let now = self.fleet.time();
         // Until this step is through, there is reason to look again.
         self.memory.wake = Some(now);
@@ -227,6 +230,7 @@ impl Hub<'_> {
                 cells: &cells,
                 lines: &self.fleet.lines,
                 answers: &answers,
+                origin: self.fleet.origin.clone(),
             };
             let step = release::plan(&world, now);
             let asks = step.asks;
@@ -245,6 +249,9 @@ impl Hub<'_> {
                 .map(|r| r.revision)
                 .collect();
             if step.status.phase.is_active() {
+                let working = step.status.working.iter().map(|w| w.name.clone());
+                view.chosen = working.collect();
+                view.max_out = step.status.plan.is_some().then_some(step.status.max_out);
                 view.target = if step.status.rollback.is_some() {
                     step.status.from.clone()
                 } else {
@@ -287,9 +294,28 @@ impl Hub<'_> {
             trouble: None,
         };
         let step = group::plan(&world, now);
+        for note in &step.status.instances {
+            let met = match note.state.as_str() {
+                "OutOfService" => "pulled out",
+                "Restarting" => "restarted",
+                _ => "wish waits",
+            };
+            self.fleet.met.insert(met.to_owned());
+        }
+        for cell in &step.status.cells {
+            let known = [
+                (cell.full.is_some(), "full cell"),
+                (cell.lost_since.is_some(), "lost cell"),
+            ];
+            for (met, word) in known {
+                if met {
+                    self.fleet.met.insert(word.to_owned());
+                }
+            }
+        }
         let current = step.status.current.as_ref().map(|c| c.revision);
         let in_use = group::revisions_in_use(world.revisions, current, &world.release);
-        let desired = group::desired(&world);
+        let desired = step.desired.clone();
         let digests: BTreeMap<String, String> = self
             .fleet
             .members
@@ -319,7 +345,7 @@ impl Hub<'_> {
             self.fleet.group.status = Some(status);
             self.fleet.counter += 1;
         }
-        self.memory.wake = wake;
+        self.memory.wake = wake.into_iter().chain(step.wake).min();
         Ok(())
     }
 

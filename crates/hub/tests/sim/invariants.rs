@@ -39,6 +39,8 @@ pub fn check(fleet: &Fleet, deeds: &[Deed], killed: &[String], strict: bool) -> 
         gates(fleet, release)?;
         order(fleet, release)?;
         bastion(fleet, release)?;
+    } else {
+        budget(fleet, deeds)?;
     }
     for release in &fleet.releases {
         let Some(status) = &release.status else {
@@ -51,6 +53,37 @@ pub fn check(fleet: &Fleet, deeds: &[Deed], killed: &[String], strict: bool) -> 
                 release.metadata.name, status.phase
             ));
         }
+    }
+    Ok(())
+}
+
+/// With no release under way, what people wish for instances takes no more of them out of service than the
+/// Group allows, as far as the hub can see.
+fn budget(fleet: &Fleet, deeds: &[Deed]) -> Result<(), String> {
+    if !deeds
+        .iter()
+        .any(|d| matches!(d, Deed::TookOut { fresh: true }))
+    {
+        return Ok(());
+    }
+    let (mut out, mut total) = (0, 0);
+    for cell in fleet.cells() {
+        let replicas = cell.set.as_ref().map_or(0, |s| s.replicas);
+        total += replicas;
+        out += (0..replicas)
+            .filter(|n| !cell.pods.get(n).is_some_and(super::member::Pod::serves))
+            .count() as i32;
+    }
+    let limit = fleet
+        .group
+        .spec
+        .availability
+        .max_unavailable
+        .max_out(total as u32) as i32;
+    if out > limit {
+        return Err(format!(
+            "someone was taken out by a wish: {out} of {total} are out and {limit} may be"
+        ));
     }
     Ok(())
 }
@@ -379,6 +412,16 @@ pub fn at_rest(fleet: &Fleet, release: &Release) -> Result<(), String> {
                     "{}-{ordinal} runs revision {} after {:?} on {goal}",
                     cell.name, pod.revision, status.phase
                 ));
+            }
+            let restarts = fleet.group.spec.restart_before.as_ref();
+            let due = restarts.is_some_and(|t| super::member::at(pod.created) < t.0);
+            // One that never becomes ready may use up all that may be out.
+            let all_serve = || {
+                let mut pods = fleet.cells().flat_map(|c| c.pods.values());
+                pods.all(super::member::Pod::serves)
+            };
+            if due && all_serve() {
+                return Err(format!("{}-{ordinal} was to be restarted", cell.name));
             }
             if pod.ready_since.is_some() && pod.gate != Gate::In {
                 return Err(format!(

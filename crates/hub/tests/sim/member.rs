@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_hub::world::{ContainerView, Gate, Instance, Mark, SetView};
+use gantry_hub::world::{ContainerView, Gate, Instance, Mark, SetView, Wish};
 use jiff::Timestamp;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -48,6 +48,10 @@ pub struct Pod {
     pub next: Option<Seconds>,
     /// The hub took it out while it served, and has not put it back.
     pub out_by_gantry: bool,
+    /// When it was made.
+    pub created: Seconds,
+    /// Whether it has a node.
+    pub placed: bool,
 }
 
 impl Pod {
@@ -63,6 +67,8 @@ pub struct Cell {
     pub name: String,
     pub set: Option<Set>,
     pub pods: BTreeMap<i32, Pod>,
+    /// How many pods its nodes take.
+    pub room: Option<usize>,
 }
 
 /// How instances behave in a run.
@@ -133,6 +139,8 @@ impl Cell {
                 gone_at: None,
                 next: Some(now + rng.random_range(1..4)),
                 out_by_gantry: false,
+                created: now,
+                placed: false,
             });
         }
         for (_, pod) in self.pods.range_mut(set.replicas..) {
@@ -180,7 +188,15 @@ impl Cell {
     ) {
         self.pods
             .retain(|_, pod| pod.gone_at.is_none_or(|t| t > now));
+        let mut used = self.pods.values().filter(|p| p.placed).count();
         for pod in self.pods.values_mut() {
+            if !pod.placed {
+                if self.room.is_some_and(|room| used >= room) {
+                    continue;
+                }
+                pod.placed = true;
+                used += 1;
+            }
             if pod.gone_at.is_none() && rng.random_bool(health.death) {
                 pod.gone_at = Some(now + rng.random_range(0..3));
                 pod.version = bump(counter);
@@ -270,6 +286,9 @@ fn instance(group: &str, cell: &str, ordinal: i32, pod: &Pod) -> Instance {
         } else {
             String::new()
         },
+        unplaced_since: (!pod.placed).then(|| at(pod.created)),
+        created: Some(at(pod.created)),
+        wish: Wish::None,
     }
 }
 

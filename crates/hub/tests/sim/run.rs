@@ -6,7 +6,7 @@ use gantry_api::{
     App, AppSpec, CountOrPercent, Group, GroupSpec, Release, ReleaseSpec, RevisionChange,
     RevisionSpec, Span, StopLine, StopLineSpec, StrategySpec,
     gate::{Approval, Compare, Gate, Metric, Point, Verdict, Webhook},
-    group::{Availability, CellShare, Placement},
+    group::{Availability, CellShare, InstanceWish, LostCell, Overflow, Placement},
     release::{Emergency, IfBusy, Pace, Phase},
     stop_line::StopKind,
     strategy::{
@@ -87,6 +87,7 @@ impl Run {
                         .map(|(name, weight)| CellShare {
                             name: name.clone(),
                             weight: *weight,
+                            ..CellShare::default()
                         })
                         .collect(),
                     ..Placement::default()
@@ -103,6 +104,17 @@ impl Run {
             },
         );
         group.metadata.namespace = Some("shop".into());
+        if profile == Profile::Everything {
+            let placement = &mut group.spec.placement;
+            placement.overflow = rng.random_bool(0.5).then(|| Overflow {
+                after: Span::seconds(5),
+                back: Span::seconds(25),
+            });
+            placement.lost = rng.random_bool(0.3).then(|| LostCell {
+                after: Span::seconds(8),
+                max_extra: CountOrPercent::Percent(rng.random_range(0..=100)),
+            });
+        }
         let mut app = App::new("cart", AppSpec::default());
         app.spec.container.lifecycle.drain_seconds = Some(rng.random_range(0..5));
         let mut strategy = strategy(&mut rng);
@@ -165,6 +177,7 @@ impl Run {
             weights,
             strategy,
             lines: Vec::new(),
+            origin: None,
             met: BTreeSet::new(),
             agreed: BTreeMap::new(),
         };
@@ -251,6 +264,11 @@ impl Run {
         };
         self.fleet.stopped = None;
         self.fleet.lines.clear();
+        // What is kept out may use up all that may be: someone puts it back.
+        self.fleet.group.spec.instances.clear();
+        for cell in self.fleet.members.iter_mut().flat_map(|m| &mut m.cells) {
+            cell.room = None;
+        }
         self.fleet.pressed += 1_000_000;
         self.heal();
         for patience in 0..600 {
@@ -294,7 +312,21 @@ impl Run {
                 stuck.status.as_ref().map(|s| (s.phase, &s.message))
             ));
         }
-        for _ in 0..40 {
+        // What is to be restarted goes a few at a time.
+        for rest in 0..600 {
+            let due = self
+                .fleet
+                .group
+                .spec
+                .restart_before
+                .as_ref()
+                .is_some_and(|t| {
+                    let mut pods = self.fleet.cells().flat_map(|c| c.pods.values());
+                    pods.any(|p| at(p.created) < t.0)
+                });
+            if rest > 40 && !due {
+                break;
+            }
             self.tick()?;
         }
         let last = self
@@ -487,6 +519,12 @@ impl Run {
             self.fleet.weights.insert(LATE.to_owned(), 1);
             self.log.push(|| format!("{LATE} joins"));
         }
+        if self.rng.random_bool(0.03) {
+            self.wish();
+        }
+        if self.rng.random_bool(0.01) {
+            self.crowd();
+        }
         let index = self.rng.random_range(0..self.fleet.releases.len());
         let dice: u32 = self.rng.random_range(0..1000);
         let spec = &mut self.fleet.releases[index].spec;
@@ -525,6 +563,59 @@ impl Run {
                 "pressed on r{}: {:?}",
                 index + 2,
                 self.fleet.releases[index].spec
+            )
+        });
+    }
+
+    /// Nodes come or go: a cell takes so many pods and no more.
+    fn crowd(&mut self) {
+        let room = self
+            .rng
+            .random_bool(0.6)
+            .then(|| self.rng.random_range(0..5));
+        let mut cells: Vec<&mut Cell> = self
+            .fleet
+            .members
+            .iter_mut()
+            .flat_map(|m| &mut m.cells)
+            .collect();
+        let index = self.rng.random_range(0..cells.len());
+        cells[index].room = room;
+        let name = &cells[index].name;
+        self.log.push(|| format!("{name} has room for {room:?}"));
+        self.fleet.pressed += 1_000_000;
+    }
+
+    /// Someone wishes something for an instance, or takes a wish back.
+    fn wish(&mut self) {
+        let now = Time(at(self.fleet.now));
+        let names: Vec<String> = self
+            .fleet
+            .cells()
+            .flat_map(|c| c.instances("cart").into_values())
+            .map(|i| i.name)
+            .collect();
+        let Some(name) = names.choose(&mut self.rng).cloned() else {
+            return;
+        };
+        let spec = &mut self.fleet.group.spec;
+        match self.rng.random_range(0..6) {
+            0 => spec.instances.clear(),
+            1 => spec.restart_before = Some(now),
+            dice => {
+                spec.instances.retain(|w| w.name != name);
+                spec.instances.push(InstanceWish {
+                    name,
+                    out_of_service: dice < 4,
+                    restart_before: (dice > 2).then_some(now),
+                    ..InstanceWish::default()
+                });
+            }
+        }
+        self.log.push(|| {
+            format!(
+                "wished: {:?}, restart before {:?}",
+                self.fleet.group.spec.instances, self.fleet.group.spec.restart_before
             )
         });
     }

@@ -79,6 +79,7 @@ pub async fn run(args: Plan, global: &Global) -> Result<Option<Exit>> {
         cells: &cells,
         lines: &lines,
         answers: &Answers::new(),
+        origin: None,
     };
     let preview = preview(&world, Timestamp::now())
         .map_err(|why| Failure::new(Exit::Failure, format!("{what}: {why}")))?;
@@ -320,6 +321,7 @@ mod tests {
             cells: &cells,
             lines: &[],
             answers: &Answers::new(),
+            origin: None,
         };
         let preview = preview(&world, Timestamp::UNIX_EPOCH).unwrap();
         insta::assert_snapshot!(show(&preview, "shop", "cart-prod", false));

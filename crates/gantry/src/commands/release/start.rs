@@ -166,7 +166,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn read(file: &Path) -> Result<String> {
+pub fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).map_err(|e| {
         Failure::new(
             Exit::Failure,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     action::Action,
-    world::{CellView, Gate, Hold, Instance, Mark},
+    world::{CellView, Gate, Hold, Instance, Mark, Wish},
 };
 
 fn since(order: &Order<'_>, name: &str, doing: Doing, now: Timestamp) -> Timestamp {
@@ -179,7 +179,8 @@ pub(super) fn arrived(
                 moved.holds.insert(name.clone(), Hold::Bastion);
                 moved.finished += 1;
                 on_its_way(order, cell, instance, Doing::Held, now, moved);
-            } else if instance.gate == Gate::In {
+            } else if instance.gate == Gate::In || instance.wish == Wish::Out {
+                // (People keep it out: nothing more is to come of it.)
                 moved.finished += 1;
             } else {
                 on_its_way(order, cell, instance, Doing::Returning, now, moved);

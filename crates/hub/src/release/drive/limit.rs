@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use gantry_api::release::{Doing, WorkingInstance};
 
 use super::{Moved, Order};
-use crate::world::{CellView, Gate, Hold, Instance};
+use crate::world::{CellView, Gate, Hold, Instance, Wish};
 
 /// How many more may be taken out of service.
 pub(super) struct Budget {
@@ -36,6 +36,22 @@ pub(super) fn let_in_elsewhere(order: &Order<'_>, instance: &Instance) -> bool {
         .iter()
         .flat_map(|c| c.instances.values())
         .any(|i| i.revision == instance.revision && i.in_service())
+}
+
+/// Instances that people want out of service and that the view shows serving: they may be out already, or
+/// are about to be, and go before what a release would take out.
+pub(super) fn wanted_out(order: &Order<'_>) -> i32 {
+    let wanted = |cell: &CellView, i: &Instance| {
+        let wish = match i.wish {
+            Wish::Out => true,
+            // It waits for the release to end; where nobody can look it may have gone before.
+            Wish::Renew => !cell.reachable,
+            Wish::None => false,
+        };
+        wish && i.in_service() && !was_chosen(order, &i.name)
+    };
+    let of = |cell: &CellView| cell.instances.values().filter(|i| wanted(cell, i)).count() as i32;
+    order.cells.iter().map(of).sum()
 }
 
 pub(super) fn was_chosen(order: &Order<'_>, name: &str) -> bool {
@@ -113,8 +129,12 @@ pub(super) fn starvation(order: &Order<'_>) -> String {
         }
     }
     let more = if count > names.len() { ", …" } else { "" };
+    let people = match wanted_out(order) {
+        0 => String::new(),
+        n => format!("; {n} more are pulled out by people first"),
+    };
     format!(
-        "{count} instances are out of service already and at most {} may be: {}{more}",
+        "{count} instances are out of service already and at most {} may be: {}{more}{people}",
         order.max_out,
         names.join(", ")
     )

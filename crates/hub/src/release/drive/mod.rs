@@ -21,7 +21,7 @@ use crate::{
 };
 use images::in_place;
 use instance::{arrived, depart, missing};
-use limit::{Budget, chosen, let_in_elsewhere, remember, starvation, wave_under_way};
+use limit::{Budget, chosen, let_in_elsewhere, remember, starvation, wanted_out, wave_under_way};
 
 /// Which instances may move, and how.
 pub(super) struct Order<'a> {
@@ -112,9 +112,10 @@ pub(super) fn drive(order: &Order<'_>, now: Timestamp) -> Moved {
     // Instances chosen before that the view still shows serving may be out in truth: for others there is
     // only what they leave, or a stale view would let another go out beside them.
     // Those in a cell that cannot be reached will not be seen to go: they count against all others.
+    let by_people = wanted_out(order);
     let mut budget = Budget {
         chosen: left - chosen(order, false),
-        fresh: left - chosen(order, true),
+        fresh: left - chosen(order, true) - by_people,
         wave: order.lock_step && wave_under_way(order),
     };
     let mut starved = false;

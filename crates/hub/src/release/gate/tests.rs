@@ -59,6 +59,7 @@ impl Case {
             cells: &[],
             lines: &[],
             answers: &self.answers,
+            origin: None,
         };
         let scene = Scene {
             world: &world,

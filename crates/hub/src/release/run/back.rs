@@ -136,6 +136,7 @@ impl Turnout<'_> {
             } else {
                 self.floors(come_to)
             };
+            let beyond = self.out_beyond(&floors);
             let mut order = self.order(self.from, floors, come_to.max(0), true, false);
             // What failed on the new revision has not failed on the old one.
             order.failed.clear();
@@ -145,11 +146,24 @@ impl Turnout<'_> {
             let done =
                 moved.behind == 0 && moved.followed && moved.finished + given_up >= moved.size;
             match &mut self.status.rollback {
-                // It never goes down again: what has been chosen is finished.
-                Some(turn) if !all && done => turn.batch = come_to + 1,
+                // It never goes down again: what has been chosen is finished. Where instances of later
+                // batches use up the limit, those go along: out already, they cost nothing, and nothing
+                // else would ever free it.
+                Some(turn) if !all && (done || moved.exhausted && beyond) => {
+                    turn.batch = come_to + 1;
+                }
                 _ => return (moved, all),
             }
         }
+    }
+
+    /// Whether an instance that may not move yet is out of service and has to go back as well.
+    fn out_beyond(&self, floors: &BTreeMap<String, i32>) -> bool {
+        self.world.cells.iter().any(|cell| {
+            let floor = floors.get(&cell.name).copied().unwrap_or(i32::MAX);
+            let mut beyond = cell.instances.range(..floor.min(cell.replicas()));
+            beyond.any(|(_, i)| !i.in_service() && !cell.at(i, self.from))
+        })
     }
 
     /// On the way back too, what nobody has accepted takes no traffic: not while the template is on its

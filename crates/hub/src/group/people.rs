@@ -1,0 +1,205 @@
+//! What people wish for single instances: to be kept out of service, or to be replaced by a new pod of the
+//! same name. Under the Group's disruption budget: as many at once as the Group may have out of service,
+//! whoever put them out.
+//!
+//! A wish is a fact of the spec and needs no memory: an instance is kept out for as long as its entry says
+//! so, and is due to be replaced for as long as its pod is older than the time that is given. Wishes are
+//! granted in the order of their entries, so that on a stale view the same come first again.
+
+use std::collections::BTreeMap;
+
+use gantry_api::{Group, group::InstanceNote};
+use jiff::{SignedDuration, Timestamp};
+
+use super::World;
+use crate::{
+    action::Action,
+    release::tell,
+    world::{CellView, Gate, Hold, Instance, Wish},
+};
+
+/// Most that a status tells of.
+const TOLD: usize = 100;
+
+/// Writes down at each instance what people wish for it.
+pub fn mark(group: &Group, cells: &mut [CellView]) {
+    let spec = &group.spec;
+    let entries: BTreeMap<&str, _> = spec
+        .instances
+        .iter()
+        .map(|w| (w.name.as_str(), w))
+        .collect();
+    for instance in cells.iter_mut().flat_map(|c| c.instances.values_mut()) {
+        let entry = entries.get(instance.name.as_str());
+        let before = entry
+            .and_then(|w| w.restart_before.as_ref())
+            .max(spec.restart_before.as_ref());
+        let old = before.is_some_and(|t| instance.created.is_some_and(|made| made < t.0));
+        instance.wish = match entry {
+            Some(wish) if wish.out_of_service => Wish::Out,
+            _ if old => Wish::Renew,
+            _ => Wish::None,
+        };
+    }
+}
+
+/// What is granted now.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    /// Who has to be out of service.
+    pub holds: BTreeMap<String, Hold>,
+    /// Pods to be replaced.
+    pub actions: Vec<Action>,
+    /// For the status.
+    pub notes: Vec<InstanceNote>,
+    /// When something is due.
+    pub wake: Option<Timestamp>,
+}
+
+/// Grants wishes as far as the Group's budget goes. `growing`: instances are about to be added, which are
+/// out of service at first.
+pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted {
+    let mut granted = Granted::default();
+    let wished = in_order(world);
+    if wished.is_empty() && world.group.spec.instances.is_empty() {
+        return granted;
+    }
+    let total: i32 = world.cells.iter().map(CellView::replicas).sum();
+    // A Group that shrinks may have fewer out as soon as that has come through.
+    let total = total.min(world.group.spec.replicas);
+    let availability = &world.group.spec.availability;
+    let limit = availability.max_unavailable.max_out(total.max(0) as u32) as i32;
+    // A release may allow less.
+    let limit = world.release.max_out.map_or(limit, |most| limit.min(most));
+    let held = |i: &Instance| world.release.holds.contains_key(&i.name);
+    // What a release has chosen may be out by now, whatever the view shows.
+    let soon = world
+        .cells
+        .iter()
+        .flat_map(|c| c.instances.values())
+        .filter(|i| i.in_service() && (held(i) || world.release.chosen.contains(&i.name)))
+        .count() as i32;
+    // Restarts wait for a release; those that went before it began may be out as well, unseen.
+    let unseen = if world.release.target.is_some() {
+        let renewed = wished
+            .iter()
+            .filter(|(_, i)| i.wish == Wish::Renew && i.in_service());
+        (renewed.count() as i32).min(limit)
+    } else {
+        0
+    };
+    let mut out = world.cells.iter().map(CellView::out).sum::<i32>() + soon + unseen;
+    let drain = world
+        .app
+        .and_then(|a| a.spec.container.lifecycle.drain_seconds)
+        .unwrap_or(0);
+    let drain = SignedDuration::from_secs(i64::from(drain));
+    let mut told = |name: &str, state: &str, message: String| {
+        if granted.notes.len() < TOLD {
+            granted.notes.push(InstanceNote {
+                name: name.to_owned(),
+                state: state.to_owned(),
+                message,
+            });
+        }
+    };
+    for (cell, instance) in wished {
+        let name = &instance.name;
+        if !cell.reachable {
+            told(name, "Waiting", crate::release::unreachable(cell));
+            continue;
+        }
+        if held(instance) || instance.terminating {
+            told(
+                name,
+                "Waiting",
+                "a release is at it, or it is going".to_owned(),
+            );
+            continue;
+        }
+        let renew = instance.wish == Wish::Renew;
+        if renew && let Some(target) = &world.release.target {
+            let release = target.release.as_deref().unwrap_or("?");
+            told(
+                name,
+                "Waiting",
+                format!("waits for release {release} to end"),
+            );
+            continue;
+        }
+        if instance.gate == Gate::In && instance.ready_since.is_some() && !instance.in_service() {
+            // Its old containers may serve still.
+            told(name, "Waiting", "it is being updated".to_owned());
+            continue;
+        }
+        if instance.in_service() && !world.release.chosen.contains(name) {
+            if growing || out >= limit {
+                let why = format!(
+                    "{out} of {total} instances are out of service, and at most {limit} may be"
+                );
+                told(name, "Waiting", why);
+                continue;
+            }
+            out += 1;
+        }
+        let hold = if renew { Hold::Renew } else { Hold::PulledOut };
+        granted.holds.insert(name.clone(), hold);
+        if !renew {
+            told(name, "OutOfService", String::new());
+            continue;
+        }
+        told(name, "Restarting", String::new());
+        if let Gate::Out { since, .. } = &instance.gate {
+            let drained = since.saturating_add(drain).unwrap_or(Timestamp::MAX);
+            if instance.fit_since().is_some() && now < drained {
+                granted.wake = tell::earlier(granted.wake, Some(drained));
+                continue;
+            }
+            granted.actions.push(Action::DeleteInstance {
+                cell: cell.name.clone(),
+                instance: name.clone(),
+                uid: instance.uid.clone(),
+                version: instance.version.clone(),
+            });
+        }
+    }
+    for wish in &world.group.spec.instances {
+        let there = world
+            .cells
+            .iter()
+            .flat_map(|c| c.instances.values())
+            .any(|i| i.name == wish.name);
+        if !there {
+            told(
+                &wish.name,
+                "Missing",
+                "there is no such instance".to_owned(),
+            );
+        }
+    }
+    granted
+}
+
+/// Instances that something is wished for: those named in the order of their entries, then the rest cell by
+/// cell from the top down. What is out already comes first, at no cost.
+fn in_order<'a>(world: &World<'a>) -> Vec<(&'a CellView, &'a Instance)> {
+    let place: BTreeMap<&str, usize> = world
+        .group
+        .spec
+        .instances
+        .iter()
+        .enumerate()
+        .map(|(n, w)| (w.name.as_str(), n))
+        .collect();
+    let mut wished: Vec<(&CellView, &Instance)> = world
+        .cells
+        .iter()
+        .flat_map(|c| c.instances.values().rev().map(move |i| (c, i)))
+        .filter(|(_, i)| i.wish != Wish::None)
+        .collect();
+    wished.sort_by_key(|(_, i)| {
+        let named = place.get(i.name.as_str()).copied().unwrap_or(usize::MAX);
+        (i.in_service(), named)
+    });
+    wished
+}
