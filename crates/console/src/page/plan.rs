@@ -218,6 +218,7 @@ pub async fn look(cx: &Cx, group: &Group, spec: ReleaseSpec) -> Result<Preview, 
         cells: &cells,
         lines: &lines,
         answers: &Answers::new(),
+        origin: None,
     };
     preview(&world, cx.now).map_err(Fail::Bad)
 }
