@@ -79,6 +79,12 @@ fn note(calls: &Counted, method: &http::Method, uri: &http::Uri) {
     }
 }
 
+/// "Continue" is pressed for a group's release.
+fn press(calls: &Counted, group: String) {
+    let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+    calls.pressed.insert(group, Instant::now());
+}
+
 /// The calls since `before`.
 fn since(calls: &Counted, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let now = counts(calls);
@@ -413,9 +419,7 @@ async fn run(hub: &tokio::runtime::Handle, size: Size) -> Outcome<()> {
         .map(|n| {
             let (running, calls) = (&running, &calls);
             async move {
-                let mut seen = calls.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.pressed.insert(format!("g{n}"), Instant::now());
-                drop(seen);
+                press(calls, format!("g{n}"));
                 let patch = json!({"spec": {"acceptedThrough": 0}});
                 running
                     .patch(

@@ -230,7 +230,7 @@ impl Fleet {
         names.iter().for_each(|n| self.run_job(n, true));
     }
 
-    fn to_end(&mut self) -> OrderPhase {
+    fn finish(&mut self) -> OrderPhase {
         for _ in 0..40 {
             if self.step().is_final() {
                 break;
@@ -253,7 +253,7 @@ fn night() -> Fleet {
 #[test]
 fn each_begins_when_those_before_have_succeeded() {
     let mut fleet = night();
-    assert_eq!(fleet.to_end(), OrderPhase::Succeeded);
+    assert_eq!(fleet.finish(), OrderPhase::Succeeded);
     assert_eq!(fleet.status().message, "all 4 nodes have succeeded");
     assert_eq!(fleet.status().progress.done, "4/4");
     let at = |what: &str| fleet.journal.iter().position(|l| l == what).unwrap();
@@ -265,7 +265,7 @@ fn each_begins_when_those_before_have_succeeded() {
 
     // Taken back after all: the last first.
     fleet.order.spec.rollback = true;
-    assert_eq!(fleet.to_end(), OrderPhase::RolledBack);
+    assert_eq!(fleet.finish(), OrderPhase::RolledBack);
     let at = |what: &str| fleet.journal.iter().position(|l| l == what).unwrap();
     assert!(at("back night-web-back") < at("begin night-api-back"));
     assert!(at("back night-api-back") < at("begin night-db-back"));
@@ -316,7 +316,7 @@ fn a_failed_job_stops_what_depends_on_it_and_nothing_else() {
     assert_eq!(fleet.state("api"), NodeState::Waiting);
     // Tried again, under another name.
     fleet.order.spec.retry = 1;
-    assert_eq!(fleet.to_end(), OrderPhase::Succeeded);
+    assert_eq!(fleet.finish(), OrderPhase::Succeeded);
     assert!(
         fleet.jobs.contains_key("night-db-1"),
         "{:?}",
@@ -330,7 +330,7 @@ fn a_failed_job_stops_what_depends_on_it_and_nothing_else() {
         back.run_release("night-cdn", true);
         back.run_job("night-db", false);
     }
-    assert_eq!(back.to_end(), OrderPhase::RolledBack);
+    assert_eq!(back.finish(), OrderPhase::RolledBack);
     assert!(
         back.status()
             .message
@@ -364,7 +364,7 @@ fn a_pause_holds_its_releases_and_no_others() {
     fleet.step();
     assert!(fleet.releases["night-cdn"].spec.paused);
     fleet.releases.get_mut("night-cdn").unwrap().spec.paused = false;
-    assert_eq!(fleet.to_end(), OrderPhase::Succeeded);
+    assert_eq!(fleet.finish(), OrderPhase::Succeeded);
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn aborting_leaves_all_as_it_is() {
     assert!(!fleet.releases.contains_key("night-api"));
     // And may be taken back.
     fleet.order.spec.rollback = true;
-    assert_eq!(fleet.to_end(), OrderPhase::RolledBack);
+    assert_eq!(fleet.finish(), OrderPhase::RolledBack);
 
     let mut never = night();
     never.order.spec.abort = true;
@@ -395,7 +395,7 @@ fn what_was_never_made_is_not_run_to_be_taken_back() {
     // The status is written, then the hub ends.
     fleet.order.status = Some(fleet.plan().status);
     fleet.order.spec.rollback = true;
-    assert_eq!(fleet.to_end(), OrderPhase::RolledBack);
+    assert_eq!(fleet.finish(), OrderPhase::RolledBack);
     assert!(fleet.journal.is_empty(), "{:?}", fleet.journal);
 }
 
@@ -438,7 +438,7 @@ fn what_the_api_refuses_has_failed_and_has_done_nothing() {
     fleet.step();
     assert_eq!(fleet.state("db"), NodeState::Failed);
     fleet.order.spec.rollback = true;
-    assert_eq!(fleet.to_end(), OrderPhase::RolledBack);
+    assert_eq!(fleet.finish(), OrderPhase::RolledBack);
     assert!(
         !fleet.jobs.contains_key("night-db-back"),
         "{:?}",
