@@ -336,7 +336,8 @@ mod tests {
             group("c", "test"),
             group("d", "prod"),
         ];
-        let cases: [(&App, &[Group], &str, Result<&str, &str>); 5] = [
+        type Case<'a> = (&'a App, &'a [Group], &'a str, Result<&'a str, &'a str>);
+        let cases: [Case<'_>; 5] = [
             (&app, &groups, "test", Ok("a")),
             (&app, &groups, "prod", Err("test has several groups: b, c")),
             (&app, &groups, "dev", Err("dev is the first environment")),
