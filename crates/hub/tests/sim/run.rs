@@ -819,7 +819,7 @@ fn strategy(rng: &mut ChaCha8Rng) -> StrategySpec {
         ]
         .choose(rng)
         .unwrap(),
-        windows: if rng.random_bool(0.1) {
+        windows: if rng.random_bool(0.2) {
             windows()
         } else {
             Vec::new()
