@@ -29,7 +29,7 @@ const LIFE: Duration = Duration::from_secs(12 * 3600);
 const IDLE: Duration = Duration::from_secs(2 * 3600);
 /// How often the hub is asked whether the credential still holds.
 const RECHECK: Duration = Duration::from_secs(60);
-/// Logins of one address within [`LOGIN_WINDOW`].
+/// Attempts to log in that have not succeeded, of one address within [`LOGIN_WINDOW`].
 const LOGINS: usize = 10;
 const LOGIN_WINDOW: Duration = Duration::from_secs(60);
 /// Sessions at once; the one used longest ago gives way.
@@ -159,6 +159,7 @@ impl Sessions {
         self.brake(peer, Instant::now())?;
         let client = credential.client(hub)?;
         let user = credential::who(&client).await?;
+        self.release(peer);
         self.open(user, client)
     }
 
@@ -187,6 +188,14 @@ impl Sessions {
             }
         }
         all.insert(mark, session);
+    }
+
+    /// Takes back what `brake` has counted: an attempt that succeeded was nobody's guess.
+    fn release(&self, peer: Option<IpAddr>) {
+        let mut logins = self.logins.lock();
+        if let Some(times) = peer.and_then(|peer| logins.get_mut(&peer)) {
+            times.pop_back();
+        }
     }
 
     /// Lets a login attempt through, or not.
@@ -242,6 +251,7 @@ impl Sessions {
         self.brake(peer, Instant::now())?;
         let client = Credential::Token(token.to_owned()).client(hub)?;
         let user = credential::who(&client).await?;
+        self.release(peer);
         let session = Arc::new(Session::new(user, client, true)?);
         self.put(mark, session.clone());
         Ok(session)
@@ -307,6 +317,9 @@ mod tests {
         for _ in 0..LOGINS {
             assert_eq!(sessions.brake(Some(one), start), Ok(()));
         }
+        assert_eq!(sessions.brake(Some(one), start), Err(Fail::TooMany));
+        sessions.release(Some(one));
+        assert_eq!(sessions.brake(Some(one), start), Ok(()));
         assert_eq!(sessions.brake(Some(one), start), Err(Fail::TooMany));
         assert_eq!(sessions.brake(Some(two), start), Ok(()));
         assert_eq!(sessions.brake(Some(one), start + LOGIN_WINDOW), Ok(()));

@@ -55,25 +55,33 @@ async fn login(stage: &Stage, browser: &Browser) {
 
 async fn keyboard(stage: &Stage, browser: &Browser) {
     browser.go(&url(stage, "/services")).await;
-    browser.keys(&["j", "j", "k"]).await;
-    browser.until("the first row is marked", "document.querySelector('tr.here [data-row]').textContent === document.querySelector('[data-row]').textContent").await;
-    browser.keys(&[ENTER]).await;
+    browser.press(&[ESCAPE, "j", "j", "k"], "the first row is marked", "document.querySelector('tr.here [data-row]').textContent === document.querySelector('[data-row]').textContent").await;
     browser
-        .until("Enter opens it", "location.pathname.startsWith('/groups/')")
+        .press(
+            &[ENTER],
+            "Enter opens it",
+            "location.pathname.startsWith('/groups/')",
+        )
         .await;
-    browser.keys(&["g", "s"]).await;
     browser
-        .until("g s goes to services", "location.pathname === '/services'")
+        .press(
+            &["g", "s"],
+            "g s goes to services",
+            "location.pathname === '/services'",
+        )
         .await;
-    browser.keys(&["/"]).await;
     browser
-        .until("/ is in the search", "document.activeElement.name === 'q'")
+        .press(
+            &["/"],
+            "/ is in the search",
+            "document.activeElement.name === 'q'",
+        )
         .await;
     browser.keys(&["v", "a", "u", "l", "t", ENTER]).await;
     browser.until("the search is in the URL", "location.search === '?q=vault' && document.querySelectorAll('[data-row]').length === 1").await;
-    browser.keys(&[CONTROL, "k"]).await;
     browser
-        .until(
+        .press(
+            &[CONTROL, "k"],
             "the palette is open",
             "document.querySelector('#palette').open",
         )
@@ -87,9 +95,12 @@ async fn keyboard(stage: &Stage, browser: &Browser) {
             "location.pathname === '/groups/shop/front-prod'",
         )
         .await;
-    browser.keys(&["?"]).await;
     browser
-        .until("? lists the keys", "document.querySelector('#keys').open")
+        .press(
+            &["?"],
+            "? lists the keys",
+            "document.querySelector('#keys').open",
+        )
         .await;
     browser.keys(&[ESCAPE]).await;
     browser.run("history.back()").await;

@@ -165,8 +165,8 @@ impl Browser {
         .unwrap()
     }
 
-    /// Waits until a script returns true.
-    pub async fn until(&self, what: &str, script: &str) {
+    /// Whether a script returns true within some time.
+    async fn holds(&self, script: &str, within: Duration) -> bool {
         let wait = async {
             loop {
                 // A page that is being left has no answer.
@@ -181,19 +181,34 @@ impl Browser {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(40), wait)
-            .await
-            .is_err()
-        {
-            let text = self.run("return document.body.innerText").await;
-            let seen = std::env::temp_dir().join("gantry-console-failed.png");
-            let _ = std::fs::write(&seen, self.picture().await);
-            panic!(
-                "{what}: not within 40s; seen in {}; the page says:\n{}",
-                seen.display(),
-                text.as_str().unwrap_or("")
-            );
+        tokio::time::timeout(within, wait).await.is_ok()
+    }
+
+    /// Waits until a script returns true.
+    pub async fn until(&self, what: &str, script: &str) {
+        if self.holds(script, Duration::from_secs(40)).await {
+            return;
         }
+        let text = self.run("return document.body.innerText").await;
+        let seen = std::env::temp_dir().join("gantry-console-failed.png");
+        let _ = std::fs::write(&seen, self.picture().await);
+        panic!(
+            "{what}: not within 40s; seen in {}; the page says:\n{}",
+            seen.display(),
+            text.as_str().unwrap_or("")
+        );
+    }
+
+    /// Presses keys that may be pressed again until a script returns true: a page that has just
+    /// come up on a busy machine may not have the keyboard yet.
+    pub async fn press(&self, keys: &[&str], what: &str, script: &str) {
+        for _ in 0..10 {
+            self.keys(keys).await;
+            if self.holds(script, Duration::from_secs(4)).await {
+                return;
+            }
+        }
+        self.until(what, script).await;
     }
 
     async fn element(&self, css: &str) -> String {
