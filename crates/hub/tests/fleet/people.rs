@@ -378,7 +378,7 @@ async fn people_do_what_their_roles_allow_and_it_is_recorded() {
     let nothing = json!({"spec": {"level": "L2"}});
     let again = apps.patch("cart", &patch, &merge(nothing)).await.unwrap();
     // (Its status, which the hub writes, may have changed meanwhile.)
-    assert_eq!(again.meta().generation, after.meta().generation);
+    assert_eq!(again.metadata.generation, after.metadata.generation);
     assert_eq!(again.annotations(), after.annotations());
     let scaled = json!({"spec": {"replicas": 3}, "metadata": {"annotations": {"gantry.dev/changed-by": "root", "gantry.dev/change-note": "sale"}}});
     let after = groups.patch("cart", &patch, &merge(scaled)).await.unwrap();
