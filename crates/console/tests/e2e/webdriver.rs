@@ -37,6 +37,8 @@ pub fn there() -> bool {
 /// A browser.
 pub struct Browser {
     driver: Child,
+    /// The process of the browser itself.
+    chromium: Option<u64>,
     port: u16,
     session: String,
     _folder: tempfile::TempDir,
@@ -44,7 +46,14 @@ pub struct Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its Chromium ends with it; the session was closed where the test came to its end.
+        // Its Chromium outlives it unless the test came to its end, which closes the session.
+        if let Some(chromium) = self.chromium {
+            let end = format!("kill {chromium}");
+            let _ = Command::new("sh")
+                .args(["-c", &end])
+                .stderr(Stdio::null())
+                .status();
+        }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
@@ -67,6 +76,7 @@ impl Browser {
         let folder = tempfile::tempdir().unwrap();
         let mut browser = Self {
             driver,
+            chromium: None,
             port,
             session: String::new(),
             _folder: folder,
@@ -100,6 +110,7 @@ impl Browser {
             "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": args}}}});
         let made = browser.ask(Method::POST, "/session", wish).await.unwrap();
         browser.session = made["sessionId"].as_str().unwrap().to_owned();
+        browser.chromium = made["capabilities"]["goog:processID"].as_u64();
         browser
     }
 
@@ -323,8 +334,10 @@ impl Browser {
     }
 
     /// Ends it.
-    pub async fn close(self) {
-        let _ = self.command(Method::DELETE, "", Value::Null).await;
+    pub async fn close(mut self) {
+        if self.command(Method::DELETE, "", Value::Null).await.is_ok() {
+            self.chromium = None;
+        }
     }
 }
 
