@@ -46,7 +46,7 @@ pub struct Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its Chromium outlives it unless the test came to its end, which closes the session.
+        // Its Chromium may outlive it, even where the session was closed.
         if let Some(chromium) = self.chromium {
             let end = format!("kill {chromium}");
             let _ = Command::new("sh")
@@ -334,10 +334,8 @@ impl Browser {
     }
 
     /// Ends it.
-    pub async fn close(mut self) {
-        if self.command(Method::DELETE, "", Value::Null).await.is_ok() {
-            self.chromium = None;
-        }
+    pub async fn close(self) {
+        let _ = self.command(Method::DELETE, "", Value::Null).await;
     }
 }
 
