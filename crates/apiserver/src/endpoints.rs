@@ -41,7 +41,7 @@ pub fn reachable(advertised: Option<IpAddr>, listening: IpAddr) -> Option<IpAddr
     (!address.is_unspecified() && !address.is_loopback()).then_some(address)
 }
 
-/// What is to be there: resource (group, version, plural), and the object.
+/// What is to be there: group and plural of the resource, and the object.
 fn wanted(address: SocketAddr) -> [(&'static str, &'static str, Value); 2] {
     let port = json!({"name": "https", "port": address.port(), "protocol": "TCP"});
     let ip = address.ip().to_string();

@@ -360,7 +360,7 @@ fn storage(text: &mut Text, api: &Api) {
         (
             "gantry_store_commits_total",
             "counter",
-            "Transactions committed.",
+            "Batches of writes made durable together.",
             stats.commits,
         ),
         (

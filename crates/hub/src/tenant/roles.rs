@@ -23,11 +23,7 @@ fn hub(role: Role) -> Vec<Value> {
         ],
         Role::Developer => vec![rule(own, &["apps", "groups", "strategies"], &WRITE)],
         Role::Releaser => vec![
-            rule(
-                own,
-                &["releases", "releaseorders", "promotions", "environments"],
-                &WRITE,
-            ),
+            rule(own, &["releases", "releaseorders"], &WRITE),
             rule(own, &["groups/scale"], &["get", "update", "patch"]),
         ],
         Role::Operator => vec![
@@ -40,8 +36,6 @@ fn hub(role: Role) -> Vec<Value> {
                     "strategies",
                     "releases",
                     "releaseorders",
-                    "promotions",
-                    "environments",
                     "notifications",
                 ],
                 &["delete", "deletecollection"],
