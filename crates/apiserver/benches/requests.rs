@@ -63,6 +63,11 @@ async fn main() {
         server.shutdown().await;
         store.close().await;
     }
+    if run("kubelet") {
+        let (server, _store) = start(Store::in_memory(Options::default())).await;
+        kubelet(&server.client()).await;
+        server.shutdown().await;
+    }
     if run("get") || run("list") {
         let (server, _store) = start(Store::in_memory(Options::default())).await;
         create("(preparation)", &server.client(), LISTED).await;
@@ -170,6 +175,100 @@ async fn change(client: &Client) {
             &times,
         );
     }
+}
+
+/// What becomes of a pod until it runs: it is bound, and its kubelet reports twice.
+async fn kubelet(client: &Client) {
+    let name = |number: usize| format!("{URL}/app-{}-{number:06}", number / 100);
+    create("kubelet: (preparation)", client, PODS).await;
+    let forms: [(&str, &str, &str, Request); 3] = [
+        ("binding", "POST", "application/json", |number| {
+            let body = json!({
+                "apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "node-1"},
+            });
+            let url = format!("{URL}/app-{}-{number:06}/binding", number / 100);
+            (url, body)
+        }),
+        (
+            "first report",
+            "PATCH",
+            "application/strategic-merge-patch+json",
+            |number| {
+                let url = format!("{URL}/app-{}-{number:06}/status", number / 100);
+                (format!("{url}?fieldManager=kubelet"), status(number, false))
+            },
+        ),
+        (
+            "second report",
+            "PATCH",
+            "application/strategic-merge-patch+json",
+            |number| {
+                let url = format!("{URL}/app-{}-{number:06}/status", number / 100);
+                (format!("{url}?fieldManager=kubelet"), status(number, true))
+            },
+        ),
+    ];
+    for (what, method, kind, request) in forms {
+        let before = processor_time();
+        let (elapsed, times) = load(PODS, |number| {
+            let client = client.clone();
+            async move {
+                let (url, body) = request(number);
+                send_as(&client, method, &url, kind, Some(&body)).await;
+            }
+        })
+        .await;
+        let used = (processor_time() - before) / PODS as u32;
+        let what = format!("kubelet: {what}, {used:?} of processor each");
+        report(&what, PODS, elapsed, &times);
+    }
+    let last = send(client, "GET", &name(7), None).await;
+    assert!(last.contains("\"phase\":\"Running\""), "{last}");
+}
+
+/// A status as kubelets send it.
+fn status(number: usize, running: bool) -> Value {
+    let at = "2026-01-01T00:00:00Z";
+    let conditions: Vec<Value> = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+    ]
+    .iter()
+    .map(|kind| match running || *kind == "Initialized" {
+        true => {
+            json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": at})
+        }
+        false => json!({
+            "type": kind, "status": "False", "lastProbeTime": null, "lastTransitionTime": at,
+            "reason": "ContainersNotReady", "message": "containers with unready status: [main]",
+        }),
+    })
+    .collect();
+    let mut status = json!({
+        "conditions": conditions, "hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.1"}], "startTime": at,
+        "phase": if running { "Running" } else { "Pending" },
+        "containerStatuses": [{
+            "name": "main", "image": "registry.local/app:1", "imageID": "", "lastState": {}, "restartCount": 0,
+            "ready": running, "started": running,
+            "state": if running { json!({"running": {"startedAt": at}}) } else { json!({"waiting": {"reason": "ContainerCreating"}}) },
+        }],
+    });
+    if running {
+        let ip = format!("10.1.{}.{}", number / 250 % 250, number % 250);
+        status["podIPs"] = json!([{"ip": ip}]);
+        status["podIP"] = ip.into();
+    }
+    json!({"status": status})
+}
+
+/// Processor time of this process so far, to a hundredth of a second.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(10 * ticks)
 }
 
 /// A start of a server on a store of 100,000 pods, and what they take.

@@ -33,7 +33,9 @@ use crate::{
     registry::{Entry, Registry},
     request::{self, Query, Target},
     respond::{self, Output, Reply},
-    rest, web_socket,
+    rest,
+    sealed::Pieces,
+    web_socket,
 };
 
 /// Bodies up to this many bytes are read, as kube-apiserver does.
@@ -95,6 +97,8 @@ pub struct Cx {
     pub notes: audit::Notes,
     /// The server's own request: webhooks and policies are not asked about it.
     pub own: bool,
+    /// What of the object that is being changed was not opened.
+    pub pieces: Pieces,
 }
 
 impl Cx {
@@ -511,6 +515,7 @@ where
             warnings: vec![],
             notes: notes.clone(),
             own: false,
+            pieces: Pieces::default(),
         };
         let admitted = rest::pods::admit_connection(&mut cx).await;
         tell(trace, &notes);
@@ -551,6 +556,7 @@ where
         warnings: vec![],
         notes: notes.clone(),
         own: false,
+        pieces: Pieces::default(),
     };
     cx.warnings.extend(deprecated(&resource).map(str::to_owned));
     if let Some(custom) = &resource.custom

@@ -56,6 +56,7 @@ pub fn own(
         warnings: vec![],
         notes: audit::Notes::default(),
         own: true,
+        pieces: Default::default(),
     })
 }
 

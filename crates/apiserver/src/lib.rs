@@ -43,6 +43,7 @@ mod request;
 mod respond;
 mod rest;
 mod rules;
+mod sealed;
 mod server;
 mod strategy;
 mod tls;

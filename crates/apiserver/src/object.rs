@@ -16,7 +16,7 @@ use gantry_machinery::{resource::Resource, status::Failure};
 use gantry_store::{Key, Stored};
 use serde_json::{Map, Value};
 
-use crate::{errors, registry::Entry};
+use crate::{errors, registry::Entry, sealed::Pieces};
 
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
@@ -125,29 +125,42 @@ pub fn stamp(head: &str) -> usize {
 
 /// Serialises an object in the stored layout, with this resourceVersion (empty: to be stamped).
 pub fn encode(head: &str, object: &Value, version: &str) -> Result<Bytes, Failure> {
-    let mut out = Vec::with_capacity(1024);
+    encode_with(head, object, version, &Pieces::default())
+}
+
+/// The same of an object that was opened in part only.
+pub fn encode_with(
+    head: &str,
+    object: &Value,
+    version: &str,
+    pieces: &Pieces,
+) -> Result<Bytes, Failure> {
+    let mut out = Vec::with_capacity(4096);
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(STAMP.as_bytes());
     out.extend_from_slice(version.as_bytes());
     out.push(b'"');
-    let field = |out: &mut Vec<u8>, name: &str, value: &Value| {
+    let field = |out: &mut Vec<u8>, name: &str, value: &Value, sealed: bool| {
         out.push(b',');
         serde_json::to_writer(&mut *out, name)
             .and_then(|()| {
                 out.push(b':');
-                serde_json::to_writer(&mut *out, value)
+                match sealed && !pieces.is_empty() {
+                    true => pieces.write(out, value),
+                    false => serde_json::to_writer(&mut *out, value),
+                }
             })
             .map_err(errors::internal)
     };
     for (k, v) in meta(object).into_iter().flatten() {
         if k != "resourceVersion" {
-            field(&mut out, k, v)?;
+            field(&mut out, k, v, k == "managedFields")?;
         }
     }
     out.push(b'}');
     for (k, v) in object.as_object().into_iter().flatten() {
         if !matches!(k.as_str(), "kind" | "apiVersion" | "metadata") {
-            field(&mut out, k, v)?;
+            field(&mut out, k, v, k == "spec")?;
         }
     }
     out.push(b'}');

@@ -10,10 +10,15 @@ use super::{
     write::{self, Refused},
 };
 use crate::{
-    admission,
+    admission::{
+        self,
+        asking::{ask_deletion, asking},
+        attributes::Operation,
+    },
     api::Cx,
     crd, errors, object,
     respond::{self, Reply},
+    sealed::{self, Reach},
     strategy::{FOREGROUND, ORPHAN},
 };
 
@@ -158,14 +163,23 @@ pub async fn one(cx: &mut Cx, name: &str, options: &Options) -> Result<Outcome, 
         let Some(stored) = cx.store().get(&key) else {
             return Err(errors::not_found(cx.resource(), name));
         };
-        let old = object::parse(&get::bytes(&cx.api, &cx.entry, &stored).await?)?;
+        let target = cx.target.name.clone();
+        let asks = !options.asked && asking(cx, Operation::Delete, "", &target).is_some();
+        // Policies and webhooks see whole objects.
+        let reach = match !asks && get::as_stored(&cx.entry, &stored) {
+            true => Reach::Lifecycle,
+            false => Reach::Whole,
+        };
+        let whole = get::bytes(&cx.api, &cx.entry, &stored).await?;
+        let (old, pieces) = sealed::open(&cx.entry, reach, &whole)?;
+        cx.pieces = pieces;
         preconditions(cx, name, options, &old)?;
         admission::deletion(cx, &old)?;
         let uid = object::meta_text(&old, "uid").to_owned();
         let step = plan(cx, &old, options);
-        if !options.asked && !matches!(step, Step::Keep) {
+        if asks && !matches!(step, Step::Keep) {
             let options = options.to_value(cx.dry_run());
-            admission::asking::ask_deletion(cx, &old, options).await?;
+            ask_deletion(cx, &old, options).await?;
         }
         let (gone, result) = match step {
             Step::Keep => {

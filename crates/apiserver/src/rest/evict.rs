@@ -320,6 +320,7 @@ impl Cx {
             warnings: vec![],
             notes: audit::Notes::default(),
             own: true,
+            pieces: Default::default(),
         }
     }
 }

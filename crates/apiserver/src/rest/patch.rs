@@ -15,6 +15,7 @@ use crate::{
     errors, object,
     respond::{self, Reply},
     rules,
+    sealed::Reach,
 };
 
 /// How a patch is to be read.
@@ -82,7 +83,11 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         && kind != Kind::Json
         && resource.custom.is_none()
         && patch.get("spec").is_none();
-    let whole = update::modify(cx, change, |cx, old| {
+    let reach = match keeps_spec && reports(&patch) {
+        true => Reach::Status,
+        false => Reach::Whole,
+    };
+    let whole = update::modify_within(cx, change, reach, |cx, old| {
         let made = || apply_to(&resource, kind, old, &patch, &body);
         let mut new = made()?;
         // What was stored has been through its type already.
@@ -124,6 +129,23 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     })
     .await?;
     respond::object_reply(cx, 200, whole)
+}
+
+/// Whether a patch changes a status and nothing beside: of the metadata it says only whose.
+fn reports(patch: &Value) -> bool {
+    let whose = |meta: &Value| {
+        meta.as_object().is_some_and(|meta| {
+            let known = ["name", "namespace", "resourceVersion", "uid"];
+            meta.iter()
+                .all(|(name, value)| known.contains(&name.as_str()) && value.is_string())
+        })
+    };
+    patch.as_object().is_some_and(|members| {
+        members.iter().all(|(name, value)| match name.as_str() {
+            "metadata" => whose(value),
+            name => name == "status",
+        })
+    })
 }
 
 /// One patch on one object.

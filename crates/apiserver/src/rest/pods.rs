@@ -1,7 +1,10 @@
 //! What only pods have: binding, ephemeral containers, resize.
 
 use bytes::Bytes;
-use gantry_machinery::status::{Details, Failure};
+use gantry_machinery::{
+    status::{Details, Failure},
+    validation::dns1123_subdomain,
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -13,6 +16,7 @@ use crate::{
     api::Cx,
     errors, object,
     respond::{self, Reply},
+    sealed::Reach,
 };
 
 fn conflict(name: &str, why: &str) -> Failure {
@@ -66,7 +70,15 @@ pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         given: None,
         retries: 16,
     };
-    update::modify(cx, change, |cx, old| {
+    let reach = match update::labels_hold(object::meta(&binding))
+        && dns1123_subdomain(&node).is_empty()
+        && object::meta(&binding).is_none_or(|meta| !meta.contains_key("annotations"))
+    {
+        true => Reach::Lifecycle,
+        // What the pod becomes is validated like any other.
+        false => Reach::Whole,
+    };
+    update::modify_within(cx, change, reach, |cx, old| {
         let name = &cx.target.name;
         if !uid.is_empty() && object::meta_text(old, "uid") != uid {
             return Err(conflict(

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_machinery::{
     status::{Cause, Details, Failure},
-    validation::dns1123_subdomain,
+    validation::{dns1123_subdomain, label_value, qualified_name},
 };
 use gantry_store::Expect;
 use rand::Rng;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     create::{self, Ownership},
@@ -26,7 +26,9 @@ use crate::{
     authz::Attributes,
     errors, object,
     respond::{self, Reply},
-    rules, strategy,
+    rules,
+    sealed::{self, Reach},
+    strategy,
 };
 
 pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
@@ -141,6 +143,16 @@ pub struct Change {
 pub async fn modify(
     cx: &mut Cx,
     change: Change,
+    make: impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
+) -> Result<Bytes, Failure> {
+    modify_within(cx, change, Reach::Whole, make).await
+}
+
+/// The same where it is known how far `make` reaches: it sees the object with the rest sealed.
+pub async fn modify_within(
+    cx: &mut Cx,
+    change: Change,
+    reach: Reach,
     mut make: impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
 ) -> Result<Bytes, Failure> {
     let name = cx.target.name.clone();
@@ -149,7 +161,21 @@ pub async fn modify(
     loop {
         let stored = cx.store().get(&key).ok_or_else(|| cx.not_found())?;
         let version = stored.revision.to_string();
-        let old = object::parse(&get::bytes(&cx.api, &cx.entry, &stored).await?)?;
+        // What the server itself records is nobody else's business.
+        let asked = match change.track {
+            Track::Update | Track::Applied => {
+                asking(cx, Operation::Update, &change.subresource, &name)
+            }
+            Track::Server | Track::Nobody => None,
+        };
+        // Policies and webhooks see whole objects.
+        let reach = match asked.is_none() && get::as_stored(&cx.entry, &stored) {
+            true => reach,
+            false => Reach::Whole,
+        };
+        let whole = get::bytes(&cx.api, &cx.entry, &stored).await?;
+        let (old, pieces) = sealed::open(&cx.entry, reach, &whole)?;
+        cx.pieces = pieces;
         let mut new = make(cx, &old)?;
         let sent = match &change.given {
             Some(given) => given.clone(),
@@ -167,7 +193,8 @@ pub async fn modify(
             return Err(version_needed(cx, &name));
         }
         object::set_meta(&mut new, "resourceVersion", version);
-        match once(cx, &change, &key, stored.revision, &old, new).await {
+        let place = (&key, stored.revision);
+        match once(cx, &change, asked.as_ref(), place, &old, new).await {
             Ok(bytes) => return Ok(bytes),
             Err(Refused::Failed(failure)) => return Err(failure),
             Err(Refused::Conflict(_)) => {
@@ -215,8 +242,8 @@ fn version_needed(cx: &Cx, name: &str) -> Failure {
 async fn once(
     cx: &mut Cx,
     change: &Change,
-    key: &gantry_store::Key,
-    revision: u64,
+    asked: Option<&Asking>,
+    (key, revision): (&gantry_store::Key, u64),
     old: &Value,
     mut new: Value,
 ) -> Result<Bytes, Refused> {
@@ -230,7 +257,15 @@ async fn once(
     }
     let placed = places(sub, old, &new);
     if !placed {
+        // What is sealed was defaulted when it was stored.
+        let spec = match cx.pieces.is_empty() {
+            true => None,
+            false => new.as_object_mut().and_then(|o| o.remove("spec")),
+        };
         rules::default(&resource, &mut new, Some(old));
+        if let (Some(spec), Some(object)) = (spec, new.as_object_mut()) {
+            object.insert("spec".to_owned(), spec);
+        }
         strategy::default_metadata(&resource, &mut new, Some(old));
     }
     match change.track {
@@ -259,13 +294,8 @@ async fn once(
     crate::certificates::stamp(cx, &mut new, old);
     crate::devices::prepare(cx, &mut new);
     input::unique_owners(cx, &mut new);
-    // What the server itself records is nobody else's business.
-    let asked = match change.track {
-        Track::Update | Track::Applied => asking(cx, Operation::Update, &change.subresource, &name),
-        Track::Server | Track::Nobody => None,
-    };
     let sub_name = &change.subresource;
-    if admission::mutate(cx, asked.as_ref(), sub_name, &mut new, Some(old)).await? {
+    if admission::mutate(cx, asked, sub_name, &mut new, Some(old)).await? {
         let owners = object::meta_mut(&mut new).and_then(|m| m.remove("managedFields"));
         keep(cx, sub_name, old, &mut new);
         if let Some(owners) = owners {
@@ -296,7 +326,7 @@ async fn once(
         cx.warn(rules::warnings(&resource, &new, Some(old)));
     }
     let swap = crate::allocate::on_update(cx, &mut new, old)?;
-    let result = store(cx, asked.as_ref(), (key, revision), old, &mut new).await;
+    let result = store(cx, asked, (key, revision), old, &mut new).await;
     // An update that removes the object has freed with it all that the old form used.
     let stored = result.is_ok() && !cx.dry_run() && !delete::complete(cx, &new);
     cx.api.services.settle(swap, stored);
@@ -310,9 +340,23 @@ fn places(sub: Option<&str>, old: &Value, new: &Value) -> bool {
     let same = |field| before.and_then(|m| m.get(field)) == after.and_then(|m| m.get(field));
     let node = object::text(new, "/spec/nodeName");
     sub == Some("binding")
-        && same("labels")
+        && (same("labels") || labels_hold(after))
         && same("annotations")
         && dns1123_subdomain(node).is_empty()
+}
+
+/// Whether all labels are valid.
+pub fn labels_hold(meta: Option<&Map<String, Value>>) -> bool {
+    let labels = meta.and_then(|m| m.get("labels"));
+    labels.is_none_or(|labels| {
+        labels.as_object().is_some_and(|labels| {
+            labels.iter().all(|(name, value)| {
+                let value = value.as_str();
+                qualified_name(name).is_empty()
+                    && value.is_some_and(|value| label_value(value).is_empty())
+            })
+        })
+    })
 }
 
 async fn store(

@@ -205,6 +205,7 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             warnings: vec![],
             notes: audit::Notes::default(),
             own: cx.own,
+            pieces: Default::default(),
         },
     };
     if let Some(snapshot) = snapshot.filter(|_| from_now) {

@@ -31,7 +31,7 @@ impl From<Failure> for Refused {
 async fn encode(cx: &Cx, object: &Value) -> Result<Bytes, Failure> {
     let entry = &cx.entry;
     if entry.native() {
-        return object::encode(&entry.head, object, "");
+        return object::encode_with(&entry.head, object, "", &cx.pieces);
     }
     let converted = convert::to_storage(&cx.api, entry, object.clone()).await?;
     object::encode(&entry.head, &converted, "")
@@ -162,7 +162,7 @@ pub async fn answer(cx: &Cx, stored: &Stored) -> Result<Bytes, Failure> {
 pub fn dry_answer(cx: &Cx, object: &Value) -> Result<Bytes, Failure> {
     let resource = cx.resource();
     let version = object::meta_text(object, "resourceVersion").to_owned();
-    let whole = object::encode(&object::head(resource), object, &version)?;
+    let whole = object::encode_with(&object::head(resource), object, &version, &cx.pieces)?;
     if !version.is_empty() {
         return Ok(whole);
     }
