@@ -155,6 +155,23 @@ pub async fn modify_within(
     reach: Reach,
     mut make: impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
 ) -> Result<Bytes, Failure> {
+    let warnings = cx.warnings.len();
+    match try_within(cx, &change, reach, &mut make).await {
+        // The words of a refusal may show any part of the object.
+        Err(_) if !cx.pieces.is_empty() => {
+            cx.warnings.truncate(warnings);
+            try_within(cx, &change, Reach::Whole, &mut make).await
+        }
+        other => other,
+    }
+}
+
+async fn try_within(
+    cx: &mut Cx,
+    change: &Change,
+    reach: Reach,
+    make: &mut impl FnMut(&mut Cx, &Value) -> Result<Value, Failure>,
+) -> Result<Bytes, Failure> {
     let name = cx.target.name.clone();
     let key = cx.key(&name);
     let mut attempt = 0;
@@ -189,12 +206,12 @@ pub async fn modify_within(
             }
             return Err(errors::conflict(cx.resource(), &name, errors::MODIFIED));
         }
-        if sent.is_empty() && change.given.is_some() && !unconditional(cx, &change) {
+        if sent.is_empty() && change.given.is_some() && !unconditional(cx, change) {
             return Err(version_needed(cx, &name));
         }
         object::set_meta(&mut new, "resourceVersion", version);
         let place = (&key, stored.revision);
-        match once(cx, &change, asked.as_ref(), place, &old, new).await {
+        match once(cx, change, asked.as_ref(), place, &old, new).await {
             Ok(bytes) => return Ok(bytes),
             Err(Refused::Failed(failure)) => return Err(failure),
             Err(Refused::Conflict(_)) => {
