@@ -8,7 +8,7 @@ use kube::CustomResourceExt;
 
 use crate::{
     App, Cluster, Group, Notification, PlacementPolicy, Release, ReleaseOrder, Reservation,
-    StopLine, Strategy, Tenant, rules,
+    ServiceProfile, StopLine, Strategy, Tenant, rules,
 };
 
 /// The definitions of what a hub holds.
@@ -30,7 +30,11 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 
 /// The definitions of what the scheduler of a cluster reads.
 pub fn scheduling_crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![PlacementPolicy::crd(), Reservation::crd()];
+    let mut crds = vec![
+        PlacementPolicy::crd(),
+        Reservation::crd(),
+        ServiceProfile::crd(),
+    ];
     crds.iter_mut().for_each(rules::put);
     crds
 }

@@ -10,7 +10,7 @@
 //! | [`count`] | [`CountOrPercent`](count::CountOrPercent) and its rounding rules |
 //! | [`span`] | [`Span`](span::Span), a length of time as people write it (`90s`, `5m`) |
 //! | [`cluster`], [`app`], [`group`], [`strategy`], [`release`], [`order`], [`stop_line`], [`tenant`], [`notification`] | the kinds |
-//! | [`placement_policy`], [`reservation`] | what the scheduler of a cluster reads |
+//! | [`placement_policy`], [`reservation`], [`service_profile`] | what the scheduler of a cluster reads, and keeps |
 //! | [`promotion`] | environments in order, and what takes a revision from one to the next |
 //! | [`gate`], [`window`] | what a strategy's gates and change windows are made of |
 //! | [`revision`] | what a revision is made of, and a change to one |
@@ -32,6 +32,7 @@ pub mod release;
 pub mod reservation;
 pub mod revision;
 pub mod rules;
+pub mod service_profile;
 pub mod span;
 pub mod stop_line;
 pub mod strategy;
@@ -49,6 +50,7 @@ pub use placement_policy::{PlacementPolicy, PlacementPolicySpec, PlacementPolicy
 pub use release::{Phase, Release, ReleaseSpec, ReleaseStatus};
 pub use reservation::{Reservation, ReservationPhase, ReservationSpec, ReservationStatus};
 pub use revision::{RevisionChange, RevisionSpec};
+pub use service_profile::{ServiceProfile, ServiceProfileSpec, ServiceProfileStatus};
 pub use span::Span;
 pub use stop_line::{StopLine, StopLineSpec};
 pub use strategy::{Strategy, StrategySpec};

@@ -3,15 +3,11 @@
 //! Every decision is followed by placing the pod, so the cluster fills as it would. `GANTRY_BENCH_PODS` sets how many
 //! pods each line places (default 20,000).
 
-#![allow(
+#![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "a benchmark that cannot run ends"
-)]
-#![allow(
     clippy::print_stdout,
-    clippy::allow_attributes,
-    reason = "a benchmark prints"
+    reason = "a benchmark prints, and ends if it cannot run"
 )]
 
 use gantry_scheduler::core::object::{Node, Pod};
@@ -149,6 +145,42 @@ fn measure(kind: &str, size: usize, count: usize) {
     );
 }
 
+/// The same decided in rounds of 256 by several workers; what they say of themselves beside.
+fn together(kind: &str, size: usize, count: usize, workers: usize) {
+    let mut cluster = nodes(size);
+    let pods: Vec<Pod> = (0..count)
+        .map(|i| {
+            let mut pod = template(kind, i);
+            pod["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{i:012}"));
+            serde_json::from_value(pod).expect("a pod")
+        })
+        .collect();
+    let classes: Vec<_> = pods.iter().map(|pod| cluster.classify(pod)).collect();
+    let uids: Vec<Arc<str>> = pods.iter().map(|pod| pod.uid().into()).collect();
+    let (mut placed, mut conflicts, mut thinking) = (0, 0, std::time::Duration::ZERO);
+    let start = Instant::now();
+    for (uids, classes) in uids.chunks(256).zip(classes.chunks(256)) {
+        let began = Instant::now();
+        let mut round = cluster.propose(classes.to_vec(), workers);
+        thinking += began.elapsed();
+        for (at, uid) in uids.iter().enumerate() {
+            if let Decision::Place(node) = cluster.settle(&mut round, at) {
+                cluster.place_at(uid, classes[at], node);
+                placed += 1;
+            }
+            cluster.events.clear();
+        }
+        conflicts += round.conflicts;
+        cluster.close(round);
+    }
+    let took = start.elapsed();
+    println!(
+        "{kind:<24} {size:>6} nodes {placed:>7}/{count} placed {:>10.0} decisions/s by {workers} workers; {conflicts} conflicts, {:.0} % of the time at once",
+        count as f64 / took.as_secs_f64(),
+        thinking.as_secs_f64() * 100.0 / took.as_secs_f64()
+    );
+}
+
 /// A full cluster of pods of low priority, and important pods that each make one of them leave.
 fn storm(size: usize, count: usize) {
     let mut cluster = nodes(size);
@@ -238,7 +270,7 @@ fn main() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(20_000);
     println!(
-        "one core of {}",
+        "one core of {} (GANTRY_BENCH_ONLY=together: several workers)",
         std::thread::available_parallelism().map_or(1, usize::from)
     );
     for kind in [
@@ -253,6 +285,16 @@ fn main() {
     {
         for size in [1_000, 5_000, 10_000, 50_000] {
             measure(kind, size, count);
+        }
+    }
+    if only.contains("together") {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for kind in ["plain", "different", "spread + anti-affinity", "mixed"] {
+            for size in [1_000, 10_000, 50_000] {
+                for workers in [1, 2, cores.max(2)] {
+                    together(kind, size, count, workers);
+                }
+            }
         }
     }
     if wanted("preemption storm") {

@@ -4,15 +4,11 @@
 //! pods that are created while the scheduler runs, and a backlog that it finds at start.
 //! `GANTRY_BENCH_PODS` sets how many (default 5,000), `GANTRY_BENCH_NODES` on how many nodes (default 1,000).
 
-#![allow(
+#![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "a benchmark that cannot run ends"
-)]
-#![allow(
     clippy::print_stdout,
-    clippy::allow_attributes,
-    reason = "a benchmark prints"
+    reason = "a benchmark prints, and ends if it cannot run"
 )]
 
 use futures::{StreamExt, TryStreamExt};

@@ -8,15 +8,10 @@
 //! a node offers three extended resources, as a device plugin with some insight would: thousandths in sum, empty devices,
 //! and the largest share that a device has left.
 
-#![allow(
+#![expect(
     clippy::expect_used,
-    clippy::panic,
-    reason = "a benchmark that cannot run ends"
-)]
-#![allow(
     clippy::print_stdout,
-    clippy::allow_attributes,
-    reason = "a benchmark prints"
+    reason = "a benchmark prints, and ends if it cannot run"
 )]
 
 use gantry_scheduler::core::object::{Node, Pod};

@@ -1,10 +1,10 @@
 //! Arguments of plugins (`pluginConfig`).
 
 use super::ConfigError;
-use super::plugins::LOAD;
+use super::plugins::{LOAD, NUMA};
 use super::value::Node;
 use crate::core::load::{LoadArgs, MEASURED, Source};
-use crate::core::profile::{DefaultSpread, Profile, Strategy};
+use crate::core::profile::{DefaultSpread, NumaScore, NumaStrategy, Profile, Strategy};
 use k8s_openapi::api::core::v1::{NodeAffinity, TopologySpreadConstraint};
 
 /// Reads the arguments of one plugin into its profile.
@@ -103,6 +103,21 @@ pub fn read(
                 "metricsSource",
             ])?;
             profile.load = Some(load(&args, notes)?);
+        }
+        NUMA => {
+            only(&[
+                "scoringStrategy",
+                "cacheResyncPeriodSeconds",
+                "discardReservedNodes",
+                "cache",
+            ])?;
+            for field in ["cacheResyncPeriodSeconds", "discardReservedNodes", "cache"] {
+                if args.get(field).is_there() {
+                    let why = "pods count on every NUMA node until a report shows where they are";
+                    notes.push(format!("{field} of {NUMA} has no effect: {why}"));
+                }
+            }
+            profile.numa = numa(&args.get("scoringStrategy"))?;
         }
         "DynamicResources" => {
             return Err(name.wrong("dynamic resources are not allocated by this scheduler"));
@@ -217,6 +232,30 @@ fn strategy(profile: &mut Profile, node: &Node<'_>) -> Result<(), ConfigError> {
         return Err(ratio.wrong("goes only with type RequestedToCapacityRatio"));
     }
     Ok(())
+}
+
+fn numa(node: &Node<'_>) -> Result<NumaScore<String>, ConfigError> {
+    let mut numa = NumaScore::default();
+    if !node.is_there() {
+        return Ok(numa);
+    }
+    node.only(&["type", "resources"])?;
+    let resources = node.get("resources");
+    if resources.is_there() {
+        numa.resources = weighed(&resources, 100)?;
+    }
+    let kind = node.get("type");
+    numa.strategy = match kind.text()?.unwrap_or("LeastAllocated") {
+        "LeastAllocated" => NumaStrategy::LeastAllocated,
+        "MostAllocated" => NumaStrategy::MostAllocated,
+        "BalancedAllocation" => NumaStrategy::BalancedAllocation,
+        other => {
+            return Err(kind.wrong(format!(
+                "{other:?} is not LeastAllocated, MostAllocated or BalancedAllocation"
+            )));
+        }
+    };
+    Ok(numa)
 }
 
 fn shape(node: &Node<'_>) -> Result<Vec<(i64, i64)>, ConfigError> {

@@ -46,6 +46,8 @@ pub struct Configuration {
     pub backoff: (Duration, Duration),
     /// Kubeconfig that `clientConnection` names.
     pub kubeconfig: Option<String>,
+    /// Workers that decide at the same time (`parallelism`).
+    pub workers: Option<usize>,
     /// Settings that are understood and have no effect, each with the reason.
     pub notes: Vec<String>,
 }
@@ -87,10 +89,6 @@ pub fn read(configuration: &Value) -> Result<Configuration, ConfigError> {
     }
     for (field, why) in [
         (
-            "parallelism",
-            "one core decides faster than many threads would agree",
-        ),
-        (
             "percentageOfNodesToScore",
             "nodes are ranked by index, so all are considered",
         ),
@@ -124,6 +122,12 @@ pub fn read(configuration: &Value) -> Result<Configuration, ConfigError> {
         let node = root.get("podMaxBackoffSeconds");
         return Err(node.wrong("must not be below podInitialBackoffSeconds"));
     }
+    let parallelism = root.get("parallelism");
+    let workers = match parallelism.number()? {
+        None => None,
+        Some(n @ 1..) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
+        Some(_) => return Err(parallelism.wrong("must be 1 or more")),
+    };
     let connection = root.get("clientConnection");
     connection.only(&[
         "kubeconfig",
@@ -164,6 +168,7 @@ pub fn read(configuration: &Value) -> Result<Configuration, ConfigError> {
         election: election(&root.get("leaderElection"))?,
         backoff: (first, longest),
         kubeconfig: kubeconfig.map(ToOwned::to_owned),
+        workers,
         notes,
     })
 }

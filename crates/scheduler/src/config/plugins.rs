@@ -11,8 +11,11 @@ pub(super) const LOAD: &str = "LoadAwareScheduling";
 /// Hours of services are learned and looked at under this name; it has no arguments.
 const SERVICES: &str = "ServiceProfile";
 
-/// kube-scheduler's own plugins, [`LOAD`] and [`SERVICES`].
-const KNOWN: [&str; 21] = [
+/// NUMA nodes are scored under scheduler-plugins' name for it, with its arguments; they are always looked at.
+pub(super) const NUMA: &str = "NodeResourceTopologyMatch";
+
+/// kube-scheduler's own plugins, [`LOAD`], [`SERVICES`] and [`NUMA`].
+const KNOWN: [&str; 22] = [
     "SchedulingGates",
     "PrioritySort",
     "NodeUnschedulable",
@@ -34,6 +37,7 @@ const KNOWN: [&str; 21] = [
     "DefaultBinder",
     LOAD,
     SERVICES,
+    NUMA,
 ];
 
 /// The extension points.
@@ -154,7 +158,7 @@ fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), Co
     let plugin = name.text()?.unwrap_or_default();
     if !KNOWN.contains(&plugin) {
         return Err(name.wrong(format!(
-            "{plugin:?} is no plugin of kube-scheduler, nor {LOAD}; others cannot be loaded"
+            "{plugin:?} is no plugin of kube-scheduler, nor {LOAD}, {SERVICES} or {NUMA}; others cannot be loaded"
         )));
     }
     if plugin == "DynamicResources" {
@@ -167,7 +171,7 @@ fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), Co
             // As kube-scheduler has it: named without a weight, a plugin weighs one; in multiPoint it keeps its own.
             match value.filter(|w| *w > 0) {
                 Some(value) => profile.weights.set(rule, value),
-                None if plugin == SERVICES => profile.weights.set(rule, 1),
+                None if plugin == SERVICES || plugin == NUMA => profile.weights.set(rule, 1),
                 None if point == "score" => profile.weights.set(rule, 1),
                 None => {}
             }

@@ -87,7 +87,8 @@ fn a_whole_file_is_read() {
     );
     assert_eq!(read.backoff.1.as_secs(), 60);
     assert_eq!(read.kubeconfig.as_deref(), Some("/etc/k"));
-    assert_eq!(read.notes.len(), 2, "{:?}", read.notes);
+    assert_eq!(read.workers, Some(16));
+    assert_eq!(read.notes.len(), 1, "{:?}", read.notes);
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Class {
     pub gang: Option<GangId>,
     /// Their quota, and what each takes of it.
     pub quota: Option<(u32, Amounts)>,
+    /// Their quota in each of their pools; empty: the same everywhere.
+    pub pool_quotas: Vec<Option<u32>>,
     pub group: GroupId,
     pub placement: u32,
     /// Placements of its pools, to be tried one after another; none: its placement is.
@@ -155,14 +157,16 @@ impl Cluster {
                 self.free_classes.push(id);
             }
         }
-        for placed in self.pods.values() {
+        let mut pods = std::mem::take(&mut self.pods);
+        for placed in pods.values_mut() {
+            placed.quota = self.quota_at(&self.classes[placed.class.0 as usize], placed.node);
             let class = &mut self.classes[placed.class.0 as usize];
             class.placed += 1;
             if let Some(gang) = class.gang {
                 self.gangs.book(gang, 1);
             }
-            if let Some((quota, takes)) = &class.quota {
-                self.quotas.book(*quota, takes, 1);
+            if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
+                self.quotas.book(quota, takes, 1);
             }
             self.counters
                 .place(class.group, placed.node.0, &self.topology);
@@ -171,6 +175,7 @@ impl Cluster {
                     .carry(*carrier, placed.node.0, *toll, 1, &self.topology);
             }
         }
+        self.pods = pods;
         self.made = 0;
         self.in_use = self.class_ids.len();
     }
@@ -181,8 +186,7 @@ impl Cluster {
         let placement = self.placement(&request.placement);
         let tiers = self.tiers(&request);
         let gang = self.gangs.of(&base.group);
-        let quota = self.quotas.of(&request.group);
-        let quota = quota.map(|quota| (quota, self.quotas.takes(&request.shape)));
+        let (quota, pool_quotas) = self.quotas_of(&request);
         let shape = self.shape(&request.shape);
         let mut watches = Vec::new();
         let mut carries: Vec<(CarrierId, Toll)> = Vec::new();
@@ -315,6 +319,7 @@ impl Cluster {
             service: self.hours.of(&self.counters.groups[group.0 as usize].key),
             gang,
             quota,
+            pool_quotas,
             group,
             placement,
             tiers,
@@ -328,6 +333,18 @@ impl Cluster {
             carries,
             watches,
         }
+    }
+
+    /// The quota of a request with what it takes, and where they differ, the quotas in its pools.
+    fn quotas_of(&self, request: &Request) -> (Option<(u32, Amounts)>, Vec<Option<u32>>) {
+        let pools = request.pools.iter();
+        let pools = pools.map(|(pool, _)| self.quotas.of_pool(&request.group, *pool));
+        let pools: Vec<Option<u32>> = pools.collect();
+        let usual = self.quotas.of(&request.group);
+        let quota = usual.or_else(|| pools.iter().copied().flatten().next());
+        let quota = quota.map(|quota| (quota, self.quotas.takes(&request.shape)));
+        let same = pools.iter().all(|pool| *pool == usual);
+        (quota, if same { Vec::new() } else { pools })
     }
 
     /// What placement policies make of a request, and which of them.

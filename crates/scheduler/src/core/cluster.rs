@@ -9,6 +9,7 @@ use super::images::Images;
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
 use super::numa::Numa;
 use super::object;
+use super::overlay::Overlay;
 use super::policy::Policies;
 use super::preempt::Budget;
 use super::profile::{Profile, ProfileId, Rule, Rules};
@@ -34,6 +35,8 @@ pub struct Placed {
     pub node: NodeId,
     /// When it started to run, in seconds since 1970; the end of time if it has not yet.
     pub started: i64,
+    /// The quota that it counts in.
+    pub quota: Option<u32>,
 }
 
 /// Something that may let a waiting pod fit.
@@ -104,6 +107,12 @@ pub struct Cluster {
     /// Nodes changed since `log_start`, oldest first.
     pub(super) log: Vec<u32>,
     pub(super) log_start: u64,
+    /// How often a pod was taken off a node.
+    pub(super) lifts: u64,
+    /// What a rank without a shape is for.
+    pub(super) no_shape: Shape,
+    /// What the only decider has decided that is not known yet: nothing.
+    pub(super) nothing: Overlay,
     /// Number of decisions made.
     pub decisions: u64,
     /// How the last decision went.
@@ -180,6 +189,9 @@ impl Cluster {
             variants: Vec::new(),
             log: Vec::new(),
             log_start: 0,
+            lifts: 0,
+            no_shape: Shape::default(),
+            nothing: Overlay::default(),
             decisions: 0,
             choice: Choice::default(),
             events: Vec::new(),
@@ -539,6 +551,7 @@ impl Cluster {
             class,
             node,
             started: i64::MAX,
+            quota: None,
         };
         let old = match self.pods.get(uid) {
             Some(old) if (old.class, old.node) == (class, node) => return,
@@ -556,8 +569,9 @@ impl Cluster {
     }
 
     /// Books a pod that is on no node.
-    pub(super) fn put(&mut self, uid: &Arc<str>, placed: Placed) {
+    pub(super) fn put(&mut self, uid: &Arc<str>, mut placed: Placed) {
         let Placed { class, node, .. } = placed;
+        placed.quota = self.quota_at(&self.classes[class.0 as usize], node);
         self.pods.insert(uid.clone(), placed);
         if self.on_node.len() <= node.0 as usize {
             self.on_node.resize_with(node.0 as usize + 1, Vec::new);
@@ -571,8 +585,8 @@ impl Cluster {
         self.nodes
             .count_load(node, class.request.shape.assumed, placed.started, 1);
         self.volumes.book(node.0, &class.request.claims, 1);
-        if let Some((quota, takes)) = &class.quota {
-            self.quotas.book(*quota, takes, 1);
+        if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
+            self.quotas.book(quota, takes, 1);
         }
         if let Some(gang) = class.gang {
             self.gangs.book(gang, 1);
@@ -599,6 +613,7 @@ impl Cluster {
     /// As [`Cluster::remove`], keeping the node's slot even if it is gone and empty now.
     pub(super) fn lift(&mut self, uid: &str) -> Option<Placed> {
         let placed = self.pods.remove(uid)?;
+        self.lifts += 1;
         let neighbours = &mut self.on_node[placed.node.0 as usize];
         if let Some(at) = neighbours.iter().position(|other| **other == *uid) {
             neighbours.swap_remove(at);
@@ -617,8 +632,8 @@ impl Cluster {
         self.nodes
             .count_load(placed.node, assumed, placed.started, -1);
         self.volumes.book(placed.node.0, &class.request.claims, -1);
-        if let Some((quota, takes)) = &class.quota {
-            self.quotas.book(*quota, takes, -1);
+        if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
+            self.quotas.book(quota, takes, -1);
         }
         if let Some(gang) = class.gang {
             self.gangs.book(gang, -1);

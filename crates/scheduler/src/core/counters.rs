@@ -97,6 +97,11 @@ impl Counter {
         self.counts.len()
     }
 
+    /// The domains with eligible nodes.
+    pub fn present(&self) -> impl Iterator<Item = u32> + '_ {
+        self.nodes.keys().copied()
+    }
+
     /// Number of domains with eligible nodes.
     #[must_use]
     pub fn domains(&self) -> usize {
@@ -200,7 +205,15 @@ impl Toll {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    /// The same with the size of its weight, so that weights never cancel out in a sum.
+    pub(super) const fn size(self) -> Self {
+        Self {
+            weight: self.weight.abs(),
+            ..self
+        }
+    }
+
+    pub(super) const fn add(&mut self, other: Self) {
         self.forbids += other.forbids;
         self.seeks += other.seeks;
         self.weight += other.weight;
@@ -470,6 +483,25 @@ impl Counters {
         }
     }
 
+    /// The counters that count a pod of the group on the node, with the domain that it is in.
+    pub fn counted(
+        &self,
+        group: GroupId,
+        node: u32,
+        topology: &Topology,
+        mut each: impl FnMut(CounterId, u32),
+    ) {
+        for id in &self.groups[group.0 as usize].matchers {
+            for id in &self.matchers[id.0 as usize].counters {
+                let counter = &self.counters[id.0 as usize];
+                let domain = topology.domain(counter.key, node);
+                if domain != NONE && counts(&self.eligibilities, counter, node) {
+                    each(*id, domain);
+                }
+            }
+        }
+    }
+
     /// A pod of the group left the node.
     pub fn unplace(&mut self, group: GroupId, node: u32, topology: &Topology) {
         let Self {
@@ -504,10 +536,7 @@ impl Counters {
         if domain != NONE {
             Carrier::change(&mut carrier.domains, domain, signed);
         }
-        carrier.total.add(Toll {
-            weight: toll.weight.abs() * sign,
-            ..signed
-        });
+        carrier.total.add(toll.size().times(sign));
     }
 
     /// Before a node's labels or taints change, or it goes: takes it out of all domains.

@@ -5,15 +5,18 @@
 //! taints 3). Where kube-scheduler scores a sample of the feasible nodes in the order of its list, this scores the
 //! best-ranked feasible nodes of every domain.
 
-use super::class::{Class, ClassId, SpreadRule};
+use super::class::{Class, ClassId};
 use super::cluster::Cluster;
-use super::counters::{Carrier, Counter, CounterId, Counters};
+use super::counters::{CounterId, Counters};
 use super::diagnosis::Diagnosis;
 use super::load::Limits;
 use super::nodes::{NodeId, Nodes};
 use super::numa::Misfit;
+use super::overlay::{Overlay, Pull, Tally};
 use super::profile::{Rule, Rules};
+use super::rank::Rank;
 use super::ranking::RankId;
+use super::seats::Seats;
 use super::symbols::{Symbol, Symbols};
 use super::topology::{KeyId, NONE, Topology};
 use super::volumes::Needs;
@@ -47,13 +50,24 @@ const HOLDERS: usize = 8;
 /// Volumes that leave at most this share of the nodes are a way to them; otherwise the rank is.
 const FEW_OF_ALL: usize = 8;
 
+/// Where to look for a node.
+pub(super) enum Way {
+    /// So few nodes come into question that no rank is worth keeping for them.
+    Among(Vec<NodeId>),
+    /// A rank, apart by the domains of a key.
+    Ranked(RankId, Option<KeyId>),
+}
+
 /// One pod's filters with their counters at hand.
 pub struct Check<'a> {
     cluster: &'a Cluster,
+    /// What the decider has decided that is not known yet.
+    overlay: &'a Overlay,
     nodes: &'a Nodes,
+    seats: Seats<'a>,
     topology: &'a Topology,
     symbols: &'a Symbols,
-    class: &'a Class,
+    pub(super) class: &'a Class,
     pub(super) rules: &'a Rules,
     /// What its volumes ask of the node.
     pub(super) needs: Needs<'a>,
@@ -62,21 +76,21 @@ pub struct Check<'a> {
     /// Bounds of usage, where there are such.
     limits: Option<Limits>,
     /// Some node may score for having the pod's images.
-    images: bool,
-    affinity: Vec<&'a Counter>,
+    pub(super) images: bool,
+    affinity: Vec<Tally<'a>>,
     /// No pod matches the required affinity yet and the pod matches it itself: any node with the labels will do.
     first: bool,
-    anti_affinity: Vec<&'a Counter>,
+    anti_affinity: Vec<Tally<'a>>,
     /// Placed pods' anti-affinity terms that match this pod.
-    forbidden: Vec<&'a Carrier>,
+    forbidden: Vec<Pull<'a>>,
     /// Placed pods' preferences that match this pod.
-    attracted: Vec<&'a Carrier>,
+    pub(super) attracted: Vec<Pull<'a>>,
     hard: Vec<Hard<'a>>,
 }
 
 struct Hard<'a> {
     key: KeyId,
-    counter: &'a Counter,
+    counter: Tally<'a>,
     /// The highest count that still takes the pod.
     most: i64,
 }
@@ -107,6 +121,11 @@ impl Neighbours {
 }
 
 impl<'a> Check<'a> {
+    /// A counter, with what the decider has added.
+    pub(super) fn tally(&self, id: CounterId) -> Tally<'a> {
+        self.overlay.tally(id, &self.cluster.counters)
+    }
+
     /// The class that is checked.
     pub(super) const fn class(&self) -> &'a Class {
         self.class
@@ -115,20 +134,22 @@ impl<'a> Check<'a> {
     /// Gathers what the class's filters read.
     #[must_use]
     pub fn new(cluster: &'a Cluster, id: ClassId) -> Self {
-        Self::within(cluster, id, cluster.classes[id.0 as usize].placement)
+        let placement = cluster.classes[id.0 as usize].placement;
+        Self::within(cluster, &cluster.nothing, id, placement)
     }
 
-    /// As [`Check::new`], within one of the class's pools.
-    fn within(cluster: &'a Cluster, id: ClassId, placement: u32) -> Self {
+    /// As [`Check::new`], within one of the class's pools, and with what a worker has decided.
+    pub(super) fn within(
+        cluster: &'a Cluster,
+        overlay: &'a Overlay,
+        id: ClassId,
+        placement: u32,
+    ) -> Self {
         let class = &cluster.classes[id.0 as usize];
         let Counters {
-            counters,
-            carriers,
-            matchers,
-            groups,
-            ..
+            matchers, groups, ..
         } = &cluster.counters;
-        let counter = |id: &CounterId| &counters[id.0 as usize];
+        let counter = |id: &CounterId| overlay.tally(*id, &cluster.counters);
         let affinity: Vec<_> = class.affinity.iter().map(counter).collect();
         let rules = cluster.rules(id);
         let aloof = !rules.profile.pod_affinity
@@ -137,12 +158,13 @@ impl<'a> Check<'a> {
         let (mut forbidden, mut attracted) = (Vec::new(), Vec::new());
         for matcher in &groups[class.group.0 as usize].matchers {
             for carrier in &matchers[matcher.0 as usize].carriers {
-                let carrier = &carriers[carrier.0 as usize];
-                if carrier.total.forbids > 0 && rules.profile.pod_affinity {
+                let carrier = overlay.pull(*carrier, &cluster.counters);
+                let total = carrier.total();
+                if total.forbids > 0 && rules.profile.pod_affinity {
                     forbidden.push(carrier);
                 }
-                let seeks = carrier.total.seeks > 0 && rules.profile.hard_affinity_weight > 0;
-                if !aloof && (seeks || carrier.total.weight > 0) {
+                let seeks = total.seeks > 0 && rules.profile.hard_affinity_weight > 0;
+                if !aloof && (seeks || total.weight > 0) {
                     attracted.push(carrier);
                 }
             }
@@ -160,7 +182,9 @@ impl<'a> Check<'a> {
         let request = &class.request;
         Self {
             cluster,
+            overlay,
             nodes: &cluster.nodes,
+            seats: overlay.seats(&cluster.nodes),
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
             needs: cluster.volumes.needs(&request.claims),
@@ -169,7 +193,7 @@ impl<'a> Check<'a> {
             images: rules.weight(Rule::Images) > 0
                 && cluster.images.matter(&request.images, cluster.nodes.known),
             rules,
-            first: class.own_affinity && affinity.iter().all(|c| c.filled_len() == 0),
+            first: class.own_affinity && affinity.iter().all(|c| c.is_empty()),
             affinity,
             anti_affinity: class.anti_affinity.iter().map(counter).collect(),
             forbidden,
@@ -189,18 +213,18 @@ impl<'a> Check<'a> {
             && self
                 .affinity
                 .iter()
-                .filter(|c| c.key == key)
+                .filter(|c| c.key() == key)
                 .all(|c| there && (self.first || c.count(domain) > 0))
             && self
                 .anti_affinity
                 .iter()
-                .filter(|c| c.key == key)
+                .filter(|c| c.key() == key)
                 .all(|c| !there || c.count(domain) == 0)
             && self
                 .forbidden
                 .iter()
-                .filter(|c| c.key == key)
-                .all(|c| !there || c.at(domain).is_none_or(|t| t.forbids == 0))
+                .filter(|c| c.key() == key)
+                .all(|c| !there || c.at(domain).forbids == 0)
     }
 
     /// Whether the pods around a node let it in; constraints on `done` have been checked already.
@@ -210,16 +234,21 @@ impl<'a> Check<'a> {
         self.hard.iter().filter(|h| open(h.key)).all(|h| {
             let domain = domain(h.key);
             domain != NONE && i64::from(h.counter.count(domain)) <= h.most
-        }) && self.affinity.iter().filter(|c| open(c.key)).all(|c| {
-            let domain = domain(c.key);
+        }) && self.affinity.iter().filter(|c| open(c.key())).all(|c| {
+            let domain = domain(c.key());
             domain != NONE && (self.first || c.count(domain) > 0)
-        }) && self.anti_affinity.iter().filter(|c| open(c.key)).all(|c| {
-            let domain = domain(c.key);
-            domain == NONE || c.count(domain) == 0
-        }) && self.forbidden.iter().filter(|c| open(c.key)).all(|c| {
-            let domain = domain(c.key);
-            domain == NONE || c.at(domain).is_none_or(|t| t.forbids == 0)
-        })
+        }) && self
+            .anti_affinity
+            .iter()
+            .filter(|c| open(c.key()))
+            .all(|c| {
+                let domain = domain(c.key());
+                domain == NONE || c.count(domain) == 0
+            })
+            && self.forbidden.iter().filter(|c| open(c.key())).all(|c| {
+                let domain = domain(c.key());
+                domain == NONE || c.at(domain).forbids == 0
+            })
     }
 
     /// The first filter, in Kubernetes' order, by which the pods around rule the node out.
@@ -235,20 +264,20 @@ impl<'a> Check<'a> {
             }
         }
         for counter in &self.affinity {
-            let domain = self.topology.domain(counter.key, node);
+            let domain = self.topology.domain(counter.key(), node);
             if domain == NONE || !(self.first || counter.count(domain) > 0) {
                 return Some(Neighbours::Affinity);
             }
         }
         for counter in &self.anti_affinity {
-            let domain = self.topology.domain(counter.key, node);
+            let domain = self.topology.domain(counter.key(), node);
             if domain != NONE && counter.count(domain) > 0 {
                 return Some(Neighbours::AntiAffinity);
             }
         }
         for carrier in &self.forbidden {
-            let domain = self.topology.domain(carrier.key, node);
-            if domain != NONE && carrier.at(domain).is_some_and(|t| t.forbids > 0) {
+            let domain = self.topology.domain(carrier.key(), node);
+            if domain != NONE && carrier.at(domain).forbids > 0 {
                 return Some(Neighbours::ExistingAntiAffinity);
             }
         }
@@ -258,7 +287,7 @@ impl<'a> Check<'a> {
     /// The resource, if any, of which the node would use too much.
     pub(super) fn too_hot(&self, node: u32) -> Option<usize> {
         let limits = self.limits.as_ref()?;
-        self.nodes.too_hot(node, &self.class.request.shape, limits)
+        self.seats.too_hot(node, &self.class.request.shape, limits)
     }
 
     /// What the node's kubelet could not align, if it insists on it.
@@ -283,7 +312,7 @@ impl<'a> Check<'a> {
     /// Fit, ports, volumes and neighbours.
     pub(super) fn fits(&self, node: u32, fit_known: bool, done: Option<KeyId>) -> bool {
         let request = &self.class.request;
-        (fit_known || self.nodes.fits(node, &request.shape) && self.too_hot(node).is_none())
+        (fit_known || self.seats.fits(node, &request.shape) && self.too_hot(node).is_none())
             && (request.ports.is_empty() || self.nodes.ports_free(node, &request.ports))
             && self.volumes_reject(node).is_none()
             && self.misfit(node).is_none()
@@ -291,16 +320,24 @@ impl<'a> Check<'a> {
     }
 
     /// Whether pods around, or images, change the order of nodes.
-    fn scores(&self) -> bool {
+    pub(super) fn scores(&self) -> bool {
         !self.class.soft.is_empty()
             || !self.class.preferred.is_empty()
             || !self.attracted.is_empty()
             || self.images
             || self.by_service()
+            || self.by_numa()
+    }
+
+    /// Whether nodes are told apart by their NUMA nodes.
+    pub(super) fn by_numa(&self) -> bool {
+        self.rules.weight(Rule::Numa) > 0
+            && self.class.request.asks.is_some()
+            && !self.cluster.numa.is_empty()
     }
 
     /// Whether nodes are told apart by the hours of their services.
-    const fn by_service(&self) -> bool {
+    pub(super) const fn by_service(&self) -> bool {
         self.class.service.is_some() && self.rules.weight(Rule::Services) > 0
     }
 }
@@ -348,44 +385,74 @@ impl Cluster {
     }
 
     fn choose_within(&mut self, id: ClassId, placement: u32) -> Option<Choice> {
+        let way = self.way(id, placement, 0)?;
+        let mut rank = None;
+        if let Way::Ranked(ranked, _) = &way {
+            self.sync(*ranked, placement, self.classes[id.0 as usize].shape);
+            rank = Some(&self.ranks[ranked.index]);
+        }
+        let check = Check::within(self, &self.nothing, id, placement);
+        self.follow(&check, &way, rank)
+    }
+
+    /// Where to look for a node within a placement, by which copy of the rank; `None` if that is in vain.
+    pub(super) fn way(&mut self, id: ClassId, placement: u32, copy: usize) -> Option<Way> {
         let class = &self.classes[id.0 as usize];
         let shape = class.shape;
         let request = class.request.clone();
-        if request.dynamic || self.quota_refusal(id).is_some() {
+        if request.dynamic || self.quota_refusal_within(id, placement).is_some() {
             return None;
         }
+        self.refresh_statics(placement);
         if !request.claims.is_empty() {
             if self.volumes.needs(&request.claims).blocked.is_some() {
                 return None;
             }
             if let Some(nodes) = self.volume_nodes(id) {
-                self.refresh_statics(placement);
-                return self.choose_among(id, placement, nodes.into_iter());
+                return Some(Way::Among(nodes));
             }
         }
         let state = &self.placements[placement as usize];
         if let Some(pins) = &state.pins {
-            let named: Vec<NodeId> = pins.iter().filter_map(|n| self.nodes.find(*n)).collect();
-            self.refresh_statics(placement);
-            return self.choose_among(id, placement, named.into_iter());
+            let named = pins.iter().filter_map(|n| self.nodes.find(*n));
+            return Some(Way::Among(named.collect()));
         }
         if state.allowed.len() <= FEW {
             let few = state.allowed.iter();
-            let few: Vec<NodeId> = few
-                .filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)))
-                .collect();
-            self.refresh_statics(placement);
-            return self.choose_among(id, placement, few.into_iter());
+            let few = few.filter_map(|at| Some(NodeId(u32::try_from(at).ok()?)));
+            return Some(Way::Among(few.collect()));
         }
         let key = self.partition(id);
-        let rank = self.rank(placement, key, shape);
-        let check = Check::within(self, id, placement);
+        Some(Way::Ranked(self.rank(placement, key, shape, copy), key))
+    }
+
+    /// Looks there. Of a ranked way the rank is needed, up to date.
+    pub(super) fn follow(
+        &self,
+        check: &Check<'_>,
+        way: &Way,
+        rank: Option<&Rank>,
+    ) -> Option<Choice> {
         let mut candidates: Vec<(u32, i64)> = Vec::new();
-        match self.narrow_affinity(&check) {
-            Some(counter) => self.walk_domains(&check, counter, &mut candidates),
-            None => self.walk_rank(&check, rank, key, &mut candidates),
+        match way {
+            Way::Among(nodes) => {
+                let state = &self.placements[check.placement as usize];
+                let allowed = |node: &&NodeId| {
+                    super::ranking::allows(&state.key, &self.nodes, node.0, &self.compiler)
+                };
+                let fit = nodes
+                    .iter()
+                    .filter(allowed)
+                    .filter(|node| check.fits(node.0, false, None));
+                candidates.extend(fit.map(|node| (node.0, self.base(check, node.0))));
+            }
+            Way::Ranked(id, key) => match (self.narrow_affinity(check), rank) {
+                (Some(counter), _) => self.walk_domains(check, counter, &mut candidates),
+                (None, Some(rank)) => self.walk_rank(check, *id, rank, *key, &mut candidates),
+                (None, None) => {}
+            },
         }
-        self.best(&check, &candidates)
+        self.best(check, &candidates)
     }
 
     /// The topology key to rank nodes by: one that the pod's rules use, with few domains.
@@ -428,41 +495,27 @@ impl Cluster {
         fewest.filter(|nodes| nodes.len() * FEW_OF_ALL <= self.nodes.slots().max(FEW_OF_ALL * FEW))
     }
 
-    /// Few nodes come into question: no rank is worth keeping for them.
-    fn choose_among(
-        &self,
-        id: ClassId,
-        placement: u32,
-        nodes: impl Iterator<Item = NodeId>,
-    ) -> Option<Choice> {
-        let check = Check::within(self, id, placement);
-        let state = &self.placements[placement as usize];
-        let allowed =
-            |node: &NodeId| super::ranking::allows(&state.key, &self.nodes, node.0, &self.compiler);
-        let candidates: Vec<(u32, i64)> = nodes
-            .filter(allowed)
-            .filter(|node| check.fits(node.0, false, None))
-            .map(|node| (node.0, self.base(&check, node.0)))
-            .collect();
-        self.best(&check, &candidates)
-    }
-
     /// A required affinity counter whose domains are small: its pods' own domains are the only candidates.
-    fn narrow_affinity<'a>(&self, check: &Check<'a>) -> Option<&'a Counter> {
+    fn narrow_affinity<'a>(&self, check: &Check<'a>) -> Option<Tally<'a>> {
         if check.first {
             return None;
         }
         let narrow = check
             .affinity
             .iter()
-            .filter(|c| !self.topology.partitions(c.key));
+            .filter(|c| !self.topology.partitions(c.key()));
         narrow.min_by_key(|c| c.filled_len()).copied()
     }
 
-    fn walk_domains(&self, check: &Check<'_>, counter: &Counter, candidates: &mut Vec<(u32, i64)>) {
+    fn walk_domains(
+        &self,
+        check: &Check<'_>,
+        counter: Tally<'_>,
+        candidates: &mut Vec<(u32, i64)>,
+    ) {
         let state = &self.placements[check.placement as usize];
-        for (domain, _) in counter.filled() {
-            for node in self.topology.members(counter.key, domain) {
+        for domain in counter.filled() {
+            for node in self.topology.members(counter.key(), domain) {
                 if state.allowed.contains(*node as usize) && check.fits(*node, false, None) {
                     candidates.push((*node, self.base(check, *node)));
                 }
@@ -478,7 +531,8 @@ impl Cluster {
             .get(node as usize)
             .copied()
             .unwrap_or_default();
-        self.nodes
+        check
+            .seats
             .score(node, &check.class.request.shape, check.rules)
             + i64::from(preferred)
     }
@@ -486,11 +540,12 @@ impl Cluster {
     fn walk_rank(
         &self,
         check: &Check<'_>,
-        rank: RankId,
+        id: RankId,
+        rank: &Rank,
         key: Option<KeyId>,
         candidates: &mut Vec<(u32, i64)>,
     ) {
-        let lists = &self.ranks[rank.index].lists;
+        let lists = &rank.lists;
         let open = |list: usize| -> bool {
             let Some(key) = key else { return true };
             let domain = u32::try_from(list)
@@ -501,7 +556,7 @@ impl Cluster {
         };
         let open: Vec<usize> = (0..lists.len()).filter(|l| open(*l)).collect();
         let scored = check.scores();
-        let wanted = if scored || !rank.scored {
+        let wanted = if scored || !id.scored {
             (CANDIDATES / open.len().max(1)).max(2)
         } else {
             1
@@ -511,10 +566,11 @@ impl Cluster {
             let mut found = 0;
             // Beyond those wanted, only nodes that have the images are still of interest.
             let mut holders = if check.images { holders } else { 0 };
-            for (looked, (node, level)) in lists[list].best_first().enumerate() {
+            let nodes = lists[list].best_first(check.overlay.lane());
+            for (looked, (node, level)) in nodes.enumerate() {
                 let holds = holders > 0 && self.image_score(check, node) > 0;
-                if (holds || found < wanted) && check.fits(node, rank.exact, key) {
-                    let base = if rank.scored {
+                if (holds || found < wanted) && check.fits(node, id.exact, key) {
+                    let base = if id.scored {
                         level.into()
                     } else {
                         self.base(check, node)
@@ -545,156 +601,16 @@ impl Cluster {
             .iter()
             .filter(|(_, weight)| *weight > 0);
         for (counter, _) in counters {
-            let counter = &self.counters.counters[counter.0 as usize];
-            if self.topology.partitions(counter.key) {
+            let counter = check.tally(*counter);
+            let key = counter.key();
+            if self.topology.partitions(key) {
                 continue;
             }
             let near = counter.filled().take(NEIGHBOURS);
-            for node in near
-                .flat_map(|(domain, _)| self.topology.members(counter.key, domain).iter().take(4))
-            {
+            for node in near.flat_map(|domain| self.topology.members(key, domain).iter().take(4)) {
                 if allowed.contains(*node as usize) && check.fits(*node, false, None) {
                     candidates.push((*node, self.base(check, *node)));
                 }
-            }
-        }
-    }
-
-    fn best(&self, check: &Check<'_>, candidates: &[(u32, i64)]) -> Option<Choice> {
-        let mut totals: Vec<i64> = candidates.iter().map(|(_, base)| *base).collect();
-        if candidates.len() > 1 && check.scores() {
-            let nodes: Vec<u32> = candidates.iter().map(|(node, _)| *node).collect();
-            self.add_spread(check, &nodes, &mut totals);
-            self.add_preferences(check, &nodes, &mut totals);
-            self.add_images(check, &nodes, &mut totals);
-            self.add_services(check, &nodes, &mut totals);
-        }
-        let mut best: [Option<(NodeId, i64)>; 3] = [None; 3];
-        for ((node, _), total) in candidates.iter().zip(&totals) {
-            let mut entry = Some((NodeId(*node), *total));
-            for place in &mut best {
-                // A node may be a candidate twice, for its score and for its neighbours.
-                if place.map(|(node, _)| node) == entry.map(|(node, _)| node) {
-                    break;
-                }
-                if place.is_none_or(|(_, score)| entry.is_some_and(|(_, new)| new >= score)) {
-                    std::mem::swap(place, &mut entry);
-                }
-            }
-        }
-        best[0].map(|_| Choice {
-            considered: u32::try_from(candidates.len()).unwrap_or(u32::MAX),
-            best,
-        })
-    }
-
-    fn image_score(&self, check: &Check<'_>, node: u32) -> i64 {
-        self.images
-            .score(&check.class.request.images, node, self.nodes.known)
-    }
-
-    /// ImageLocality's score.
-    pub(super) fn add_images(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
-        if check.images {
-            for (total, node) in totals.iter_mut().zip(nodes) {
-                *total += check.rules.weight(Rule::Images) * self.image_score(check, *node);
-            }
-        }
-    }
-
-    /// The score by the hours at which a node's services use it.
-    pub(super) fn add_services(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
-        let Some(service) = check.class.service.filter(|_| check.by_service()) else {
-            return;
-        };
-        for (total, node) in totals.iter_mut().zip(nodes) {
-            let all = &self.nodes.rooms[*node as usize].allocatable;
-            let score = self.hours.score(service, *node, [all.cpu, all.memory]);
-            *total += check.rules.weight(Rule::Services) * score.unwrap_or(0);
-        }
-    }
-
-    /// PodTopologySpread's score: fewer matching pods are better, small domains weigh less.
-    pub(super) fn add_spread(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
-        let soft = &check.class.soft;
-        let weight = check.rules.weight(Rule::Spread);
-        if soft.is_empty() || weight == 0 {
-            return;
-        }
-        let rules: Vec<(&SpreadRule, &Counter, f64)> = soft
-            .iter()
-            .map(|rule| {
-                let counter = &self.counters.counters[rule.counter.0 as usize];
-                (rule, counter, (counter.domains() as f64 + 2.0).ln())
-            })
-            .collect();
-        let strict = !check.class.request.default_spread;
-        let raw: Vec<Option<i64>> = nodes
-            .iter()
-            .map(|node| {
-                let mut sum = 0.0;
-                for (rule, counter, weight) in &rules {
-                    let domain = self.topology.domain(rule.key, *node);
-                    if domain == NONE {
-                        if strict {
-                            return None;
-                        }
-                        continue;
-                    }
-                    sum += f64::from(counter.count(domain)) * weight + (rule.max_skew - 1) as f64;
-                }
-                Some(sum.round() as i64)
-            })
-            .collect();
-        let (Some(min), Some(max)) = (raw.iter().flatten().min(), raw.iter().flatten().max())
-        else {
-            return;
-        };
-        for (total, raw) in totals.iter_mut().zip(&raw) {
-            *total += match raw {
-                None => 0,
-                Some(_) if *max == 0 => weight * 100,
-                Some(raw) => weight * (100 * (max + min - raw) / max),
-            };
-        }
-    }
-
-    /// InterPodAffinity's score: own preferences and those of placed pods.
-    pub(super) fn add_preferences(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
-        let weight = check.rules.weight(Rule::PodAffinity);
-        if check.class.preferred.is_empty() && check.attracted.is_empty() || weight == 0 {
-            return;
-        }
-        let hard = check.rules.profile.hard_affinity_weight;
-        let raw: Vec<i64> = nodes
-            .iter()
-            .map(|node| {
-                let own = check.class.preferred.iter().map(|(id, weight)| {
-                    let counter = &self.counters.counters[id.0 as usize];
-                    let domain = self.topology.domain(counter.key, *node);
-                    if domain == NONE {
-                        0
-                    } else {
-                        weight * i64::from(counter.count(domain))
-                    }
-                });
-                let theirs = check.attracted.iter().map(|carrier| {
-                    let domain = self.topology.domain(carrier.key, *node);
-                    if domain == NONE {
-                        0
-                    } else {
-                        carrier.at(domain).map_or(0, |t| t.weight + hard * t.seeks)
-                    }
-                });
-                own.sum::<i64>() + theirs.sum::<i64>()
-            })
-            .collect();
-        let (Some(min), Some(max)) = (raw.iter().min(), raw.iter().max()) else {
-            return;
-        };
-        if max > min {
-            for (total, raw) in totals.iter_mut().zip(&raw) {
-                *total += weight * (100 * (raw - min) / (max - min));
             }
         }
     }

@@ -25,6 +25,8 @@ pub enum Reason {
     /// A placement policy sends the pod elsewhere, or keeps the node for others.
     Policy(Symbol),
     SetApart(Symbol),
+    /// The quota of the node's pool, by its index, has no place of a resource.
+    PoolQuota(u32, Symbol),
     Ports,
     TooManyPods,
     InsufficientCpu,
@@ -103,6 +105,8 @@ pub struct Diagnosis {
     pub reasons: BTreeMap<Reason, usize>,
     /// Nodes on which making room could not help.
     pub unresolvable: usize,
+    /// No node takes the pod. Asked about a pod that does fit, a diagnosis is not wrong, but speaks of the others.
+    pub nobody: bool,
     /// As Kubernetes words it.
     pub message: String,
     /// The same without what preemption could not do either.
@@ -129,6 +133,7 @@ impl Cluster {
         let mut diagnosis = Diagnosis {
             nodes: self.nodes.known,
             unresolvable: self.nodes.known,
+            nobody: true,
             ..Diagnosis::default()
         };
         diagnosis.reasons.insert(reason, self.nodes.known);
@@ -142,6 +147,7 @@ impl Cluster {
         let class = &self.classes[id.0 as usize];
         let mut diagnosis = Diagnosis {
             nodes: self.nodes.known,
+            nobody: true,
             ..Diagnosis::default()
         };
         let check = Check::new(self, id);
@@ -155,9 +161,12 @@ impl Cluster {
         }
         for node in 0..self.nodes.slots() {
             if self.nodes.all[node].known {
+                let mut refused = false;
                 let resolvable = self.reject(&check, id, node, &mut |reason| {
                     *diagnosis.reasons.entry(reason).or_default() += 1;
+                    refused = true;
                 });
+                diagnosis.nobody &= refused;
                 diagnosis.unresolvable += usize::from(!resolvable);
             }
         }
@@ -216,6 +225,11 @@ impl Cluster {
             report(refusal.into());
             return false;
         }
+        if let Some(reason) = self.quota_refusal_at(id, super::nodes::NodeId(slot)) {
+            // A place that borrows, and goes, makes room in the quota: see `Cluster::quota_refusal`.
+            report(reason);
+            return false;
+        }
         if !self.nodes.ports_free(slot, &request.ports) {
             report(Reason::Ports);
             return true;
@@ -271,7 +285,7 @@ impl Cluster {
         }
         if let Some(misfit) = check.misfit(slot) {
             report(Reason::Numa(misfit));
-            return misfit != Misfit::Unaligned;
+            return !matches!(misfit, Misfit::Unaligned | Misfit::Cores);
         }
         let Some(neighbours) = check.neighbours_reject(slot) else {
             return true;
@@ -396,6 +410,15 @@ impl Cluster {
                 "node(s) cannot align container to a single NUMA node".into()
             }
             Reason::Numa(Misfit::Pod) => "node(s) cannot align pod to a single NUMA node".into(),
+            Reason::Numa(Misfit::RestrictedContainer) => {
+                "node(s) cannot align container to the fewest NUMA nodes".into()
+            }
+            Reason::Numa(Misfit::RestrictedPod) => {
+                "node(s) cannot align pod to the fewest NUMA nodes".into()
+            }
+            Reason::Numa(Misfit::Cores) => {
+                "node(s) requested cpus not multiple cpus per core".into()
+            }
             Reason::Hot(resource) => {
                 format!("node(s) {} usage exceed threshold", MEASURED[resource])
             }
@@ -441,6 +464,11 @@ impl Cluster {
                 let verdict = Verdict::NothingToBorrow(quota, resource);
                 self.quotas.word(verdict, &self.compiler.symbols)
             }
+            Reason::PoolQuota(quota, resource) => format!(
+                "node(s) in a pool where quota {} has no more {}",
+                self.compiler.symbols.text(self.quotas.name(quota)),
+                self.compiler.symbols.text(resource)
+            ),
             Reason::NoPodGroup(name) => {
                 format!("pod group {} not found", self.compiler.symbols.text(name))
             }

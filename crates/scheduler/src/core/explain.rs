@@ -130,7 +130,7 @@ impl Cluster {
                 let mut by_rule = [0; RULES.len()];
                 let mut set =
                     |rule: Rule, score: i64| by_rule[rule as usize] = score * rules.weight(rule);
-                let (fit, balance) = self.nodes.scores(*at, &class.request.shape, rules);
+                let (fit, balance) = self.nodes.seats().scores(*at, &class.request.shape, rules);
                 set(Rule::Fit, fit);
                 set(Rule::Balance, balance);
                 let node = &self.nodes.all[*at as usize];
@@ -139,7 +139,9 @@ impl Cluster {
                 if let Some(load) = &rules.profile.load {
                     set(
                         Rule::Load,
-                        self.nodes.load_score(*at, &class.request.shape, load),
+                        self.nodes
+                            .seats()
+                            .load_score(*at, &class.request.shape, load),
                     );
                 }
                 for (rule, score) in STATIC_RULES.into_iter().zip(scores) {
@@ -157,12 +159,14 @@ impl Cluster {
             Rule::PodAffinity,
             Rule::Images,
             Rule::Services,
+            Rule::Numa,
         ] {
             let mut scores = vec![0; nodes.len()];
             match rule {
                 Rule::Spread => self.add_spread(check, nodes, &mut scores),
                 Rule::PodAffinity => self.add_preferences(check, nodes, &mut scores),
                 Rule::Services => self.add_services(check, nodes, &mut scores),
+                Rule::Numa => self.add_numa(check, nodes, &mut scores),
                 _ => self.add_images(check, nodes, &mut scores),
             }
             for (row, score) in table.iter_mut().zip(scores) {

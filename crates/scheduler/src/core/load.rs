@@ -9,7 +9,6 @@
 
 use super::cluster::{Cluster, Event};
 use super::nodes::{NodeId, Nodes};
-use super::request::Shape;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -96,7 +95,7 @@ impl Load {
     }
 }
 
-fn share(amount: i64, percent: i64) -> i64 {
+pub(super) fn share(amount: i64, percent: i64) -> i64 {
     amount.saturating_mul(percent) / 100
 }
 
@@ -116,53 +115,6 @@ pub struct Loads {
 }
 
 impl Nodes {
-    /// What the node would use with one more pod of the shape.
-    #[must_use]
-    pub fn estimate(&self, id: u32, shape: &Shape, factors: [i64; 2]) -> [i64; 2] {
-        let assumed = self.rooms[id as usize].assumed;
-        let load = self.loads.all.get(id as usize).filter(|l| l.fresh);
-        std::array::from_fn(|i| {
-            let there = match load {
-                Some(load) => load.measured[i] + share(load.unseen[i], factors[i]),
-                None => share(assumed[i], factors[i]),
-            };
-            there + share(shape.assumed[i], factors[i])
-        })
-    }
-
-    fn capacity(&self, id: u32) -> [i64; 2] {
-        let all = &self.rooms[id as usize].allocatable;
-        [all.cpu, all.memory]
-    }
-
-    /// The resource, by its place in [`MEASURED`], of which the node would use more than the limits allow. A node whose
-    /// measurement is missing or too old is never too hot.
-    #[must_use]
-    pub fn too_hot(&self, id: u32, shape: &Shape, limits: &Limits) -> Option<usize> {
-        self.loads.all.get(id as usize).filter(|l| l.fresh)?;
-        let (used, all) = (self.estimate(id, shape, limits.factors), self.capacity(id));
-        (0..2).find(|i| {
-            limits.thresholds[*i]
-                .is_some_and(|percent| all[*i] > 0 && used[*i] > share(all[*i], percent))
-        })
-    }
-
-    /// The score by usage, 0 to 100: the cooler the node would be, the higher.
-    #[must_use]
-    pub fn load_score(&self, id: u32, shape: &Shape, args: &LoadArgs) -> i64 {
-        let (used, all) = (self.estimate(id, shape, args.factors), self.capacity(id));
-        let (mut sum, mut weights) = (0, 0);
-        for i in 0..2 {
-            if all[i] > 0 {
-                let free = (all[i] - used[i]).max(0);
-                let score = i128::from(free) * 100 / i128::from(all[i]);
-                sum += i64::try_from(score).unwrap_or(100) * args.weights[i];
-                weights += args.weights[i];
-            }
-        }
-        if weights == 0 { 0 } else { sum / weights }
-    }
-
     /// The slot is another node's from now on: nothing was measured of that one.
     pub(super) fn forget_load(&mut self, id: NodeId) {
         let loads = &mut self.loads;

@@ -15,8 +15,10 @@
 //! | [`policy`] | placement policies, written into the requests of the pods that they select |
 //! | [`services`] | at which hours services use how much |
 //! | [`rank`], [`ranking`] | nodes bucketed by score, brought up to date from the change log; which rank to use |
+//! | [`seats`] | what nodes have room for, and how they score by it |
 //! | [`cluster`] | all of the above together, changed by events |
-//! | [`decide`], [`diagnosis`] | filters, scores and choice; why no node fits |
+//! | [`decide`], `score`, [`diagnosis`] | filters and candidates; scores and choice; why no node fits |
+//! | [`round`], [`overlay`] | pods decided at the same time by several workers; what one of them has decided so far |
 //! | [`explain`], [`forecast`] | scores by rule, what is in the way of a pod and the least that would have to change; how many more fit |
 //! | [`gang`], [`reservation`] | pods that are of use only together; room held for pods to come |
 //! | [`quota`] | what tenants are guaranteed, and may borrow from each other |
@@ -38,6 +40,7 @@ pub mod load;
 pub mod nodes;
 pub mod numa;
 pub mod object;
+pub mod overlay;
 pub mod policy;
 pub mod preempt;
 pub mod profile;
@@ -49,6 +52,9 @@ pub mod ranking;
 pub mod rebalance;
 pub mod request;
 pub mod reservation;
+pub mod round;
+mod score;
+pub mod seats;
 pub mod selector;
 pub mod services;
 pub mod symbols;
@@ -62,3 +68,4 @@ pub use decide::Decision;
 pub use diagnosis::{Diagnosis, Reason};
 pub use nodes::NodeId;
 pub use profile::Profile;
+pub use round::Round;

@@ -2,8 +2,8 @@
 
 use super::load::Loads;
 use super::object;
-use super::profile::{Resource, Rule, Rules, Strategy};
 use super::request::{Amounts, Effect, HostPort, Request, Shape, Taint, amount};
+use super::seats::{Booked, Seats};
 use super::symbols::{Labels, Symbol, Symbols};
 use rustc_hash::FxHashMap;
 
@@ -35,6 +35,16 @@ impl Room {
             && (cpu == 0 || cpu <= self.allocatable.cpu - self.used.cpu)
             && (memory == 0 || memory <= self.allocatable.memory - self.used.memory)
             && (storage == 0 || storage <= self.allocatable.storage - self.used.storage)
+    }
+
+    /// Books a pod of this shape (`sign` 1), or takes it off (-1).
+    pub(super) const fn book(&mut self, shape: &Shape, sign: i64) {
+        self.pods += sign;
+        self.used.cpu += sign * shape.base.cpu;
+        self.used.memory += sign * shape.base.memory;
+        self.used.storage += sign * shape.base.storage;
+        self.assumed[0] += sign * shape.assumed[0];
+        self.assumed[1] += sign * shape.assumed[1];
     }
 
     /// LeastAllocated and BalancedAllocation of kube-scheduler's default profile, summed: 0 to 200.
@@ -101,6 +111,19 @@ impl Room {
     }
 }
 
+/// Extended resources: name, allocatable, used.
+pub type Others = Vec<(Symbol, i64, i64)>;
+
+/// Books extended resources (`sign` 1), or takes them off (-1).
+pub(super) fn book_other(other: &mut Others, shape: &Shape, sign: i64) {
+    for (name, amount) in &shape.other {
+        match other.iter_mut().find(|(n, ..)| n == name) {
+            Some(slot) => slot.2 += sign * amount,
+            None => other.push((*name, 0, sign * amount)),
+        }
+    }
+}
+
 /// The rest of a node.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -110,8 +133,7 @@ pub struct Node {
     pub unschedulable: bool,
     pub labels: Labels,
     pub taints: Vec<Taint>,
-    /// Extended resources: name, allocatable, used.
-    pub other: Vec<(Symbol, i64, i64)>,
+    pub other: Others,
     /// Host ports in use, with the number of pods that take each.
     pub ports: Vec<(HostPort, u32)>,
 }
@@ -129,6 +151,8 @@ pub struct Nodes {
     pub loads: Loads,
     /// Nodes with a PreferNoSchedule taint: without any, taints give no scores.
     pub disliked: usize,
+    /// What is booked beyond what is known: nothing.
+    nothing: FxHashMap<u32, Booked>,
 }
 
 /// What an update of a node changed.
@@ -322,20 +346,9 @@ impl Nodes {
     /// Books a pod on a node (`sign` 1) or off it (-1).
     pub fn book(&mut self, id: NodeId, request: &Request, sign: i64) {
         let shape = &request.shape;
-        let room = &mut self.rooms[id.0 as usize];
-        room.pods += sign;
-        room.used.cpu += sign * shape.base.cpu;
-        room.used.memory += sign * shape.base.memory;
-        room.used.storage += sign * shape.base.storage;
-        room.assumed[0] += sign * shape.assumed[0];
-        room.assumed[1] += sign * shape.assumed[1];
+        self.rooms[id.0 as usize].book(shape, sign);
         let node = &mut self.all[id.0 as usize];
-        for (name, amount) in &shape.other {
-            match node.other.iter_mut().find(|(n, ..)| n == name) {
-                Some(slot) => slot.2 += sign * amount,
-                None => node.other.push((*name, 0, sign * amount)),
-            }
-        }
+        book_other(&mut node.other, shape, sign);
         for port in &request.ports {
             match node.ports.iter_mut().find(|(p, _)| p == port) {
                 Some((_, pods)) if sign > 0 => *pods += 1,
@@ -348,111 +361,16 @@ impl Nodes {
         }
     }
 
-    /// The scores by room, each 0 to 100: the profile's strategy, and how evenly resources are used.
+    /// The nodes as they are.
     #[must_use]
-    pub fn scores(&self, id: u32, shape: &Shape, rules: &Rules) -> (i64, i64) {
-        if rules.plain {
-            let room = &self.rooms[id as usize];
-            return (room.least(shape).into(), room.balance(shape).into());
-        }
-        let (mut sum, mut weights) = (0, 0);
-        for (resource, weight) in &rules.resources {
-            let (used, capacity) = self.taken(id, shape, *resource, true);
-            if capacity == 0 {
-                continue;
-            }
-            let score = rules.profile.strategy.score(used, capacity);
-            // A resource that scores nothing by a line counts for nothing, as in kube-scheduler.
-            if score > 0
-                || !matches!(
-                    rules.profile.strategy,
-                    Strategy::RequestedToCapacityRatio(_)
-                )
-            {
-                sum += score * weight;
-                weights += weight;
-            }
-        }
-        let fit = match rules.profile.strategy {
-            _ if weights == 0 => 0,
-            Strategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
-            _ => sum / weights,
-        };
-        let asks = rules.balanced.iter().any(|resource| match resource {
-            Resource::Cpu => shape.base.cpu > 0,
-            Resource::Memory => shape.base.memory > 0,
-            Resource::Storage => shape.base.storage > 0,
-            Resource::Other(name) => shape.other.iter().any(|(n, _)| n == name),
-        });
-        if !asks {
-            return (fit, 0);
-        }
-        let fractions: Vec<f64> = rules
-            .balanced
-            .iter()
-            .map(|resource| self.taken(id, shape, *resource, false))
-            .filter(|(_, capacity)| *capacity > 0)
-            .map(|(used, capacity)| (used as f64 / capacity as f64).min(1.0))
-            .collect();
-        let count = fractions.len().max(1) as f64;
-        let mean = fractions.iter().sum::<f64>() / count;
-        let variance = fractions.iter().map(|f| (f - mean).powi(2)).sum::<f64>() / count;
-        (fit, ((1.0 - variance.sqrt()) * 100.0) as i64)
-    }
-
-    /// The weighted sum of [`Nodes::scores`] and of the score by usage.
-    #[must_use]
-    pub fn score(&self, id: u32, shape: &Shape, rules: &Rules) -> i64 {
-        let load = match &rules.profile.load {
-            Some(args) => rules.weight(Rule::Load) * self.load_score(id, shape, args),
-            None => 0,
-        };
-        if rules.plain {
-            return i64::from(self.rooms[id as usize].score(shape)) + load;
-        }
-        let (fit, balance) = self.scores(id, shape, rules);
-        fit * rules.weight(Rule::Fit) + balance * rules.weight(Rule::Balance) + load
-    }
-
-    /// What of a resource would be taken with one more pod of the shape, and all there is of it. An extended resource
-    /// that the pod does not ask for is not looked at.
-    fn taken(&self, id: u32, shape: &Shape, resource: Resource, assumed: bool) -> (i64, i64) {
-        let (room, node) = (&self.rooms[id as usize], &self.all[id as usize]);
-        let (base, all, used) = (&shape.base, &room.allocatable, &room.used);
-        match resource {
-            Resource::Cpu if assumed => (room.assumed[0] + shape.assumed[0], all.cpu),
-            Resource::Memory if assumed => (room.assumed[1] + shape.assumed[1], all.memory),
-            Resource::Cpu => (used.cpu + base.cpu, all.cpu),
-            Resource::Memory => (used.memory + base.memory, all.memory),
-            Resource::Storage => (used.storage + base.storage, all.storage),
-            Resource::Other(name) => {
-                let wanted = shape.other.iter().find(|(n, _)| *n == name);
-                let there = node.other.iter().find(|(n, ..)| *n == name);
-                match (wanted, there) {
-                    (Some((_, want)), Some((_, all, used))) => (used + want, *all),
-                    _ => (0, 0),
-                }
-            }
-        }
-    }
-
-    /// Whether extended resources have room.
-    #[must_use]
-    pub fn fits_other(&self, id: u32, shape: &Shape) -> bool {
-        let node = &self.all[id as usize];
-        shape.other.iter().all(|(name, amount)| {
-            node.other
-                .iter()
-                .find(|(n, ..)| n == name)
-                .is_some_and(|(_, all, used)| all - used >= *amount)
-        })
+    pub const fn seats(&self) -> Seats<'_> {
+        Seats::new(self, &self.nothing)
     }
 
     /// Whether all resources have room.
     #[must_use]
     pub fn fits(&self, id: u32, shape: &Shape) -> bool {
-        self.rooms[id as usize].fits(shape)
-            && (shape.other.is_empty() || self.fits_other(id, shape))
+        self.seats().fits(id, shape)
     }
 
     /// Whether the host ports are free.

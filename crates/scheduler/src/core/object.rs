@@ -560,7 +560,7 @@ pub struct PodGroupSpec {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeTopology {
-    #[serde(deserialize_with = "slim_metadata")]
+    /// With its annotations, of which some speak of cores.
     pub metadata: ObjectMeta,
     /// As older writers have it.
     #[serde(deserialize_with = "nullable")]
@@ -589,10 +589,12 @@ pub struct Zone {
     pub resources: Vec<ZoneResource>,
 }
 
-/// What is free of a resource.
+/// What is free of a resource, and all there is.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct ZoneResource {
     pub name: String,
     pub available: Quantity,
+    pub allocatable: Quantity,
+    pub capacity: Quantity,
 }

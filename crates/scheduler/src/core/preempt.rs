@@ -126,10 +126,8 @@ impl Cluster {
         let slots = self.nodes.slots();
         let start = usize::try_from(self.decisions).unwrap_or_default() % slots.max(1);
         let nodes = (start..slots).chain(0..start).filter(|at| {
-            let lower = |uid: &Arc<str>| {
-                self.placed(uid)
-                    .is_some_and(|p| self.may_displace(id, p.class))
-            };
+            let lower =
+                |uid: &Arc<str>| self.placed(uid).is_some_and(|p| self.may_displace(id, &p));
             self.nodes.all[*at].known
                 && self.reject(&check, id, *at, &mut |_| {})
                 && self
@@ -173,7 +171,7 @@ impl Cluster {
         // Least important first, each as long as its quota can spare it.
         let mut kept = Vec::new();
         for pod in lower.drain(..).rev() {
-            if self.may_displace(id, pod.placed.class) {
+            if self.may_displace(id, &pod.placed) {
                 self.lift(&pod.uid);
                 kept.push(pod);
             }

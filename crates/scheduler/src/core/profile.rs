@@ -23,10 +23,11 @@ pub enum Rule {
     Load,
     Policy,
     Services,
+    Numa,
 }
 
 /// All rules, in the order in which scores are told.
-pub const RULES: [Rule; 10] = [
+pub const RULES: [Rule; 11] = [
     Rule::Fit,
     Rule::Balance,
     Rule::Taints,
@@ -37,6 +38,7 @@ pub const RULES: [Rule; 10] = [
     Rule::Load,
     Rule::Policy,
     Rule::Services,
+    Rule::Numa,
 ];
 
 impl Rule {
@@ -54,6 +56,7 @@ impl Rule {
             Self::Load => "LoadAwareScheduling",
             Self::Policy => "PlacementPolicy",
             Self::Services => "ServiceProfile",
+            Self::Numa => "NodeResourceTopologyMatch",
         }
     }
 
@@ -64,7 +67,7 @@ impl Rule {
             Self::Taints => 3,
             Self::NodeAffinity | Self::Spread | Self::PodAffinity | Self::Policy => 2,
             Self::Fit | Self::Balance | Self::Images => 1,
-            Self::Load | Self::Services => 0,
+            Self::Load | Self::Services | Self::Numa => 0,
         }
     }
 }
@@ -143,6 +146,31 @@ fn broken_line(points: &[(i64, i64)], at: i64) -> i64 {
     before.map_or(0, |(_, y)| y)
 }
 
+/// How NUMA nodes are scored (`NodeResourceTopologyMatchArgs.scoringStrategy.type`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NumaStrategy {
+    #[default]
+    LeastAllocated,
+    MostAllocated,
+    BalancedAllocation,
+}
+
+/// The same with the weights of resources; those that are not named weigh 1.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NumaScore<R> {
+    pub strategy: NumaStrategy,
+    pub resources: Vec<(R, i64)>,
+}
+
+impl<R> Default for NumaScore<R> {
+    fn default() -> Self {
+        Self {
+            strategy: NumaStrategy::default(),
+            resources: Vec::new(),
+        }
+    }
+}
+
 /// How pods spread that say nothing about it (`PodTopologySpreadArgs`).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub enum DefaultSpread {
@@ -182,6 +210,8 @@ pub struct Profile {
     pub trials: (usize, usize),
     /// How real usage is looked at; `None`: not at all.
     pub load: Option<LoadArgs>,
+    /// How NUMA nodes are scored, where that weighs anything.
+    pub numa: NumaScore<String>,
     /// How long volumes may take to be bound.
     pub bind_timeout_seconds: u64,
 }
@@ -215,6 +245,7 @@ impl Profile {
             // kube-scheduler looks at 10 % of the nodes; what is found on a hundred is hardly ever worse.
             trials: (0, 100),
             load: None,
+            numa: NumaScore::default(),
             bind_timeout_seconds: 600,
         }
     }
@@ -251,6 +282,7 @@ pub struct Rules {
     pub added_preferred: Vec<(i32, NodeTerm)>,
     /// Room is scored as in the default profile, for which there is a short way.
     pub plain: bool,
+    pub numa: NumaScore<Resource>,
     /// The highest score by room, taints, node affinity, usage and placement policies.
     pub top: i64,
 }
@@ -306,6 +338,15 @@ impl Rules {
                 .flatten()
                 .map(|p| (p.weight, NodeTerm::compile(&p.preference, symbols)))
                 .collect(),
+            numa: NumaScore {
+                strategy: profile.numa.strategy,
+                resources: profile
+                    .numa
+                    .resources
+                    .iter()
+                    .map(|(name, weight)| (Resource::named(name, symbols), *weight))
+                    .collect(),
+            },
             plain,
             top,
             profile,

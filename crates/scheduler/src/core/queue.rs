@@ -64,6 +64,15 @@ enum Place {
     Delayed(ClassId, Rank, Duration, u64),
 }
 
+/// A pod that was taken out of its line to be decided together with others.
+pub struct Drawn {
+    pub uid: Arc<str>,
+    pub class: ClassId,
+    seq: u64,
+    rank: Rank,
+    failures: u32,
+}
+
 /// Pods waiting for a node.
 pub struct Queue {
     backoff: (Duration, Duration),
@@ -183,6 +192,52 @@ impl Queue {
         self.delayed.insert((at, self.next), uid.clone());
     }
 
+    /// Takes the next pod out of its line, as if it had its node already: its tenant has had its turn. Unless it gets
+    /// one, it is to be [put back](Queue::put_back).
+    pub fn draw(&mut self) -> Option<Drawn> {
+        let (uid, class) = self.peek()?;
+        let seq = match self.pods.get(&uid)? {
+            Place::InLine(_, seq) => *seq,
+            Place::Delayed(..) => return None,
+        };
+        let line = self.lines.get(&class)?;
+        let (rank, failures) = ((line.priority, line.tenant), line.failures);
+        self.active.serve(line.priority, line.tenant);
+        self.take(&uid);
+        Some(Drawn {
+            uid,
+            class,
+            seq,
+            rank,
+            failures,
+        })
+    }
+
+    /// A pod that was drawn was not decided after all: it is where it was. If the line is parked by now, says why.
+    pub fn put_back(&mut self, drawn: Drawn) -> Option<Arc<Diagnosis>> {
+        let Drawn {
+            uid,
+            class,
+            seq,
+            rank,
+            failures,
+        } = drawn;
+        let is_new = !self.lines.contains_key(&class);
+        let fate = self.enter(uid, class, rank, seq);
+        if is_new && let Some(line) = self.lines.get_mut(&class) {
+            line.failures = failures;
+        }
+        self.active.unserve(rank.0, rank.1);
+        fate
+    }
+
+    /// A pod that was drawn has its node.
+    pub fn succeeded(&mut self, class: ClassId) {
+        if let Some(line) = self.lines.get_mut(&class) {
+            line.failures = 0;
+        }
+    }
+
     /// The next pod to decide. It stays in line until [`Queue::placed`] or [`Queue::park`].
     #[must_use]
     pub fn peek(&self) -> Option<(Arc<str>, ClassId)> {
@@ -300,6 +355,12 @@ impl Queue {
     #[must_use]
     pub fn is_active(&self, class: ClassId) -> bool {
         self.lines.get(&class).is_some_and(|l| l.parked().is_none())
+    }
+
+    /// Whether a line is there and parked.
+    #[must_use]
+    pub fn is_parked(&self, class: ClassId) -> bool {
+        self.lines.get(&class).is_some_and(|l| l.parked().is_some())
     }
 
     /// Whether a line is parked, so that events matter.
@@ -451,6 +512,7 @@ fn hints(diagnosis: &Diagnosis) -> u16 {
             | Reason::AddedAffinity
             | Reason::Policy(_)
             | Reason::SetApart(_) => add(&[H::NodeLabels]),
+            Reason::PoolQuota(..) => add(&[H::RoomFreed, H::NodeLabels]),
             Reason::Ports
             | Reason::TooManyPods
             | Reason::InsufficientCpu

@@ -6,12 +6,12 @@
 //! on the way guarantees *borrows*: that is allowed while its whole tree uses no more than is guaranteed in it all in
 //! all, for as long as its owner does not want it back. No quota may ever pass its maximum.
 //!
+//! A tenant may have a quota in the tree of every pool of nodes: a tree that has the name of a pool (of a placement policy)
+//! counts what is placed there, and where its quota has no place the next pool is tried.
+//!
 //! Reclaim: for a guaranteed pod that finds no room, pods of quotas that borrow may have to leave, least important
 //! first. A quota that is within its minimum loses nothing to others, whatever their priority.
 
-use super::class::ClassId;
-use super::cluster::Cluster;
-use super::diagnosis::Reason;
 use super::object;
 use super::request::{GroupKey, Shape, amount};
 use super::symbols::{Symbol, Symbols, value_of};
@@ -81,6 +81,8 @@ pub struct Quotas {
     by_name: FxHashMap<Symbol, u32>,
     /// The quota of pods that name none, by namespace.
     by_namespace: FxHashMap<Symbol, u32>,
+    /// The same, by namespace and tree.
+    by_tree: FxHashMap<(Symbol, Symbol), u32>,
     words: Option<Words>,
 }
 
@@ -168,10 +170,14 @@ impl Quotas {
             .sort_by(|a, b| symbols.text(a.name).cmp(symbols.text(b.name)));
         self.by_name.clear();
         self.by_namespace.clear();
+        self.by_tree.clear();
         for (at, quota) in (0..).zip(&self.all) {
             self.by_name.entry(quota.name).or_insert(at);
             if quota.holds_pods {
                 self.by_namespace.entry(quota.namespace).or_insert(at);
+                if let Some(tree) = quota.tree {
+                    self.by_tree.entry((quota.namespace, tree)).or_insert(at);
+                }
             }
         }
         for at in 0..self.all.len() {
@@ -192,6 +198,15 @@ impl Quotas {
             .copied()
     }
 
+    /// The quota of a pod in a pool: unless it names one, that of its namespace in the pool's tree.
+    #[must_use]
+    pub fn of_pool(&self, group: &GroupKey, pool: Symbol) -> Option<u32> {
+        let named = value_of(&group.labels, self.words?.quota_name);
+        let own = self.by_tree.get(&(group.namespace, pool)).copied();
+        let own = own.filter(|_| named.is_none_or(|name| !self.by_name.contains_key(&name)));
+        own.or_else(|| self.of(group))
+    }
+
     /// What a pod takes of its quota.
     #[must_use]
     pub fn takes(&self, shape: &Shape) -> Amounts {
@@ -206,6 +221,12 @@ impl Quotas {
         ];
         let all = base.into_iter().chain(shape.other.iter().copied());
         all.filter(|(_, amount)| *amount > 0).collect()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self, quota: u32) -> Symbol {
+        self.all[quota as usize].name
     }
 
     /// The quota and those above it.
@@ -432,75 +453,6 @@ impl Quotas {
     }
 }
 
-impl Cluster {
-    /// A quota came or changed. It holds once [`Cluster::settle_rules`] is called.
-    pub fn set_quota(&mut self, quota: &object::ElasticQuota) {
-        self.quotas.later.push(Later::Set(Box::new(quota.clone())));
-    }
-
-    /// A quota went. That holds once [`Cluster::settle_rules`] is called.
-    pub fn remove_quota(&mut self, namespace: &str, name: &str) {
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        self.quotas.later.push(Later::Remove(namespace, name));
-    }
-
-    /// Lets changed quotas hold. Their status, written by the scheduler itself, changes nothing.
-    pub(super) fn settle_quotas(&mut self) {
-        for change in std::mem::take(&mut self.quotas.later) {
-            self.rules_changed |= match change {
-                Later::Set(quota) => self.quotas.set(&quota, &mut self.compiler.symbols),
-                Later::Remove(namespace, name) => {
-                    let symbols = &self.compiler.symbols;
-                    self.quotas.remove(&namespace, &name, symbols)
-                }
-            };
-        }
-    }
-
-    /// What one more pod of the class would be in its quota, if it has one.
-    #[must_use]
-    pub fn quota_verdict(&self, class: ClassId) -> Option<Verdict> {
-        let (quota, takes) = self.classes[class.0 as usize].quota.as_ref()?;
-        Some(self.quotas.verdict(*quota, takes))
-    }
-
-    /// Why its quota has no place for one more pod of the class, if it has none.
-    pub(super) fn quota_refusal(&self, class: ClassId) -> Option<Reason> {
-        match self.quota_verdict(class)? {
-            Verdict::Guaranteed | Verdict::Borrows => None,
-            Verdict::Over(quota, resource) => Some(Reason::OverQuota(quota, resource)),
-            Verdict::NothingToBorrow(quota, resource) => {
-                Some(Reason::NothingToBorrow(quota, resource))
-            }
-        }
-    }
-
-    /// Whether a placed pod of `victim` may have to leave for one of `claimant`. By priority, except from a quota that
-    /// is within its guarantee, and whatever the priority, if the claimant is guaranteed what the other has borrowed.
-    pub(super) fn may_displace(&self, claimant: ClassId, victim: ClassId) -> bool {
-        let (from, for_) = (
-            &self.classes[victim.0 as usize],
-            &self.classes[claimant.0 as usize],
-        );
-        let lower = from.request.priority < for_.request.priority;
-        let Some((lent, takes)) = &from.quota else {
-            return lower;
-        };
-        let own = for_.quota.as_ref();
-        if lower
-            && self
-                .quotas
-                .is_open(*lent, takes, own.map(|(quota, _)| *quota))
-        {
-            return true;
-        }
-        own.is_some_and(|(quota, wants)| {
-            self.quotas.reclaims(*quota, wants, *lent)
-                && self.quotas.verdict(*quota, wants) == Verdict::Guaranteed
-        })
-    }
-}
-
 /// An amount as it is written in quotas.
 #[must_use]
 pub fn amount_text(resource: &str, amount: i64) -> String {
@@ -511,5 +463,6 @@ pub fn amount_text(resource: &str, amount: i64) -> String {
     }
 }
 
+mod cluster;
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,9 @@
 
 use super::bits::NodeSet;
 use super::load::Limits;
-use super::nodes::Nodes;
 use super::profile::Rules;
 use super::request::Shape;
+use super::seats::Seats;
 use super::topology::{KeyId, NONE, Topology};
 
 /// Highest score: LeastAllocated 100, BalancedAllocation 100, NodeAffinity 2 × 100, TaintToleration 3 × 100, and as much
@@ -34,7 +34,7 @@ const ABSENT: u32 = u32::MAX;
 
 /// What a rank reads to judge a node.
 pub struct View<'a> {
-    pub nodes: &'a Nodes,
+    pub seats: Seats<'a>,
     pub topology: &'a Topology,
     /// Nodes that the placement allows.
     pub allowed: &'a NodeSet,
@@ -53,6 +53,29 @@ struct Slot {
     list: u32,
     position: u32,
     level: u16,
+}
+
+/// Where among nodes of equal score a decider begins: the workers of a round each at another place, so that they do not
+/// all go for the same nodes.
+#[derive(Clone, Copy, Default)]
+pub struct Lane {
+    /// Which worker it is, of how many.
+    pub worker: usize,
+    pub workers: usize,
+    /// How many nodes it has taken in this round.
+    pub taken: usize,
+}
+
+impl Lane {
+    /// Nodes before this one come first, the last of them first, then the others. Of a taken node the last in the list
+    /// takes the place, so that the beginning moves ahead of it.
+    fn begin(self, len: usize) -> usize {
+        if self.worker == 0 {
+            return len;
+        }
+        let part = (len + self.taken) * (self.workers - self.worker) / self.workers;
+        part.saturating_sub(self.taken).min(len)
+    }
 }
 
 /// The nodes of one domain, by score.
@@ -76,8 +99,8 @@ impl List {
         self.len == 0
     }
 
-    /// Nodes with their scores, best first.
-    pub fn best_first(&self) -> impl Iterator<Item = (u32, u16)> + '_ {
+    /// Nodes with their scores, best first; among equals, from where the lane begins.
+    pub fn best_first(&self, lane: Lane) -> impl Iterator<Item = (u32, u16)> + '_ {
         (0..WORDS).rev().flat_map(move |word| {
             let mut bits = self.filled[word];
             std::iter::from_fn(move || {
@@ -87,10 +110,10 @@ impl List {
             })
             .flat_map(move |level| {
                 let score = u16::try_from(level).unwrap_or(u16::MAX);
-                self.levels[level]
-                    .iter()
-                    .rev()
-                    .map(move |node| (*node, score))
+                let bucket = &self.levels[level];
+                let (first, rest) = bucket.split_at(lane.begin(bucket.len()));
+                let nodes = first.iter().rev().chain(rest.iter().rev());
+                nodes.map(move |node| (*node, score))
             })
         })
     }
@@ -124,11 +147,31 @@ impl Rank {
         }
     }
 
+    /// Brings it up to date from the log of changed nodes, of which the first entry has the number `start`. `version`:
+    /// that of the placement's scores.
+    pub fn catch_up(&mut self, view: &View<'_>, log: &[u32], start: u64, version: u32) {
+        let end = start + log.len() as u64;
+        let behind = end.checked_sub(self.cursor);
+        let rebuild = self.version != version
+            || self.cursor < start
+            || behind.is_none_or(|b| b > view.seats.slots() as u64 + 64);
+        if rebuild {
+            self.version = version;
+            self.rebuild(view);
+        } else {
+            let from = usize::try_from(self.cursor - start).unwrap_or_default();
+            for node in &log[from..] {
+                self.refresh(*node, view);
+            }
+        }
+        self.cursor = end;
+    }
+
     /// Ranks all nodes anew.
     pub fn rebuild(&mut self, view: &View<'_>) {
         self.lists.clear();
         self.slots.clear();
-        for node in 0..view.nodes.slots() {
+        for node in 0..view.seats.slots() {
             self.refresh(u32::try_from(node).unwrap_or(ABSENT), view);
         }
     }
@@ -147,13 +190,13 @@ impl Rank {
             );
         }
         let allowed = view.allowed.contains(at);
-        let cool = |limits: &Limits| view.nodes.too_hot(node, view.shape, limits).is_none();
+        let cool = |limits: &Limits| view.seats.too_hot(node, view.shape, limits).is_none();
         let fits =
-            allowed && view.nodes.fits(node, view.shape) && view.limits.as_ref().is_none_or(cool);
+            allowed && view.seats.fits(node, view.shape) && view.limits.as_ref().is_none_or(cool);
         let wanted = fits.then(|| {
             let domain = self.key.map_or(NONE, |key| view.topology.domain(key, node));
             let list = if domain == NONE { 0 } else { domain + 1 };
-            let score = view.nodes.score(node, view.shape, view.rules)
+            let score = view.seats.score(node, view.shape, view.rules)
                 + i64::from(view.statics.get(at).copied().unwrap_or_default());
             (list, level(score, view.rules))
         });

@@ -7,6 +7,7 @@ use super::nodes::{Node, Nodes};
 use super::profile::{Rule, Rules};
 use super::rank::{Rank, TOP, View};
 use super::request::{Compiler, Placement, Shape};
+use super::seats::Seats;
 use super::symbols::Symbol;
 use super::topology::KeyId;
 
@@ -50,52 +51,67 @@ pub struct RankId {
     pub exact: bool,
     /// Its levels are the scores themselves.
     pub scored: bool,
+    /// Which copy it is.
+    pub copy: usize,
 }
 
-/// Placement, partition key, shape.
-pub(super) type RankKey = (u32, Option<KeyId>, Option<u32>);
+/// Placement, partition key, shape, and which copy: the first is everybody's, workers of a round that need the same rank
+/// at the same time have others.
+pub(super) type RankKey = (u32, Option<KeyId>, Option<u32>, usize);
 
 impl Cluster {
-    /// The rank to decide a class from, up to date.
-    pub fn rank(&mut self, placement: u32, key: Option<KeyId>, shape: u32) -> RankId {
+    /// The rank to decide a class from; [`Cluster::sync`] brings it up to date.
+    pub(super) fn rank(
+        &mut self,
+        placement: u32,
+        key: Option<KeyId>,
+        shape: u32,
+        copy: usize,
+    ) -> RankId {
         self.decisions += 1;
         let profile = self.placements[placement as usize].key.profile;
         let scored = self.profiles[profile.0 as usize].top <= TOP as i64;
         let state = &mut self.shapes[shape as usize];
         state.decisions = state.decisions.saturating_add(1);
-        let own = (placement, key, Some(shape));
-        if let Some(index) = self.rank_ids.get(&own) {
-            let id = RankId {
-                index: *index,
-                exact: true,
-                scored,
-            };
-            self.sync(id, placement, Some(shape));
-            return id;
-        }
-        if state.decisions > SHAPE_PAYS_AFTER
-            && let Some(index) = self.shape_rank(own)
-        {
-            let id = RankId {
+        let pays = state.decisions > SHAPE_PAYS_AFTER;
+        let own = (placement, key, Some(shape), copy);
+        let exact = match self.rank_ids.get(&own) {
+            Some(index) => Some(*index),
+            None if pays => self.shape_rank(own),
+            None => None,
+        };
+        let id = match exact {
+            Some(index) => RankId {
                 index,
                 exact: true,
                 scored,
-            };
-            self.sync(id, placement, Some(shape));
-            return id;
-        }
-        let shared = (placement, key, None);
-        let index = match self.rank_ids.get(&shared) {
-            Some(index) => *index,
-            None => self.shared_rank(shared),
+                copy,
+            },
+            None => {
+                let shared = (placement, key, None, copy);
+                let known = self.rank_ids.get(&shared).copied();
+                RankId {
+                    index: known.unwrap_or_else(|| self.shared_rank(shared)),
+                    exact: false,
+                    scored: false,
+                    copy,
+                }
+            }
         };
-        let id = RankId {
-            index,
-            exact: false,
-            scored: false,
-        };
-        self.sync(id, placement, None);
+        self.ranks[id.index].used = self.decisions;
         id
+    }
+
+    /// Whether a rank is still one of this placement, key and shape.
+    pub(super) fn is_rank_of(
+        &self,
+        id: RankId,
+        placement: u32,
+        key: Option<KeyId>,
+        shape: u32,
+    ) -> bool {
+        let key = (placement, key, id.exact.then_some(shape), id.copy);
+        self.rank_ids.get(&key) == Some(&id.index)
     }
 
     /// A new shared rank, in place of the one unused for longest if there are many.
@@ -149,36 +165,38 @@ impl Cluster {
         Some(index)
     }
 
-    fn sync(&mut self, id: RankId, placement: u32, shape: Option<u32>) {
-        self.refresh_statics(placement);
-        let none = Shape::default();
+    /// What a rank of the placement reads.
+    pub(super) fn view<'a>(
+        &'a self,
+        seats: Seats<'a>,
+        id: RankId,
+        placement: u32,
+        shape: u32,
+    ) -> View<'a> {
         let state = &self.placements[placement as usize];
-        let view = View {
-            nodes: &self.nodes,
+        View {
+            seats,
             topology: &self.topology,
             allowed: &state.allowed,
             statics: &state.statics,
             limits: state.limits,
-            shape: shape.map_or(&none, |s| &self.shapes[s as usize].shape),
+            shape: if id.exact {
+                &self.shapes[shape as usize].shape
+            } else {
+                &self.no_shape
+            },
             rules: &self.profiles[state.key.profile.0 as usize],
-        };
-        let rank = &mut self.ranks[id.index];
-        rank.used = self.decisions;
-        let end = self.log_start + self.log.len() as u64;
-        let behind = end.checked_sub(rank.cursor);
-        let rebuild = rank.version != state.version
-            || rank.cursor < self.log_start
-            || behind.is_none_or(|b| b > self.nodes.slots() as u64 + 64);
-        if rebuild {
-            rank.version = state.version;
-            rank.rebuild(&view);
-        } else {
-            let from = usize::try_from(rank.cursor - self.log_start).unwrap_or_default();
-            for node in &self.log[from..] {
-                rank.refresh(*node, &view);
-            }
         }
-        rank.cursor = end;
+    }
+
+    /// Brings a rank up to date.
+    pub(super) fn sync(&mut self, id: RankId, placement: u32, shape: u32) {
+        // Out of the array while it is looked at: what it reads is all around.
+        let mut rank = std::mem::replace(&mut self.ranks[id.index], Rank::new(None));
+        let view = self.view(self.nodes.seats(), id, placement, shape);
+        let version = self.placements[placement as usize].version;
+        rank.catch_up(&view, &self.log, self.log_start, version);
+        self.ranks[id.index] = rank;
     }
 
     /// Scores of preferred node affinity and PreferNoSchedule taints, normalised over the allowed nodes.

@@ -180,6 +180,16 @@ impl Cluster {
         found
     }
 
+    /// Whether room may be held for the class.
+    pub(super) fn may_have_slot(&self, class: ClassId) -> bool {
+        let group = &self.classes[class.0 as usize].request.group;
+        let symbols = &self.compiler.symbols;
+        self.reservations
+            .all
+            .values()
+            .any(|r| r.namespace == group.namespace && r.owners.matches(&group.labels, symbols))
+    }
+
     /// A slot that is held for the class and whose node would take it.
     pub(super) fn reserved_for(&mut self, class: ClassId) -> Option<(Arc<str>, NodeId)> {
         let group = self.classes[class.0 as usize].request.group.clone();

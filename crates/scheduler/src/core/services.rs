@@ -11,6 +11,7 @@ use super::request::GroupKey;
 use super::symbols::{Symbol, value_of};
 use gantry_api::labels;
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 
 /// Hours of a day.
 pub const HOURS: usize = 24;
@@ -48,6 +49,12 @@ impl Day {
         hours.map(percent).max().unwrap_or(0)
     }
 
+    /// A resource (0: CPU, 1: memory) by the hour.
+    #[must_use]
+    pub const fn of(&self, resource: usize) -> &[i64; HOURS] {
+        &self.0[resource]
+    }
+
     /// The hour in which most of a resource is used.
     #[must_use]
     pub fn peak_hour(&self, resource: usize) -> usize {
@@ -81,6 +88,41 @@ pub struct Services {
     app: Option<Symbol>,
     /// Something was learned that the sums do not show.
     changed: bool,
+    /// Services of which something was learned that was not [taken](Cluster::learned) yet.
+    fresh: BTreeSet<ServiceId>,
+}
+
+/// What is known of a service, to be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// CPU in millicores and memory in bytes of one pod, by the hour.
+    pub day: Day,
+    /// Measurements behind each hour's figures.
+    pub seen: [u32; HOURS],
+}
+
+impl Learned {
+    /// What was kept as lists, of any length.
+    #[must_use]
+    pub fn of(cpu: &[i64], memory: &[i64], seen: &[i64]) -> Self {
+        let at = |list: &[i64], hour: usize| list.get(hour).copied().unwrap_or(0).max(0);
+        let day = [cpu, memory].map(|list| std::array::from_fn(|hour| at(list, hour)));
+        let seen = std::array::from_fn(|hour| u32::try_from(at(seen, hour)).unwrap_or(u32::MAX));
+        Self {
+            day: Day(day),
+            seen,
+        }
+    }
+
+    /// Hours of which something is known.
+    #[must_use]
+    pub fn hours(&self) -> usize {
+        self.seen.iter().filter(|n| **n > 0).count()
+    }
+
+    fn weight(&self) -> u64 {
+        self.seen.iter().map(|n| u64::from(*n)).sum()
+    }
 }
 
 impl Services {
@@ -141,6 +183,49 @@ impl Cluster {
             day[hour] += (amount - day[hour]) / weight;
         }
         services.changed = true;
+        services.fresh.insert(id);
+    }
+
+    /// What an earlier scheduler learned of a service. Whoever knows more already keeps that.
+    pub fn remember(&mut self, namespace: &str, app: &str, kept: &Learned) {
+        let symbols = &mut self.compiler.symbols;
+        let id = (symbols.intern(namespace), symbols.intern(app));
+        let service = self.hours.all.entry(id).or_default();
+        let known = Learned {
+            day: service.day.clone(),
+            seen: service.seen,
+        };
+        if kept.weight() > known.weight() {
+            service.day = kept.day.clone();
+            service.seen = kept.seen;
+            self.hours.changed = true;
+        }
+    }
+
+    /// Forgets a service: it is learned anew.
+    pub fn unlearn(&mut self, namespace: &str, app: &str) {
+        let symbols = &self.compiler.symbols;
+        if let Some(id) = symbols.known(namespace).zip(symbols.known(app)) {
+            self.hours.fresh.remove(&id);
+            self.hours.changed |= self.hours.all.remove(&id).is_some();
+        }
+    }
+
+    /// Services of which something was learned since it was last taken: namespace and App.
+    pub fn fresh_services(&self) -> impl Iterator<Item = (ServiceId, &str, &str)> {
+        let symbols = &self.compiler.symbols;
+        let all = self.hours.fresh.iter();
+        all.map(|id| (*id, symbols.text(id.0), symbols.text(id.1)))
+    }
+
+    /// Takes what is known of a service.
+    pub fn learned(&mut self, id: ServiceId) -> Option<Learned> {
+        self.hours.fresh.remove(&id);
+        let service = self.hours.all.get(&id)?;
+        Some(Learned {
+            day: service.day.clone(),
+            seen: service.seen,
+        })
     }
 
     /// Counts what was learned. Returns whether anything was.
@@ -235,6 +320,30 @@ mod tests {
         // One more of noon goes beside the night, one of the night beside noon.
         assert_eq!(choice(&mut cluster, "noon-too"), "n1");
         assert_eq!(choice(&mut cluster, "night"), "n0");
+    }
+
+    #[test]
+    fn what_was_learned_outlasts_a_scheduler() {
+        let mut first = cluster();
+        live(&mut first, "web", 12);
+        let fresh: Vec<_> = first.fresh_services().map(|(id, ..)| id).collect();
+        let kept = first.learned(fresh[0]).unwrap();
+        assert_eq!((kept.hours(), first.fresh_services().count()), (24, 0));
+        let seen: Vec<i64> = kept.seen.iter().map(|n| i64::from(*n)).collect();
+        let kept = Learned::of(kept.day.of(0), kept.day.of(1), &seen);
+        let mut second = cluster();
+        second.learn("d", "web", 3, [1, 1]);
+        second.remember("d", "web", &kept);
+        assert!(second.settle_services());
+        assert_eq!(second.day_of("d", "web"), first.day_of("d", "web"));
+        // It is not written again because it was read; and whoever knows more does not take less.
+        second.learn("d", "web", 3, [9, 9]);
+        let id = second.fresh_services().next().unwrap().0;
+        let own = second.learned(id).unwrap();
+        second.remember("d", "web", &kept);
+        assert_eq!(second.hours.all.values().next().unwrap().day, own.day);
+        second.unlearn("d", "web");
+        assert!(second.settle_services() && second.day_of("d", "web").is_none());
     }
 
     #[test]

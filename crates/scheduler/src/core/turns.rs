@@ -49,12 +49,12 @@ impl Level {
         }
     }
 
-    fn serve(&mut self, tenant: Tenant) {
+    fn serve(&mut self, tenant: Tenant, change: fn(u64) -> u64) {
         let Some(turn) = self.tenants.get_mut(&tenant) else {
             return;
         };
         let waits = self.order.remove(&(turn.served, tenant));
-        turn.served += 1;
+        turn.served = change(turn.served);
         if waits {
             self.order.insert((turn.served, tenant));
         }
@@ -94,7 +94,14 @@ impl Turns {
     /// A tenant had its turn.
     pub fn serve(&mut self, priority: i32, tenant: Tenant) {
         if let Some(level) = self.levels.get_mut(&Reverse(priority)) {
-            level.serve(tenant);
+            level.serve(tenant, |served| served + 1);
+        }
+    }
+
+    /// A tenant had its turn in vain: it was not tried.
+    pub fn unserve(&mut self, priority: i32, tenant: Tenant) {
+        if let Some(level) = self.levels.get_mut(&Reverse(priority)) {
+            level.serve(tenant, |served| served.saturating_sub(1));
         }
     }
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 /// Condition writes in flight at most: they must not crowd out bindings.
 const PARALLEL_REPORTS: usize = 8;
 /// Preemptions being written at most; nothing is decided beyond, so that room is not made faster than it is told.
-const PARALLEL_PREEMPTIONS: usize = 16;
+pub(super) const PARALLEL_PREEMPTIONS: usize = 16;
 /// Inputs taken in before the loop looks at results again.
 const BATCH: usize = 1024;
 
@@ -70,7 +70,7 @@ pub(super) struct Waits {
     pub(super) victims: FxHashSet<Arc<str>>,
 }
 
-struct Preempted {
+pub(super) struct Preempted {
     pod: PodRef,
     result: Result<(), CallError>,
 }
@@ -125,8 +125,10 @@ pub struct Driver {
     /// Pods to report on, oldest first.
     pub(super) reports_due: VecDeque<Arc<str>>,
     binds: JoinSet<Bound>,
+    /// Decided, to be bound when fewer bindings are in flight.
+    binds_due: VecDeque<(Arc<str>, String)>,
     reports: JoinSet<Reported>,
-    preemptions: JoinSet<Preempted>,
+    pub(super) preemptions: JoinSet<Preempted>,
     pub(super) storage: JoinSet<Stored>,
     /// Pods whose volumes are being bound.
     pub(super) storing: FxHashSet<Arc<str>>,
@@ -140,6 +142,7 @@ pub struct Driver {
     pub(super) quotas: super::quotas::Told,
     pub(super) gangs: super::gangs::Runs,
     pub(super) reservations: super::reservations::Told,
+    pub(super) services: super::services::Told,
     pub(super) statuses: JoinSet<super::policies::Written>,
     pub(super) listed: FxHashSet<Kind>,
     /// Names known of each kind that the core keeps by name, and those of the list that is coming in.
@@ -161,6 +164,7 @@ impl Driver {
             pending: FxHashMap::default(),
             reports_due: VecDeque::new(),
             binds: JoinSet::new(),
+            binds_due: VecDeque::new(),
             reports: JoinSet::new(),
             preemptions: JoinSet::new(),
             storage: JoinSet::new(),
@@ -174,6 +178,7 @@ impl Driver {
             quotas: super::quotas::Told::default(),
             gangs: super::gangs::Runs::default(),
             reservations: super::reservations::Told::default(),
+            services: super::services::Told::default(),
             statuses: JoinSet::new(),
             listed: FxHashSet::default(),
             names: FxHashMap::default(),
@@ -195,6 +200,7 @@ impl Driver {
                 .chain(self.quotas.next)
                 .chain(self.gangs.deadline())
                 .chain(self.reservations_deadline())
+                .chain(self.services_deadline())
                 .min();
             let deadline = next.map(|at| self.start + at);
             tokio::select! {
@@ -251,6 +257,7 @@ impl Driver {
             self.cluster.events.push(Event::Gang);
             self.wake(now);
         }
+        self.start_due_binds();
         while self.binds.len() < self.options.parallel_binds
             && self.preemptions.len() < PARALLEL_PREEMPTIONS
         {
@@ -262,25 +269,18 @@ impl Driver {
                 self.wake(now);
                 continue;
             }
+            if self.options.workers > 1 {
+                if self.play_round(now) {
+                    continue;
+                }
+                break;
+            }
             if self.take_up(&uid, class) {
                 continue;
             }
-            match self.cluster.decide(class) {
-                Decision::Place(node) => self.place(&uid, class, node),
-                Decision::Unschedulable(diagnosis) => {
-                    let (pending, victims) = (&self.pending, &self.victims);
-                    if let Some(room) = self.cluster.preempt(class, |uid| {
-                        pending.contains_key(uid) || victims.contains_key(uid)
-                    }) {
-                        self.start_preemption(&uid, class, room, &diagnosis);
-                        continue;
-                    }
-                    self.options.metrics.unschedulable.fetch_add(1, Relaxed);
-                    let diagnosis = Arc::new(diagnosis);
-                    for uid in self.queue.park(class, diagnosis.clone(), now) {
-                        self.report_later(&uid, diagnosis.clone());
-                    }
-                }
+            let decision = self.cluster.decide(class);
+            if let Some(diagnosis) = self.carry_out(&uid, class, decision) {
+                self.park(class, diagnosis, now);
             }
             self.wake(now);
         }
@@ -291,6 +291,7 @@ impl Driver {
         self.start_reports();
         self.tell_of_policies(now);
         self.tell_of_quotas(now);
+        self.keep_services(now);
         if self.cluster.wants_compaction() {
             self.cluster.compact(self.pending.values().map(|p| p.class));
         }
@@ -302,7 +303,39 @@ impl Driver {
         }
     }
 
-    fn wake(&mut self, now: Duration) {
+    /// Does what was decided: places the pod, or makes room for it. Otherwise says why neither can be.
+    pub(super) fn carry_out(
+        &mut self,
+        uid: &Arc<str>,
+        class: ClassId,
+        decision: Decision,
+    ) -> Option<Diagnosis> {
+        match decision {
+            Decision::Place(node) => self.place(uid, class, node),
+            Decision::Unschedulable(diagnosis) => {
+                let (pending, victims) = (&self.pending, &self.victims);
+                let room = self.cluster.preempt(class, |uid| {
+                    pending.contains_key(uid) || victims.contains_key(uid)
+                });
+                match room {
+                    Some(room) => self.start_preemption(uid, class, room, &diagnosis),
+                    None => return Some(diagnosis),
+                }
+            }
+        }
+        None
+    }
+
+    /// The pods of a class fit nowhere: they wait, and are told why.
+    pub(super) fn park(&mut self, class: ClassId, diagnosis: Diagnosis, now: Duration) {
+        self.options.metrics.unschedulable.fetch_add(1, Relaxed);
+        let diagnosis = Arc::new(diagnosis);
+        for uid in self.queue.park(class, diagnosis.clone(), now) {
+            self.report_later(&uid, diagnosis.clone());
+        }
+    }
+
+    pub(super) fn wake(&mut self, now: Duration) {
         let mut events = std::mem::take(&mut self.cluster.events);
         if !self.queue.anyone_parked() {
             events.clear();
@@ -342,7 +375,7 @@ impl Driver {
     }
 
     /// Goes on where an earlier scheduler made room for the pod. Returns whether that settles it.
-    fn take_up(&mut self, uid: &Arc<str>, class: ClassId) -> bool {
+    pub(super) fn take_up(&mut self, uid: &Arc<str>, class: ClassId) -> bool {
         let nominated = self.pending.get_mut(uid).and_then(|p| p.nominated.take());
         let Some(room) = nominated.and_then(|node| self.cluster.room_made(class, &node)) else {
             return false;
@@ -397,6 +430,10 @@ impl Driver {
         if self.waits_for_gang(uid, &node) {
             return;
         }
+        if self.binds.len() >= self.options.parallel_binds {
+            self.binds_due.push_back((uid.clone(), node));
+            return;
+        }
         let Some(pending) = self.pending.get_mut(uid) else {
             return;
         };
@@ -411,6 +448,20 @@ impl Driver {
                 result,
             }
         });
+    }
+
+    /// Starts bindings that had to wait because too many were in flight.
+    fn start_due_binds(&mut self) {
+        while self.binds.len() < self.options.parallel_binds
+            && let Some((uid, node)) = self.binds_due.pop_front()
+        {
+            // It may have been taken back meanwhile, and be on its way to another node by now.
+            let is_decided = self.pending.get(&uid).is_some_and(|p| p.decided);
+            let placed = self.cluster.placed(&uid).filter(|_| is_decided);
+            if placed.is_some_and(|p| self.cluster.node_name(p.node) == node) {
+                self.start_bind(&uid, node);
+            }
+        }
     }
 
     fn bound(&mut self, bound: Result<Bound, tokio::task::JoinError>) {

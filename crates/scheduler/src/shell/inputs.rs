@@ -150,6 +150,12 @@ impl Driver {
                 }
                 self.other(Kind::Topology, change, key);
             }
+            Input::ServiceProfile(Change::Applied(profile)) => self.service_profile(&profile),
+            Input::ServiceProfile(Change::Deleted(profile)) => self.service_profile_gone(&profile),
+            // What is not listed any more was deleted while nobody watched: it is learned on and written again.
+            Input::ServiceProfile(_) => {
+                self.cluster.settle_services();
+            }
             // Of a node whose measurements end, the last one grows old.
             Input::NodeMetric(_) => {}
             Input::PodUsage(all) => {

@@ -20,6 +20,12 @@ pub struct Metrics {
     pub failed_binds: AtomicU64,
     /// Counter: preemptions begun.
     pub preemptions: AtomicU64,
+    /// Counter: rounds in which several workers decided.
+    pub rounds: AtomicU64,
+    /// Counter: pods that workers found a node for.
+    pub decided_together: AtomicU64,
+    /// Counter: those of them that were decided anew, as another worker had taken what they relied on.
+    pub conflicts: AtomicU64,
     /// Gauge: pods that wait for a node.
     pub pending: AtomicU64,
     /// Gauge: nodes whose usage is looked at and not known, or was measured too long ago.
@@ -56,6 +62,24 @@ impl Metrics {
                 "counter",
                 "Preemptions begun.",
                 &self.preemptions,
+            ),
+            (
+                "rounds_total",
+                "counter",
+                "Rounds in which several workers decided.",
+                &self.rounds,
+            ),
+            (
+                "decided_together_total",
+                "counter",
+                "Pods that workers of a round found a node for.",
+                &self.decided_together,
+            ),
+            (
+                "conflicts_total",
+                "counter",
+                "Pods decided anew, as another worker had taken what they relied on.",
+                &self.conflicts,
             ),
             (
                 "pending_pods",

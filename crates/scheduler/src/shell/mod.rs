@@ -13,6 +13,8 @@ mod order;
 mod policies;
 mod quotas;
 mod reservations;
+mod rounds;
+mod services;
 mod snapshot;
 mod storage;
 mod usage;
@@ -32,6 +34,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// More do not pay: what they decide is settled by one.
+const MOST_WORKERS: usize = 8;
+
+/// As many as there are cores to decide on.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS))
+}
+
 /// How the scheduler runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,6 +51,9 @@ pub struct Options {
     pub backoff: (Duration, Duration),
     /// Bindings in flight at most.
     pub parallel_binds: usize,
+    /// Workers that decide at the same time where many pods wait; with one, pods are decided one after another. As many
+    /// as there are cores by default, and at most 8: what they decide is settled by one.
+    pub workers: usize,
     /// Figures of the run, for whoever shows them.
     pub metrics: Arc<Metrics>,
 }
@@ -51,12 +64,20 @@ impl Default for Options {
             profiles: vec![Profile::default()],
             backoff: BACKOFF,
             parallel_binds: 64,
+            workers: workers(),
             metrics: Arc::default(),
         }
     }
 }
 
 impl Options {
+    /// As many workers as somebody asks for, but no more than there are by default.
+    #[must_use]
+    pub fn with_workers(mut self, asked: Option<usize>) -> Self {
+        self.workers = asked.map_or(self.workers, |asked| asked.min(self.workers));
+        self
+    }
+
     /// The default profile under another name.
     #[must_use]
     pub fn named(scheduler_name: impl Into<String>) -> Self {
@@ -96,6 +117,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     if options.parallel_binds == 0 {
         return Err(Error::Option("parallel_binds"));
+    }
+    if options.workers == 0 {
+        return Err(Error::Option("workers"));
     }
     if options.profiles.is_empty() {
         return Err(Error::NoProfile);
@@ -158,6 +182,11 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
     let weighs = |p: &Profile| p.weights.of(Rule::Services) > 0;
     if options.profiles.iter().any(weighs) {
         watches.spawn(usage::poll_pods(client.clone(), send.clone()));
+        watches.spawn(follow_optional(
+            client.clone(),
+            Input::ServiceProfile,
+            send.clone(),
+        ));
     }
     if sources.contains(&Source::MetricsApi) {
         watches.spawn(usage::poll(client.clone(), send.clone()));
@@ -180,3 +209,6 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
         .await;
     watches.shutdown().await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::core::object::{
     NodeTopology, Owner, PersistentVolume, Pod, PodGroup, Service, StorageCapacity, StorageClass,
 };
 use futures::StreamExt;
-use gantry_api::{PlacementPolicy, Reservation};
+use gantry_api::{PlacementPolicy, Reservation, ServiceProfile};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -221,6 +221,7 @@ pub enum Input {
     PodGroup(Change<PodGroup>),
     Reservation(Change<Reservation>),
     Topology(Change<NodeTopology>),
+    ServiceProfile(Change<ServiceProfile>),
     /// The metrics API answered.
     Usage(Vec<super::usage::Measurement>),
     PodUsage(Vec<super::usage::PodUsage>),

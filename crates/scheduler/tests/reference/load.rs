@@ -1,7 +1,9 @@
 //! Usage, plainly: what a node was measured to use, with an estimate of every pod that the measurement cannot show.
 
+use super::World;
+use super::random::chance;
+use super::rules::number;
 use super::scores::assumed;
-use super::{World, chance, number};
 use gantry_scheduler::core::load::LoadArgs;
 use gantry_scheduler::core::profile::Rule;
 use gantry_scheduler::core::{Cluster, Profile};
@@ -34,10 +36,10 @@ pub fn profile(random: &mut ChaCha8Rng) -> Profile {
 
 /// Time passes and a node may be measured.
 pub fn happen(random: &mut ChaCha8Rng, world: &mut World, cluster: &mut Cluster, step: i64) {
+    world.now = START + 10 * step;
     if world.load.is_none() {
         return;
     }
-    world.now = START + 10 * step;
     cluster.pass_time(world.now);
     let names: Vec<String> = world.nodes.keys().cloned().collect();
     for name in names {
@@ -114,10 +116,13 @@ impl World {
 
     /// Whether the node is cool enough for the pod.
     pub fn cool(&self, pod: &Pod, name: &str) -> bool {
-        let Some(args) = &self.load else { return true };
-        if names_its_nodes(pod) {
+        let policy = self.policy_load(pod);
+        if self.load.is_none() && policy.is_none() || names_its_nodes(pod) {
             return true;
         }
+        let mut args = self.load.clone().unwrap_or_default();
+        args.thresholds = policy.unwrap_or(args.thresholds);
+        let args = &args;
         let (used, measured) = self.used_with(pod, name, args);
         let all = self.capacity(name);
         !measured
@@ -136,7 +141,7 @@ impl World {
 }
 
 /// Whether the pod may run nowhere but on nodes that it names, as a DaemonSet's pods do.
-fn names_its_nodes(pod: &Pod) -> bool {
+pub fn names_its_nodes(pod: &Pod) -> bool {
     let affinity = pod.spec.as_ref().and_then(|s| s.affinity.as_ref());
     let required = affinity
         .and_then(|a| a.node_affinity.as_ref())

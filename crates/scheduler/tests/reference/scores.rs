@@ -2,7 +2,10 @@
 //! images of the default profile. (Spread is scored by the core over the domains of eligible nodes, and not of the
 //! sample that happens to be feasible; its sign is seen in the tables of cases.)
 
-use super::{Amounts, World, add, node_affinity, number, requests, term_selects, tolerated};
+use super::World;
+use super::rules::{
+    Amounts, add, node_affinity, number, requests, taints_tolerated, term_selects, tolerated,
+};
 use gantry_scheduler::core::explain::Scored;
 use gantry_scheduler::core::profile::Rule;
 use gantry_scheduler::core::{ClassId, Cluster};
@@ -145,7 +148,7 @@ fn balance(world: &World, pod: &Pod, node: &Node) -> i64 {
 
 /// Nodes that may be compared at all: those that selectors, taints and cordons leave.
 fn allowed<'a>(world: &'a World, pod: &'a Pod) -> impl Iterator<Item = (&'a String, &'a Node)> {
-    world.nodes.iter().filter(move |(_, node)| {
+    world.nodes.iter().filter(move |(name, node)| {
         let tolerations = pod
             .spec
             .as_ref()
@@ -163,7 +166,9 @@ fn allowed<'a>(world: &'a World, pod: &'a Pod) -> impl Iterator<Item = (&'a Stri
                 "",
                 "NoSchedule",
             );
-        open && super::taints_tolerated(pod, node) && node_affinity(pod, node)
+        open && taints_tolerated(pod, node)
+            && node_affinity(pod, node)
+            && world.policies_allow(pod, name)
     })
 }
 
@@ -267,7 +272,8 @@ fn neighbours(world: &World, pod: &Pod, feasible: &[&String]) -> BTreeMap<String
                 }
             }
             // Those who must be near this pod draw it, at weight one.
-            let affinity = other
+            let ruled = world.ruled(other);
+            let affinity = ruled
                 .spec
                 .as_ref()
                 .and_then(|s| s.affinity.as_ref()?.pod_affinity.as_ref());

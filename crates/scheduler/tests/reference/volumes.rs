@@ -1,6 +1,8 @@
 //! Kubernetes' rules of volumes, plainly: claims, volumes, classes, attach limits.
 
-use super::{World, chance, pick, term_selects};
+use super::World;
+use super::random::{chance, pick};
+use super::rules::term_selects;
 use gantry_scheduler::core::{ClassId, Cluster};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rand::Rng;
@@ -223,7 +225,7 @@ fn claims_of(pod: &Pod) -> BTreeSet<String> {
         .as_ref()
         .and_then(|s| s.volumes.clone())
         .unwrap_or_default();
-    let namespace = super::namespace(pod);
+    let namespace = super::rules::namespace(pod);
     let claims = volumes
         .into_iter()
         .filter_map(|v| v.persistent_volume_claim);

@@ -42,6 +42,9 @@ pub struct Scheduler {
     /// Serve /metrics and /healthz there, as 127.0.0.1:10251 [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
+    /// Workers that decide at the same time [default: one for each core, 8 at most]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub workers: Option<u16>,
     #[command(flatten)]
     election: Election,
 }
@@ -76,11 +79,12 @@ pub async fn scheduler(args: Scheduler, global: &Global) -> Result<()> {
                 ..Options::default()
             };
             (
-                options,
+                options.with_workers(configuration.workers),
                 Election::configured(e.elect, e.namespace, e.name, timing),
             )
         }
     };
+    let options = options.with_workers(args.workers.map(usize::from));
     let elected = Some((name.as_str(), election));
     let metrics = options.metrics.clone();
     let address = args.metrics_address;

@@ -263,3 +263,84 @@ proptest! {
         }
     }
 }
+
+/// A tenant has a quota in the tree of each of its pools: what is placed there counts there, and where there is no place
+/// the next pool is tried.
+#[test]
+fn every_pool_has_its_own_quota() {
+    let mut cluster = Cluster::new();
+    for (name, pool) in [("n0", "own"), ("n1", "public")] {
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": {"pool": pool}},
+            "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110"}}}))
+            .unwrap();
+        cluster.upsert_node(&node);
+    }
+    let policy = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": "pools"}, "spec":
+        {"pools": [{"name": "own", "nodeSelector": {"pool": "own"}}, {"name": "public", "nodeSelector": {"pool": "public"}}]}});
+    cluster.set_policy(&serde_json::from_value(policy).unwrap());
+    let of = |name: &str, tree: &str, min: &str, max: &str| {
+        quota(
+            name,
+            "shop",
+            json!({TREE: tree}),
+            json!({"cpu": min}),
+            json!({"cpu": max}),
+        )
+    };
+    cluster.set_quota(&of("shop-own", "own", "2", "2"));
+    cluster.set_quota(&of("shop-public", "public", "1", "3"));
+    // Another tenant's guarantee in the public pool, of which may be borrowed.
+    let other = quota(
+        "bank",
+        "bank",
+        json!({TREE: "public"}),
+        json!({"cpu": "8"}),
+        json!({}),
+    );
+    cluster.set_quota(&other);
+    cluster.settle_rules();
+    let place = |cluster: &mut Cluster, name: &str| -> Result<String, String> {
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": name, "namespace": "shop", "uid": name},
+            "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}),
+        )
+        .unwrap();
+        let class = cluster.classify(&pod);
+        match cluster.decide(class) {
+            Decision::Place(node) => {
+                cluster.place_at(&name.into(), class, node);
+                Ok(cluster.node_name(node).to_owned())
+            }
+            Decision::Unschedulable(why) => Err(why.message),
+        }
+    };
+    let used = |cluster: &Cluster| -> Vec<i64> {
+        let all = cluster.quotas.usage(&cluster.compiler.symbols);
+        all.map(|(.., used)| used.get("cpu").copied().unwrap_or(0))
+            .collect()
+    };
+    let nodes: Vec<_> = (0..5)
+        .map(|i| place(&mut cluster, &format!("p{i}")).unwrap())
+        .collect();
+    assert_eq!(nodes, ["n0", "n0", "n1", "n1", "n1"]);
+    // By name: bank, shop-own, shop-public.
+    assert_eq!(used(&cluster), [0, 2000, 3000]);
+    let told = place(&mut cluster, "more").unwrap_err();
+    assert!(told.contains("quota shop-own"), "{told}");
+    cluster.remove("p0");
+    assert_eq!(used(&cluster), [0, 1000, 3000]);
+    assert_eq!(place(&mut cluster, "again").unwrap(), "n0");
+    // Counted anew, it is the same; and a node that changes its pool takes nothing with it.
+    let all: Vec<_> = cluster.class_ids.values().copied().collect();
+    cluster.compact(all);
+    assert_eq!(used(&cluster), [0, 2000, 3000]);
+    let moved: Node = serde_json::from_value(
+        json!({"metadata": {"name": "n1", "labels": {"pool": "own"}},
+        "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110"}}}),
+    )
+    .unwrap();
+    cluster.upsert_node(&moved);
+    cluster.remove("p2");
+    assert_eq!(used(&cluster), [0, 2000, 2000]);
+}

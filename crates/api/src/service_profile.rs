@@ -1,0 +1,58 @@
+//! `ServiceProfile`: what a scheduler has learned of the hours of an App.
+
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "clippy takes the type of two printer columns for one attribute"
+)]
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Nothing is asked for: a profile is learned.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "gantry.dev",
+    version = "v1alpha1",
+    kind = "ServiceProfile",
+    plural = "serviceprofiles",
+    shortname = "sprof",
+    namespaced,
+    status = "ServiceProfileStatus",
+    category = "gantry",
+    derive = "PartialEq",
+    doc = "A ServiceProfile is what the scheduler has learned of the App of its name: how much CPU and memory one of its pods uses at which hour of the day. It is written at most once an hour, so that a scheduler that takes over knows it, too. Whoever deletes it has it learned anew.",
+    printcolumn(name = "Hours", type_ = "integer", json_path = ".status.hoursKnown"),
+    printcolumn(name = "Peak", type_ = "integer", json_path = ".status.peakHour"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceProfileSpec {}
+
+/// What one pod uses, by the hour of the day (UTC): 24 figures each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceProfileStatus {
+    /// CPU in millicores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub cpu_milli: Vec<i64>,
+    /// Memory in bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub memory_bytes: Vec<i64>,
+    /// Measurements behind each hour's figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub measurements: Vec<i64>,
+    /// Hours of which something is known. Half of the day has to be, before the scheduler goes by it.
+    #[serde(default)]
+    pub hours_known: i32,
+    /// The hour in which most CPU is used.
+    #[serde(default)]
+    pub peak_hour: i32,
+}

@@ -1,0 +1,22 @@
+//! The whole scheduler against the embedded API server, through the Kubernetes API alone.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::allow_attributes,
+    reason = "helpers of tests are not seen as tests"
+)]
+
+mod binding;
+mod policies;
+mod preemption;
+mod profiles;
+#[path = "../support/mod.rs"]
+mod support;
+mod tenants;
+mod usage;
+mod volumes;
+mod world;
