@@ -381,6 +381,18 @@ fn storage(text: &mut Text, api: &Api) {
             "Bytes that the history holds.",
             stats.history_bytes as u64,
         ),
+        (
+            "gantry_store_unfolded_writes",
+            "gauge",
+            "Writes that the journal holds and the store's file does not.",
+            stats.unfolded as u64,
+        ),
+        (
+            "gantry_store_journal_bytes",
+            "gauge",
+            "Bytes of the disk that the journal takes for them.",
+            stats.journal_bytes,
+        ),
     ] {
         text.one(name, kind, help, value);
     }
