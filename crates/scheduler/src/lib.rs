@@ -11,6 +11,7 @@
 //!   that it is given and nothing else; all its state is rebuilt from watches at start.
 //!
 //! - [`config`]: KubeSchedulerConfiguration, read into profiles.
+//! - [`report`], [`trial`]: answers for people: why a pod is where it is; what a policy would change.
 //!
 //! Of kube-scheduler's default profile these are not here: dynamic resource allocation (pods that ask for it are refused
 //! by name), extenders and foreign plugins (refused where they are configured), conflicts of in-line disks (RBD, iSCSI
@@ -26,7 +27,9 @@
 
 pub mod config;
 pub mod core;
+pub mod report;
 pub mod shell;
+pub mod trial;
 
 pub use shell::{
     DECISION, Error, InstallError, Metrics, Options, Snapshot, install, run, serve, snapshot,

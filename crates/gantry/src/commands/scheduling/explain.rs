@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use gantry_scheduler::core::Cluster;
-use gantry_scheduler::core::explain::{Change, Explanation, Scored};
 use gantry_scheduler::core::object::Pod;
-use gantry_scheduler::core::profile::RULES;
+use gantry_scheduler::report::{Advice, Report, Room, Selecting, of_pod, rule_name};
 use gantry_scheduler::{DECISION, Snapshot, snapshot};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
@@ -47,59 +45,10 @@ pub struct ExplainPod {
 
 /// All that is said of a pod.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Report {
-    namespace: String,
-    name: String,
-    node: Option<String>,
-    /// Nodes that take it, of how many.
-    feasible: usize,
-    nodes: usize,
-    best: Vec<Row>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    excluded: Vec<Excluded>,
-    /// Placement policies that select the pod, and what each says.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    policies: Vec<Selecting>,
-    changes: Vec<Advice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    preemption: Option<Room>,
+struct Told {
+    #[serde(flatten)]
+    report: Report,
     history: Vec<Past>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    node: String,
-    total: i64,
-    scores: std::collections::BTreeMap<&'static str, i64>,
-    #[serde(skip)]
-    by_rule: Vec<i64>,
-}
-
-#[derive(Serialize)]
-struct Excluded {
-    nodes: usize,
-    reason: String,
-}
-
-#[derive(Serialize)]
-struct Selecting {
-    name: String,
-    says: Vec<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Advice {
-    change: String,
-    nodes: usize,
-    example: String,
-}
-
-#[derive(Serialize)]
-struct Room {
-    node: String,
-    victims: usize,
 }
 
 #[derive(Serialize)]
@@ -128,96 +77,16 @@ pub async fn run(explain: Explain, global: &Global) -> Result<()> {
         snapshot(&connection.client, profiles(args.config.as_deref())?)
             .await
             .map_err(|e| failed(&e.to_string(), e.source))?;
-    let explanation = explain_pod(&mut cluster, &pod)?;
-    let mut report = report(&cluster, &pod, &explanation, args.nodes);
-    let class = cluster.classify(&pod);
-    let policies = cluster.policies_of(class).into_iter();
-    report.policies = policies
-        .map(|(name, says)| Selecting {
-            name: name.to_owned(),
-            says,
-        })
-        .collect();
-    report.history = history(&connection.client, &pod).await?;
+    let report = of_pod(&mut cluster, &pod, args.nodes)
+        .map_err(|why| Failure::new(Exit::Failure, format!("pod {} {why}", pod.key())))?;
+    let told = Told {
+        report,
+        history: history(&connection.client, &pod).await?,
+    };
     if args.output == Format::Table {
-        show(&report)
+        show(&told)
     } else {
-        print_value(&report, args.output)
-    }
-}
-
-fn explain_pod(cluster: &mut Cluster, pod: &Pod) -> Result<Explanation> {
-    let key = pod.key();
-    let failure = |why: &str| Failure::new(Exit::Failure, format!("pod {key} {why}"));
-    if pod.finished() {
-        return Err(failure("has ended: it is on no node and waits for none"));
-    }
-    if pod.node().is_some() {
-        return cluster
-            .explain_placed(pod.uid())
-            .ok_or_else(|| failure("went away while the cluster was read"));
-    }
-    // It may be held for the pod, after preemption.
-    cluster.remove(pod.uid());
-    let class = cluster.classify(pod);
-    Ok(cluster.explain(class))
-}
-
-fn report(cluster: &Cluster, pod: &Pod, explanation: &Explanation, most: usize) -> Report {
-    let node = pod.node().map(ToOwned::to_owned);
-    let named = |row: &Scored| cluster.node_name(row.node).to_owned();
-    let mut rows: Vec<&Scored> = explanation.feasible.iter().take(most).collect();
-    let own = explanation
-        .feasible
-        .iter()
-        .find(|row| Some(named(row)) == node);
-    if let Some(own) = own.filter(|own| !rows.contains(own)) {
-        rows.push(own);
-    }
-    let best = rows.into_iter().map(|row| Row {
-        node: named(row),
-        total: row.total,
-        scores: RULES.iter().map(|r| r.plugin()).zip(row.by_rule).collect(),
-        by_rule: row.by_rule.to_vec(),
-    });
-    let diagnosis = explanation.diagnosis.as_ref();
-    let reasons = diagnosis.into_iter().flat_map(|d| &d.reasons);
-    let mut excluded: Vec<Excluded> = reasons
-        .map(|(reason, nodes)| Excluded {
-            nodes: *nodes,
-            reason: cluster.phrase(*reason),
-        })
-        .collect();
-    excluded.sort_by(|a, b| b.nodes.cmp(&a.nodes).then_with(|| a.reason.cmp(&b.reason)));
-    Report {
-        namespace: pod.namespace().to_owned(),
-        name: pod.name().to_owned(),
-        node,
-        feasible: explanation.feasible.len(),
-        nodes: cluster.nodes.known,
-        best: best.collect(),
-        message: diagnosis.map(|d| d.message.clone()),
-        excluded,
-        policies: Vec::new(),
-        changes: explanation
-            .changes
-            .iter()
-            .map(|c| advice(cluster, c))
-            .collect(),
-        preemption: explanation.preemption.as_ref().map(|p| Room {
-            node: cluster.node_name(p.node).to_owned(),
-            victims: p.victims.len(),
-        }),
-        history: Vec::new(),
-    }
-}
-
-fn advice(cluster: &Cluster, change: &Change) -> Advice {
-    let all: Vec<String> = change.obstacles.iter().map(|o| cluster.advice(o)).collect();
-    Advice {
-        change: all.join("; and "),
-        nodes: change.nodes,
-        example: cluster.node_name(change.node).to_owned(),
+        print_value(&told, args.output)
     }
 }
 
@@ -257,7 +126,8 @@ async fn history(client: &Client, pod: &Pod) -> Result<Vec<Past>> {
     Ok(history)
 }
 
-fn show(report: &Report) -> Result<()> {
+fn show(told: &Told) -> Result<()> {
+    let report = &told.report;
     let Report {
         namespace,
         name,
@@ -323,9 +193,9 @@ fn show(report: &Report) -> Result<()> {
             "  or preemption: {victims} pods of lower priority would leave {node}"
         ))?;
     }
-    if !report.history.is_empty() {
+    if !told.history.is_empty() {
         println(format!("\n{}", strong("Decided before")))?;
-        for past in &report.history {
+        for past in &told.history {
             let times = if past.count > 1 {
                 format!(" ({} times)", past.count)
             } else {
@@ -345,18 +215,9 @@ fn show(report: &Report) -> Result<()> {
 
 /// The score table: rules that tell no two of the nodes apart are left out.
 fn scores(report: &Report) -> String {
-    let tells = |at: usize| {
-        let mut scores = report.best.iter().map(|row| row.by_rule[at]);
-        let first = scores.next();
-        scores.any(|s| Some(s) != first)
-    };
-    let told: Vec<usize> = (0..RULES.len())
-        .filter(|at| report.best.len() == 1 || tells(*at))
-        .collect();
+    let told = report.telling();
     let header = ["NODE", "", "TOTAL"].into_iter();
-    let header: Vec<&str> = header
-        .chain(told.iter().map(|at| RULES[*at].plugin()))
-        .collect();
+    let header: Vec<&str> = header.chain(told.iter().map(|at| rule_name(*at))).collect();
     let rows = report.best.iter().map(|row| {
         let mark = if Some(&row.node) == report.node.as_ref() {
             "*"

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use gantry_api::PlacementPolicy;
-use gantry_scheduler::core::{Cluster, NodeId};
-use gantry_scheduler::{Snapshot, snapshot};
-use serde::Serialize;
+use gantry_scheduler::snapshot;
+use gantry_scheduler::trial::{Told, Trial, trial};
 
 use super::profiles;
 use crate::cli::Global;
@@ -41,38 +40,6 @@ pub struct DryRun {
     pub output: Format,
 }
 
-/// What the policies would change.
-#[derive(Serialize, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-struct Report {
-    policies: Vec<Told>,
-    /// Pods that run.
-    pods: usize,
-    /// Those whose node would not take them any more, and of these how many no node would take.
-    must_move: usize,
-    nowhere: usize,
-    /// Those whose node would still do, but which would be placed elsewhere.
-    would_differ: usize,
-    list: Vec<Moved>,
-}
-
-#[derive(Serialize, Debug, PartialEq, Eq)]
-struct Told {
-    name: String,
-    pods: i64,
-    problems: Vec<String>,
-}
-
-#[derive(Serialize, Debug, PartialEq, Eq)]
-struct Moved {
-    pod: String,
-    from: String,
-    /// Absent: no node would take it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<String>,
-    why: String,
-}
-
 pub async fn run(policy: Policy, global: &Global) -> Result<()> {
     let Policy::DryRun(args) = policy;
     let policies = policies(&args.filename)?;
@@ -105,74 +72,7 @@ fn policies(file: &PathBuf) -> Result<Vec<PlacementPolicy>> {
     Ok(policies)
 }
 
-fn trial(snapshot: Snapshot, policies: &[PlacementPolicy], most: usize) -> Report {
-    let Snapshot {
-        mut cluster,
-        placed,
-        ..
-    } = snapshot;
-    let before: Vec<_> = placed
-        .iter()
-        .map(|(uid, _)| (cluster.landing(uid), cluster.request_of(uid)))
-        .collect();
-    for policy in policies {
-        cluster.set_policy(policy);
-    }
-    cluster.settle_rules();
-    let mut report = Report::default();
-    for ((uid, key), before) in placed.iter().zip(before) {
-        report.pods += 1;
-        // Of whom the policies say nothing new goes nowhere else, though it may be a draw between nodes.
-        let (before, request) = before;
-        if request == cluster.request_of(uid) {
-            continue;
-        }
-        let (Some(before), Some(after)) = (before, cluster.landing(uid)) else {
-            continue;
-        };
-        // A node that would not take the pod any more, whatever the policies say, is none of their doing.
-        let leaves = before.stays && !after.stays;
-        let differs = after.node != before.node;
-        if !leaves && !differs {
-            continue;
-        }
-        report.must_move += usize::from(leaves);
-        report.nowhere += usize::from(leaves && after.node.is_none());
-        report.would_differ += usize::from(!leaves);
-        if report.list.len() < most {
-            let moved = moved(&mut cluster, uid, key, after.node, leaves);
-            report.list.push(moved);
-        }
-    }
-    let pods = cluster.policy_pods();
-    report.policies = policies
-        .iter()
-        .map(|policy| {
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            Told {
-                pods: pods.get(name.as_str()).copied().unwrap_or_default(),
-                problems: cluster.policy_problems(&name),
-                name,
-            }
-        })
-        .collect();
-    report
-}
-
-fn moved(cluster: &mut Cluster, uid: &str, key: &str, to: Option<NodeId>, leaves: bool) -> Moved {
-    let placed = cluster.placed(uid);
-    let from = placed.map(|p| cluster.node_name(p.node).to_owned());
-    let refusal = if leaves { cluster.refusal(uid) } else { None };
-    let why = refusal.unwrap_or_else(|| "another node would be better".to_owned());
-    Moved {
-        pod: key.to_owned(),
-        from: from.unwrap_or_default(),
-        to: to.map(|node| cluster.node_name(node).to_owned()),
-        why,
-    }
-}
-
-fn show(report: &Report) -> Result<()> {
+fn show(report: &Trial) -> Result<()> {
     for Told {
         name,
         pods,
@@ -205,47 +105,4 @@ fn show(report: &Report) -> Result<()> {
         println(format!("… and {rest} more (--list shows more)"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use gantry_scheduler::core::object::{Node, Pod};
-    use serde_json::json;
-
-    #[test]
-    fn pods_that_a_policy_would_send_elsewhere_are_counted_and_named() {
-        let mut cluster = Cluster::new();
-        for (name, disk) in [("n1", "hdd"), ("n2", "ssd"), ("n3", "ssd")] {
-            let node = json!({"metadata": {"name": name, "labels": {"disk": disk}},
-                "status": {"allocatable": {"cpu": "2", "memory": "8Gi", "pods": "110"}}});
-            let node: Node = serde_json::from_value(node).unwrap();
-            cluster.upsert_node(&node);
-        }
-        let mut placed = Vec::new();
-        for (name, node) in [("a", "n1"), ("b", "n1"), ("c", "n2"), ("d", "n3")] {
-            let pod = json!({"metadata": {"name": name, "namespace": "shop", "uid": name}, "spec": {"containers": [
-                {"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}});
-            let pod: Pod = serde_json::from_value(pod).unwrap();
-            cluster.observe(&pod, node);
-            placed.push((name.into(), pod.key().into()));
-        }
-        let snapshot = Snapshot {
-            cluster,
-            waiting: Vec::new(),
-            unowned: Default::default(),
-            placed,
-        };
-        let policy: PlacementPolicy = serde_json::from_value(json!({
-            "apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": "fast"},
-            "spec": {"pods": {"namespaces": ["shop"]}, "hardware": {"required": {"disk": ["ssd"]}}}}))
-        .unwrap();
-        let report = trial(snapshot, &[policy], 1);
-        assert_eq!((report.pods, report.must_move, report.nowhere), (4, 2, 0));
-        assert_eq!(report.policies[0].pods, 4);
-        assert_eq!(report.list.len(), 1);
-        let first = &report.list[0];
-        assert_eq!((first.pod.as_str(), first.from.as_str()), ("shop/a", "n1"));
-        assert_eq!(first.why, "node(s) didn't match placement policy fast");
-    }
 }
