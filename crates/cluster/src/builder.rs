@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use gantry_apiserver::{Authentication, Config, Network, Server, StaticToken, Stream};
+use gantry_apiserver::{Authentication, Config, Network, OidcIssuer, Server, StaticToken, Stream};
 use gantry_controllers::certificates::Authority;
 use gantry_controllers::tokens::TokenSigner;
 use gantry_hollow::{NodeGroup, Scenario};
@@ -100,6 +100,7 @@ pub struct Builder {
     scenario: Option<Arc<Scenario>>,
     ranges: Option<(String, String)>,
     store: gantry_store::Options,
+    issuers: Vec<OidcIssuer>,
 }
 
 impl Default for Builder {
@@ -118,6 +119,7 @@ impl Default for Builder {
             scenario: None,
             ranges: None,
             store: gantry_store::Options::default(),
+            issuers: vec![],
         }
     }
 }
@@ -183,6 +185,12 @@ impl Builder {
         self
     }
 
+    /// Outside issuers of ID tokens, whose users are known here.
+    pub fn issuers(mut self, issuers: Vec<OidcIssuer>) -> Self {
+        self.issuers = issuers;
+        self
+    }
+
     pub async fn start(self) -> Result<EmbeddedCluster, StartError> {
         let store = match &self.data_dir {
             None => Store::in_memory(self.store.clone()),
@@ -210,6 +218,7 @@ impl Builder {
                     uid: String::new(),
                     groups: vec!["system:masters".into()],
                 }],
+                oidc: self.issuers.clone(),
                 ..Authentication::default()
             },
             network: Some(Arc::new(SimulatedNetwork(network.clone()))),

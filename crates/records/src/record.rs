@@ -195,6 +195,8 @@ words! {
         Grant => "grant",
         /// A role was taken from someone.
         Revoke => "revoke",
+        /// A terminal in an instance.
+        Exec => "exec",
     }
 }
 

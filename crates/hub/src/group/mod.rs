@@ -10,6 +10,7 @@ pub mod placement;
 pub mod shares;
 pub(crate) mod status;
 pub mod support;
+pub mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 

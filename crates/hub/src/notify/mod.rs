@@ -8,8 +8,10 @@ mod sign;
 
 use std::time::Duration;
 
-use gantry_api::{NotificationSpec, labels, notification::EventFilter};
-use gantry_records::{Outcome, Record};
+use gantry_api::{Notification, NotificationSpec, labels, notification::EventFilter};
+use gantry_records::{Object, Outcome, Record, Verb, Who};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 
 /// Whether a Notification of `namespace` tells of `record`.
 pub fn wants(namespace: &str, spec: &NotificationSpec, record: &Record) -> bool {
@@ -41,6 +43,48 @@ pub fn event_id(record: &Record) -> String {
     } else {
         record.id.clone()
     }
+}
+
+/// Annotation of a Notification: when a test was asked for, RFC 3339. Another value asks again.
+pub const TEST: &str = "gantry.dev/test";
+
+/// A wish for a test that is older was made of another hub, or is long forgotten.
+const TEST_FRESH: SignedDuration = SignedDuration::from_secs(60);
+
+/// The event that a test sends, where it was asked for just now.
+pub fn test(notification: &Notification, asked: &str, now: Timestamp) -> Option<Record> {
+    let at: Timestamp = asked.parse().ok()?;
+    if now.duration_since(at).abs() > TEST_FRESH {
+        return None;
+    }
+    let (namespace, name) = (
+        notification.namespace().unwrap_or_default(),
+        notification.name_any(),
+    );
+    let by = notification.annotations().get(labels::CHANGED_BY);
+    Some(Record {
+        id: format!("test-{namespace}-{name}-{}", at.as_millisecond()),
+        at,
+        who: Who {
+            user: by.cloned().unwrap_or_default(),
+            ..Who::default()
+        },
+        verb: Verb::Change,
+        object: Object {
+            kind: "Notification".to_owned(),
+            namespace,
+            name,
+            uid: notification.uid().unwrap_or_default(),
+            group: String::new(),
+        },
+        why: "a test".to_owned(),
+        before: None,
+        after: None,
+        outcome: Outcome::Done,
+        message: "this is a test: nothing has happened".to_owned(),
+        started: None,
+        finished: None,
+    })
 }
 
 /// The longest pause between two tries.

@@ -1,8 +1,7 @@
 use std::net::IpAddr;
 
 use gantry_api::notification::Format;
-use gantry_records::{Object, Verb, Via, Who};
-use jiff::Timestamp;
+use gantry_records::Via;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -235,4 +234,24 @@ fn private_addresses_are_not_for_tenants() {
     for wrong in ["10.0.0.0/33", "a b", "", "*.", "10.0.0/8"] {
         assert!(wrong.parse::<guard::Allowed>().is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_test_is_sent_when_it_was_asked_for_just_now() {
+    let hook: Notification = serde_json::from_value(json!({
+        "apiVersion": "gantry.dev/v1alpha1", "kind": "Notification",
+        "metadata": {"name": "chat", "namespace": "shop", "annotations": {(labels::CHANGED_BY): "alice"}},
+        "spec": {"url": "https://x.test", "events": [{"kinds": ["Release"]}]}}))
+    .unwrap();
+    let at: Timestamp = "2026-11-26T10:00:00Z".parse().unwrap();
+    let sent = test(&hook, "2026-11-26T10:00:00Z", at).unwrap();
+    assert_eq!(
+        (sent.who.user.as_str(), sent.object.name.as_str()),
+        ("alice", "chat")
+    );
+    let later = at + SignedDuration::from_secs(61);
+    assert!(test(&hook, "2026-11-26T10:00:00Z", later).is_none());
+    assert!(test(&hook, "soon", at).is_none());
+    let text = message(&hook.spec, "https://x.test", None, &sent, at).body;
+    assert!(text.contains("this is a test"), "{text}");
 }

@@ -289,6 +289,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     if let Some(writer) = options.records {
         let (client, table) = (hub.client.clone(), hub.notifications.clone());
         let notifier = Notifier::new(client, table, &options.notify_allowed, stop.clone())?;
+        tasks.spawn(notifier.clone().tests());
         let recorder = record::Recorder::new(&hub);
         tasks.spawn(recorder.run(writer, notifier, stop.clone()));
     }

@@ -30,7 +30,7 @@ use hyper_util::{
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
@@ -45,10 +45,10 @@ use super::{
 use crate::{
     group::status::set_condition,
     notify::{
-        event_id,
+        TEST, event_id,
         form::{self, taken},
         guard::{Allowed, Guard},
-        pause, wants,
+        pause, test, wants,
     },
 };
 
@@ -58,6 +58,8 @@ const WAITING: usize = 1000;
 const DEAD: usize = 20;
 /// As much of an answer is read.
 const ANSWER_LIMIT: usize = 64 << 10;
+/// Tests that are asked for are looked for so often.
+const TESTS_EVERY: Duration = Duration::from_secs(1);
 /// A status is written at most so often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,20 +146,48 @@ impl Notifier {
             let record = shared
                 .get_or_insert_with(|| Arc::new(record.clone()))
                 .clone();
-            let queue = {
-                let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-                queues.entry(key.clone()).or_default().clone()
-            };
-            let start = queue.with(|s| {
-                s.waiting.push_back(record);
-                if s.waiting.len() > WAITING {
-                    // The one at the front is being tried.
-                    s.overrun.extend(s.waiting.remove(1));
+            self.push(key, record);
+        }
+    }
+
+    fn push(self: &Arc<Self>, key: Key, record: Arc<Record>) {
+        let queue = {
+            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.entry(key.clone()).or_default().clone()
+        };
+        let start = queue.with(|s| {
+            s.waiting.push_back(record);
+            if s.waiting.len() > WAITING {
+                // The one at the front is being tried.
+                s.overrun.extend(s.waiting.remove(1));
+            }
+            !std::mem::replace(&mut s.running, true)
+        });
+        if start {
+            tokio::spawn(self.clone().deliver(key, queue));
+        }
+    }
+
+    /// Sends a test to each Notification whose annotation asks for one, until the hub ends. Whether it wants
+    /// such an event does not matter for a test. The table is small: it is looked through each second.
+    pub async fn tests(self: Arc<Self>) {
+        let mut asked: HashMap<Key, String> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(TESTS_EVERY) => {}
+            }
+            for notification in self.table.all() {
+                let Some(at) = notification.annotations().get(TEST) else {
+                    continue;
+                };
+                let key = key(notification.as_ref());
+                if asked.insert(key.clone(), at.clone()).as_ref() == Some(at) {
+                    continue;
                 }
-                !std::mem::replace(&mut s.running, true)
-            });
-            if start {
-                tokio::spawn(self.clone().deliver(key, queue));
+                if let Some(record) = test(&notification, at, Timestamp::now()) {
+                    self.push(key, Arc::new(record));
+                }
             }
         }
     }
