@@ -16,7 +16,7 @@
       ignoreActiveValue: true,
       callbacks: {
         // What a person has opened or is writing in stays so.
-        beforeAttributeUpdated: (name, el) => !(name === "open" && el.tagName === "DETAILS") && !(name === "class" && el.classList.contains("here")),
+        beforeAttributeUpdated: (name, el) => !(name === "open" && el.tagName === "DETAILS") && !(name === "class" && el.classList.contains("here")) && !(name === "checked" && el.matches("[data-keep]")),
         beforeNodeMorphed: (old) => !(old.matches && old.matches("form[data-preview], pre[data-logs]")),
       },
     });
@@ -108,6 +108,24 @@
     preview(form);
   });
   shown();
+  // Buttons that only ask: the answer comes beside the form.
+  document.addEventListener("click", async (e) => {
+    const button = e.target.closest && e.target.closest("[data-press]");
+    if (!button || !button.form) return;
+    e.preventDefault();
+    const into = document.getElementById(button.dataset.into);
+    const body = new URLSearchParams(new FormData(button.form));
+    button.disabled = true;
+    into.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(button.dataset.press, { method: "POST", body, headers: { "x-gantry-csrf": csrf } });
+      if (answer.ok) morph(into, await answer.text(), true);
+      else into.textContent = `${answer.status} ${answer.statusText}`;
+    } catch { say("off"); }
+    into.removeAttribute("aria-busy");
+    button.disabled = false;
+  });
+  for (const button of all("[data-now]")) button.click();
   // A button is pressed once.
   document.addEventListener("submit", (e) => {
     const button = e.submitter;
@@ -174,7 +192,7 @@
   }
 
   // ---- keys
-  const places = { f: "/", s: "/services", r: "/releases", n: "/nodes" };
+  const places = { f: "/", s: "/services", r: "/releases", n: "/nodes", p: "/policies", q: "/quotas", h: "/records" };
   let going = 0;
   document.addEventListener("keydown", (e) => {
     if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === "k") { e.preventDefault(); return openPalette(); }
@@ -185,6 +203,7 @@
     if (Date.now() - going < 1200 && places[e.key]) { going = 0; return location.assign(places[e.key]); }
     switch (e.key) {
       case "/": { const field = $("[data-search]"); if (field) { e.preventDefault(); field.focus(); field.select(); } break; }
+      case "x": { const row = here !== null && rows()[here]; const box = row && $("input[data-keep]", row); if (box) box.checked = !box.checked; break; }
       case "j": move(1); break;
       case "k": move(-1); break;
       case "g": going = Date.now(); break;

@@ -132,6 +132,7 @@ async fn main() {
         client: Some(hub.client()),
         door: false,
         records: None,
+        oidc: None,
     };
     let console = Console::start_with(options, Some(state)).await.unwrap();
     let pem = std::fs::read(folder.path().join("console.crt")).unwrap();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use gantry_api::Phase;
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -78,7 +78,9 @@ async fn main() {
 }
 
 /// Those that are shown in the dark as well.
-const DARK: &[&str] = &["fleet", "release", "create", "logs"];
+const DARK: &[&str] = &[
+    "fleet", "release", "create", "logs", "policy", "quotas", "terminal", "group",
+];
 
 const PAGES: &[(&str, &str, u32)] = &[
     ("fleet", "/", 1000),
@@ -104,7 +106,22 @@ const PAGES: &[(&str, &str, u32)] = &[
         "/create?tenant=shop&app=pay&image=registry.example.com/shop/pay:1.0.0&replicas=6&port=8080&ready=/healthz&cpu=250m&memory=256Mi",
         1000,
     ),
-    ("records", "/records", 820),
+    ("records", "/records", 900),
+    ("policies", "/policies", 760),
+    ("policy", "/policies/sh/checkout-on-ssd", 900),
+    ("quotas", "/quotas", 860),
+    ("quota", "/tenants/shop", 860),
+    (
+        "terminal",
+        "/instances/sh/shop/cart-prod-sh-a-0?tab=terminal",
+        860,
+    ),
+    (
+        "placement",
+        "/instances/sh/shop/cart-prod-sh-a-0?tab=placement",
+        900,
+    ),
+    ("hooks", "/notifications/shop/chat", 900),
     ("lines", "/lines", 820),
     ("settings", "/settings", 720),
 ];
@@ -163,6 +180,7 @@ async fn people(stage: &Stage) {
             .await
             .unwrap();
     }
+    limits(stage).await;
     // In the middle of its batches when it is looked at: it waits after the second.
     let slow = json!({"bastion": {"instances": 1, "accept": "Auto"}, "batches": {"sizes": ["20%", "30%", "50%"]}, "maxUnavailable": 6, "minReady": "4s", "interval": "2s",
         "pause": "Never", "gates": [{"name": "soak", "at": ["Batch"], "wait": "600s"}]});
@@ -179,6 +197,66 @@ async fn people(stage: &Stage) {
             },
         )
         .await;
+}
+
+/// Policies, quotas and a hook, of which some bind.
+async fn limits(stage: &Stage) {
+    let policies = [
+        (
+            "checkout-on-ssd",
+            json!({"priority": 50, "pods": {"namespaces": ["shop"], "apps": ["checkout"]}, "spread": [{"topologyKey": "kubernetes.io/hostname", "maxSkew": 2}], "load": {"cpu": 80, "memory": 85}}),
+        ),
+        (
+            "batch-packed",
+            json!({"priority": 10, "pods": {"levels": ["L3"]}, "strategy": "Pack"}),
+        ),
+        (
+            "bank-apart",
+            json!({"priority": 90, "pods": {"namespaces": ["bank"]}, "avoid": [{"selector": {"matchLabels": {"gantry.dev/level": "L3"}}, "topologyKey": "kubernetes.io/hostname", "weight": 60}]}),
+        ),
+    ];
+    for member in &stage.members {
+        for (name, spec) in &policies {
+            let object = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": name}, "spec": spec});
+            let api: Api<gantry_api::PlacementPolicy> = Api::all(member.client());
+            api.create(
+                &PostParams::default(),
+                &serde_json::from_value(object).unwrap(),
+            )
+            .await
+            .unwrap();
+        }
+        for (tenant, pods, cpu) in [("shop", "110", "64"), ("bank", "60", "40")] {
+            let object = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "compute"}, "spec": {"hard": {"pods": pods, "requests.cpu": cpu, "requests.memory": "400Gi"}}});
+            let api: Api<k8s_openapi::api::core::v1::ResourceQuota> =
+                Api::namespaced(member.client(), tenant);
+            api.create(
+                &PostParams::default(),
+                &serde_json::from_value(object).unwrap(),
+            )
+            .await
+            .unwrap();
+        }
+    }
+    let hub = stage.client();
+    let tenant = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "shop"}, "spec": {"description": "The web shop", "namespaces": ["shop"],
+        "quotas": [{"pool": "default", "hard": {"pods": "240", "requests.cpu": "120", "requests.memory": "1Ti"}}]}});
+    let api: Api<gantry_api::Tenant> = Api::all(hub.clone());
+    api.create(
+        &PostParams::default(),
+        &serde_json::from_value(tenant).unwrap(),
+    )
+    .await
+    .unwrap();
+    let hook = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Notification", "metadata": {"name": "chat", "namespace": "shop"},
+        "spec": {"url": "https://127.0.0.1:9/hook", "format": "Feishu", "retryFor": "1s", "events": [{"kinds": ["Release"]}]}});
+    let api: Api<gantry_api::Notification> = Api::namespaced(hub, "shop");
+    api.create(
+        &PostParams::default(),
+        &serde_json::from_value(hook).unwrap(),
+    )
+    .await
+    .unwrap();
 }
 
 async fn set(stage: &Stage, browser: &Browser, lang: &str, theme: &str) {
@@ -215,6 +293,36 @@ async fn shot(
                 "lines",
                 "document.querySelector('pre.logs').textContent.length > 0",
             )
+            .await;
+    }
+    if path.contains("tab=placement") {
+        browser
+            .until(
+                "explained",
+                "document.querySelector('#placement-says .badge')",
+            )
+            .await;
+    }
+    if path.contains("tab=terminal") {
+        browser
+            .until("open", "document.activeElement.closest('[data-terminal]')")
+            .await;
+        for line in ["hostname", "env", "ls -l /"] {
+            let keys: Vec<String> = line.chars().map(|c| c.to_string()).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            browser.keys(&keys).await;
+            browser.keys(&[webdriver::ENTER]).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    if path.starts_with("/policies/") {
+        browser.run("const y = document.querySelector('#yaml'); y.value = y.value.replace('maxSkew: 2', 'maxSkew: 1'); y.dispatchEvent(new Event('input', {bubbles: true}))").await;
+        browser
+            .until("judged", "document.querySelector('#verdict .badge')")
+            .await;
+        browser.click("[data-press]").await;
+        browser
+            .until("tried", "document.querySelector('#trial p')")
             .await;
     }
     let picture = browser.picture().await;

@@ -13,6 +13,8 @@ use k8s_openapi::api::authorization::v1::{
 use kube::{Api, api::PostParams};
 use parking_lot::Mutex;
 
+use kube::Client;
+
 use crate::{model::Model, session::Session};
 
 /// How long an answer is good for.
@@ -75,31 +77,39 @@ impl Right {
 /// Answers, and when they were given.
 #[derive(Default)]
 pub struct Rights {
-    answers: Mutex<HashMap<Right, (bool, Instant)>>,
+    /// By the place that was asked (the hub: empty) and what for.
+    answers: Mutex<HashMap<(String, Right), (bool, Instant)>>,
 }
 
 impl Rights {
-    fn known(&self, right: &Right) -> Option<bool> {
+    fn known(&self, asked: &(String, Right)) -> Option<bool> {
         let answers = self.answers.lock();
-        let (yes, at) = answers.get(right)?;
+        let (yes, at) = answers.get(asked)?;
         (at.elapsed() < FRESH).then_some(*yes)
     }
 
-    fn keep(&self, right: Right, yes: bool) {
+    fn keep(&self, asked: (String, Right), yes: bool) {
         let mut answers = self.answers.lock();
         if answers.len() > 20_000 {
             answers.retain(|_, (_, at)| at.elapsed() < FRESH);
         }
-        answers.insert(right, (yes, Instant::now()));
+        answers.insert(asked, (yes, Instant::now()));
     }
 }
 
 impl Session {
     /// Whether they may. What cannot be found out is a no, and is asked again next time.
     pub async fn may(&self, right: Right) -> bool {
-        if let Some(known) = self.rights.known(&right) {
+        self.may_at("", &self.client, right).await
+    }
+
+    /// The same of a member, asked as they.
+    pub async fn may_at(&self, place: &str, client: &Client, right: Right) -> bool {
+        let asked = (place.to_owned(), right);
+        if let Some(known) = self.rights.known(&asked) {
             return known;
         }
+        let right = &asked.1;
         let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
@@ -116,11 +126,11 @@ impl Session {
             },
             ..SelfSubjectAccessReview::default()
         };
-        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
         match api.create(&PostParams::default(), &review).await {
             Ok(answer) => {
                 let yes = answer.status.is_some_and(|s| s.allowed);
-                self.rights.keep(right, yes);
+                self.rights.keep(asked, yes);
                 yes
             }
             Err(_) => false,
@@ -129,12 +139,24 @@ impl Session {
 
     /// In which of these tenants they may list a resource of Gantry.
     async fn tenants(&self, resource: &'static str, tenants: &BTreeSet<String>) -> Tenants {
-        if self.may(Right::gantry("list", resource, "")).await {
+        let all = Right::gantry("list", resource, "");
+        let in_one = |tenant: &str| Right::gantry("list", resource, tenant);
+        self.which(all, tenants, in_one).await
+    }
+
+    /// Of which of these names they may do what is asked: of all, or of some.
+    pub async fn which(
+        &self,
+        all: Right,
+        names: &BTreeSet<String>,
+        of_one: impl Fn(&str) -> Right,
+    ) -> Tenants {
+        if self.may(all).await {
             return Tenants::All;
         }
-        let asked = stream::iter(tenants.iter().cloned().map(|tenant| async move {
-            let yes = self.may(Right::gantry("list", resource, &tenant)).await;
-            yes.then_some(tenant)
+        let asked = stream::iter(names.iter().cloned().map(|name| {
+            let right = of_one(&name);
+            async move { self.may(right).await.then_some(name) }
         }));
         let some = asked
             .buffer_unordered(AT_ONCE)
@@ -177,6 +199,8 @@ pub struct Sight {
     pub nodes: bool,
     /// Whether they see stopped lines.
     pub lines: bool,
+    /// Whether they see the placement policies of members.
+    pub policies: bool,
 }
 
 impl Sight {
@@ -188,12 +212,13 @@ impl Sight {
             .into_iter()
             .map(str::to_owned)
             .collect();
-        let (groups, releases, clusters, nodes, lines) = futures::join!(
+        let (groups, releases, clusters, nodes, lines, policies) = futures::join!(
             session.tenants("groups", &tenants),
             session.tenants("releases", &tenants),
             session.may(Right::gantry("list", "clusters", "")),
             session.may(Right::core("list", "nodes", "")),
             session.may(Right::gantry("list", "stoplines", "")),
+            session.may(Right::gantry("list", "placementpolicies", "")),
         );
         Arc::new(Self {
             groups,
@@ -201,6 +226,7 @@ impl Sight {
             clusters,
             nodes,
             lines,
+            policies,
         })
     }
 
@@ -212,6 +238,7 @@ impl Sight {
             clusters: true,
             nodes: true,
             lines: true,
+            policies: true,
         }
     }
 }

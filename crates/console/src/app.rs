@@ -20,6 +20,7 @@ use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::Config;
 use maud::{Markup, html};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -30,9 +31,10 @@ use crate::{
     error::Fail,
     live,
     messages::M,
-    model::Model,
+    model::{Key, Model},
+    oidc,
     page::{self, Page},
-    prefs::{Lang, Prefs},
+    prefs::{Lang, Prefs, cookie, with_favourite},
     server::Peer,
     session::{self, Session, Sessions},
     view::Params,
@@ -40,6 +42,8 @@ use crate::{
 
 pub use api::PATHS as API_PATHS;
 
+/// Questions at once that each read a whole member.
+const HEAVY: usize = 2;
 /// A form or an object's YAML is smaller.
 const LONGEST_BODY: usize = 1024 * 1024;
 
@@ -58,6 +62,12 @@ pub struct App {
     pub rooms: live::Rooms,
     /// Records of what was done, where they are kept.
     pub records: Option<Arc<dyn Records>>,
+    /// The identity provider, where there is one.
+    pub oidc: Option<oidc::Provider>,
+    /// Turns of what reads a whole member to answer one question.
+    pub heavy: Semaphore,
+    /// Places for open terminals.
+    pub terminals: Arc<Semaphore>,
     /// Ends everything.
     pub stop: CancellationToken,
     /// Work that goes on beside requests.
@@ -71,7 +81,7 @@ impl App {
         model: Arc<Model>,
         hub: Config,
         door: bool,
-        records: Option<Arc<dyn Records>>,
+        (records, oidc): (Option<Arc<dyn Records>>, Option<oidc::Provider>),
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> (Arc<Self>, Option<String>) {
@@ -82,6 +92,9 @@ impl App {
             sessions: Sessions::default(),
             rooms: live::Rooms::default(),
             records,
+            oidc,
+            heavy: Semaphore::new(HEAVY),
+            terminals: Arc::new(Semaphore::new(act::exec::TERMINALS)),
             stop,
             tasks,
             door: Mutex::new(code.clone()),
@@ -146,6 +159,38 @@ impl Cx {
         self.session.may(right).await
     }
 
+    /// Whether they may do something to what runs on a member: as the hub says, or as the member itself says
+    /// of them, which is where the roles of Tenants give rights on pods.
+    pub async fn may_on(&self, cluster: &str, right: Right) -> bool {
+        if self.may(right.clone()).await {
+            return true;
+        }
+        let Ok(client) = act::instance::writer(self, cluster) else {
+            return false;
+        };
+        self.session.may_at(cluster, &client, right).await
+    }
+
+    /// The same of a Group's pods: on one of the members that hold them.
+    pub async fn may_on_any(&self, key: &Key, right: Right) -> bool {
+        if self.may(right.clone()).await {
+            return true;
+        }
+        let members: Vec<String> = {
+            let state = self.app.model.read();
+            let all = state.members.iter();
+            all.filter(|(_, m)| m.of_group(key).next().is_some())
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        for member in members {
+            if self.may_on(&member, right.clone()).await {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The audit line of a write.
     pub fn audit(&self, action: &str, object: &str, end: &Result<impl Sized, Fail>) {
         let outcome = match end {
@@ -156,6 +201,33 @@ impl Cx {
     }
 }
 
+#[cfg(test)]
+impl Cx {
+    /// Of someone who sees everything, over a model that nothing feeds: for tests of pages.
+    pub fn still(state: crate::model::State, lang: Lang) -> Self {
+        let hub = Config::new("https://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(hub.clone()).unwrap();
+        let model = Model::still(client.clone(), state);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (app, _) = App::new(model, hub, false, (None, None), stop, tasks);
+        let user = UserInfo {
+            username: Some("alice".to_owned()),
+            ..UserInfo::default()
+        };
+        let prefs = Prefs {
+            lang,
+            ..Prefs::default()
+        };
+        Self {
+            app,
+            session: Arc::new(Session::new(user, client, false).unwrap()),
+            sight: Arc::new(Sight::everything()),
+            prefs: Arc::new(prefs),
+            now: "2026-11-27T08:00:00Z".parse().unwrap(),
+        }
+    }
+}
+
 /// All routes. Pages are found by [`page::find`], so that the stream of changes finds the same ones.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -163,11 +235,16 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .route("/healthz", get(|| async { "ok" }))
         .route("/login", get(login_page).post(login))
+        .route("/login/oidc", get(oidc_begin))
+        .route(oidc::CALLBACK, get(oidc_end))
         .route("/logout", post(logout))
         .route("/prefs", post(set_prefs))
+        .route("/favourites", post(set_favourite))
         .route("/live", get(live::stream))
         .route("/logs/{cluster}/{tenant}/{name}", get(act::logs::stream))
         .route("/logs/{tenant}/{group}", get(act::logs::of_group))
+        .route("/exec/{cluster}/{tenant}/{name}", get(act::exec::open))
+        .route("/export/{file}", get(act::export::records))
         .route("/api/openapi.json", get(api::document))
         .route("/api", any(api::handle))
         .route("/api/{*rest}", any(api::handle))
@@ -369,6 +446,7 @@ async fn pages(State(app): State<Arc<App>>, request: Request) -> Response {
                     to(&place)
                 }
                 Ok(act::Done::Piece(markup)) => html_answer(StatusCode::OK, markup, headers),
+                Ok(act::Done::Answer(page)) => shown(&cx, &page, &place, headers),
                 Ok(act::Done::Page(page)) => html_answer(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     page::frame::whole(&cx, &page, &place),
@@ -405,16 +483,25 @@ async fn login_page(State(app): State<Arc<App>>, request: Request) -> Response {
             Ok(cookie) => with_cookie(to("/"), &cookie),
             Err(_) => html_answer(
                 StatusCode::FORBIDDEN,
-                page::login::page(&prefs, "/", Some(M::LoginDoorUsed.text(prefs.lang))),
+                page::login::page(
+                    &prefs,
+                    "/",
+                    Some(M::LoginDoorUsed.text(prefs.lang)),
+                    host_of(&app),
+                ),
                 headers,
             ),
         };
     }
     html_answer(
         StatusCode::OK,
-        page::login::page(&prefs, inside(params.get("next")), None),
+        page::login::page(&prefs, inside(params.get("next")), None, host_of(&app)),
         headers,
     )
+}
+
+fn host_of(app: &App) -> Option<&str> {
+    app.oidc.as_ref().map(oidc::Provider::host)
 }
 
 /// Lets the first visitor with the door's code in, as the console itself.
@@ -471,9 +558,71 @@ async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
             } else {
                 StatusCode::UNAUTHORIZED
             };
-            html_answer(status, page::login::page(&prefs, &next, Some(why)), headers)
+            html_answer(
+                status,
+                page::login::page(&prefs, &next, Some(why), host_of(&app)),
+                headers,
+            )
         }
     }
+}
+
+/// To the identity provider.
+async fn oidc_begin(State(app): State<Arc<App>>, request: Request) -> Response {
+    let headers = request.headers();
+    let prefs = Prefs::of(headers);
+    let Some(provider) = &app.oidc else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let params = Params::parse(request.uri().query().unwrap_or_default());
+    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
+    let host = host
+        .or(request.uri().authority().map(|a| a.as_str()))
+        .unwrap_or_default();
+    match provider.begin(host, inside(params.get("next"))).await {
+        Ok((place, state)) => with_cookie(to(&place), &oidc::set_cookie(&state)),
+        Err(fail) => failed(&prefs, &fail, headers),
+    }
+}
+
+/// Back from the identity provider.
+async fn oidc_end(State(app): State<Arc<App>>, request: Request) -> Response {
+    let peer = peer(&request);
+    let headers = request.headers();
+    let prefs = Prefs::of(headers);
+    let Some(provider) = &app.oidc else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let params = Params::parse(request.uri().query().unwrap_or_default());
+    let kept = cookie(headers, oidc::COOKIE).unwrap_or_default();
+    let entered = async {
+        let (credential, next) = provider.finish(kept, &params).await?;
+        let (id, session) = app.sessions.login(&credential, &app.hub, peer).await?;
+        Ok::<_, Fail>((id, session, next))
+    };
+    let response = match entered.await {
+        Ok((id, session, next)) => {
+            info!(target: "gantry_console::audit", user = session.name(), ?peer, "login with the identity provider");
+            // Not a redirect: the browser comes from another site, and would not send the session's cookie
+            // (SameSite=Strict) along. From a page of ours it does.
+            let page = page::login::onward(&prefs, inside(&next));
+            with_cookie(
+                html_answer(StatusCode::OK, page, headers),
+                &session::set_cookie(&id),
+            )
+        }
+        Err(fail) => {
+            info!(target: "gantry_console::audit", ?peer, why = fail.detail(), "login refused");
+            let why = match &fail {
+                Fail::Login => M::LoginUnknown.text(prefs.lang),
+                Fail::TooMany => M::LoginTooMany.text(prefs.lang),
+                other => other.detail(),
+            };
+            let page = page::login::page(&prefs, "/", Some(why), Some(provider.host()));
+            html_answer(StatusCode::UNAUTHORIZED, page, headers)
+        }
+    };
+    with_cookie(response, &oidc::clear_cookie())
 }
 
 async fn logout(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -514,6 +663,25 @@ async fn set_prefs(request: Request) -> Response {
         &or("zone", &now.zone_name),
     );
     with_cookie(to(inside(form.get("next"))), &prefs.set_cookie())
+}
+
+/// A Group as a favourite, or no longer: a choice of this browser, and no write to anything.
+async fn set_favourite(request: Request) -> Response {
+    let (parts, content) = request.into_parts();
+    let Ok(bytes) = body(content).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    if !same_site(&parts.headers) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let form = Params::parse(&String::from_utf8_lossy(&bytes));
+    let now = Prefs::of(&parts.headers).favourites;
+    let (tenant, name) = (form.get("tenant"), form.get("group"));
+    let next = to(inside(form.get("next")));
+    match with_favourite(&now, tenant, name, form.get("on") == "1") {
+        Some(cookie) => with_cookie(next, &cookie),
+        None => next,
+    }
 }
 
 /// The languages there are, with their own names.

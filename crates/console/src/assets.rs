@@ -59,6 +59,14 @@ pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
         include_bytes!("../assets/console.js"),
     )
 });
+/// The terminal, for the page that has one.
+pub static TERMINAL: LazyLock<Asset> = LazyLock::new(|| {
+    asset(
+        "terminal.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../assets/terminal.js"),
+    )
+});
 /// The library that changes a page in place (see `assets/idiomorph.LICENSE`).
 pub static MORPH: LazyLock<Asset> = LazyLock::new(|| {
     asset(
@@ -78,7 +86,7 @@ pub static ICON: LazyLock<Asset> = LazyLock::new(|| {
 
 /// The file of a path.
 pub fn find(path: &str) -> Option<&'static Asset> {
-    let all: [&'static Asset; 4] = [&STYLE, &SCRIPT, &MORPH, &ICON];
+    let all: [&'static Asset; 5] = [&STYLE, &SCRIPT, &MORPH, &ICON, &TERMINAL];
     all.into_iter().find(|a| a.path == path)
 }
 
@@ -90,7 +98,7 @@ mod tests {
     fn names_carry_hashes_and_scripts_need_no_eval() {
         assert!(find(&STYLE.path).is_some());
         assert!(find("/assets/console.css").is_none());
-        for script in [&SCRIPT, &MORPH] {
+        for script in [&SCRIPT, &MORPH, &TERMINAL] {
             let text = std::str::from_utf8(&script.plain).unwrap();
             for word in ["eval(", "new Function", "document.write", "innerHTML ="] {
                 assert!(!text.contains(word), "{} uses {word}", script.path);

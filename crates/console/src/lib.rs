@@ -10,6 +10,7 @@
 //! | [`page`] | one file a page: from a view to HTML |
 //! | [`api`] | the same views as JSON, and their OpenAPI document |
 //! | [`act`] | what changes something: each as the user, each with an audit line |
+//! | [`oidc`] | logging in with an identity provider |
 //! | [`session`], [`credential`], [`access`] | who is there, how they showed it, what they may see |
 //! | [`live`] | rooms of pages that look at the same thing, and the stream of changed parts |
 //! | [`messages`], [`prefs`] | texts in English and Chinese; language, theme, time zone |
@@ -29,6 +30,7 @@ mod error;
 mod live;
 mod messages;
 pub mod model;
+pub mod oidc;
 mod page;
 mod prefs;
 mod server;
@@ -60,6 +62,8 @@ pub struct Options {
     pub door: bool,
     /// Where records of what was done are kept, to be shown.
     pub records: Option<Arc<dyn gantry_records::Records>>,
+    /// The identity provider that people may log in with.
+    pub oidc: Option<oidc::Options>,
 }
 
 /// Why a console does not start.
@@ -77,6 +81,9 @@ pub enum Error {
     /// The certificate cannot be made or used.
     #[error("the console's certificate")]
     Tls(#[from] TlsError),
+    /// The identity provider cannot be used.
+    #[error("the identity provider")]
+    Oidc(#[from] oidc::Error),
     /// No client can be made of the hub's configuration.
     #[error("making a client of the hub")]
     Client(#[source] Box<kube::Error>),
@@ -86,6 +93,7 @@ pub enum Error {
 pub struct Console {
     address: SocketAddr,
     door: Option<String>,
+    model: Arc<model::Model>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -112,6 +120,7 @@ impl Console {
             }
         };
         let tls = options.tls.config()?;
+        let oidc = options.oidc.map(oidc::Provider::new).transpose()?;
         let address = options.address;
         let listen = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -123,10 +132,10 @@ impl Console {
             None => model::Model::start(client, options.hub.clone(), &stop, &tasks),
         };
         let (app, door) = app::App::new(
-            model,
+            model.clone(),
             options.hub,
             options.door,
-            options.records,
+            (options.records, oidc),
             stop.clone(),
             tasks.clone(),
         );
@@ -141,9 +150,16 @@ impl Console {
         Ok(Self {
             address,
             door,
+            model,
             stop,
             tasks,
         })
+    }
+
+    /// Its model, for benches that feed it.
+    #[doc(hidden)]
+    pub fn model(&self) -> &Arc<model::Model> {
+        &self.model
     }
 
     /// Where it listens.

@@ -167,9 +167,10 @@ impl Rooms {
     fn enter(&self, cx: &Cx, place: &str) -> (Arc<Room>, watch::Receiver<Said>) {
         let prefs = &cx.prefs;
         let key = format!(
-            "{place}\u{0}{}\u{0}{}\u{0}{}",
+            "{place}\u{0}{}\u{0}{}\u{0}{:?}\u{0}{}",
             prefs.lang.code(),
             prefs.zone_name,
+            prefs.favourites,
             cx.session.identity()
         );
         let mut all = self.all.lock();

@@ -81,7 +81,7 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(user: UserInfo, client: Client, bearer: bool) -> Result<Self, Fail> {
+    pub(crate) fn new(user: UserInfo, client: Client, bearer: bool) -> Result<Self, Fail> {
         let now = Instant::now();
         Ok(Self {
             user,

@@ -77,7 +77,10 @@ pub async fn open(
     params: &Params,
 ) -> Result<Body, Fail> {
     page::instance_seen(cx, cluster, tenant, name)?;
-    if !cx.may(Right::core("get", "pods", tenant).sub("log")).await {
+    if !cx
+        .may_on(cluster, Right::core("get", "pods", tenant).sub("log"))
+        .await
+    {
         return Err(Fail::NotFound);
     }
     let text = |name: &str| Some(params.get(name).to_owned()).filter(|t| !t.is_empty());
@@ -138,10 +141,13 @@ pub async fn of_group(
 
 async fn merged(cx: &Cx, tenant: &str, group: &str, params: &Params) -> Result<Body, Fail> {
     page::group::seen(cx, tenant, group).await?;
-    if !cx.may(Right::core("get", "pods", tenant).sub("log")).await {
+    let key = (tenant.to_owned(), group.to_owned());
+    if !cx
+        .may_on_any(&key, Right::core("get", "pods", tenant).sub("log"))
+        .await
+    {
         return Err(Fail::NotFound);
     }
-    let key = (tenant.to_owned(), group.to_owned());
     let instances: Vec<(String, String)> = {
         let state = cx.app.model.read();
         let all = state

@@ -2,13 +2,21 @@
 //! members by impersonation; who may not is told so by the API server. Every write leaves an audit line.
 
 pub mod create;
+pub mod edit;
+pub mod exec;
+pub mod export;
 pub mod group;
+pub mod hook;
 pub mod instance;
 pub mod line;
 pub mod logs;
 pub mod node;
 pub mod release;
+pub mod token;
+pub mod trial;
+pub mod wish;
 
+use gantry_hub::group::wishes::{Verb, given_up};
 use kube::api::PatchParams;
 use maud::Markup;
 
@@ -28,6 +36,8 @@ pub enum Done {
     Piece(Markup),
     /// The form again, with what is wrong.
     Page(Page),
+    /// A page with what was asked for.
+    Answer(Page),
 }
 
 /// Whose field manager edits are.
@@ -110,11 +120,31 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
             let told = release::press(cx, tenant, name, press, form).await?;
             Ok(Done::Go(format!("/releases/{tenant}/{name}"), Some(told)))
         }
-        ["instances", cluster, tenant, name, "restart"] => {
-            instance::restart(cx, cluster, tenant, name).await?;
-            let told = cx.f(M::Restarted, &[&name]);
+        ["groups", tenant, name, "instances"] => {
+            let group = page::group::seen(cx, tenant, name).await?;
+            let verb = Verb::named(form.get("verb")).ok_or(Fail::NotFound)?;
+            let names: Vec<String> = form.all("instance").map(str::to_owned).collect();
+            wish::take(cx, &group, &names, verb, form.get("reason")).await?;
+            let word = cx.t(page::wishes::word(verb));
+            let told = cx.f(M::Wished, &[&word, &names.join(", ")]);
+            Ok(Done::Go(format!("/groups/{tenant}/{name}"), Some(told)))
+        }
+        ["instances", cluster, tenant, name, "placement"] => {
+            let found = trial::explain(cx, cluster, tenant, name).await;
+            if found == Err(Fail::NotFound) {
+                return Err(Fail::NotFound);
+            }
+            Ok(Done::Piece(page::placement::says(cx, &found)))
+        }
+        ["groups", tenant, name, "scale", "cancel"] => {
+            let group = page::group::seen(cx, tenant, name).await?;
+            let status = group.status.clone().unwrap_or_default();
+            let there = given_up(group.spec.replicas, &status)
+                .ok_or_else(|| Fail::Conflict(cx.t(M::ScaleSettled).to_owned()))?;
+            group::scale(cx, tenant, name, there).await?;
+            let told = cx.f(M::Scaled, &[&name, &group.spec.replicas, &there]);
             Ok(Done::Go(
-                format!("/instances/{cluster}/{tenant}/{name}"),
+                format!("/groups/{tenant}/{name}/scale"),
                 Some(told),
             ))
         }
@@ -133,6 +163,73 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
             line::go(cx, name).await?;
             Ok(Done::Go("/lines".to_owned(), None))
         }
+        ["create", "policy"] => match page::policies::make(cx, form).await {
+            Ok(place) => Ok(Done::Go(place, None)),
+            Err(fail @ Fail::NotFound) => Err(fail),
+            Err(fail) => Ok(Done::Page(
+                page::policies::create(cx, form, Some(&fail)).await?,
+            )),
+        },
+        ["create", "policy", "check"] => Ok(Done::Piece(page::policies::judged(cx, form).await)),
+        ["create", "notification"] => match page::hooks::make(cx, form, false).await {
+            Ok(place) => Ok(Done::Go(place, None)),
+            Err(fail) => Ok(Done::Page(
+                page::hooks::create(cx, form, Some(&fail)).await?,
+            )),
+        },
+        ["create", "notification", "check"] => Ok(Done::Piece(page::hooks::judged(cx, form).await)),
+        ["notifications", tenant, name, "test"] => {
+            page::hooks::seen(cx, tenant, name).await?;
+            hook::test(cx, tenant, name).await?;
+            let place = edit::Target::notification(tenant, name).place();
+            Ok(Done::Go(place, Some(cx.t(M::HookTested).to_owned())))
+        }
+        ["notifications", tenant, name, rest @ ..] => {
+            page::hooks::seen(cx, tenant, name).await?;
+            let target = edit::Target::notification(tenant, name);
+            let text = form.text("yaml");
+            edited(cx, &target, form, rest, async |fail| {
+                page::hooks::one(cx, tenant, name, Some((&text, Some(&fail)))).await
+            })
+            .await
+        }
+        ["settings", "token"] => {
+            let issued = token::issue(cx, form).await;
+            let page = page::settings::page(cx, Some(&issued)).await?;
+            Ok(if issued.is_ok() {
+                Done::Answer(page)
+            } else {
+                Done::Page(page)
+            })
+        }
+        ["policies", "trial"] => {
+            let found = page::policies::trials(cx, form).await;
+            Ok(Done::Piece(page::policies::trial(cx, &found)))
+        }
+        ["policies", cluster, name, rest @ ..] => {
+            let target = edit::Target::policy(cluster, name);
+            let text = form.text("yaml");
+            match rest {
+                ["delete"] => {
+                    page::policies::confirm(cx, cluster, name).await?;
+                    named(cx, form, name)?;
+                    target.delete(cx).await?;
+                    Ok(Done::Go("/policies".to_owned(), None))
+                }
+                _ => {
+                    page::policies::one(cx, cluster, name, None).await?;
+                    edited(cx, &target, form, rest, async |fail| {
+                        page::policies::one(cx, cluster, name, Some((&text, Some(&fail)))).await
+                    })
+                    .await
+                }
+            }
+        }
+        ["quotas", cluster, tenant, kind, name, rest @ ..] => {
+            let target = edit::Target::quota(cluster, tenant, kind, name).ok_or(Fail::NotFound)?;
+            quota(cx, &target, form, rest).await
+        }
+        ["tenants", name, rest @ ..] => quota(cx, &edit::Target::tenant(name), form, rest).await,
         ["create", "sync"] => Ok(Done::Piece(page::create_sync(cx, form).await)),
         ["create"] => match create::all(cx, form).await {
             Ok(place) => Ok(Done::Go(place, None)),
@@ -140,6 +237,46 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
                 Ok(Done::Page(page::create_form(cx, form, Some(&fail)).await?))
             }
             Err(fail) => Err(fail),
+        },
+        _ => Err(Fail::NotFound),
+    }
+}
+
+async fn quota(cx: &Cx, target: &edit::Target, form: &Params, rest: &[&str]) -> Result<Done, Fail> {
+    page::quotas::seen(cx, target).await?;
+    let text = form.text("yaml");
+    edited(cx, target, form, rest, async |fail| {
+        page::quotas::one(cx, target, Some((&text, Some(&fail)))).await
+    })
+    .await
+}
+
+/// An edited text: taken over, or only judged; `again` shows the page with what is wrong.
+async fn edited(
+    cx: &Cx,
+    target: &edit::Target,
+    form: &Params,
+    rest: &[&str],
+    again: impl AsyncFnOnce(Fail) -> Result<Page, Fail>,
+) -> Result<Done, Fail> {
+    let text = form.text("yaml");
+    match rest {
+        ["check"] => {
+            let end = target.change(cx, &text, true).await;
+            Ok(Done::Piece(page::edit::verdict(cx, &end)))
+        }
+        [] => match target.change(cx, &text, false).await {
+            Ok((before, after)) => {
+                let told = if before == after {
+                    M::EditNothing
+                } else {
+                    M::Saved
+                };
+                let told = cx.f(told, &[&target.name]);
+                Ok(Done::Go(target.place(), Some(told)))
+            }
+            Err(Fail::Login) => Err(Fail::Login),
+            Err(fail) => Ok(Done::Page(again(fail).await?)),
         },
         _ => Err(Fail::NotFound),
     }

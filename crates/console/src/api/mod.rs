@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gantry_api::Release;
+use gantry_hub::group::wishes::Verb;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -20,8 +21,9 @@ use crate::{
     act,
     app::{App, Cx, body, peer, same_site, text},
     error::Fail,
+    model::usage,
     page, session,
-    view::{Params, fleet, groups, nodes, releases, run, search},
+    view::{Params, fleet, groups, nodes, policies, quotas, releases, run, search},
 };
 
 pub use openapi::PATHS;
@@ -138,6 +140,21 @@ async fn get(cx: &Cx, path: &[&str], params: &Params) -> Result<Value, Fail> {
             let key = ((*tenant).to_owned(), (*name).to_owned());
             value(&groups::instances(&cx.app.model.read(), &key, params))
         }
+        ["api", "v1", "groups", tenant, name, "usage"] => {
+            page::group::seen(cx, tenant, name).await?;
+            let key = ((*tenant).to_owned(), (*name).to_owned());
+            cx.app.model.look(&key, &cx.app.stop, &cx.app.tasks);
+            let names: Vec<String> = {
+                let state = cx.app.model.read();
+                state.instances(&key).map(|(_, i)| i.name.clone()).collect()
+            };
+            let found = cx
+                .app
+                .model
+                .usage
+                .of(&key, names.iter().map(String::as_str));
+            Ok(json!({"everySeconds": usage::EVERY.as_secs(), "instances": found}))
+        }
         ["api", "v1", "groups", tenant, name, "revisions"] => {
             page::group::seen(cx, tenant, name).await?;
             let all = page::group::kept(cx, tenant, name).await?;
@@ -178,6 +195,16 @@ async fn get(cx: &Cx, path: &[&str], params: &Params) -> Result<Value, Fail> {
         }
         ["api", "v1", "instances", cluster, tenant, name] => {
             value(&*page::instance_seen(cx, cluster, tenant, name)?)
+        }
+        ["api", "v1", "instances", cluster, tenant, name, "placement"] => {
+            value(&act::trial::explain(cx, cluster, tenant, name).await?)
+        }
+        ["api", "v1", "policies"] if cx.sight.policies => {
+            value(&policies::policies(&cx.app.model.read(), params))
+        }
+        ["api", "v1", "quotas"] => {
+            let sees = page::quotas::sees(cx).await;
+            value(&quotas::quotas(&cx.app.model.read(), &sees, params))
         }
         ["api", "v1", "records"] => value(&page::records::found(cx, params).await?),
         ["api", "v1", "search"] => {
@@ -251,9 +278,30 @@ async fn post(cx: &Cx, path: &[&str], sent: &Value) -> Result<Value, Fail> {
             let told = act::release::press(cx, tenant, name, press, &form(sent)).await?;
             Ok(json!({"message": told}))
         }
-        ["api", "v1", "instances", cluster, tenant, name, "restart"] => {
-            act::instance::restart(cx, cluster, tenant, name).await?;
-            Ok(json!({}))
+        ["api", "v1", "groups", tenant, name, "instances"] => {
+            let group = page::group::seen(cx, tenant, name).await?;
+            let form = form(sent);
+            let verb = Verb::named(form.get("verb"))
+                .ok_or_else(|| Fail::Bad("verb: pull-out, put-back or restart".to_owned()))?;
+            let names: Vec<String> = form.all("instances").map(str::to_owned).collect();
+            if names.is_empty() {
+                return Err(Fail::Bad("instances: name at least one".to_owned()));
+            }
+            act::wish::take(cx, &group, &names, verb, form.get("reason")).await?;
+            Ok(json!({"verb": verb.name(), "instances": names}))
+        }
+        ["api", "v1", "policies", "trial"] if cx.sight.policies => {
+            let found = page::policies::trials(cx, &form(sent)).await;
+            if found.is_empty() {
+                return Err(Fail::Bad("cluster: name at least one".to_owned()));
+            }
+            let mut items = Vec::new();
+            for (cluster, end) in found {
+                let mut one = value(&end?)?;
+                one["cluster"] = json!(cluster);
+                items.push(one);
+            }
+            Ok(json!({"items": items}))
         }
         ["api", "v1", "nodes", cluster, name, action] => {
             let told = act::node::act(cx, cluster, name, action).await?;

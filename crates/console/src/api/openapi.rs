@@ -15,7 +15,7 @@ const LISTED: &[(&str, &str)] = &[
     ("q", "Words that are looked for"),
     ("sort", "Column; with a leading - downwards"),
     ("page", "Page, from 1"),
-    ("per", "Rows of a page, at most 500"),
+    ("per", "Rows of a page, at most 1000"),
 ];
 
 const GROUPS: &[(&str, &str)] = &[
@@ -32,7 +32,7 @@ const GROUPS: &[(&str, &str)] = &[
         "name, health, desired, ready, revision, env, changed; with a leading - downwards",
     ),
     ("page", "Page, from 1"),
-    ("per", "Rows of a page, at most 500"),
+    ("per", "Rows of a page, at most 1000"),
 ];
 
 const CHANGE: &[(&str, &str, &str)] = &[
@@ -100,6 +100,24 @@ const ENDPOINTS: &[Endpoint] = &[
         &[],
     ),
     (
+        "post",
+        "/api/v1/groups/{tenant}/{name}/instances",
+        "Wish something for instances: granted as far as the group's budget goes",
+        &[],
+        &[
+            ("verb", "string", "pull-out, put-back or restart"),
+            ("instances", "array", "Which"),
+            ("reason", "string", "Why, for the record"),
+        ],
+    ),
+    (
+        "get",
+        "/api/v1/groups/{tenant}/{name}/usage",
+        "CPU (thousandths of a core) and memory (bytes) that its instances use: read while somebody asks, so the first answer is empty",
+        &[],
+        &[],
+    ),
+    (
         "get",
         "/api/v1/groups/{tenant}/{name}/revisions",
         "Its revisions that are kept",
@@ -141,7 +159,7 @@ const ENDPOINTS: &[Endpoint] = &[
                 "name, phase, by, created; with a leading - downwards",
             ),
             ("page", "Page, from 1"),
-            ("per", "Rows of a page, at most 500"),
+            ("per", "Rows of a page, at most 1000"),
         ],
         &[],
     ),
@@ -177,7 +195,7 @@ const ENDPOINTS: &[Endpoint] = &[
                 "name, state, cell, instances, cpu, memory, age; with a leading - downwards",
             ),
             ("page", "Page, from 1"),
-            ("per", "Rows of a page, at most 500"),
+            ("per", "Rows of a page, at most 1000"),
         ],
         &[],
     ),
@@ -214,10 +232,56 @@ const ENDPOINTS: &[Endpoint] = &[
         &[],
     ),
     (
-        "post",
-        "/api/v1/instances/{cluster}/{tenant}/{name}/restart",
-        "Evict it; it comes back under its name",
+        "get",
+        "/api/v1/instances/{cluster}/{tenant}/{name}/placement",
+        "Why it is where it is, or why it waits and what would let it fit",
         &[],
+        &[],
+    ),
+    (
+        "get",
+        "/api/v1/policies",
+        "Placement policies of members, in the order in which they decide",
+        &[
+            ("cluster", "Cluster"),
+            ("state", "problem: those that cannot be followed wholly"),
+            ("q", "Words that are looked for"),
+            (
+                "sort",
+                "name, cluster, priority, pods; with a leading - downwards",
+            ),
+            ("page", "Page, from 1"),
+            ("per", "Rows of a page, at most 1000"),
+        ],
+        &[],
+    ),
+    (
+        "post",
+        "/api/v1/policies/trial",
+        "Whose pods would land elsewhere, were a policy in force; nothing is written",
+        &[],
+        &[
+            ("cluster", "array", "Clusters"),
+            ("yaml", "string", "The PlacementPolicy"),
+        ],
+    ),
+    (
+        "get",
+        "/api/v1/quotas",
+        "Quotas: what is used of each and what binds first, the tightest first",
+        &[
+            ("tenant", "Namespace or Tenant"),
+            ("cluster", "Cluster"),
+            ("kind", "Tenant, ResourceQuota or ElasticQuota"),
+            ("state", "tight: four fifths used or more"),
+            ("q", "Words that are looked for"),
+            (
+                "sort",
+                "name, tenant, cluster, share; with a leading - downwards",
+            ),
+            ("page", "Page, from 1"),
+            ("per", "Rows of a page, at most 1000"),
+        ],
         &[],
     ),
     (
@@ -233,7 +297,7 @@ const ENDPOINTS: &[Endpoint] = &[
             ("outcome", "What came of it"),
             ("q", "Text that stands in it"),
             ("after", "`next` of the page before"),
-            ("per", "Records of a page, at most 500"),
+            ("per", "Records of a page, at most 1000"),
         ],
         &[],
     ),
@@ -283,7 +347,11 @@ pub fn document() -> Value {
                 .map(|(name, kind, what)| {
                     (
                         (*name).to_owned(),
-                        json!({"type": kind, "description": what}),
+                        if *kind == "array" {
+                            json!({"type": kind, "items": {"type": "string"}, "description": what})
+                        } else {
+                            json!({"type": kind, "description": what})
+                        },
                     )
                 })
                 .collect();

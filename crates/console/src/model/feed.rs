@@ -3,8 +3,11 @@
 use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
 use futures::{StreamExt, pin_mut};
-use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy, labels};
+use gantry_api::{
+    App, Cluster, Group, Notification, PlacementPolicy, Release, StopLine, Strategy, Tenant, labels,
+};
 use gantry_hub::{access, slim};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     runtime::{WatchStreamExt, watcher},
@@ -16,8 +19,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Model,
+    limits::{ElasticQuota, Quota, QuotaKind},
     rows::{Instance, Node},
-    state::{Member, Topic, key_of},
+    state::{Department, Member, Topic, key_of},
 };
 
 /// What a watch says.
@@ -119,6 +123,14 @@ pub fn start(model: &Arc<Model>, hub: Config, stop: &CancellationToken, tasks: &
         list: |s: &mut super::State, all: Vec<StopLine>| s.lines = all.into_iter().map(|o| (o.name_any(), slimmed(o))).collect(),
         put: |s: &mut super::State, o: StopLine| { s.lines.insert(o.name_any(), slimmed(o)); Topic::Lines },
         gone: |s: &mut super::State, o: StopLine| { s.lines.remove(&o.name_any()); Topic::Lines });
+    hub_kind!(model, stop, tasks, Notification, "Notification",
+        list: |s: &mut super::State, all: Vec<Notification>| s.hooks = all.into_iter().map(|o| (key_of(&o), slimmed(o))).collect(),
+        put: |s: &mut super::State, o: Notification| { s.hooks.insert(key_of(&o), slimmed(o)); Topic::Hooks },
+        gone: |s: &mut super::State, o: Notification| { s.hooks.remove(&key_of(&o)); Topic::Hooks });
+    hub_kind!(model, stop, tasks, Tenant, "Tenant",
+        list: |s: &mut super::State, all: Vec<Tenant>| s.departments = all.into_iter().map(|o| (o.name_any(), Department::of(o))).collect(),
+        put: |s: &mut super::State, o: Tenant| { s.departments.insert(o.name_any(), Department::of(o)); Topic::Quotas },
+        gone: |s: &mut super::State, o: Tenant| { s.departments.remove(&o.name_any()); Topic::Quotas });
     hub_kind!(model, stop, tasks, Group, "Group",
         list: |s: &mut super::State, all: Vec<Group>| {
             let now: std::collections::BTreeSet<_> = all.iter().map(key_of).collect();
@@ -324,7 +336,7 @@ fn watch_member(
             }
         }),
     };
-    let api: Api<slim::Node> = Api::all(client);
+    let api: Api<slim::Node> = Api::all(client.clone());
     let all = watcher::Config::default();
     tasks.spawn(follow(
         api,
@@ -333,4 +345,98 @@ fn watch_member(
         nodes,
         stop.clone(),
     ));
+    watch_limits(model, name, &client, stop, tasks);
+}
+
+/// A kind that a member may lack, or close to the console: what cannot be read is not shown.
+struct Beside<'a> {
+    model: &'a Arc<Model>,
+    member: &'a str,
+    client: &'a Client,
+    stop: &'a CancellationToken,
+    tasks: &'a TaskTracker,
+}
+
+impl Beside<'_> {
+    fn watch<K, R>(&self, topic: Topic, keep: fn(K) -> R, change: fn(&mut Member, Told<K, R>))
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        R: Send + 'static,
+    {
+        let (model, member) = (self.model.clone(), self.member.to_owned());
+        let tell = move |told: Told<K, R>| {
+            if let Told::Failing(why) = &told {
+                debug!(cluster = %member, kind = %K::kind(&()), %why, "not read");
+                return;
+            }
+            model.change(|state| {
+                let Some(found) = state.members.get_mut(&member) else {
+                    return Vec::new();
+                };
+                change(found, told);
+                vec![topic.clone()]
+            });
+        };
+        let api: Api<K> = Api::all(self.client.clone());
+        let all = watcher::Config::default();
+        self.tasks
+            .spawn(follow(api, all, keep, tell, self.stop.clone()));
+    }
+}
+
+/// Watches what says where instances may go and how much there may be of them.
+fn watch_limits(
+    model: &Arc<Model>,
+    member: &str,
+    client: &Client,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let beside = Beside {
+        model,
+        member,
+        client,
+        stop,
+        tasks,
+    };
+    beside.watch::<PlacementPolicy, _>(Topic::Policies, slimmed, |member, told| match told {
+        Told::Listed(all) => {
+            member.policies = all.into_iter().map(|p| (p.name_any(), p)).collect();
+        }
+        Told::Put(policy) => {
+            member.policies.insert(policy.name_any(), policy);
+        }
+        Told::Gone(policy) => {
+            member.policies.remove(&policy.name_any());
+        }
+        Told::Failing(_) => {}
+    });
+    fn change<K: ResourceExt>(member: &mut Member, kind: QuotaKind, told: Told<K, Quota>) {
+        let key = |q: &Quota| (kind, q.namespace.clone(), q.name.clone());
+        match told {
+            Told::Listed(all) => {
+                member.quotas.retain(|(k, ..), _| *k != kind);
+                let all = all.into_iter().map(|q| (key(&q), Arc::new(q)));
+                member.quotas.extend(all);
+            }
+            Told::Put(quota) => {
+                member.quotas.insert(key(&quota), Arc::new(quota));
+            }
+            Told::Gone(object) => {
+                let (namespace, name) = key_of(&object);
+                member.quotas.remove(&(kind, namespace, name));
+            }
+            Told::Failing(_) => {}
+        }
+    }
+    beside.watch::<ResourceQuota, _>(
+        Topic::Quotas,
+        |q| Quota::of_resource_quota(&q),
+        |member, told| change(member, QuotaKind::ResourceQuota, told),
+    );
+    beside.watch::<ElasticQuota, _>(
+        Topic::Quotas,
+        |q| Quota::of_elastic_quota(&q),
+        |member, told| change(member, QuotaKind::ElasticQuota, told),
+    );
 }

@@ -2,8 +2,10 @@
 //! change; who reads takes a short lock and copies what it shows.
 
 mod feed;
+pub mod limits;
 pub mod rows;
 pub mod state;
+pub mod usage;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,6 +26,8 @@ pub struct Model {
     changes: broadcast::Sender<Topic>,
     /// How members are reached; `None`: as the hub.
     access: Mutex<HashMap<String, Config>>,
+    /// What instances really use, of Groups that somebody looks at.
+    pub usage: usage::Usage,
     /// The hub, as the console itself.
     pub client: Client,
 }
@@ -35,6 +39,7 @@ impl Model {
             state: RwLock::new(state),
             changes: broadcast::channel(BACKLOG).0,
             access: Mutex::default(),
+            usage: usage::Usage::default(),
             client,
         })
     }

@@ -5,12 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use gantry_api::{App, Cluster, Group, Phase, Release, StopLine, Strategy};
+use gantry_api::{
+    App, Cluster, Group, Notification, Phase, PlacementPolicy, Release, StopLine, Strategy, Tenant,
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::rows::{Instance, Key, Load, Node};
+use super::{
+    limits::{Quota, QuotaKind},
+    rows::{Instance, Key, Load, Node},
+};
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,12 @@ pub enum Topic {
     Nodes(String),
     /// A stopped line.
     Lines,
+    /// A placement policy of a member.
+    Policies,
+    /// A quota, of a Tenant or of a member.
+    Quotas,
+    /// A Notification.
+    Hooks,
     /// A kind was listed anew: anything.
     All,
 }
@@ -137,6 +148,10 @@ pub struct Member {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Nodes by cell.
     pub by_cell: BTreeMap<String, BTreeSet<String>>,
+    /// Its placement policies.
+    pub policies: BTreeMap<String, Arc<PlacementPolicy>>,
+    /// Its quotas, by kind, namespace and name.
+    pub quotas: BTreeMap<(QuotaKind, String, String), Arc<Quota>>,
     /// Why its objects are not known as they are now.
     pub trouble: Option<String>,
     cells: Vec<gantry_api::cluster::Cell>,
@@ -286,6 +301,31 @@ impl Member {
     }
 }
 
+/// A Tenant, with its pools as they are shown.
+pub struct Department {
+    /// The object.
+    pub tenant: Tenant,
+    /// Its pools.
+    pub pools: Vec<Quota>,
+}
+
+impl Department {
+    /// Of a Tenant.
+    pub fn of(mut tenant: Tenant) -> Self {
+        tenant.metadata.managed_fields = None;
+        Self {
+            pools: Quota::of_tenant(&tenant),
+            tenant,
+        }
+    }
+
+    /// Its namespaces.
+    pub fn namespaces(&self) -> Vec<String> {
+        let name = self.tenant.name_any();
+        self.tenant.spec.namespaces_of(&name)
+    }
+}
+
 /// What is known of the fleet.
 #[derive(Default)]
 pub struct State {
@@ -301,6 +341,10 @@ pub struct State {
     pub strategies: BTreeMap<Key, Arc<Strategy>>,
     /// Releases. Of those that have ended the plan and its steps are left out.
     pub releases: BTreeMap<Key, Arc<Release>>,
+    /// Tenants.
+    pub departments: BTreeMap<String, Department>,
+    /// Notifications.
+    pub hooks: BTreeMap<Key, Arc<Notification>>,
     /// Stopped lines.
     pub lines: BTreeMap<String, Arc<StopLine>>,
     releases_of: HashMap<Key, BTreeSet<(Option<Timestamp>, String)>>,

@@ -100,7 +100,7 @@ fn wrong(cx: &Cx, problems: &[Problem], total: usize) -> Markup {
                         _ => (widgets::badge("hold", "◇", cx.t(M::PhaseWaits))),
                     }
                     @if p.href.is_empty() { strong { (p.title) } } @else { a href=(p.href) data-row { (p.title) } }
-                    span.said { (p.message) }
+                    span.said { (widgets::local(cx, &p.message)) }
                     (widgets::ago(cx, p.since))
                 }
             }
@@ -219,6 +219,7 @@ fn places(cx: &Cx, clusters: &[PlaceRow]) -> Markup {
                 th scope="row" { a href=(nodes) { (place.name) } @if !place.region.is_empty() { " " small { (place.region) } } }
                 td {
                     @if cluster.is_some() {}
+                    @else if place.connecting { (widgets::badge("busy", "◐", cx.t(M::ClusterConnecting))) span.said { (cx.t(M::ClusterConnectingHint)) } }
                     @else if !place.trouble.is_empty() { (widgets::badge("bad", "■", cx.t(M::Unreachable))) span.said { (place.trouble) } }
                     @else if !place.stopped.is_empty() { (widgets::badge("warn", "‖", cx.t(M::LineStopped))) span.said { (place.stopped) } }
                     @else { (widgets::badge("good", "●", cx.t(M::Reachable))) }

@@ -71,6 +71,8 @@ pub fn whole(cx: &Cx, page: &Page, place: &str) -> Markup {
                         (link(cx, page.nav, Nav::Services, "/services", M::Services))
                         (link(cx, page.nav, Nav::Releases, "/releases", M::Releases))
                         @if cx.sight.nodes { (link(cx, page.nav, Nav::Nodes, "/nodes", M::Nodes)) }
+                        @if cx.sight.policies { (link(cx, page.nav, Nav::Policies, "/policies", M::Policies)) }
+                        (link(cx, page.nav, Nav::Quotas, "/quotas", M::Quotas))
                         @if cx.sight.lines { (link(cx, page.nav, Nav::Lines, "/lines", M::Lines)) }
                         @if cx.app.records.is_some() { (link(cx, page.nav, Nav::Records, "/records", M::Records)) }
                     }
@@ -87,7 +89,10 @@ pub fn whole(cx: &Cx, page: &Page, place: &str) -> Markup {
                 main #main tabindex="-1" {
                     @if !page.crumbs.is_empty() {
                         nav.crumbs aria-label=(cx.t(M::Path)) {
-                            @for (text, href) in &page.crumbs { a href=(href) { (text) } span aria-hidden="true" { "/" } }
+                            @for (index, (text, href)) in page.crumbs.iter().enumerate() {
+                                @if index > 0 { span aria-hidden="true" { "/" } }
+                                a href=(href) { (text) }
+                            }
                         }
                     }
                     div #page data-live=[live.then(|| format!("/live?u={place_for_url}"))] data-mark=(mark) { (blocks(&page.body)) }
@@ -114,10 +119,14 @@ fn dialogs(cx: &Cx) -> Markup {
         ("/", M::KeySearch),
         ("j k", M::KeyMove),
         ("Enter", M::KeyOpen),
+        ("x", M::KeyChoose),
         ("g f", M::KeyFleet),
         ("g s", M::KeyServices),
         ("g r", M::KeyReleases),
         ("g n", M::KeyNodes),
+        ("g p", M::KeyPolicies),
+        ("g q", M::KeyQuotas),
+        ("g h", M::KeyRecords),
         ("?", M::KeyHelp),
         ("Esc", M::KeyClose),
     ];
@@ -127,11 +136,15 @@ fn dialogs(cx: &Cx) -> Markup {
                 autocomplete="off" spellcheck="false" placeholder=(cx.t(M::PaletteHint)) aria-label=(cx.t(M::PaletteHint));
             ul #palette-list role="listbox" data-empty=(cx.t(M::NothingFound)) {}
             template #palette-pages {
+                @for (tenant, name) in &cx.prefs.favourites { a href={ "/groups/" (tenant) "/" (name) } data-kind=(cx.t(M::Favourites)) { (tenant) "/" (name) } }
                 a href="/" data-kind=(cx.t(M::Page)) { (cx.t(M::Fleet)) }
                 a href="/services" data-kind=(cx.t(M::Page)) { (cx.t(M::Services)) }
                 a href="/releases" data-kind=(cx.t(M::Page)) { (cx.t(M::Releases)) }
                 @if cx.sight.nodes { a href="/nodes" data-kind=(cx.t(M::Page)) { (cx.t(M::Nodes)) } }
+                @if cx.sight.policies { a href="/policies" data-kind=(cx.t(M::Page)) { (cx.t(M::Policies)) } }
+                a href="/quotas" data-kind=(cx.t(M::Page)) { (cx.t(M::Quotas)) }
                 @if cx.sight.lines { a href="/lines" data-kind=(cx.t(M::Page)) { (cx.t(M::Lines)) } }
+                @if cx.app.records.is_some() { a href="/records" data-kind=(cx.t(M::Page)) { (cx.t(M::Records)) } }
                 a href="/create" data-kind=(cx.t(M::Page)) { (cx.t(M::Create)) }
                 a href="/settings" data-kind=(cx.t(M::Page)) { (cx.t(M::Settings)) }
             }

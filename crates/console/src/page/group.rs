@@ -1,21 +1,21 @@
 //! A Group: how it is, its instances by cell, its revisions, what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gantry_api::{Group, labels};
-use gantry_hub::{diff, world::Revision};
+use gantry_api::{Group, group::InstanceNote, labels};
+use gantry_hub::{diff, group::wishes::Verb, world::Revision};
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Event};
 use kube::{Api, ResourceExt, api::ListParams};
 use maud::{Markup, html};
 use std::sync::Arc;
 
-use super::{Block, Interest, Nav, Page, releases, widgets};
+use super::{Block, Interest, Nav, Page, releases, widgets, wishes};
 use crate::{
     access::Right,
     app::Cx,
     error::Fail,
     messages::M,
-    model::Key,
+    model::{Key, usage::Series},
     view::{
         Params,
         groups::{self, GroupRow, InstanceRow},
@@ -71,14 +71,18 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
             "card",
             revisions(cx, params, &group).await?,
         )),
-        "events" => body.push(Block::part(
-            "events",
-            "card",
-            events(cx, tenant, "Group", name).await?,
-        )),
+        "events" => {
+            let own = events(cx, tenant, "Group", name).await?;
+            body.push(Block::part("events", "card", own));
+            for (cluster, html) in instance_events(cx, &key).await {
+                body.push(Block::part(format!("events-{cluster}"), "card", html));
+            }
+        }
         "logs" => body.push(Block::part("logs", "card", logs(cx, tenant, name).await?)),
         "yaml" => body.push(Block::part("yaml", "card", yaml(cx, &group)?)),
         _ => {
+            cx.app.model.look(&key, &cx.app.stop, &cx.app.tasks);
+            let wish = wishes::may(cx, tenant, name).await;
             let (running, recent, listing) = {
                 let state = cx.app.model.read();
                 let all = state.releases_of(&key).filter(|_| releases);
@@ -114,7 +118,7 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
                 div.title { h2 { (cx.t(M::Instances)) span.number { (listing.total) } }
                     (widgets::choices(params, "state", &[("", cx.t(M::All)), ("trouble", cx.t(M::NotReady)), ("out", cx.t(M::OutOfService))])) }
                 @if listing.items.is_empty() { (widgets::empty(cx.t(M::NoInstances), &html! { (cx.t(M::NoInstancesHint)) })) }
-                @else { (instances(cx, &listing.items, params)) }
+                @else { (choosing(cx, &group, &listing.items, params, wish)) }
                 (widgets::pager(cx, &listing, params))
             };
             body.push(Block::part("instances", "card", html));
@@ -139,7 +143,10 @@ async fn head(cx: &Cx, group: &Group, row: &GroupRow, tab: &str) -> Markup {
                 .sub("scale"),
         )
         .await;
-    let logs = cx.may(Right::core("get", "pods", tenant).sub("log")).await;
+    let key = (tenant.to_owned(), name.to_owned());
+    let logs = cx
+        .may_on_any(&key, Right::core("get", "pods", tenant).sub("log"))
+        .await;
     let mut tabs = vec![("", M::Overview), ("revisions", M::Revisions)];
     tabs.extend(logs.then_some(("logs", M::Logs)));
     tabs.extend([("events", M::Events), ("yaml", M::Yaml)]);
@@ -152,11 +159,12 @@ async fn head(cx: &Cx, group: &Group, row: &GroupRow, tab: &str) -> Markup {
         div.title {
             h1 { (name) " " (widgets::health(cx, row.health)) }
             div.actions {
+                (star(cx, tenant, name))
                 @if release { a.button.primary href={ "/groups/" (tenant) "/" (name) "/release" } { (cx.t(M::StartRelease)) } }
                 @if scale { a.button href={ "/groups/" (tenant) "/" (name) "/scale" } { (cx.t(M::Scale)) } }
             }
         }
-        @if !row.message.is_empty() { p.said { (row.message) } }
+        @if !row.message.is_empty() { p.said { (widgets::local(cx, &row.message)) } }
         dl.facts.row {
             (widgets::fact(cx.t(M::InService), &html! { strong { (row.in_service) } " / " (row.desired) (widgets::bar(i64::from(row.in_service), i64::from(row.desired), tone, &cx.f(M::InServiceOf, &[&row.in_service, &row.desired]))) }))
             (widgets::fact(cx.t(M::ReadyWord), &html! { (row.ready) }))
@@ -175,9 +183,35 @@ async fn head(cx: &Cx, group: &Group, row: &GroupRow, tab: &str) -> Markup {
     }
 }
 
+/// The button that makes a Group a favourite, or no longer.
+fn star(cx: &Cx, tenant: &str, name: &str) -> Markup {
+    let is = cx
+        .prefs
+        .favourites
+        .contains(&(tenant.to_owned(), name.to_owned()));
+    let word = cx.t(if is {
+        M::FavouriteNot
+    } else {
+        M::FavouriteMake
+    });
+    html! {
+        form method="post" action="/favourites" {
+            input type="hidden" name="tenant" value=(tenant);
+            input type="hidden" name="group" value=(name);
+            input type="hidden" name="on" value=(if is { "0" } else { "1" });
+            input type="hidden" name="next" value={ "/groups/" (tenant) "/" (name) };
+            button.star type="submit" title=(word) aria-label=(word) aria-pressed=(is) { (if is { "★" } else { "☆" }) }
+        }
+    }
+}
+
 /// The logs of all instances, merged by time.
 async fn logs(cx: &Cx, tenant: &str, name: &str) -> Result<Markup, Fail> {
-    if !cx.may(Right::core("get", "pods", tenant).sub("log")).await {
+    let key = (tenant.to_owned(), name.to_owned());
+    if !cx
+        .may_on_any(&key, Right::core("get", "pods", tenant).sub("log"))
+        .await
+    {
         return Err(Fail::NotFound);
     }
     Ok(widgets::logs(
@@ -227,11 +261,58 @@ fn cells(cx: &Cx, group: &Group, row: &GroupRow) -> Markup {
     }
 }
 
+/// Instances of a Group, to be chosen where something may be wished for them, with what they use.
+fn choosing(cx: &Cx, group: &Group, all: &[InstanceRow], params: &Params, wish: bool) -> Markup {
+    let (tenant, name) = (group.namespace().unwrap_or_default(), group.name_any());
+    let key = (tenant.clone(), name.clone());
+    let names = all.iter().map(|row| row.instance.name.as_str());
+    let more = More {
+        choose: wish,
+        used: cx.app.model.usage.of(&key, names),
+        notes: group
+            .status
+            .iter()
+            .flat_map(|s| &s.instances)
+            .map(|n| (n.name.as_str(), n))
+            .collect(),
+    };
+    let table = table(cx, all, params, &more);
+    if !wish {
+        return table;
+    }
+    html! {
+        form method="get" action={ "/groups/" (tenant) "/" (name) "/instances" } {
+            div.actions.chosen {
+                span.hint { (cx.t(M::Chosen)) }
+                @for verb in Verb::ALL { button type="submit" name="verb" value=(verb.name()) { (cx.t(wishes::word(verb))) } }
+            }
+            (table)
+        }
+    }
+}
+
+/// What a table of instances shows beside them.
+#[derive(Default)]
+struct More<'a> {
+    /// Boxes to choose by.
+    choose: bool,
+    /// What they use.
+    used: HashMap<String, Series>,
+    /// How wishes for them stand.
+    notes: HashMap<&'a str, &'a InstanceNote>,
+}
+
 /// A table of instances.
 pub fn instances(cx: &Cx, all: &[InstanceRow], params: &Params) -> Markup {
+    table(cx, all, params, &More::default())
+}
+
+fn table(cx: &Cx, all: &[InstanceRow], params: &Params, more: &More<'_>) -> Markup {
+    let used = !more.used.is_empty();
     html! {
         div.scroll { table data-rows {
             thead { tr {
+                @if more.choose { th { span.sr { (cx.t(M::Choose)) } } }
                 (widgets::sorter(params, "name", cx.t(M::Instance), ""))
                 (widgets::sorter(params, "state", cx.t(M::State), ""))
                 th { (cx.t(M::Cell)) }
@@ -240,12 +321,14 @@ pub fn instances(cx: &Cx, all: &[InstanceRow], params: &Params) -> Markup {
                 (widgets::sorter(params, "revision", cx.t(M::Revision), "num"))
                 (widgets::sorter(params, "restarts", cx.t(M::Restarts), "num"))
                 (widgets::sorter(params, "age", cx.t(M::Age), "num"))
+                @if used { th { "CPU" } th { (cx.t(M::Memory)) } }
                 th { (cx.t(M::Message)) }
             } }
             tbody {
                 @for row in all {
                     @let i = &row.instance;
                     tr {
+                        @if more.choose { td.choose { input type="checkbox" name="instance" value=(i.name) aria-label=(i.name) data-keep; } }
                         th scope="row" { a href={ "/instances/" (row.cluster) "/" (i.tenant) "/" (i.name) } data-row { (i.name) } }
                         td { (state(cx, row)) }
                         td { (i.cell) }
@@ -254,7 +337,16 @@ pub fn instances(cx: &Cx, all: &[InstanceRow], params: &Params) -> Markup {
                         td.num { (i.revision.map_or("—".to_owned(), |n| n.to_string())) }
                         td.num { @if i.restarts > 0 { strong { (i.restarts) } } @else { "0" } }
                         td.num { (widgets::ago(cx, i.created)) }
-                        td.message { (i.trouble) }
+                        @if used {
+                            @let series = more.used.get(&i.name);
+                            td { @if let Some(s) = series { (widgets::spark(&s.cpu, i.cpu, widgets::cores)) } }
+                            td { @if let Some(s) = series { (widgets::spark(&s.memory, i.memory, widgets::bytes)) } }
+                        }
+                        td.message {
+                            (i.trouble)
+                            @if let Some(note) = more.notes.get(i.name.as_str()) { span.note { (note.state) @if !note.message.is_empty() { ": " (note.message) } } }
+                            @else if !i.held.is_empty() { span.note { (i.held) } }
+                        }
                     }
                 }
             }
@@ -368,6 +460,47 @@ pub async fn events(cx: &Cx, tenant: &str, kind: &str, name: &str) -> Result<Mar
     Ok(event_table(cx, &mut list))
 }
 
+/// Events of instances that are kept of one member.
+const EVENTS: u32 = 500;
+
+/// What happened to a Group's instances, by member.
+async fn instance_events(cx: &Cx, key: &Key) -> Vec<(String, Markup)> {
+    let members: Vec<(String, HashSet<String>)> = {
+        let state = cx.app.model.read();
+        let all = state.members.iter();
+        all.map(|(name, m)| {
+            let names = m.of_group(key).map(|i| i.name.clone());
+            (name.clone(), names.collect::<HashSet<_>>())
+        })
+        .filter(|(_, names)| !names.is_empty())
+        .collect()
+    };
+    let mut told = Vec::new();
+    for (cluster, names) in members {
+        let right = Right::core("list", "events", &key.0);
+        if !cx.may_on(&cluster, right).await {
+            continue;
+        }
+        let found = async {
+            let api: Api<Event> = Api::namespaced(super::reader(cx, &cluster)?, &key.0);
+            let wanted = ListParams::default()
+                .fields("involvedObject.kind=Pod")
+                .limit(EVENTS);
+            Ok::<_, Fail>(api.list(&wanted).await?.items)
+        };
+        let html = match found.await {
+            Ok(mut list) => {
+                let named = |e: &Event| e.involved_object.name.clone().unwrap_or_default();
+                list.retain(|e| names.contains(&named(e)));
+                html! { h2 { (cluster) " · " (cx.t(M::Instances)) } (event_table(cx, &mut list)) }
+            }
+            Err(fail) => html! { h2 { (cluster) } p.said { (fail.detail()) } },
+        };
+        told.push((cluster, html));
+    }
+    told
+}
+
 /// A table of events, newest first.
 pub fn event_table(cx: &Cx, list: &mut [Event]) -> Markup {
     let last = |e: &Event| {
@@ -418,58 +551,4 @@ fn yaml(cx: &Cx, group: &Group) -> Result<Markup, Fail> {
 /// If it is none, which objects are not.
 pub fn to_yaml(object: &impl serde::Serialize) -> Result<String, Fail> {
     serde_saphyr::to_string(object).map_err(|e| Fail::Upstream(e.to_string()))
-}
-
-/// The page that asks how many instances there are to be, and shows them come.
-///
-/// # Errors
-/// If there is no such Group, or none that the user may see.
-pub async fn scale(cx: &Cx, tenant: &str, name: &str) -> Result<Page, Fail> {
-    let group = seen(cx, tenant, name).await?;
-    let key: Key = (tenant.to_owned(), name.to_owned());
-    let row = groups::row(&cx.app.model.read(), &key, false).ok_or(Fail::NotFound)?;
-    let status = group.status.clone().unwrap_or_default();
-    let settled = status.replicas == row.desired && status.in_service == row.desired;
-    let form = html! {
-        h1 { (cx.t(M::Scale)) " " (name) }
-        form.stack method="post" action={ "/groups/" (tenant) "/" (name) "/scale" } {
-            (widgets::csrf(cx))
-            label for="replicas" { (cx.t(M::HowManyInstances)) }
-            input #replicas name="replicas" type="number" min="0" max="100000" required value=(row.desired);
-            p.hint { (cx.f(M::ScaleHint, &[&row.desired, &row.cells.len(), &row.cells.join(", ")])) }
-            @if row.desired > 0 {
-                label for="confirm" { (cx.f(M::ScaleZeroHint, &[&name])) }
-                input #confirm name="confirm" autocomplete="off" placeholder=(name);
-            }
-            div.actions {
-                button.primary type="submit" { (cx.t(M::Scale)) }
-                a.button href={ "/groups/" (tenant) "/" (name) } { (cx.t(M::Back)) }
-            }
-        }
-    };
-    let progress = html! {
-        h2 { (cx.t(M::Progress)) }
-        p.big { (status.in_service) "/" (row.desired) " " (if settled { widgets::badge("good", "●", cx.t(M::HealthHealthy)) } else { widgets::badge("busy", "↕", cx.t(M::HealthScaling)) }) }
-        (widgets::bar(i64::from(status.in_service), i64::from(row.desired), if settled { "good" } else { "busy" }, &cx.f(M::InServiceOf, &[&status.in_service, &row.desired])))
-        dl.facts {
-            @for cell in &status.cells { (widgets::fact(&cell.name, &html! { (cell.in_service) " / " (cell.desired) })) }
-        }
-        @if !row.message.is_empty() { p.said { (row.message) } }
-    };
-    let mut crumbs = crumbs(cx, tenant, &group.spec.app);
-    crumbs.push((name.to_owned(), format!("/groups/{tenant}/{name}")));
-    Ok(Page {
-        title: format!("{} · {name}", cx.t(M::Scale)),
-        nav: Nav::Services,
-        crumbs,
-        body: vec![Block::group(
-            "scale",
-            "two",
-            vec![
-                Block::part("form", "card", form),
-                Block::part("progress", "card", progress),
-            ],
-        )],
-        interest: Interest::Group(key),
-    })
 }

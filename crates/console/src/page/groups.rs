@@ -11,7 +11,7 @@ use crate::{
     messages::M,
     view::{
         Params,
-        groups::{GroupRow, TenantRow, groups, tenants},
+        groups::{GroupRow, TenantRow, groups, row, tenants},
     },
 };
 
@@ -83,6 +83,19 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, app: &str) -> Result<P
         (widgets::pager(cx, &listing, params))
     };
     let mut body = vec![Block::part("top", "", top)];
+    if tenant.is_empty() && params.0.is_empty() && !cx.prefs.favourites.is_empty() {
+        let rows: Vec<GroupRow> = {
+            let state = cx.app.model.read();
+            let mine = cx.prefs.favourites.iter();
+            mine.filter(|key| cx.sight.groups.see(&key.0))
+                .filter_map(|key| row(&state, key, cx.sight.releases.see(&key.0)))
+                .collect()
+        };
+        if !rows.is_empty() {
+            let html = html! { h2 { "★ " (cx.t(M::Favourites)) span.number { (rows.len()) } } (table(cx, &rows, params, "")) };
+            body.push(Block::part("favourites", "card", html));
+        }
+    }
     if tenant.is_empty() && all.len() > 1 {
         let blocks = vec![
             Block::part("tenants", "card side", side(cx, &all)),

@@ -1,12 +1,14 @@
 //! An instance: its containers and conditions, what happened, what it says.
 
+use gantry_hub::group::wishes::Verb;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::{Api, Client, api::ListParams};
 use maud::{Markup, html};
 
-use super::{Block, Interest, Nav, Page, group, widgets};
+use super::{Block, Interest, Nav, Page, group, placement, terminal, widgets, wishes};
 use crate::{
     access::Right,
+    act::exec,
     app::Cx,
     error::Fail,
     messages::M,
@@ -51,16 +53,20 @@ pub async fn page(
 ) -> Result<Page, Fail> {
     let instance = seen(cx, cluster, tenant, name)?;
     let tab = params.get("tab");
-    let may = |verb, resource, sub| cx.may(Right::core(verb, resource, tenant).sub(sub));
-    let (pods, logs, events, evict) = futures::join!(
+    let may =
+        |verb, resource, sub| cx.may_on(cluster, Right::core(verb, resource, tenant).sub(sub));
+    let (pods, logs, events, wish) = futures::join!(
         may("get", "pods", ""),
         may("get", "pods", "log"),
         may("list", "events", ""),
-        may("create", "pods", "eviction")
+        wishes::may(cx, tenant, &instance.group)
     );
     let mut tabs = vec![("", M::Overview)];
     tabs.extend(logs.then_some(("logs", M::Logs)));
     tabs.extend(events.then_some(("events", M::Events)));
+    tabs.push(("placement", M::Placement));
+    let exec = exec::may(cx, cluster, tenant).await;
+    tabs.extend(exec.then_some(("terminal", M::Terminal)));
     tabs.extend(pods.then_some(("yaml", M::Yaml)));
     if !tabs.iter().any(|(t, _)| *t == tab) {
         return Err(Fail::NotFound);
@@ -70,10 +76,15 @@ pub async fn page(
         instance: (*instance).clone(),
     };
     let base = format!("/instances/{cluster}/{tenant}/{name}");
+    let key: Key = (tenant.to_owned(), instance.group.clone());
+    cx.app.model.look(&key, &cx.app.stop, &cx.app.tasks);
+    let used = cx.app.model.usage.of(&key, [name].into_iter()).remove(name);
     let head = html! {
         div.title {
             h1 { (name) " " (group::state(cx, &row)) }
-            div.actions { @if evict { a.button href={ (base) "/restart" } { (cx.t(M::Restart)) } } }
+            div.actions { @if wish { @for verb in verbs(&instance) {
+                a.button href={ "/groups/" (tenant) "/" (instance.group) "/instances?verb=" (verb.name()) "&instance=" (name) } { (cx.t(wishes::word(verb))) }
+            } } }
         }
         @if !instance.trouble.is_empty() { p.said { (instance.trouble) } }
         dl.facts.row {
@@ -82,8 +93,8 @@ pub async fn page(
             (widgets::fact(cx.t(M::Address), &html! { span.mono { (instance.address) } }))
             (widgets::fact(cx.t(M::Revision), &html! { (instance.revision.map_or("—".to_owned(), |n| n.to_string())) }))
             (widgets::fact(cx.t(M::Restarts), &html! { (instance.restarts) }))
-            (widgets::fact(cx.t(M::CpuRequested), &html! { (widgets::cores(instance.cpu)) }))
-            (widgets::fact(cx.t(M::MemoryRequested), &html! { (widgets::bytes(instance.memory)) }))
+            (widgets::fact(cx.t(M::CpuRequested), &html! { (widgets::cores(instance.cpu)) @if let Some(s) = &used { " " (widgets::spark(&s.cpu, instance.cpu, widgets::cores)) } }))
+            (widgets::fact(cx.t(M::MemoryRequested), &html! { (widgets::bytes(instance.memory)) @if let Some(s) = &used { " " (widgets::spark(&s.memory, instance.memory, widgets::bytes)) } }))
             (widgets::fact(cx.t(M::Age), &widgets::ago(cx, instance.created)))
         }
         nav.tabs aria-label=(name) {
@@ -93,7 +104,7 @@ pub async fn page(
         }
     };
     let mut body = vec![Block::part("head", "", head)];
-    let mut interest = Interest::Group((tenant.to_owned(), instance.group.clone()));
+    let mut interest = Interest::Group(key);
     match tab {
         "logs" => {
             body.push(Block::part(
@@ -114,6 +125,19 @@ pub async fn page(
                 "card",
                 group::event_table(cx, &mut list),
             ));
+        }
+        "terminal" => {
+            let api: Api<Pod> = Api::namespaced(reader(cx, cluster)?, tenant);
+            let spec = api.get(name).await?.spec.unwrap_or_default();
+            let containers: Vec<String> = spec.containers.into_iter().map(|c| c.name).collect();
+            let place = format!("/exec/{cluster}/{tenant}/{name}");
+            let pane = terminal::pane(cx, &place, &containers, params);
+            body.push(Block::part("terminal", "card", pane));
+            interest = Interest::Nothing;
+        }
+        "placement" => {
+            body.push(Block::part("placement", "card", placement::pane(cx, &base)));
+            interest = Interest::Nothing;
         }
         _ if pods => {
             let api: Api<Pod> = Api::namespaced(reader(cx, cluster)?, tenant);
@@ -141,6 +165,15 @@ pub async fn page(
         body,
         interest,
     })
+}
+
+/// What can be wished for an instance as it is.
+fn verbs(instance: &Instance) -> [Verb; 2] {
+    let held = !instance.held.is_empty() && !instance.in_service;
+    [
+        if held { Verb::PutBack } else { Verb::PullOut },
+        Verb::Restart,
+    ]
 }
 
 fn container_state(cx: &Cx, status: Option<&ContainerStatus>) -> Markup {
@@ -231,39 +264,4 @@ fn logs_pane(cx: &Cx, instance: &Instance, cluster: &str, params: &Params) -> Ma
         instance.tenant, instance.name
     );
     widgets::logs(cx, &url)
-}
-
-/// The page that says what restarting does, and asks.
-///
-/// # Errors
-/// If there is no such instance, or the user may not.
-pub async fn confirm(cx: &Cx, cluster: &str, tenant: &str, name: &str) -> Result<Page, Fail> {
-    let instance = seen(cx, cluster, tenant, name)?;
-    if !cx
-        .may(Right::core("create", "pods", tenant).sub("eviction"))
-        .await
-    {
-        return Err(Fail::NotFound);
-    }
-    let html = html! {
-        h1 { (cx.t(M::Restart)) " · " (name) }
-        p.big { (cx.f(M::RestartSays, &[&name, &instance.node])) }
-        form.stack method="post" action={ "/instances/" (cluster) "/" (tenant) "/" (name) "/restart" } {
-            (widgets::csrf(cx))
-            div.actions {
-                button.danger type="submit" { (cx.t(M::Restart)) }
-                a.button href={ "/instances/" (cluster) "/" (tenant) "/" (name) } { (cx.t(M::Back)) }
-            }
-        }
-    };
-    Ok(Page {
-        title: format!("{} · {name}", cx.t(M::Restart)),
-        nav: Nav::Services,
-        crumbs: vec![(
-            name.to_owned(),
-            format!("/instances/{cluster}/{tenant}/{name}"),
-        )],
-        body: vec![Block::part("confirm", "card narrow", html)],
-        ..Page::default()
-    })
 }

@@ -2,24 +2,35 @@
 //! does.
 
 mod create;
+pub mod edit;
 mod fleet;
 pub mod frame;
 pub mod group;
 mod groups;
+pub mod hooks;
 mod instance;
 mod lines;
 pub mod login;
 mod nodes;
+pub mod placement;
 pub mod plan;
+pub mod policies;
+pub mod quotas;
 pub mod records;
 mod release;
 mod releases;
-mod settings;
+mod scale;
+pub mod settings;
+mod terminal;
+#[cfg(test)]
+mod tests;
 pub mod widgets;
+pub mod wishes;
 
 use maud::Markup;
 
 use crate::{
+    act::edit::Target,
     app::Cx,
     error::Fail,
     model::{Key, Topic},
@@ -51,6 +62,10 @@ pub enum Nav {
     Records,
     /// Stopped lines.
     Lines,
+    /// Placement policies.
+    Policies,
+    /// Quotas.
+    Quotas,
     /// Settings.
     Settings,
 }
@@ -75,6 +90,12 @@ pub enum Interest {
     Nodes,
     /// Lines.
     Lines,
+    /// Placement policies.
+    Policies,
+    /// Quotas.
+    Quotas,
+    /// Notification hooks.
+    Hooks,
 }
 
 impl Interest {
@@ -82,7 +103,10 @@ impl Interest {
     pub fn concerns(&self, topic: &Topic) -> bool {
         match (self, topic) {
             (Self::Nothing, _) => false,
-            (_, Topic::All) | (Self::Fleet, _) => true,
+            (_, Topic::All) => true,
+            (Self::Fleet, topic) => {
+                !matches!(topic, Topic::Policies | Topic::Quotas | Topic::Hooks)
+            }
             (Self::Services, Topic::Group(_) | Topic::Release(_) | Topic::Tenant(_)) => true,
             (Self::Releases, Topic::Release(_)) => true,
             (Self::Group(key), Topic::Group(other)) => key == other,
@@ -92,7 +116,10 @@ impl Interest {
             (Self::Release(key, _), Topic::Release(other)) => key == other,
             (Self::Release(..), Topic::Lines) => true,
             (Self::Nodes, Topic::Nodes(_) | Topic::Cluster(_) | Topic::Group(_)) => true,
-            (Self::Lines, Topic::Lines) => true,
+            (Self::Lines, Topic::Lines)
+            | (Self::Policies, Topic::Policies)
+            | (Self::Quotas, Topic::Quotas)
+            | (Self::Hooks, Topic::Hooks) => true,
             _ => false,
         }
     }
@@ -168,15 +195,13 @@ pub async fn find(cx: &Cx, path: &str, params: &Params) -> Result<Page, Fail> {
         ["services", tenant, app] => groups::page(cx, params, tenant, app).await,
         ["groups", tenant, name] => group::page(cx, params, tenant, name).await,
         ["groups", tenant, name, "release"] => plan::page(cx, params, tenant, name, None).await,
-        ["groups", tenant, name, "scale"] => group::scale(cx, tenant, name).await,
+        ["groups", tenant, name, "scale"] => scale::page(cx, tenant, name).await,
+        ["groups", tenant, name, "instances"] => wishes::confirm(cx, params, tenant, name).await,
         ["releases"] => releases::page(cx, params).await,
         ["releases", tenant, name] => release::page(cx, params, tenant, name).await,
         ["releases", tenant, name, action] => release::confirm(cx, tenant, name, action).await,
         ["instances", cluster, tenant, name] => {
             instance::page(cx, params, cluster, tenant, name).await
-        }
-        ["instances", cluster, tenant, name, "restart"] => {
-            instance::confirm(cx, cluster, tenant, name).await
         }
         ["nodes"] => nodes::list(cx, params).await,
         ["nodes", cluster, name] => nodes::one(cx, params, cluster, name).await,
@@ -184,7 +209,20 @@ pub async fn find(cx: &Cx, path: &str, params: &Params) -> Result<Page, Fail> {
         ["lines"] => lines::page(cx).await,
         ["records"] => records::page(cx, params).await,
         ["create"] => create::page(cx, params).await,
-        ["settings"] => settings::page(cx),
+        ["create", "policy"] => policies::create(cx, params, None).await,
+        ["policies"] => policies::list(cx, params).await,
+        ["policies", cluster, name] => policies::one(cx, cluster, name, None).await,
+        ["policies", cluster, name, "delete"] => policies::confirm(cx, cluster, name).await,
+        ["quotas"] => quotas::list(cx, params).await,
+        ["quotas", cluster, tenant, kind, name] => {
+            let target = Target::quota(cluster, tenant, kind, name).ok_or(Fail::NotFound)?;
+            quotas::one(cx, &target, None).await
+        }
+        ["tenants", name] => quotas::one(cx, &Target::tenant(name), None).await,
+        ["settings"] => settings::page(cx, None).await,
+        ["notifications"] => hooks::list(cx, params).await,
+        ["notifications", tenant, name] => hooks::one(cx, tenant, name, None).await,
+        ["create", "notification"] => hooks::create(cx, params, None).await,
         _ => Err(Fail::NotFound),
     }
 }

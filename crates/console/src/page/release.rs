@@ -177,7 +177,7 @@ fn head(cx: &Cx, release: &Release, row: &ReleaseRow, columns: &[Column]) -> Mar
             h1 { (row.name) " " (widgets::phase(cx, &row.phase, row.halted, row.waits)) }
             span.revision { (super::releases::revisions(row)) " " @if !from.is_empty() && from != row.image { (widgets::image(&from)) " → " } (widgets::image(&row.image)) }
         }
-        @if !row.message.is_empty() { p.said.big { (row.message) } }
+        @if !row.message.is_empty() { p.said.big { (widgets::local(cx, &row.message)) } }
         div.progress-line { (widgets::bar(done, all, tone, &cx.f(M::UpdatedOf, &[&done, &all]))) }
         dl.facts.row {
             (widgets::fact(cx.t(M::Updated), &html! { strong { (done) } " / " (all) }))
@@ -312,7 +312,7 @@ fn gates(cx: &Cx, release: &Release) -> Option<Markup> {
                         td.num.mono { (g.value) }
                         td.num.mono { (g.baseline) }
                         td.num { (g.passes) " / " (g.measured) }
-                        td.message { (g.message) }
+                        td.message { (widgets::local(cx, &g.message)) }
                     }
                 }
                 @for g in waiting { tr.sub { th scope="row" { (g.name) } td {} td { (widgets::badge("dim", "○", cx.t(M::GateWaiting))) } td {} td {} td {} td {} } }

@@ -26,7 +26,7 @@ pub fn flight(cx: &Cx, row: &ReleaseRow) -> Markup {
             (widgets::phase(cx, &row.phase, row.halted, row.waits))
             a href={ "/releases/" (row.tenant) "/" (row.name) } data-row { (row.tenant) "/" (row.name) }
             span.way { (widgets::bar(done, all, tone, &cx.f(M::UpdatedOf, &[&done, &all]))) span.n.num { (done) "/" (all) } }
-            span.said { (row.message) }
+            span.said { (widgets::local(cx, &row.message)) }
             (widgets::ago(cx, row.started.or(row.created)))
         }
     }
@@ -72,7 +72,7 @@ pub fn table(cx: &Cx, rows: &[ReleaseRow], params: &Params, of_group: bool) -> M
                         td.num { (row.updated.0) " / " (row.updated.1) }
                         td { (row.by) }
                         td.num { (widgets::ago(cx, row.started.or(row.created))) }
-                        @if !of_group { td.message { (row.message) } }
+                        @if !of_group { td.message { (widgets::local(cx, &row.message)) } }
                     }
                 }
             }

@@ -1,9 +1,10 @@
-//! Settings: language, theme, time zone; who one is.
+//! Settings: language, theme, time zone; who one is; tokens for scripts; notification hooks.
 
-use maud::html;
+use maud::{Markup, html};
 
 use super::{Block, Nav, Page, widgets};
 use crate::{
+    act::token::{self, Issued},
     app::{Cx, LANGUAGES},
     error::Fail,
     messages::M,
@@ -26,11 +27,11 @@ const ZONES: [&str; 12] = [
     "Australia/Sydney",
 ];
 
-/// The page.
+/// The page; `issued` is what a request for a token came to.
 ///
 /// # Errors
 /// None; the signature is that of all pages.
-pub fn page(cx: &Cx) -> Result<Page, Fail> {
+pub async fn page(cx: &Cx, issued: Option<&Result<Issued, Fail>>) -> Result<Page, Fail> {
     let themes = [
         (Theme::Auto, M::ThemeAuto),
         (Theme::Light, M::ThemeLight),
@@ -55,6 +56,7 @@ pub fn page(cx: &Cx) -> Result<Page, Fail> {
             label for="zone" { (cx.t(M::TimeZone)) }
             input #zone name="zone" list="zones" value=(cx.prefs.zone_name) autocomplete="off";
             datalist #zones { @for zone in ZONES { option value=(zone) {} } }
+            p.hint { (cx.f(M::TimeZoneNow, &[&widgets::absolute(cx, cx.now)])) }
             button.primary type="submit" { (cx.t(M::Save)) }
         }
     };
@@ -67,13 +69,63 @@ pub fn page(cx: &Cx) -> Result<Page, Fail> {
         }
         p.hint { (cx.t(M::YouAreHint)) }
     };
+    let hooks = html! {
+        h2 { (cx.t(M::Hooks)) }
+        p { (cx.t(M::HooksHint)) }
+        div.actions { a.button href="/notifications" { (cx.t(M::Hooks)) } }
+    };
     Ok(Page {
         title: cx.t(M::Settings).to_owned(),
         nav: Nav::Settings,
-        body: vec![
-            Block::part("settings", "card narrow", form),
-            Block::part("who", "card narrow", who),
-        ],
+        body: vec![Block::group(
+            "both",
+            "two",
+            vec![
+                Block::part("settings", "card", form),
+                Block::group(
+                    "side",
+                    "stacked",
+                    vec![
+                        Block::part("who", "card", who),
+                        Block::part("tokens", "card", tokens(cx, issued).await),
+                        Block::part("hooks", "card", hooks),
+                    ],
+                ),
+            ],
+        )],
         ..Page::default()
     })
+}
+
+async fn tokens(cx: &Cx, issued: Option<&Result<Issued, Fail>>) -> Markup {
+    let own = token::account(cx.session.name());
+    let own_may = match own {
+        Some((namespace, name)) => cx.may(token::right(namespace, name)).await,
+        None => false,
+    };
+    let any = own_may || cx.may(token::right("", "")).await;
+    let filled = own.map(|(ns, name)| format!("{ns}/{name}"));
+    html! {
+        h2 { (cx.t(M::Tokens)) }
+        p.hint { (cx.t(M::TokensHint)) }
+        @match issued {
+            Some(Ok(issued)) => {
+                p role="status" { (widgets::badge("good", "●", cx.t(M::TokenIssued))) " " (cx.f(M::TokenUntil, &[&issued.account, &widgets::absolute(cx, issued.until)])) }
+                textarea.token readonly rows="5" aria-label=(cx.t(M::Tokens)) { (issued.token) }
+                p.hint { (cx.t(M::TokenOnce)) }
+            },
+            Some(Err(fail)) => p.said role="alert" { (fail.detail()) },
+            None => {},
+        }
+        @if any || !matches!(cx.sight.groups, crate::access::Tenants::All) || own.is_some() {
+            form.stack method="post" action="/settings/token" {
+                (widgets::csrf(cx))
+                label for="account" { (cx.t(M::TokenAccount)) }
+                input #account name="account" required placeholder="shop/ci" value=(filled.unwrap_or_default()) autocomplete="off" spellcheck="false";
+                label for="hours" { (cx.t(M::TokenHours)) }
+                input #hours name="hours" type="number" min="1" max="2160" value="24";
+                div.actions { button type="submit" { (cx.t(M::TokenIssue)) } }
+            }
+        } @else { p { (cx.t(M::TokenNone)) } }
+    }
 }

@@ -1,7 +1,7 @@
 //! Small things that pages are made of. State is told by colour, by shape and by word, always.
 
 use gantry_api::{gate::GateState, release::BatchState};
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use maud::{Markup, html};
 
 use crate::{
@@ -119,6 +119,54 @@ pub fn absolute(cx: &Cx, at: Timestamp) -> String {
     zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
+/// A text of the hub with its times in the user's zone: those written as `2026-11-27 08:00 UTC` or as
+/// RFC 3339 in UTC. Other text is left as it is.
+pub fn local(cx: &Cx, text: &str) -> String {
+    in_zone(text, &cx.prefs.zone)
+}
+
+fn in_zone(text: &str, zone: &TimeZone) -> String {
+    // The shortest is `2026-11-27T08:00:00Z`, which is as long as `2026-11-27 08:00 UTC`.
+    const SHORTEST: usize = 20;
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let found = (c.is_ascii_digit() && rest.len() >= SHORTEST)
+            .then(|| leading_time(rest))
+            .flatten();
+        // A digit before it: the middle of a longer number.
+        match found.filter(|_| !out.ends_with(|c: char| c.is_ascii_digit())) {
+            Some((at, long, seconds)) => {
+                let shape = if seconds {
+                    "%Y-%m-%d %H:%M:%S %Z"
+                } else {
+                    "%Y-%m-%d %H:%M %Z"
+                };
+                out.push_str(&at.to_zoned(zone.clone()).strftime(shape).to_string());
+                rest = &rest[long..];
+            }
+            None => {
+                out.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+    }
+    out
+}
+
+/// The time that a text begins with, how long that is, and whether it has seconds.
+fn leading_time(text: &str) -> Option<(Timestamp, usize, bool)> {
+    let spelt = text.get(..20)?;
+    if let Some(minutes) = spelt.strip_suffix(" UTC") {
+        let at = format!("{}:00Z", minutes.replacen(' ', "T", 1));
+        return Some((at.parse().ok()?, 20, false));
+    }
+    let long = text.find('Z').filter(|n| (19..=30).contains(n))? + 1;
+    let at = text.get(..long)?;
+    (at.as_bytes().get(10) == Some(&b'T')).then_some(())?;
+    Some((at.parse().ok()?, long, true))
+}
+
 /// A time of day in the user's zone.
 pub fn clock(cx: &Cx, at: Timestamp) -> String {
     let zoned = at.to_zoned(cx.prefs.zone.clone());
@@ -150,6 +198,33 @@ pub fn bar(part: i64, whole: i64, tone: &str, label: &str) -> Markup {
         svg.bar.(tone) role="img" aria-label=(label) viewBox="0 0 100 6" preserveAspectRatio="none" {
             rect.track width="100" height="6" {}
             rect.fill width=(wide) height="6" {}
+        }
+    }
+}
+
+/// What was used lately, as a line, with the last value in words. The line's top is what is requested, or
+/// the most that was used where that is more.
+pub fn spark(points: &[i64], requested: i64, words: fn(i64) -> String) -> Markup {
+    let Some(last) = points.last() else {
+        return html! {};
+    };
+    let most = points.iter().copied().max().unwrap_or(0);
+    let top = most.max(requested).max(1);
+    let wide = points.len().saturating_sub(1).max(1);
+    let line: Vec<String> = points
+        .iter()
+        .enumerate()
+        .map(|(index, n)| {
+            let x = index as f64 * 60.0 / wide as f64;
+            let y = 15.0 - n.clamp(&0, &top).to_owned() as f64 * 14.0 / top as f64;
+            format!("{x:.1},{y:.1}")
+        })
+        .collect();
+    let label = format!("{} (max {})", words(*last), words(most));
+    html! {
+        span.spark title=(label) {
+            svg role="img" aria-label=(label) viewBox="0 0 60 16" width="60" height="16" { polyline points=(line.join(" ")) {} }
+            span.num { (words(*last)) }
         }
     }
 }
@@ -300,6 +375,46 @@ pub fn fact(name: &str, value: &Markup) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_in_texts_are_the_users() {
+        let zone = TimeZone::get("Asia/Shanghai").unwrap();
+        for (text, want) in [
+            (
+                "frozen until 2026-11-27 18:30 UTC by bob",
+                "frozen until 2026-11-28 02:30 CST by bob",
+            ),
+            (
+                "since 2026-11-27T18:30:05Z.",
+                "since 2026-11-28 02:30:05 CST.",
+            ),
+            (
+                "at 2026-11-27T18:30:05.123456Z",
+                "at 2026-11-28 02:30:05 CST",
+            ),
+            (
+                "cart:2026-11-27-18 is no time, nor is 12026-11-27 18:30 UTC",
+                "cart:2026-11-27-18 is no time, nor is 12026-11-27 18:30 UTC",
+            ),
+            ("2026-13-27 18:30 UTC", "2026-13-27 18:30 UTC"),
+            ("发布于 2026-11-27 00:00 UTC", "发布于 2026-11-27 08:00 CST"),
+        ] {
+            assert_eq!(in_zone(text, &zone), want);
+        }
+    }
+
+    #[test]
+    fn a_line_of_usage_stays_in_its_box() {
+        let html = spark(&[0, 500, 2000], 1000, cores).into_string();
+        assert!(html.contains("0.0,15.0 30.0,11.5 60.0,1.0"), "{html}");
+        assert!(html.contains("2 (max 2)"), "{html}");
+        assert_eq!(spark(&[], 1000, cores).into_string(), "");
+        assert!(
+            spark(&[100], 1000, cores)
+                .into_string()
+                .contains("0.0,13.6")
+        );
+    }
 
     #[test]
     fn amounts_in_few_letters() {

@@ -23,6 +23,8 @@ pub struct PlaceRow {
     pub version: String,
     /// Why it cannot be reached; empty: it can.
     pub trouble: String,
+    /// Whether the hub has not looked at it yet, as just after it was registered.
+    pub connecting: bool,
     /// Why no release moves here; empty: they may.
     pub stopped: String,
     /// Usable nodes, and all.
@@ -47,14 +49,16 @@ pub fn clusters(state: &State) -> Vec<PlaceRow> {
         let trouble = match ready {
             Some(c) if c.status == "True" => member.unwrap_or_default(),
             Some(c) => c.message.clone(),
-            None => "not connected yet".to_owned(),
+            None => String::new(),
         };
+        let connecting = ready.is_none();
         let (used, has) = (amounts(&status.requested), amounts(&status.capacity));
         PlaceRow {
             name: name.clone(),
             region: cluster.spec.region.clone(),
             version: status.version.unwrap_or_default(),
             trouble,
+            connecting,
             stopped: cluster
                 .spec
                 .stop_the_line

@@ -4,6 +4,8 @@
 pub mod fleet;
 pub mod groups;
 pub mod nodes;
+pub mod policies;
+pub mod quotas;
 pub mod releases;
 pub mod run;
 pub mod search;
@@ -13,7 +15,7 @@ use serde::Serialize;
 /// Rows of a page where nobody says otherwise, and at most.
 pub const PER_PAGE: usize = 50;
 /// At most.
-pub const MOST: usize = 500;
+pub const MOST: usize = 1000;
 
 /// Parameters of a URL or form.
 #[derive(Clone, Debug, Default, PartialEq)]

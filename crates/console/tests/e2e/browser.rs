@@ -43,7 +43,7 @@ async fn login(stage: &Stage, browser: &Browser) {
         .until("sent to the login page", "location.pathname === '/login'")
         .await;
     browser.fill("#credential", &stage.admin).await;
-    browser.click("form.stack button").await;
+    browser.click("form[action='/login'] button").await;
     browser.until("back where one wanted to go", "location.search === '?q=cart' && document.querySelector('[data-row]').textContent === 'cart-prod'").await;
     browser
         .until(
@@ -290,7 +290,7 @@ async fn lost_connection(stage: &Stage, browser: &Browser) {
         .until("sent to log in", "location.pathname === '/login'")
         .await;
     browser.fill("#credential", &stage.admin).await;
-    browser.click("form.stack button").await;
+    browser.click("form[action='/login'] button").await;
     browser
         .until("back", "location.pathname === '/groups/shop/pay-prod'")
         .await;

@@ -8,6 +8,7 @@
 
 mod browser;
 mod http;
+mod login;
 mod security;
 mod stage;
 mod webdriver;
@@ -31,6 +32,7 @@ async fn the_console() {
     security::login_and_headers(&stage).await;
     security::one_tenant_only(&stage).await;
     security::writes(&stage).await;
+    login::with_the_provider(&stage).await;
     browser::all(&stage).await;
     stage.shutdown().await;
 }

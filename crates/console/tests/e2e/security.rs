@@ -136,6 +136,18 @@ pub async fn one_tenant_only(stage: &Stage) {
         "/nodes/sh/sh-a-001",
         "/nodes/sh/sh-a-001/drain",
         "/lines",
+        "/policies",
+        "/policies/sh/spread-zones",
+        "/create/policy",
+        "/quotas/sh/bank/ResourceQuota/all",
+        "/tenants/bank",
+        "/groups/bank/vault-prod/instances?verb=restart&instance=vault-prod-sh-a-0",
+        "/instances/sh/bank/vault-prod-sh-a-0?tab=placement",
+        "/instances/sh/bank/vault-prod-sh-a-0?tab=terminal",
+        "/instances/sh/shop/cart-prod-sh-a-0?tab=terminal",
+        "/exec/sh/bank/vault-prod-sh-a-0",
+        "/exec/sh/shop/cart-prod-sh-a-0",
+        "/notifications/bank/chat",
     ];
     for path in foreign {
         let there = dev.get(path).await;
@@ -161,6 +173,9 @@ pub async fn one_tenant_only(stage: &Stage) {
         "/records",
         "/create",
         "/groups/shop/cart-prod",
+        "/quotas",
+        "/quotas?q=vault",
+        "/notifications",
     ] {
         let page = dev.get(path).await;
         assert_eq!(page.status, StatusCode::OK, "{path}");
@@ -176,11 +191,23 @@ pub async fn one_tenant_only(stage: &Stage) {
             "live {path}"
         );
     }
+    for file in ["/export/records.csv", "/export/records.jsonl?tenant=bank"] {
+        let answer = dev.get(file).await;
+        assert!(
+            answer.status == StatusCode::OK && !answer.text.contains("vault"),
+            "{file}"
+        );
+    }
     let asked = dev.get("/records?tenant=bank").await;
     assert!(asked.status == StatusCode::OK && !asked.text.contains("vault"));
     let mut admin = visitor(stage);
     admin.login(&stage.admin).await;
     assert!(admin.get("/records").await.text.contains("vault"));
+    let csv = admin.get("/export/records.csv?tenant=bank").await;
+    assert!(csv.text.starts_with("id,at,user,") && csv.text.contains("vault"));
+    assert!(!csv.text.contains(",shop,"), "filters hold for files too");
+    let other = admin.get("/export/passwords.csv").await;
+    assert_eq!(other.status, StatusCode::NOT_FOUND);
     assert!(admin.get("/services").await.text.contains("vault-prod"));
 
     // Every path of the API, with foreign names and with their own.
@@ -216,7 +243,11 @@ pub async fn one_tenant_only(stage: &Stage) {
                 &[],
             )
             .await;
-        if path.contains('{') || path.contains("nodes") || path.contains("clusters") {
+        if path.contains('{')
+            || ["nodes", "clusters", "policies"]
+                .iter()
+                .any(|p| path.contains(p))
+        {
             assert_eq!(
                 answer.status,
                 StatusCode::NOT_FOUND,
@@ -326,6 +357,19 @@ pub async fn writes(stage: &Stage) {
         "/lines",
         "/nodes/sh/sh-a-001/cordon",
         "/instances/sh/bank/vault-prod-sh-a-0/restart",
+        "/policies/sh/spread-zones",
+        "/policies/sh/spread-zones/check",
+        "/policies/sh/spread-zones/delete",
+        "/create/policy",
+        "/quotas/sh/bank/ResourceQuota/all",
+        "/quotas/sh/bank/ResourceQuota/all/check",
+        "/tenants/bank",
+        "/groups/bank/vault-prod/instances",
+        "/groups/bank/vault-prod/scale/cancel",
+        "/instances/sh/bank/vault-prod-sh-a-0/placement",
+        "/notifications/bank/chat/test",
+        "/create/notification",
+        "/settings/token",
     ] {
         let answer = dev
             .post(
@@ -337,6 +381,10 @@ pub async fn writes(stage: &Stage) {
                     ("reason", "x"),
                     ("fleet", "1"),
                     ("image", "a:1"),
+                    ("verb", "restart"),
+                    ("instance", "vault-prod-sh-a-0"),
+                    ("account", "bank/default"),
+                    ("hours", "1"),
                 ],
             )
             .await;
@@ -356,5 +404,39 @@ pub async fn writes(stage: &Stage) {
             .status,
         StatusCode::NOT_FOUND
     );
+    // What they may wish for is of their Groups' instances alone.
+    let foreign = [("verb", "restart"), ("instance", "vault-prod-sh-a-0")];
+    let answer = dev.post("/groups/shop/cart-prod/instances", &foreign).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    // Why theirs are where they are, and no name of a node with it.
+    let says = dev
+        .post("/instances/sh/shop/cart-prod-sh-a-0/placement", &[])
+        .await;
+    assert_eq!(says.status, StatusCode::OK);
+    assert!(
+        says.text.contains("Placed on") && !says.text.contains("<th scope"),
+        "{}",
+        says.text
+    );
+    // A terminal needs the token of the session, also of who may open one.
+    let mut admin = visitor(stage);
+    admin.login(&stage.admin).await;
+    let upgrade = |protocols: &'static str| {
+        [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", protocols),
+        ]
+    };
+    let shell = "/exec/sh/shop/cart-prod-sh-a-0";
+    for protocols in ["v5.channel.k8s.io", "v5.channel.k8s.io, wrong"] {
+        let headers = upgrade(protocols);
+        let sent = admin.send(Method::GET, shell, "", String::new(), &headers);
+        assert_eq!(sent.await.status, StatusCode::FORBIDDEN, "{protocols}");
+    }
+    let plain = admin.get(shell).await;
+    assert_eq!(plain.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(release_names(&stage.client(), "bank").await.is_empty());
 }

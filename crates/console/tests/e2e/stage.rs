@@ -1,14 +1,15 @@
 //! A whole fleet with a console before it: a hub, two members of two cells, tenants `shop` and `bank`, and
 //! someone who may see `shop` only. Also what the screenshots are taken of.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use gantry_api::{
     App, AppSpec, Cluster, ClusterSpec, Group, Release,
     cluster::{Access, Cell, KubeconfigSecret},
 };
+use gantry_apiserver::{OidcClaim, OidcIssuer};
 use gantry_cluster::{EmbeddedCluster, NodeGroup};
-use gantry_console::{Console, Options, Tls};
+use gantry_console::{Console, Options, Tls, oidc};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, Namespace, Secret, ServiceAccount},
@@ -25,7 +26,14 @@ use tokio_util::sync::CancellationToken;
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+#[path = "provider.rs"]
+pub mod provider;
+
+use provider::Provider;
+
 pub struct Stage {
+    /// The identity provider that hub and console know.
+    pub provider: Provider,
     pub hub: EmbeddedCluster,
     pub members: Vec<EmbeddedCluster>,
     pub console: Console,
@@ -53,7 +61,24 @@ where
 impl Stage {
     /// Starts everything, with so many nodes a cell.
     pub async fn start(nodes: u32) -> Self {
+        let provider = Provider::start().await;
+        let issuer = OidcIssuer {
+            url: provider.url.clone(),
+            ca_pem: Some(provider.ca.clone()),
+            audiences: vec!["gantry-console".to_owned()],
+            algorithms: vec!["ES256".to_owned()],
+            username: OidcClaim {
+                name: "email".to_owned(),
+                prefix: "oidc:".to_owned(),
+            },
+            groups: Some(OidcClaim {
+                name: "groups".to_owned(),
+                prefix: "oidc:".to_owned(),
+            }),
+            ..OidcIssuer::default()
+        };
         let hub = EmbeddedCluster::builder()
+            .issuers(vec![issuer])
             .name("hub")
             .scheduler(false)
             .nodes(vec![])
@@ -91,6 +116,7 @@ impl Stage {
                 .nodes(groups.collect());
             let member = builder.start().await.unwrap();
             behave(&member.client()).await;
+            gantry_scheduler::install(&member.client()).await.unwrap();
             register(&client, &member, name, region, &cells).await;
             members.push(member);
         }
@@ -115,21 +141,12 @@ impl Stage {
         }
         let dev = developer(&client, "shop").await;
         let (cert, tls) = certificate(folder.path().to_owned());
-        let config =
-            Config::from_custom_kubeconfig(hub.kubeconfig(), &KubeConfigOptions::default())
-                .await
-                .unwrap();
-        let console = Console::start(Options {
-            address: "127.0.0.1:0".parse().unwrap(),
-            tls,
-            hub: config,
-            client: Some(client),
-            door: true,
-            records: Some(records),
-        });
+        let address = "127.0.0.1:0".parse().unwrap();
+        let console = console_options(&hub, &provider, &tls, &records, address).await;
         Self {
-            console: console.await.unwrap(),
+            console: Console::start(console).await.unwrap(),
             admin: hub.context().token,
+            provider,
             hub,
             members,
             dev,
@@ -228,6 +245,33 @@ impl Stage {
     }
 }
 
+async fn console_options(
+    hub: &EmbeddedCluster,
+    provider: &Provider,
+    (cert, key): &(PathBuf, PathBuf),
+    records: &std::sync::Arc<dyn gantry_records::Records>,
+    address: SocketAddr,
+) -> Options {
+    let context = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(hub.kubeconfig(), &context);
+    Options {
+        address,
+        tls: Tls::Files(cert.clone(), key.clone()),
+        hub: config.await.unwrap(),
+        client: Some(hub.client()),
+        door: true,
+        records: Some(records.clone()),
+        oidc: Some(oidc::Options {
+            issuer: provider.url.clone(),
+            client_id: "gantry-console".to_owned(),
+            client_secret: None,
+            ca_pem: Some(provider.ca.clone()),
+            scopes: vec!["email".to_owned()],
+            url: None,
+        }),
+    }
+}
+
 /// Waits for a condition.
 pub async fn until(what: &str, is: impl AsyncFn() -> bool) {
     let wait = async {
@@ -312,7 +356,8 @@ async fn developer(hub: &Client, tenant: &str) -> String {
     put(accounts.clone(), "dev", account).await;
     let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "dev", "namespace": tenant},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "gantry-developer"},
-        "subjects": [{"kind": "ServiceAccount", "name": "dev", "namespace": tenant}]});
+        "subjects": [{"kind": "ServiceAccount", "name": "dev", "namespace": tenant},
+            {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "oidc:people"}]});
     put(
         Api::<RoleBinding>::namespaced(hub.clone(), tenant),
         "dev",
@@ -330,7 +375,7 @@ async fn developer(hub: &Client, tenant: &str) -> String {
     token.status.unwrap().token.unwrap_or_default()
 }
 
-fn certificate(folder: PathBuf) -> (String, Tls) {
+fn certificate(folder: PathBuf) -> (String, (PathBuf, PathBuf)) {
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params
         .subject_alt_names
@@ -340,7 +385,7 @@ fn certificate(folder: PathBuf) -> (String, Tls) {
     let (cert_file, key_file) = (folder.join("tls.crt"), folder.join("tls.key"));
     std::fs::write(&cert_file, &cert).unwrap();
     std::fs::write(&key_file, key.serialize_pem()).unwrap();
-    (cert, Tls::Files(cert_file, key_file))
+    (cert, (cert_file, key_file))
 }
 
 /// Names of a tenant's releases.

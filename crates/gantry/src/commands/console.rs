@@ -44,6 +44,62 @@ pub struct Console {
         hide_env_values = true
     )]
     pub records: Option<String>,
+    #[command(flatten)]
+    pub oidc: Oidc,
+}
+
+/// Logging in with an identity provider that the hub's API server trusts too.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Login with OpenID Connect")]
+pub struct Oidc {
+    /// URL of the issuer
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// What the console is called there; the hub's API server has to take tokens for it
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+    /// File with the client's secret, where it has one: with PKCE it needs none
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    pub oidc_client_secret_file: Option<PathBuf>,
+    /// Authorities that the issuer's server is known by, PEM [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// Scopes to ask for beside openid
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_delimiter = ',',
+        default_value = "profile,email,groups"
+    )]
+    pub oidc_scopes: Vec<String>,
+    /// URL under which browsers reach the console [default: what they call it]
+    #[arg(long, value_name = "URL", requires = "oidc_issuer_url")]
+    pub public_url: Option<String>,
+}
+
+impl Oidc {
+    fn options(self) -> Result<Option<gantry_console::oidc::Options>> {
+        let Some((issuer, client_id)) = self.oidc_issuer_url.zip(self.oidc_client_id) else {
+            return Ok(None);
+        };
+        let read = |file: PathBuf| {
+            std::fs::read_to_string(&file).map_err(|e| {
+                Failure::new(
+                    Exit::Failure,
+                    format!("cannot read {}: {e}", file.display()),
+                )
+            })
+        };
+        let secret = self.oidc_client_secret_file.map(read).transpose()?;
+        Ok(Some(gantry_console::oidc::Options {
+            issuer,
+            client_id,
+            client_secret: secret.map(|s| s.trim().to_owned()),
+            ca_pem: self.oidc_ca_file.map(read).transpose()?,
+            scopes: self.oidc_scopes,
+            url: self.public_url,
+        }))
+    }
 }
 
 /// The console beside an embedded fleet.
@@ -74,6 +130,7 @@ pub async fn run(args: Console, global: &Global) -> Result<()> {
         client: None,
         door: args.login_link,
         records: args.records.as_deref().map(open).transpose()?,
+        oidc: args.oidc.options()?,
     };
     let console = start(options).await?;
     println(words(&console, color()))?;
@@ -103,6 +160,7 @@ pub async fn beside(
             client: Some(fleet.client()),
             door: true,
             records: records.map(open).transpose()?,
+            oidc: None,
         })
     };
     let first = start(options(args.console_port.unwrap_or(PORT)).await?).await;
