@@ -23,16 +23,21 @@ struct World {
     inputs: mpsc::Sender<Input>,
     /// Pods bound, with their nodes.
     bound: mpsc::UnboundedReceiver<(String, String)>,
+    /// What else was written: path and body.
+    written: mpsc::UnboundedReceiver<(String, Value)>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     run: JoinHandle<()>,
 }
 
-/// An API that takes everything and tells of bindings.
-fn api() -> (Client, mpsc::UnboundedReceiver<(String, String)>) {
+type Told<T> = mpsc::UnboundedReceiver<(String, T)>;
+
+/// An API that takes everything and tells of it: of bindings, and of the rest.
+fn api() -> (Client, Told<String>, Told<Value>) {
     let (tell, bound) = mpsc::unbounded_channel();
+    let (tell_rest, written) = mpsc::unbounded_channel();
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let tell = tell.clone();
+        let (tell, tell_rest) = (tell.clone(), tell_rest.clone());
         async move {
             let path = request.uri().path().to_owned();
             let body = request
@@ -48,17 +53,19 @@ fn api() -> (Client, mpsc::UnboundedReceiver<(String, String)>) {
                     .unwrap_or_default()
                     .to_owned();
                 tell.send((pod, node)).ok();
+            } else {
+                tell_rest.send((path, body)).ok();
             }
             let response = http::Response::new(Body::from(b"{}".to_vec()));
             Ok::<_, Infallible>(response)
         }
     });
-    (Client::new(service, "default"), bound)
+    (Client::new(service, "default"), bound, written)
 }
 
 impl World {
     async fn new(options: Options) -> Self {
-        let (client, bound) = api();
+        let (client, bound, written) = api();
         let (inputs, receive) = mpsc::channel(4096);
         let (metrics, stop) = (options.metrics.clone(), CancellationToken::new());
         let driver = Driver::new(client, options, Arc::new(Notify::new()));
@@ -66,6 +73,7 @@ impl World {
         let world = Self {
             inputs,
             bound,
+            written,
             metrics,
             stop,
             run,
@@ -233,5 +241,75 @@ async fn bursts_of_tenants_are_decided_together() {
         "small tenants have all of theirs"
     );
     assert!(world.metrics.decided_together.load(Relaxed) > 200);
+    world.end().await;
+}
+
+/// What is learned of services is kept, at most once an hour each, and known to the scheduler that comes after.
+#[tokio::test(start_paused = true)]
+async fn what_is_learned_of_services_is_kept() {
+    let mut profile = crate::core::Profile::default();
+    profile.weights.set(crate::core::profile::Rule::Services, 1);
+    let options = || Options {
+        profiles: vec![profile.clone()],
+        ..Options::default()
+    };
+    let usage = |hour: usize, app: &str| {
+        Input::PodUsage(vec![(
+            "shop".to_owned(),
+            app.to_owned(),
+            hour,
+            [500, 1 << 20],
+        )])
+    };
+    let mut world = World::new(options()).await;
+    // Twelve hours of two services, every five minutes.
+    for tick in 0..12 * 12 {
+        for app in ["cart", "Not-a-name"] {
+            world.say(usage(tick / 12, app)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(300)).await;
+    }
+    let mut statuses = Vec::new();
+    while let Ok((path, body)) = world.written.try_recv() {
+        if path.ends_with("/status") {
+            assert_eq!(
+                path,
+                "/apis/gantry.dev/v1alpha1/namespaces/shop/serviceprofiles/cart/status"
+            );
+            statuses.push(body["status"].clone());
+        }
+    }
+    assert!(
+        (10..=12).contains(&statuses.len()),
+        "{} writes in 12 hours",
+        statuses.len()
+    );
+    world.end().await;
+    // The next one reads it, and has nothing of its own to write before it learns more.
+    let last = statuses.pop().expect("some");
+    assert_eq!(
+        (&last["hoursKnown"], &last["cpuMilli"][3]),
+        (&json!(12), &json!(500))
+    );
+    let mut world = World::new(options()).await;
+    let kept = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "ServiceProfile",
+        "metadata": {"name": "cart", "namespace": "shop"}, "spec": {}, "status": last});
+    let kept = serde_json::from_value(kept).expect("a profile");
+    world
+        .say(Input::ServiceProfile(Change::Applied(kept)))
+        .await;
+    world.say(Input::ServiceProfile(Change::Listed)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.written.try_recv().is_err());
+    // One more measurement makes it thirteen hours: what was known before is in what is written.
+    world.say(usage(20, "cart")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut hours = None;
+    while let Ok((path, body)) = world.written.try_recv() {
+        if path.ends_with("/status") {
+            hours = Some(body["status"]["hoursKnown"].clone());
+        }
+    }
+    assert_eq!(hours, Some(json!(13)));
     world.end().await;
 }
