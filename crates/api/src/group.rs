@@ -111,6 +111,24 @@ pub struct GroupSpec {
     #[serde(default = "ten")]
     #[schemars(range(min = 1))]
     pub revision_history_limit: i32,
+    /// What runs on a member already and becomes the Group's first instances, untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
+    /// What becomes of the instances when the Group is deleted.
+    #[serde(default, skip_serializing_if = "OnDelete::is_remove")]
+    pub on_delete: OnDelete,
+}
+
+impl GroupSpec {
+    /// Name of the StatefulSet in `cell` of the Group `group`: the adopted one keeps its own.
+    pub fn set_in(&self, group: &str, cell: &str) -> String {
+        match &self.adopt {
+            Some(adopt) if adopt.kind == AdoptKind::StatefulSet && adopt.cell == cell => {
+                adopt.name.clone()
+            }
+            _ => Group::set_name(group, cell),
+        }
+    }
 }
 
 fn one() -> i32 {
@@ -119,6 +137,64 @@ fn one() -> i32 {
 
 fn ten() -> i32 {
     10
+}
+
+/// A workload of a member, in the namespace of the Group's own name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Adopt {
+    /// What it is.
+    pub kind: AdoptKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The cell it runs in. Of a Deployment, which may run in several cells of a cluster: the cell of
+    /// instances that no other cell of the Group has.
+    #[schemars(length(min = 1, max = 40))]
+    pub cell: String,
+    /// Instances of a Deployment have names that no StatefulSet can give. They stay until this is true or
+    /// until the first release, and are then replaced, new ones first.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// What can be adopted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AdoptKind {
+    /// Its instances stay, as guests, until they are replaced by instances with names of their own.
+    #[default]
+    Deployment,
+    /// It becomes the Group's StatefulSet in its cell: names, volumes and addresses stay for good.
+    StatefulSet,
+}
+
+impl AdoptKind {
+    /// The kind as Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+        }
+    }
+}
+
+/// What becomes of a Group's instances when it is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDelete {
+    /// They are removed.
+    #[default]
+    Remove,
+    /// They stay, untouched, as plain StatefulSets (guests as Deployments).
+    LeaveStatefulSets,
+    /// They stay, untouched, as plain Deployments.
+    LeaveDeployments,
+}
+
+impl OnDelete {
+    /// Whether it is the default.
+    pub fn is_remove(&self) -> bool {
+        *self == Self::Remove
+    }
 }
 
 /// What is wished for one instance.
@@ -368,6 +444,9 @@ pub struct GroupStatus {
     /// How wishes for single instances stand; of many the first 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceNote>,
+    /// Set once `spec.adopt` has come through: when, and how many instances there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// Label selector of the instances, as text, for the scale subresource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
@@ -378,6 +457,16 @@ pub struct GroupStatus {
     /// What keeps the Group from its wish, in one line; empty when nothing does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// An adoption that has come through.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Adopted {
+    /// When.
+    pub at: Time,
+    /// Instances taken over without touching them.
+    pub instances: i32,
 }
 
 /// A Group's instances in one cell.
@@ -393,6 +482,9 @@ pub struct GroupCellStatus {
     pub desired: i32,
     /// Instances that exist.
     pub replicas: i32,
+    /// Of these, adopted ones that have no name of the Group's yet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub guests: i32,
     /// Instances whose containers are ready.
     pub ready: i32,
     /// Instances that receive traffic.
@@ -410,6 +502,10 @@ pub struct GroupCellStatus {
     pub lost_since: Option<Time>,
 }
 
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
 /// How much of a Group a full cell has room for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -421,7 +517,13 @@ pub struct CellFull {
 }
 
 impl Group {
-    /// Name of the StatefulSet of this Group in `cell`, and so the stem of its instances' names.
+    /// Name of its StatefulSet in `cell`.
+    pub fn set_in(&self, cell: &str) -> String {
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.set_in(name, cell)
+    }
+
+    /// Name that a Group's StatefulSet in `cell` is given, and so the stem of its instances' names.
     pub fn set_name(group: &str, cell: &str) -> String {
         format!("{group}-{cell}")
     }

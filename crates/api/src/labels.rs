@@ -62,6 +62,11 @@ pub const SYSTEM_NAMESPACE: &str = "gantry-system";
 /// Finalizer on Tenants: their roles and quotas are removed first.
 pub const TENANT_FINALIZER: &str = "gantry.dev/tenant";
 
+/// Label on ReplicaSets of a Deployment that is being adopted: the Group.
+pub const ADOPTING: &str = "gantry.dev/adopting";
+/// Kubernetes' own: on pods and ReplicaSets of a Deployment, which of its templates they are made from.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
 /// Finalizer on Groups: what they own on members is removed first.
 pub const FINALIZER: &str = "gantry.dev/members";
 

@@ -506,6 +506,9 @@ pub struct Slice {
     pub highest: i32,
     /// Lowest ordinal, included.
     pub lowest: i32,
+    /// Name of the StatefulSet, where it is an adopted one with a name of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
     /// How these instances are updated, where it is not as the plan says for most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
@@ -519,6 +522,14 @@ impl Slice {
     pub fn size(&self) -> i32 {
         (self.highest - self.lowest + 1).max(0)
     }
+
+    /// Name of one of its instances.
+    pub fn instance(&self, group: &str, ordinal: i32) -> String {
+        match &self.set {
+            Some(set) => format!("{set}-{ordinal}"),
+            None => Group::instance_name(group, &self.cell, ordinal),
+        }
+    }
 }
 
 impl BatchPlan {
@@ -529,7 +540,7 @@ impl BatchPlan {
             .flat_map(|s| {
                 (s.lowest..=s.highest)
                     .rev()
-                    .map(|n| Group::instance_name(group, &s.cell, n))
+                    .map(|n| s.instance(group, n))
             })
             .collect()
     }

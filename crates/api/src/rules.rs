@@ -96,6 +96,14 @@ const STRATEGY: &[Rule] = &[
     },
 ];
 
+const GROUP: &[Rule] = &[
+    Rule {
+        rule: "has(self.adopt) == has(oldSelf.adopt) && (!has(self.adopt) || (self.adopt.kind == oldSelf.adopt.kind && self.adopt.name == oldSelf.adopt.name && self.adopt.cell == oldSelf.adopt.cell))",
+        field: ".adopt",
+        message: "what a group has adopted stays: give the instances back (gantry unmanage) and adopt them into another group",
+    },
+];
+
 const RELEASE: &[Rule] = &[
     Rule {
         rule: "self.group == oldSelf.group",
@@ -254,6 +262,7 @@ const NOTIFICATION: &[Rule] = &[Rule {
 /// Where which rules stand.
 const PLACES: &[(&str, &[&str], &[Rule])] = &[
     ("Strategy", &["spec"], STRATEGY),
+    ("Group", &["spec"], GROUP),
     ("Group", &["spec", "strategy", "inline"], STRATEGY),
     ("Release", &["spec", "strategy", "inline"], STRATEGY),
     ("Release", &["spec"], RELEASE),

@@ -89,6 +89,8 @@ pub enum Command {
     Demo(commands::demo::Demo),
     Up(commands::up::Up),
     Import(commands::import::Import),
+    Adopt(commands::adopt::Adopt),
+    Unmanage(commands::adopt::Unmanage),
     Get(commands::get::Get),
     /// Start a release, watch it, press its buttons
     #[command(subcommand)]

@@ -1,5 +1,6 @@
 //! The `gantry` binary: reads the command line, runs one command, turns its end into an exit code.
 
+mod adopt;
 mod cli;
 mod commands;
 mod connect;

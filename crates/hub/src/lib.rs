@@ -6,6 +6,7 @@
 //! | [`action`] | what planners ask for |
 //! | [`group`] | planner of Groups: sets, sizes, in-service gates |
 //! | [`release`] | planner of Releases: bastion, batches, the way back |
+//! | [`adopt`] | planner of adoptions: what runs already becomes a Group's, and back |
 //! | [`diff`] | how two revisions differ |
 //! | [`access`], [`slim`] | how members are reached, and what is read of their objects |
 //! | [`order`] | planner of ReleaseOrders: many releases and Jobs, as a graph |
@@ -20,6 +21,7 @@
 //! between any two actions.
 
 pub mod action;
+pub mod adopt;
 mod amount;
 pub mod diff;
 pub mod group;
@@ -34,4 +36,4 @@ pub mod tenant;
 pub mod world;
 
 pub use amount::thousandths;
-pub use shell::{Error, Options, access, install, read_revision, run, slim};
+pub use shell::{Error, Options, access, install, look, read_revision, run, slim};

@@ -304,7 +304,7 @@ pub fn stateful_set(
     json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": {"name": Group::set_name(source.group_name, cell), "namespace": namespace, "labels": own},
+        "metadata": {"name": source.group.set_in(source.group_name, cell), "namespace": namespace, "labels": own},
         "spec": {
             "replicas": replicas,
             "serviceName": headless_name(source.group_name),

@@ -43,10 +43,14 @@ pub struct CellView {
     pub stopped: Option<String>,
     /// Node labels that make the cell.
     pub node_selector: BTreeMap<String, String>,
+    /// Name of the Group's StatefulSet in the cell, where it is an adopted one with a name of its own.
+    pub set_name: Option<String>,
     /// The Group's StatefulSet in the cell.
     pub set: Option<SetView>,
     /// Its instances by ordinal.
     pub instances: BTreeMap<i32, Instance>,
+    /// Adopted instances that no StatefulSet can have: they have names of another's giving.
+    pub guests: Vec<Instance>,
 }
 
 /// A Group's StatefulSet in one cell.
@@ -230,6 +234,20 @@ impl Instance {
 }
 
 impl CellView {
+    /// Name of one of the set's instances.
+    pub fn instance(&self, group: &str, ordinal: i32) -> String {
+        match &self.set_name {
+            Some(set) => format!("{set}-{ordinal}"),
+            None => gantry_api::Group::instance_name(group, &self.name, ordinal),
+        }
+    }
+
+    /// Guests that take traffic. They have no gate: whoever is ready serves.
+    pub fn guests_serving(&self) -> i32 {
+        let all = self.guests.iter();
+        all.filter(|g| g.fit_since().is_some()).count() as i32
+    }
+
     /// Wished-for instances: those of the set as it stands now.
     pub fn replicas(&self) -> i32 {
         self.set.as_ref().map_or(0, |s| s.replicas)

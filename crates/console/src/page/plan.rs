@@ -247,7 +247,7 @@ pub fn picture(cx: &Cx, group: &str, seen: &Result<Preview, Fail>) -> Markup {
                         div.cell-name { (slice.cell) }
                         div class=(if batch.size > 120 { "tiles dense" } else { "tiles" }) {
                             @for n in (slice.lowest..=slice.highest).rev() {
-                                span class={ "tile " (tile(plan.method, slice)) } title=(Group::instance_name(group, &slice.cell, n)) {}
+                                span class={ "tile " (tile(plan.method, slice)) } title=(slice.instance(group, n)) {}
                             }
                         }
                     }

@@ -181,7 +181,7 @@ pub fn columns<'a>(
         let mut pieces = Vec::with_capacity(usize::try_from(batch.size).unwrap_or(0));
         for slice in &batch.slices {
             for ordinal in (slice.lowest..=slice.highest).rev() {
-                let name = gantry_api::Group::instance_name(group, &slice.cell, ordinal);
+                let name = slice.instance(group, ordinal);
                 let (mut tile, mut since, mut note) = (Tile::Waiting, None, String::new());
                 if let Some(w) = working.get(name.as_str()) {
                     tile = of_doing(w.doing);

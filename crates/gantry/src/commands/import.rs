@@ -68,6 +68,7 @@ pub async fn run(args: Import, global: &Global) -> Result<()> {
         environment: args.environment,
         cells,
         replicas: args.replicas,
+        stateful_sets: false,
     };
     let mut manifests = vec![];
     for file in &args.filename {

@@ -145,7 +145,7 @@ fn has(group: &Group, name: &str) -> bool {
     ordinal.parse::<u32>().is_ok()
         && seen
             .chain(placed)
-            .any(|cell| Group::set_name(&group.name_any(), cell) == set)
+            .any(|cell| group.set_in(cell) == set)
 }
 
 /// The group's wishes with these added or taken back.

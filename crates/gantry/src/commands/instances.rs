@@ -155,7 +155,7 @@ async fn pods(
 }
 
 /// A client of a member, as the hub makes it: from the kubeconfig in the Secret that the Cluster names.
-async fn member(hub: &Client, cluster: &Cluster) -> anyhow::Result<Client> {
+pub async fn member(hub: &Client, cluster: &Cluster) -> anyhow::Result<Client> {
     let Some(reference) = &cluster.spec.access.kubeconfig_secret else {
         return Ok(hub.clone());
     };

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub mod adopt;
 pub mod apiserver;
 pub mod bench;
 pub mod console;
@@ -39,6 +40,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Apiserver(args) => apiserver::run(*args).await?,
         Command::Demo(args) => demo::run(args).await?,
         Command::Import(args) => import::run(args, global).await?,
+        Command::Adopt(args) => return Ok(exit(adopt::run(args, global).await?)),
+        Command::Unmanage(args) => return Ok(exit(adopt::unmanage(args, global).await?)),
         Command::Get(args) => get::run(args, global).await?,
         Command::Release(args) => return Ok(exit(release::run(*args, global).await?)),
         Command::Order(args) => return Ok(exit(order::run(args, global).await?)),

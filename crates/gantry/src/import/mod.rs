@@ -9,6 +9,7 @@ mod translate;
 
 use gantry_api::{App, Group};
 
+pub use leftover::Manifest;
 pub use read::{read, values};
 pub use translate::translate;
 
@@ -23,6 +24,8 @@ pub struct Options {
     pub cells: Vec<String>,
     /// Instances of each Group; `None`: as the manifest says.
     pub replicas: Option<i32>,
+    /// Whether StatefulSets are taken like Deployments.
+    pub stateful_sets: bool,
 }
 
 /// What became of the manifests.

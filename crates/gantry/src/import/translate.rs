@@ -26,6 +26,7 @@ pub fn translate(manifests: Vec<Manifest>, options: &Options) -> Result<Imported
     for manifest in manifests {
         match manifest.kind.as_str() {
             "Deployment" => deployments.push(manifest),
+            "StatefulSet" if options.stateful_sets => deployments.push(manifest),
             "Service" => services.push(Some(manifest)),
             "ServiceAccount" => {
                 accounts.insert(manifest.name.clone(), manifest);
@@ -416,6 +417,7 @@ mod tests {
             environment: "prod".into(),
             cells: vec!["sh-a".into(), "bj-a".into()],
             replicas: None,
+            stateful_sets: false,
         }
     }
 

@@ -129,7 +129,7 @@ fn instances(
         let mut updated = known.map_or(0, |b| b.updated) - at_work.count() as i32;
         for slice in &batch.slices {
             for ordinal in (slice.lowest..=slice.highest).rev() {
-                let name = Group::instance_name(group, &slice.cell, ordinal);
+                let name = slice.instance(group, ordinal);
                 let mut view = InstanceView {
                     batch: Some(batch.index as u32),
                     revision: from,

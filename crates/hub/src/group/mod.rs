@@ -5,6 +5,7 @@
 //! this planner does to them is to move the partition along with the size where a release has not yet
 //! reached a cell, and to clear it when every instance is on the current revision.
 
+mod guests;
 pub mod people;
 pub mod placement;
 pub mod shares;
@@ -41,6 +42,8 @@ pub struct World<'a> {
     pub release: ReleaseView,
     /// What kept the last actions from coming through.
     pub trouble: Option<String>,
+    /// An adoption or a leaving is under way: what it waits for. Nothing else is done meanwhile.
+    pub held: Option<String>,
 }
 
 /// What the shell knows of what it has done on a member for this Group.
@@ -73,6 +76,8 @@ pub struct ReleaseView {
     pub chosen: BTreeSet<String>,
     /// How many instances the running release lets be out of service.
     pub max_out: Option<i32>,
+    /// A release waits for the guests to be replaced.
+    pub replace_guests: bool,
     /// Revisions that releases still refer to.
     pub referred: BTreeSet<i64>,
 }
@@ -98,17 +103,17 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     };
     let mut problems: Vec<String> = world.trouble.iter().cloned().collect();
     if world.group.metadata.deletion_timestamp.is_some() {
-        remove(world, &mut step, &mut problems);
+        if world.group.spec.on_delete.is_remove() {
+            remove(world, &mut step, &mut problems);
+        } else if let Some(waits) = &world.held {
+            problems.push(format!("its instances are left: {waits}"));
+        } else if finalizers(world).iter().any(|f| f == labels::FINALIZER) {
+            step.actions.push(Action::RemoveFinalizer);
+        }
         status::fill(world, &[], &problems, now, &mut step.status);
         return step;
     }
-    let finalizers = world
-        .group
-        .metadata
-        .finalizers
-        .as_deref()
-        .unwrap_or_default();
-    if !finalizers.iter().any(|f| f == labels::FINALIZER) {
+    if !finalizers(world).iter().any(|f| f == labels::FINALIZER) {
         step.actions.push(Action::AddFinalizer);
     }
     let shares = shares::shares(
@@ -119,7 +124,14 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
         now,
     );
     step.wake = crate::release::tell::earlier(step.wake, shares.wake);
+    if let Some(waits) = &world.held {
+        problems.push(format!("adopting: {waits}"));
+        status::fill(world, &shares.desired, &problems, now, &mut step.status);
+        step.desired = shares.desired;
+        return step;
+    }
     let desired = &shares.desired;
+    let guests = guests::plan(world, desired);
     for cell in world.cells.iter().filter(|c| c.weight.is_some()) {
         if !cell.reachable {
             problems.push(crate::release::unreachable(cell));
@@ -129,7 +141,7 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
         let source = Source::new(app, world.group);
         if let Some(current) = current(world, source, &mut step) {
             supports(world, current, desired, &mut step);
-            for (cell, wish) in world.cells.iter().zip(desired) {
+            for (cell, wish) in world.cells.iter().zip(&guests.sets) {
                 size(world, cell, *wish, current.number, &mut step, &mut problems);
             }
             drift(world, current, &mut problems);
@@ -138,8 +150,10 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
         problems.push(format!("app {} does not exist", world.group.spec.app));
     }
     gates(world, &mut step, now);
+    step.actions.extend(guests.actions);
     prune(world, &mut step);
     problems.extend(shares.problems);
+    problems.extend(Some(guests.told).filter(|t| !t.is_empty()));
     status::fill(world, desired, &problems, now, &mut step.status);
     for (cell, room) in step.status.cells.iter_mut().zip(&shares.rooms) {
         cell.full.clone_from(&room.full);
@@ -147,6 +161,11 @@ pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     }
     step.desired = shares.desired;
     step
+}
+
+fn finalizers<'a>(world: &World<'a>) -> &'a [String] {
+    let metadata = &world.group.metadata;
+    metadata.finalizers.as_deref().unwrap_or_default()
 }
 
 /// The revision that the Group is on, made if it is new.
@@ -550,13 +569,7 @@ fn drift(world: &World<'_>, current: &Revision, problems: &mut Vec<String>) {
 
 /// Removes everything from every member, then lets the Group go.
 fn remove(world: &World<'_>, step: &mut Step, problems: &mut Vec<String>) {
-    let finalizers = world
-        .group
-        .metadata
-        .finalizers
-        .as_deref()
-        .unwrap_or_default();
-    if !finalizers.iter().any(|f| f == labels::FINALIZER) {
+    if !finalizers(world).iter().any(|f| f == labels::FINALIZER) {
         return;
     }
     let mut clean = true;
@@ -581,7 +594,15 @@ fn remove(world: &World<'_>, step: &mut Step, problems: &mut Vec<String>) {
         }
         let mut empty = true;
         for cell in cells {
-            empty &= cell.set.is_none() && cell.instances.is_empty();
+            empty &= cell.set.is_none() && cell.instances.is_empty() && cell.guests.is_empty();
+            for guest in cell.guests.iter().filter(|g| !g.terminating) {
+                step.actions.push(Action::DeleteInstance {
+                    cell: cell.name.clone(),
+                    instance: guest.name.clone(),
+                    uid: guest.uid.clone(),
+                    version: guest.version.clone(),
+                });
+            }
             // Down to nothing first, then gone: instances end as they do in any scaling down, and none
             // is left to the garbage collector.
             match &cell.set {

@@ -203,7 +203,7 @@ fn room(
             let unplaced = waiting().count() as i32;
             room.full = Some(CellFull {
                 since: Time(now),
-                room: (cell.replicas() - unplaced).max(0),
+                room: (cell.replicas() + cell.guests.len() as i32 - unplaced).max(0),
             });
         } else {
             *wake = tell::earlier(*wake, Some(due));

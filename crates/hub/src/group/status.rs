@@ -93,14 +93,17 @@ fn of_cell(cell: &CellView, desired: i32, goal: Option<i64>) -> GroupCellStatus 
     let count = |test: &dyn Fn(&Instance) -> bool| {
         cell.instances.values().filter(|i| test(i)).count() as i32
     };
+    let guests = cell.guests.len() as i32;
+    let current = cell.guests.iter().filter(|g| g.revision == goal).count() as i32;
     GroupCellStatus {
         name: cell.name.clone(),
         cluster: cell.cluster.clone(),
         desired,
-        replicas: count(&|_| true),
-        ready: count(&|i| i.fit_since().is_some()),
-        in_service: count(&Instance::in_service),
-        updated: count(&|i| goal.is_some_and(|g| cell.at(i, g))),
+        replicas: count(&|_| true) + guests,
+        guests,
+        ready: count(&|i| i.fit_since().is_some()) + cell.guests_serving(),
+        in_service: count(&Instance::in_service) + cell.guests_serving(),
+        updated: count(&|i| goal.is_some_and(|g| cell.at(i, g))) + current,
         unreachable_since: cell.unreachable_since.filter(|_| !cell.reachable).map(Time),
         // Of these the planner of shares tells.
         ..GroupCellStatus::default()

@@ -105,6 +105,7 @@ impl Case {
             members: &members,
             release: self.release.clone(),
             trouble: None,
+            held: None,
         };
         plan(&world, Timestamp::UNIX_EPOCH)
     }

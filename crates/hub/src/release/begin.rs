@@ -137,6 +137,10 @@ fn freeze(
         return Err(Stop::Wait(reason, why));
     }
     line::record(world.release, status, line.overridden, now);
+    let guests: usize = world.cells.iter().map(|c| c.guests.len()).sum();
+    if guests > 0 {
+        return Err(Stop::Wait(super::ADOPTED, waits_for(guests)));
+    }
     let (skipped, due) = skip::look(&strategy, world.cells, &[], &status.skipped_cells, now);
     *wake = tell::earlier(*wake, due);
     let planned: Vec<&CellView> = world
@@ -217,6 +221,13 @@ fn freeze(
     status.plan = Some(plan);
     set(status, Phase::Planning, "PlanFrozen", message);
     Ok(())
+}
+
+/// Why a release does not begin as long as there are guests.
+pub(super) fn waits_for(guests: usize) -> String {
+    format!(
+        "{guests} adopted instances are first replaced by named ones, which a release can take out of traffic one by one"
+    )
 }
 
 /// A plan in one line.
@@ -368,6 +379,11 @@ pub(super) fn divide(
     };
     let mut batches = std::mem::take(&mut plan.batches);
     mark(&mut batches, plan.method, &mut how);
+    // An adopted StatefulSet has kept its name, and so its instances theirs.
+    for slice in batches.iter_mut().flat_map(|b| &mut b.slices) {
+        let cell = world.cells.iter().find(|c| c.name == slice.cell);
+        slice.set = cell.and_then(|c| c.set_name.clone());
+    }
     plan.batches = batches;
     plan.digest = render::digest(&json!(plan));
     plan

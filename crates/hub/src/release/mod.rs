@@ -51,6 +51,9 @@ pub mod window;
 
 pub use preview::{Preview, cells, preview};
 
+/// Reason of a release that waits for adopted instances to be replaced by named ones.
+pub const ADOPTED: &str = "Adopted";
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{

@@ -97,6 +97,7 @@ pub fn mark(
                         cell: slice.cell.clone(),
                         highest: ordinal,
                         lowest: ordinal,
+                        set: slice.set.clone(),
                         method: other,
                         reason,
                     }),

@@ -83,6 +83,11 @@ pub fn preview(world: &World<'_>, now: Timestamp) -> Result<Preview, String> {
             .filter(|c| !c.reachable)
             .map(begin::unreachable),
     );
+    let seen = group.status.iter().flat_map(|s| &s.cells);
+    let guests: i32 = seen.map(|c| c.guests).sum();
+    if guests > 0 {
+        waits.push(begin::waits_for(guests.unsigned_abs() as usize));
+    }
     if let Err((why, _)) = window::open(&strategy.windows, now) {
         waits.push(why);
     }
@@ -115,6 +120,8 @@ pub fn cells(group: &Group, clusters: &[Cluster]) -> Vec<CellView> {
             name: cell.name.clone(),
             cluster: cell.cluster.clone(),
             weight: Some(1),
+            set_name: Some(group.set_in(&cell.name))
+                .filter(|s| *s != Group::set_name(&group.name_any(), &cell.name)),
             reachable: cell.unreachable_since.is_none(),
             unreachable_since: cell.unreachable_since.as_ref().map(|t| t.0),
             stopped: home

@@ -152,7 +152,7 @@ impl Hands<'_> {
                 let made = self
                     .sets(member)
                     .patch(
-                        &Group::set_name(self.name(), cell),
+                        &self.group.set_in(cell),
                         &params_apply(),
                         &Patch::Apply(&set),
                     )
@@ -167,7 +167,7 @@ impl Hands<'_> {
                 let params = DeleteParams::background();
                 ignore_missing(
                     self.sets(member)
-                        .delete(&Group::set_name(self.name(), cell), &params)
+                        .delete(&self.group.set_in(cell), &params)
                         .await,
                 )
                 .map_err(failed("delete a StatefulSet"))
@@ -209,7 +209,7 @@ impl Hands<'_> {
                 let set = self
                     .sets(member)
                     .patch(
-                        &Group::set_name(self.name(), cell),
+                        &self.group.set_in(cell),
                         &params(),
                         &json_patch(patch)?,
                     )
@@ -319,7 +319,7 @@ impl Hands<'_> {
         let set = self
             .sets(member)
             .patch(
-                &Group::set_name(self.name(), cell),
+                &self.group.set_in(cell),
                 &params(),
                 &Patch::Merge(&patch),
             )
@@ -328,7 +328,7 @@ impl Hands<'_> {
         Ok(())
     }
 
-    async fn create_revision(&self, revision: &Revision) -> Result<(), ActError> {
+    pub(super) async fn create_revision(&self, revision: &Revision) -> Result<(), ActError> {
         let api: Api<ControllerRevision> = Api::namespaced(self.hub.clone(), self.namespace());
         let object = json!({
             "apiVersion": "apps/v1", "kind": "ControllerRevision",
@@ -428,6 +428,28 @@ impl Hands<'_> {
 
     async fn delete_support(&self, cluster: &str) -> Result<(), ActError> {
         let member = self.on_cluster(cluster)?;
+        for (api, name) in self.supports(member).await? {
+            ignore_missing(api.delete(&name, &DeleteParams::default()).await)
+                .map_err(failed("delete what a group has on a member"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of what [`support`](Self::support) made on a member, and leaves it there.
+    pub(super) async fn leave_support(&self, member: &Member) -> Result<(), ActError> {
+        let none = json!({"metadata": {"labels": {labels::MANAGED_BY: null}}});
+        for (api, name) in self.supports(member).await? {
+            ignore_missing(api.patch(&name, &params(), &Patch::Merge(&none)).await)
+                .map_err(failed("let go of what a group has on a member"))?;
+        }
+        Ok(())
+    }
+
+    /// What the Group alone has on a member beside its instances.
+    async fn supports(
+        &self,
+        member: &Member,
+    ) -> Result<Vec<(Api<DynamicObject>, String)>, ActError> {
         let selector = format!(
             "{}={},{}={}",
             labels::GROUP,
@@ -435,6 +457,7 @@ impl Hands<'_> {
             labels::MANAGED_BY,
             labels::MANAGER
         );
+        let mut all = Vec::new();
         for (group, version, kind) in [
             ("", "v1", "Service"),
             ("", "v1", "ConfigMap"),
@@ -447,15 +470,9 @@ impl Hands<'_> {
                 .list_metadata(&ListParams::default().labels(&selector))
                 .await
                 .map_err(failed("list what a group has on a member"))?;
-            for object in found {
-                ignore_missing(
-                    api.delete(&object.name_any(), &DeleteParams::default())
-                        .await,
-                )
-                .map_err(failed("delete what a group has on a member"))?;
-            }
+            all.extend(found.iter().map(|o| (api.clone(), o.name_any())));
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -487,7 +504,7 @@ fn dynamic(client: &Client, object: &Value) -> (Api<DynamicObject>, String) {
     (api, text("/metadata/name").to_owned())
 }
 
-fn ignore_missing<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+pub(super) fn ignore_missing<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(|_| ()),

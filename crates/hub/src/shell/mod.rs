@@ -2,6 +2,7 @@
 
 pub mod access;
 mod act;
+mod adopt;
 mod apps;
 mod ask;
 mod cluster;
@@ -19,4 +20,5 @@ mod table;
 mod tenant;
 
 pub use act::read_revision;
+pub use adopt::look;
 pub use hub::{Error, Options, install, run};

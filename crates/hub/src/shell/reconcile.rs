@@ -7,7 +7,7 @@ use std::{
 };
 
 use gantry_api::{
-    Cluster, Group, Release, ReleaseStatus, StopLine, StrategySpec, labels,
+    Cluster, Group, Release, ReleaseStatus, StopLine, StrategySpec, group::AdoptKind, labels,
     strategy::StrategyChoice,
 };
 use jiff::Timestamp;
@@ -20,6 +20,7 @@ use serde_json::json;
 use tracing::{debug, warn};
 
 use super::{
+    adopt::Held,
     act::{ActError, Hands, read_revision},
     hub::Hub,
     member::Member,
@@ -31,6 +32,9 @@ use crate::{
     release::{self, gate::Answers},
     world::{CellView, Revisions},
 };
+
+/// Before what an adoption or a leaving failed to do is tried again.
+const HELD: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
 
 /// What one look at a Group came to.
 pub enum Outcome {
@@ -115,6 +119,7 @@ impl Hub {
             view.spared = step.spared;
             view.accepted = step.accepted;
             view.frozen = step.frozen;
+            view.replace_guests = step.status.reason == release::ADOPTED;
             view.aborted = step.status.phase == gantry_api::Phase::Aborted;
             view.referred.extend(
                 step.status
@@ -156,6 +161,38 @@ impl Hub {
                 (m.name.clone(), known)
             })
             .collect();
+        let held = self
+            .hold(
+                &Hands {
+                    hub: &self.client,
+                    group: &group,
+                    app: app.as_deref(),
+                    revisions: &revisions,
+                    table: &self.revisions,
+                    groups: &self.groups,
+                    members: &members,
+                    selectors: &selectors,
+                    in_use: Vec::new(),
+                },
+                key,
+                &cells,
+                now,
+            )
+            .await;
+        let (held, came) = match held {
+            Ok(Held::No) => (None, None),
+            Ok(Held::Waits(why, at)) => {
+                wake = release::tell::earlier(wake, Some(at));
+                (Some(why), None)
+            }
+            Ok(Held::Came(adopted)) => (None, Some(adopted)),
+            Err(error @ ActError::Conflict(_)) => return self.outcome(error),
+            Err(error) => {
+                let at = now + HELD;
+                wake = release::tell::earlier(wake, Some(at));
+                (Some(error.to_string()), None)
+            }
+        };
         let world = group::World {
             group: &group,
             app: app.as_deref(),
@@ -164,8 +201,12 @@ impl Hub {
             members: &views,
             release: view,
             trouble: memory.trouble.clone(),
+            held,
         };
-        let step = group::plan(&world, now);
+        let mut step = group::plan(&world, now);
+        if came.is_some() {
+            step.status.adopted = came;
+        }
         let current = step.status.current.as_ref().map(|c| c.revision);
         let in_use = group::revisions_in_use(&revisions, current, &world.release);
         let desired = step.desired.clone();
@@ -370,9 +411,13 @@ impl Hub {
             (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let clusters = self.clusters.all();
         let members = self.members();
+        let adopt = group.spec.adopt.as_ref();
+        let hosts = adopt.is_some_and(|a| a.kind == AdoptKind::Deployment);
         let mut add = |name: &str, weight: Option<i32>| {
             let mut view = bare_cell(&clusters, name);
             view.weight = weight;
+            let set_name = group.set_in(name);
+            view.set_name = (set_name != Group::set_name(&key.1, name)).then(|| set_name.clone());
             if !view.cluster.is_empty() {
                 selectors.insert(name.to_owned(), view.node_selector.clone());
             }
@@ -380,7 +425,7 @@ impl Hub {
                 let trouble = member.trouble();
                 view.reachable = trouble.is_none();
                 view.unreachable_since = trouble.map(|t| t.0);
-                let set_key = (key.0.clone(), Group::set_name(&key.1, name));
+                let set_key = (key.0.clone(), set_name);
                 view.set = member.sets.get(&set_key).map(|s| s.view());
                 let stem = format!("{}-", set_key.1);
                 for pod in member.pods.of_group(key) {
@@ -390,11 +435,17 @@ impl Hub {
                         .as_ref()
                         .and_then(|l| l.get(labels::CELL))
                         .is_some_and(|c| c == name);
-                    if let Some(ordinal) = pod
-                        .ordinal()
-                        .filter(|_| of_cell && pod.name_any().starts_with(&stem))
-                    {
-                        view.instances.insert(ordinal, pod.view());
+                    let name = pod.name_any();
+                    let own = name
+                        .strip_prefix(&stem)
+                        .and_then(|_| pod.ordinal())
+                        .filter(|_| of_cell);
+                    match own {
+                        Some(ordinal) => {
+                            view.instances.insert(ordinal, pod.view());
+                        }
+                        None if of_cell && hosts => view.guests.push(pod.view()),
+                        None => {}
                     }
                 }
                 by_cell.insert(name.to_owned(), member.clone());

@@ -292,6 +292,7 @@ impl Hub<'_> {
             members: &members,
             release: view,
             trouble: None,
+            held: None,
         };
         let step = group::plan(&world, now);
         for note in &step.status.instances {

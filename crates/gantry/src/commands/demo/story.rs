@@ -379,7 +379,7 @@ async fn out_of_traffic(fleet: &Fleet, shop: &Shop, release: &Release) -> Result
     let Some(slice) = slice else {
         return Err(unexpected(release, "a plan with a bastion"));
     };
-    let bastion = Group::instance_name(&release.spec.group, &slice.cell, slice.highest);
+    let bastion = slice.instance(&release.spec.group, slice.highest);
     let owner = fleet
         .members()
         .find(|(m, _)| m.cells.iter().any(|c| c.name == slice.cell));

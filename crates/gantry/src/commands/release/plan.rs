@@ -192,7 +192,7 @@ fn show(preview: &Preview, tenant: &str, group: &str, color: bool) -> String {
 }
 
 fn range(group: &str, slice: &Slice) -> String {
-    let name = |n| Group::instance_name(group, &slice.cell, n);
+    let name = |n| slice.instance(group, n);
     if slice.highest == slice.lowest {
         name(slice.highest)
     } else {

@@ -149,7 +149,7 @@ pub(super) fn missing(
     now: Timestamp,
     moved: &mut Moved,
 ) {
-    let name = gantry_api::Group::instance_name(order.group, &cell.name, ordinal);
+    let name = cell.instance(order.group, ordinal);
     clock(
         order,
         cell,

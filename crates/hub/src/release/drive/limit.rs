@@ -120,11 +120,7 @@ pub(super) fn starvation(order: &Order<'_>) -> String {
             }
             count += 1;
             if names.len() < 3 {
-                names.push(gantry_api::Group::instance_name(
-                    order.group,
-                    &cell.name,
-                    ordinal,
-                ));
+                names.push(cell.instance(order.group, ordinal));
             }
         }
     }
