@@ -211,6 +211,14 @@ pub struct InstanceWish {
     /// the Group is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_before: Option<Time>,
+    /// Its cell does without it, and without those of higher numbers. Only the last of a cell can go: a
+    /// StatefulSet's numbers have no gaps.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub remove: bool,
+    /// It goes, as with `remove`, once this cell has one more in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40))]
+    pub to: Option<String>,
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
@@ -227,7 +235,7 @@ pub struct InstanceWish {
 pub struct InstanceNote {
     /// The instance.
     pub name: String,
-    /// `Waiting`, `OutOfService`, `Restarting` or `Missing`.
+    /// `Waiting`, `OutOfService`, `Restarting`, `Going`, `Gone` or `Missing`.
     pub state: String,
     /// What it waits for, in one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -500,6 +508,10 @@ pub struct GroupCellStatus {
     /// Set while the cell counts as lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Time>,
+}
+
+fn is_false(b: &bool) -> bool {
+    !b
 }
 
 fn is_zero(n: &i32) -> bool {

@@ -49,6 +49,10 @@ pub struct CellView {
     pub set: Option<SetView>,
     /// Its instances by ordinal.
     pub instances: BTreeMap<i32, Instance>,
+    /// How many instances people let it have: those below the ones they have removed or moved away.
+    pub keep: Option<i32>,
+    /// How many it has beyond its share, because people have moved them here.
+    pub extra: i32,
     /// Adopted instances that no StatefulSet can have: they have names of another's giving.
     pub guests: Vec<Instance>,
 }

@@ -23,10 +23,11 @@ use crate::view::live::Live;
 pub enum Instance {
     /// Keep instances out of traffic until they are put back; releases update them all the same
     PullOut(Named),
-    /// Let instances back into traffic
+    /// Let instances back into traffic; a number that was removed or moved may be used again
     PutBack(Named),
     /// Replace the pods of instances by new ones of the same names, on the same revision
     Restart(Named),
+    Move(super::moves::Move),
 }
 
 /// Instances of one group, by name.
@@ -69,6 +70,7 @@ pub async fn run(args: Instance, global: &Global) -> Result<()> {
         Instance::PullOut(args) => (args, What::Out),
         Instance::PutBack(args) => (args, What::Back),
         Instance::Restart(args) => (args, What::Restart),
+        Instance::Move(args) => return super::moves::run(args, global).await,
     };
     let (client, tenant) = place(&args.tenant, global).await?;
     let group = group_of(&client, &tenant, &args.names).await?;
@@ -109,7 +111,7 @@ pub async fn run(args: Instance, global: &Global) -> Result<()> {
 }
 
 /// The one Group that has all these instances.
-async fn group_of(client: &Client, tenant: &str, names: &[String]) -> Result<Group> {
+pub async fn group_of(client: &Client, tenant: &str, names: &[String]) -> Result<Group> {
     let api: Api<Group> = Api::namespaced(client.clone(), tenant);
     let all = api
         .list(&ListParams::default())
@@ -165,10 +167,13 @@ fn wishes(group: &Group, args: &Named, what: What, by: &str, now: Timestamp) -> 
         match what {
             What::Out => wish.out_of_service = true,
             What::Restart => wish.restart_before = Some(Time(now)),
-            What::Back => wish.out_of_service = false,
+            What::Back => {
+                (wish.out_of_service, wish.remove, wish.to) = (false, false, None);
+            }
         }
         // A restart that is wished for stays; an entry that wishes nothing goes.
-        if wish.out_of_service || wish.restart_before.is_some() {
+        if wish.out_of_service || wish.remove || wish.to.is_some() || wish.restart_before.is_some()
+        {
             all.push(wish);
         }
     }

@@ -12,6 +12,7 @@ pub mod import;
 pub mod instance;
 pub mod instances;
 pub mod line;
+pub mod moves;
 pub mod order;
 pub mod parts;
 pub mod promote;

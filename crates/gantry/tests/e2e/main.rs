@@ -5,6 +5,7 @@
     reason = "a test fails where its helpers do"
 )]
 
+mod adopt;
 mod alone;
 mod apiserver;
 mod bench;

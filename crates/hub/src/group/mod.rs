@@ -376,13 +376,12 @@ fn shrink(world: &World<'_>, cell: &CellView, wish: i32) -> i32 {
         .flat_map(|c| c.instances.values())
         .map(|i| i32::from(i.in_service()))
         .sum();
-    let least = total
-        - world
-            .group
-            .spec
-            .availability
-            .max_unavailable
-            .max_out(total as u32) as i32;
+    let availability = &world.group.spec.availability;
+    // What is moved goes when another is in service in its place.
+    let least = match cell.keep {
+        Some(_) => total,
+        None => total - availability.max_unavailable.max_out(total as u32) as i32,
+    };
     let mut spare = serving - least.max(0);
     let mut replicas = cell.replicas();
     while replicas > wish {

@@ -8,7 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::{Group, group::InstanceNote};
+use gantry_api::{
+    Group,
+    group::{InstanceNote, InstanceWish},
+};
 use jiff::{SignedDuration, Timestamp};
 
 use super::World;
@@ -29,6 +32,15 @@ pub fn mark(group: &Group, cells: &mut [CellView]) {
         .iter()
         .map(|w| (w.name.as_str(), w))
         .collect();
+    let mut targets: Vec<&str> = Vec::new();
+    for cell in cells.iter_mut() {
+        let going = going(group, cell);
+        cell.keep = going.iter().map(|(n, _)| *n).min();
+        targets.extend(going.iter().filter_map(|(_, w)| w.to.as_deref()));
+    }
+    for cell in cells.iter_mut() {
+        cell.extra = targets.iter().filter(|t| **t == cell.name).count() as i32;
+    }
     for instance in cells.iter_mut().flat_map(|c| c.instances.values_mut()) {
         let entry = entries.get(instance.name.as_str());
         let before = entry
@@ -41,6 +53,28 @@ pub fn mark(group: &Group, cells: &mut [CellView]) {
             _ => Wish::None,
         };
     }
+}
+
+/// Wishes for instances of `cell` to go, of those that can: from the last down, without a gap.
+fn going<'a>(group: &'a Group, cell: &CellView) -> Vec<(i32, &'a InstanceWish)> {
+    let stem = cell.set_name.clone().unwrap_or_else(|| group.set_in(&cell.name));
+    let wishes = group.spec.instances.iter();
+    let mut all: Vec<(i32, &InstanceWish)> = wishes
+        .filter(|w| w.remove || w.to.is_some())
+        .filter_map(|w| Some((ordinal(&stem, &w.name)?, w)))
+        .collect();
+    all.sort_by_key(|(n, _)| -n);
+    let mut end = cell.replicas();
+    all.retain(|(n, _)| {
+        let last = *n >= end - 1;
+        end = end.min(if last { *n } else { end });
+        last
+    });
+    all
+}
+
+fn ordinal(stem: &str, name: &str) -> Option<i32> {
+    name.strip_prefix(stem)?.strip_prefix('-')?.parse().ok()
 }
 
 /// What is granted now.
@@ -169,6 +203,24 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             .iter()
             .flat_map(|c| c.instances.values())
             .any(|i| i.name == wish.name);
+        if wish.remove || wish.to.is_some() {
+            let home = |c: &&CellView| {
+                let stem = c.set_name.clone().unwrap_or_else(|| world.group.set_in(&c.name));
+                ordinal(&stem, &wish.name).is_some()
+            };
+            let home = world.cells.iter().find(home);
+            let going = home.is_some_and(|c| going(world.group, c).iter().any(|(_, w)| w.name == wish.name));
+            let (state, why) = match (there, going) {
+                (false, _) => ("Gone", String::new()),
+                (true, true) => ("Going", String::new()),
+                (true, false) => (
+                    "Waiting",
+                    "only the last of a cell can go: numbers have no gaps (gantry scale --remove says what instead)".to_owned(),
+                ),
+            };
+            told(&wish.name, state, why);
+            continue;
+        }
         if !there {
             told(
                 &wish.name,

@@ -58,7 +58,10 @@ pub fn shares(
     let entry = |name: &str| placement.cells.iter().find(|c| c.name == name);
     // Fixed numbers first, in their order; weights share the rest.
     let mut fixed = vec![None; cells.len()];
-    let mut left = replicas.max(0);
+    // What has been moved somewhere is not shared.
+    let here = cells.iter().filter(|c| c.weight.is_some());
+    let mut moved = here.map(|c| c.extra).sum::<i32>().min(replicas.max(0));
+    let mut left = replicas.max(0) - moved;
     for (index, cell) in cells.iter().enumerate() {
         let wanted = entry(&cell.name)
             .and_then(|e| e.replicas)
@@ -96,6 +99,9 @@ pub fn shares(
                 return 0;
             }
             let mut cap = entry(&cell.name).and_then(|e| e.max).unwrap_or(i32::MAX);
+            if let Some(keep) = cell.keep {
+                cap = cap.min(keep);
+            }
             if let Some(full) = &room.full {
                 cap = cap.min(full.room);
             }
@@ -119,6 +125,14 @@ pub fn shares(
     let base: Vec<i32> = fair.iter().zip(&caps).map(|(f, c)| (*f).min(*c)).collect();
     let missing = fair.iter().sum::<i32>() - base.iter().sum::<i32>();
     shares.desired = fill(&base, missing, &pull, &caps);
+    for ((cell, desired), room) in cells.iter().zip(&mut shares.desired).zip(&shares.rooms) {
+        let max = entry(&cell.name).and_then(|e| e.max).unwrap_or(i32::MAX);
+        if cell.weight.is_some() && room.lost.is_none() {
+            let more = cell.extra.min(moved).min(max.saturating_sub(*desired)).max(0);
+            moved -= more;
+            *desired += more;
+        }
+    }
     let placed: i32 = shares.desired.iter().sum();
     tell(replicas, placed, cells, &mut shares);
     shares
@@ -337,6 +351,26 @@ mod tests {
             shares(20, &placement, &cells, &known, at(102)).desired,
             [10, 5, 5]
         );
+    }
+
+    #[test]
+    fn what_people_moved_or_removed_stays_so() {
+        let placement = placement(&[("a", 1), ("b", 1), ("c", 1)]);
+        let mut cells = [view("a", 1, 4, 0), view("b", 1, 3, 0), view("c", 1, 3, 0)];
+        let mut go = |replicas, keep: [Option<i32>; 3], extra: [i32; 3]| {
+            for (n, cell) in cells.iter_mut().enumerate() {
+                (cell.keep, cell.extra) = (keep[n], extra[n]);
+            }
+            shares(replicas, &placement, &cells, &[], NOW).desired
+        };
+        assert_eq!(go(10, [None; 3], [0; 3]), [4, 3, 3]);
+        // One of b goes to c, one of a to b, two of c are done without.
+        assert_eq!(go(10, [None, Some(2), None], [0, 0, 1]), [4, 2, 4]);
+        assert_eq!(go(10, [Some(3), None, None], [0, 1, 0]), [3, 4, 3]);
+        assert_eq!(go(8, [None, None, Some(1)], [0; 3]), [4, 3, 1]);
+        // Scaled up, the others have what is more; scaled down, none has more than it may.
+        assert_eq!(go(12, [None, None, Some(1)], [0; 3]), [6, 5, 1]);
+        assert_eq!(go(1, [None, Some(2), None], [0, 0, 1]), [0, 0, 1]);
     }
 
     #[test]

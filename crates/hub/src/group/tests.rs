@@ -1,6 +1,6 @@
 //! Cases of the group planner that the simulation does not single out.
 
-use gantry_api::{AppSpec, GroupSpec, RevisionSpec};
+use gantry_api::{AppSpec, GroupSpec, RevisionSpec, group::InstanceWish};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rstest::rstest;
 
@@ -388,6 +388,65 @@ fn people_pull_out_as_many_as_the_group_allows() {
     let (out, put_back, told) = asked(&mut case);
     assert_eq!((out.len(), told.len()), (0, 0));
     assert_eq!(put_back, ["cart-a-7"]);
+}
+
+#[test]
+fn what_is_moved_goes_when_another_serves_in_its_place() {
+    let mut case = case(4, vec![cell("a", 1, 2), cell("b", 1, 2)]);
+    let moved = |name: &str| InstanceWish {
+        name: name.into(),
+        to: Some("b".into()),
+        ..InstanceWish::default()
+    };
+    case.group.spec.instances = vec![moved("cart-a-1")];
+    people::mark(&case.group.clone(), &mut case.cells);
+    // First the new one, though the budget would let the old one go.
+    assert_eq!(case.scales(), [("b".into(), 3, 0)]);
+    let told = |case: &Case| case.plan().status.instances[0].state.clone();
+    assert_eq!(told(&case), "Going");
+    case.cells[1] = cell("b", 1, 3);
+    people::mark(&case.group.clone(), &mut case.cells);
+    assert_eq!(case.scales(), [("a".into(), 1, 0)]);
+    case.cells[0] = cell("a", 1, 1);
+    people::mark(&case.group.clone(), &mut case.cells);
+    assert_eq!((case.scales(), told(&case)), (vec![], "Gone".to_owned()));
+    // One in the middle cannot: numbers have no gaps.
+    case.group.spec.instances = vec![moved("cart-b-0")];
+    people::mark(&case.group.clone(), &mut case.cells);
+    assert_eq!((case.scales().len(), told(&case)), (2, "Waiting".to_owned()));
+}
+
+#[test]
+fn guests_are_replaced_new_ones_first() {
+    let mut case = case(4, vec![cell("a", 1, 0)]);
+    case.group.spec.availability.max_unavailable = gantry_api::CountOrPercent::Count(2);
+    case.group.spec.adopt = Some(gantry_api::group::Adopt::default());
+    let guests = |n: usize| (0..n).map(|n| instance(&format!("web-x{n}"), Gate::Unset));
+    case.cells[0].guests = guests(4).collect();
+    let deleted = |case: &Case| {
+        let all = case.plan().actions.into_iter();
+        all.filter(|a| matches!(a, Action::DeleteInstance { .. })).count()
+    };
+    // They stay, and count.
+    assert_eq!((case.scales(), deleted(&case)), (vec![], 0));
+    let status = case.plan().status;
+    assert_eq!((status.in_service, status.replicas, status.cells[0].guests), (4, 4, 4));
+    // One is lost: an instance with a name of its own follows.
+    case.cells[0].guests.pop();
+    assert_eq!(case.scales(), [("a".into(), 1, 0)]);
+    // A release waits: as many more as may be out, and a guest goes for each that has come into service.
+    case.release.replace_guests = true;
+    case.cells[0].guests = guests(4).collect();
+    assert_eq!((case.scales(), deleted(&case)), (vec![("a".into(), 2, 0)], 0));
+    case.cells[0] = CellView { guests: guests(4).collect(), ..cell("a", 1, 2) };
+    assert_eq!((case.scales(), deleted(&case)), (vec![], 2));
+    case.cells[0] = CellView { guests: guests(1).collect(), ..cell("a", 1, 4) };
+    assert_eq!((case.scales(), deleted(&case)), (vec![], 1));
+    // Fewer are wished for: those go that no set has, with no more than may be gone.
+    case.release.replace_guests = false;
+    case.group.spec.replicas = 2;
+    case.cells[0] = CellView { guests: guests(3).collect(), ..cell("a", 1, 0) };
+    assert_eq!((case.scales(), deleted(&case)), (vec![], 1));
 }
 
 #[test]
