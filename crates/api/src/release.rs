@@ -5,7 +5,7 @@
     reason = "clippy takes the type of two printer columns for one attribute"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -467,6 +467,37 @@ pub struct Plan {
     pub drain_seconds: i32,
     /// The strategy as it was read at the start.
     pub strategy: StrategySpec,
+    /// What quotas and cells leave, and what instances ask beyond what they have now. Updates keep names, so
+    /// that nothing is asked for twice: it is the difference between two revisions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<Room>,
+}
+
+/// What a quota or a cell's nodes leave of one resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Room {
+    /// `quota NAME` or `cell NAME`.
+    pub of: String,
+    /// The cluster.
+    pub cluster: String,
+    /// The resource: `requests.cpu`; of cells `cpu`.
+    pub resource: String,
+    /// All there is.
+    pub total: Quantity,
+    /// What is used already.
+    pub used: Quantity,
+    /// What the release asks beyond that; less than nothing where it gives back.
+    pub more: Quantity,
+    /// Whether that is there.
+    pub fits: bool,
+}
+
+impl Room {
+    /// Whether it is a quota, which is kept to; nodes may come.
+    pub fn is_quota(&self) -> bool {
+        self.of.starts_with("quota ")
+    }
 }
 
 /// How an instance gets to another revision.

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use gantry_api::RevisionSpec;
 use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::ResourceQuota, apimachinery::pkg::api::resource::Quantity,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -53,8 +56,34 @@ pub struct CellView {
     pub keep: Option<i32>,
     /// How many it has beyond its share, because people have moved them here.
     pub extra: i32,
+    /// Quotas of the Group's namespace on the member, as far as they are known.
+    pub quotas: Vec<Quota>,
+    /// Allocatable resources of the cell's nodes, and what instances of Groups ask of them.
+    pub capacity: Capacity,
     /// Adopted instances that no StatefulSet can have: they have names of another's giving.
     pub guests: Vec<Instance>,
+}
+
+/// A ResourceQuota.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quota {
+    /// Its name.
+    pub name: String,
+    /// The PriorityClasses whose pods count; `None`: all pods.
+    pub classes: Option<Vec<String>>,
+    /// What may be asked for.
+    pub hard: BTreeMap<String, Quantity>,
+    /// What is.
+    pub used: BTreeMap<String, Quantity>,
+}
+
+/// What a cell's nodes have; empty where it is not known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capacity {
+    /// Allocatable on Ready nodes.
+    pub total: BTreeMap<String, Quantity>,
+    /// Asked for by instances of Groups.
+    pub requested: BTreeMap<String, Quantity>,
 }
 
 /// A Group's StatefulSet in one cell.
@@ -234,6 +263,35 @@ impl Instance {
     /// Whether it takes traffic, or will as soon as the kubelet and the endpoints follow.
     pub fn in_service(&self) -> bool {
         self.gate == Gate::In && self.fit_since().is_some()
+    }
+}
+
+impl Quota {
+    /// Of the API object. `None` for one whose scopes leave a Group's instances out.
+    pub fn of(quota: &ResourceQuota) -> Option<Self> {
+        let spec = quota.spec.clone().unwrap_or_default();
+        let status = quota.status.clone().unwrap_or_default();
+        let scopes = spec.scopes.unwrap_or_default();
+        // Instances run until they are ended, and are asked something of.
+        if scopes.iter().any(|s| s == "Terminating" || s == "BestEffort") {
+            return None;
+        }
+        let mut classes = None;
+        let selector = spec.scope_selector.and_then(|s| s.match_expressions);
+        for wanted in selector.unwrap_or_default() {
+            match (wanted.scope_name.as_str(), wanted.operator.as_str()) {
+                ("PriorityClass", "In") => classes = wanted.values,
+                ("NotTerminating" | "NotBestEffort", "Exists") => {}
+                // Of others it is not known whom they count.
+                _ => return None,
+            }
+        }
+        Some(Self {
+            name: quota.metadata.name.clone().unwrap_or_default(),
+            classes,
+            hard: status.hard.or(spec.hard).unwrap_or_default(),
+            used: status.used.unwrap_or_default(),
+        })
     }
 }
 

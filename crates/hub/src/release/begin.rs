@@ -16,6 +16,7 @@ use super::{
     line,
     plan::{CellSize, batches, mark},
     promote,
+    room,
     resolve::{self, Resolved},
     skip, tell,
 };
@@ -192,8 +193,9 @@ fn freeze(
     status.skipped_cells = skipped;
     let plan = divide(world, group, &strategy, base, target, &cells);
     let problems = check::check(&plan, &strategy, &cells);
-    if !problems.is_empty() {
-        let text: Vec<String> = problems.into_iter().map(|p| p.0).collect();
+    let refused = room::refusals(&plan.rooms);
+    if !problems.is_empty() || !refused.is_empty() {
+        let text: Vec<String> = problems.into_iter().map(|p| p.0).chain(refused).collect();
         return Err(Stop::Fail("Impossible", text.join("; ")));
     }
 
@@ -216,7 +218,7 @@ fn freeze(
         release: world.release.metadata.name.clone(),
     });
     status.started = Some(Time(now));
-    let message = summary(&plan) + &skip::told(&status.skipped_cells) + &resolve::told(status);
+    let message = summary(&plan) + &room::told(&plan.rooms) + &skip::told(&status.skipped_cells) + &resolve::told(status);
     status.max_out = plan.max_out;
     status.plan = Some(plan);
     set(status, Phase::Planning, "PlanFrozen", message);
@@ -347,6 +349,7 @@ pub(super) fn divide(
             .and_then(|a| a.spec.container.lifecycle.drain_seconds)
             .unwrap_or(0),
         strategy: strategy.clone(),
+        rooms: room::rooms(world.cells, cells, base, target, world.revisions),
     };
     // Instances may be on other revisions than the Group's: what an earlier release left behind.
     let mut known = std::collections::BTreeMap::new();

@@ -43,6 +43,7 @@ pub mod plan;
 mod preview;
 pub mod promote;
 mod resolve;
+pub mod room;
 mod run;
 mod skip;
 mod steps;

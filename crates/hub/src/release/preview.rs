@@ -4,7 +4,7 @@ use gantry_api::{Cluster, Group, release::Plan};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{World, begin, check, line, plan::CellSize, promote, window};
+use super::{World, begin, check, line, plan::CellSize, promote, room, window};
 use crate::{
     render::{self, Source},
     world::{CellView, Revision, SetView},
@@ -71,6 +71,7 @@ pub fn preview(world: &World<'_>, now: Timestamp) -> Result<Preview, String> {
         .collect();
     let plan = begin::divide(world, group, &strategy, from, &target, &cells);
     let problems = check::check(&plan, &strategy, &cells);
+    let refused = room::refusals(&plan.rooms);
     let mut waits: Vec<String> = line::look(world, now)
         .halt
         .map(|(_, why)| why)
@@ -96,7 +97,7 @@ pub fn preview(world: &World<'_>, now: Timestamp) -> Result<Preview, String> {
         target,
         summary: begin::summary(&plan),
         plan,
-        problems: problems.into_iter().map(|p| p.0).collect(),
+        problems: problems.into_iter().map(|p| p.0).chain(refused).collect(),
         waits,
     })
 }
@@ -128,6 +129,7 @@ pub fn cells(group: &Group, clusters: &[Cluster]) -> Vec<CellView> {
                 .and_then(|c| c.spec.stop_the_line.as_ref())
                 .map(|s| s.reason.clone())
                 .filter(|r| !r.is_empty()),
+            capacity: home.map(|c| room::capacity(c, &cell.name)).unwrap_or_default(),
             set: Some(SetView {
                 replicas: cell.desired,
                 revision: current,

@@ -7,6 +7,7 @@ use std::{
 
 use gantry_api::labels;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{Api, Client, runtime::watcher};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,6 +33,8 @@ pub struct Member {
     pub pods: Arc<Table<Pod>>,
     pub sets: Arc<Table<Set>>,
     pub nodes: Arc<Table<Node>>,
+    /// Quotas of all namespaces. Where they may not be read, plans say nothing of them.
+    pub quotas: Arc<Table<ResourceQuota>>,
     /// Jobs of ReleaseOrders.
     pub jobs: Arc<Table<Job>>,
     health: Mutex<Health>,
@@ -61,6 +64,7 @@ impl Member {
             pods: Table::new(|p: &Pod| group_label(&p.metadata)),
             sets: Table::new(|s: &Set| group_label(&s.metadata)),
             nodes: Table::new(|_| None),
+            quotas: Table::new(|_| None),
             jobs: Table::new(super::orders::by_order),
             health: Mutex::new(Health::Down(Timestamp::now(), "not reached yet".to_owned())),
             stop: stop.child_token(),
@@ -84,6 +88,12 @@ impl Member {
             Api::all(member.client.clone()),
             watcher::Config::default(),
             notify(changed.clone()),
+            member.stop.clone(),
+        ));
+        tokio::spawn(member.quotas.clone().watch(
+            Api::all(member.client.clone()),
+            watcher::Config::default(),
+            |_| {},
             member.stop.clone(),
         ));
         tokio::spawn(member.jobs.clone().watch(

@@ -30,7 +30,7 @@ use crate::{
     action::Action,
     group,
     release::{self, gate::Answers},
-    world::{CellView, Revisions},
+    world::{CellView, Quota, Revisions},
 };
 
 /// Before what an adoption or a leaving failed to do is tried again.
@@ -55,7 +55,12 @@ impl Hub {
             self.forget(key);
             return self.without_group(&releases, now).await;
         };
-        let (mut cells, members, selectors) = self.cells(&group, key);
+        let begins = |r: &Arc<Release>| {
+            let status = r.status.as_ref();
+            status.is_none_or(|s| s.plan.is_none() && !s.phase.is_final())
+        };
+        let planning = releases.iter().any(begins);
+        let (mut cells, members, selectors) = self.cells(&group, key, planning);
         group::people::mark(&group, &mut cells);
         let revisions: Revisions = self
             .revisions
@@ -402,6 +407,7 @@ impl Hub {
         &self,
         group: &Group,
         key: &Key,
+        planning: bool,
     ) -> (
         Vec<CellView>,
         BTreeMap<String, Arc<Member>>,
@@ -413,6 +419,7 @@ impl Hub {
         let members = self.members();
         let adopt = group.spec.adopt.as_ref();
         let hosts = adopt.is_some_and(|a| a.kind == AdoptKind::Deployment);
+        // Asked only where a plan is about to be made.
         let mut add = |name: &str, weight: Option<i32>| {
             let mut view = bare_cell(&clusters, name);
             view.weight = weight;
@@ -447,6 +454,13 @@ impl Hub {
                         None if of_cell && hosts => view.guests.push(pod.view()),
                         None => {}
                     }
+                }
+                if planning {
+                    let quotas = member.quotas.all();
+                    let own = quotas.iter().filter(|q| q.namespace().as_ref() == Some(&key.0));
+                    view.quotas = own.filter_map(|q| Quota::of(q)).collect();
+                    let home = clusters.iter().find(|c| c.name_any() == view.cluster);
+                    view.capacity = home.map(|c| release::room::capacity(c, name)).unwrap_or_default();
                 }
                 by_cell.insert(name.to_owned(), member.clone());
             }

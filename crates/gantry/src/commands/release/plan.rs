@@ -6,9 +6,11 @@ use gantry_api::release::{Method, ReleaseSpec, Slice};
 use gantry_api::strategy::{Accept, OnFailure, Pause, StrategySpec, WithinBatch};
 use gantry_api::{App, Cluster, Group, Release, StopLine, Strategy};
 use gantry_hub::release::{Preview, World, cells, gate::Answers, preview};
+use gantry_hub::world::{CellView, Quota};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::place;
@@ -63,13 +65,14 @@ pub async fn run(args: Plan, global: &Global) -> Result<Option<Exit>> {
         .await
         .map_err(|e| failed(&what, e))?
         .items;
-    let clusters: Api<Cluster> = Api::all(client);
+    let clusters: Api<Cluster> = Api::all(client.clone());
     let clusters = clusters
         .list(&ListParams::default())
         .await
         .map_err(|e| failed(&what, e))?
         .items;
-    let cells = cells(&group, &clusters);
+    let mut cells = cells(&group, &clusters);
+    quotas(&client, &tenant, &clusters, &mut cells).await;
     let world = World {
         release: &release,
         group: Some(&group),
@@ -96,6 +99,53 @@ pub async fn run(args: Plan, global: &Global) -> Result<Option<Exit>> {
         print_value(&value, args.output.output)?;
     }
     Ok((!preview.problems.is_empty()).then_some(Exit::Failure))
+}
+
+/// Puts down what quotas the members have. A member that does not answer is told of, and left out.
+async fn quotas(client: &Client, tenant: &str, clusters: &[Cluster], cells: &mut [CellView]) {
+    for cluster in clusters {
+        let name = cluster.name_any();
+        let mut of_cluster = cells.iter_mut().filter(|c| c.cluster == name).peekable();
+        if of_cluster.peek().is_none() {
+            continue;
+        }
+        let found = async {
+            let member = super::super::instances::member(client, cluster).await?;
+            let api: Api<ResourceQuota> = Api::namespaced(member, tenant);
+            Ok::<_, anyhow::Error>(api.list(&ListParams::default()).await?.items)
+        };
+        match found.await {
+            Ok(found) => {
+                let quotas: Vec<Quota> = found.iter().filter_map(Quota::of).collect();
+                of_cluster.for_each(|c| c.quotas.clone_from(&quotas));
+            }
+            Err(error) => eprintln!(
+                "{}",
+                paint(format!("quotas on {name} are not known: {error:#}"), Tone::Warn, color())
+            ),
+        }
+    }
+}
+
+/// What quotas and cells leave, for people.
+fn rooms(plan: &gantry_api::release::Plan) -> String {
+    let rows: Vec<Vec<String>> = plan
+        .rooms
+        .iter()
+        .map(|r| {
+            let fits = if r.fits { "yes" } else { "no" };
+            let numbers = [&r.total.0, &r.used.0, &r.more.0];
+            let mut row = vec![r.of.clone(), r.cluster.clone(), r.resource.clone()];
+            row.extend(numbers.map(Clone::clone));
+            row.push(fits.to_owned());
+            row
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header = ["ROOM", "CLUSTER", "RESOURCE", "TOTAL", "USED", "MORE", "FITS"];
+    table(&header, rows) + "\n"
 }
 
 /// The strategy that would hold.
@@ -165,6 +215,7 @@ fn show(preview: &Preview, tenant: &str, group: &str, color: bool) -> String {
         rows,
     );
     text += "\n";
+    text += &rooms(plan);
     for line in rules(strategy) {
         text += &format!("{line}\n");
     }
