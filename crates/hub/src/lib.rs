@@ -9,6 +9,7 @@
 //! | [`adopt`] | planner of adoptions: what runs already becomes a Group's, and back |
 //! | [`diff`] | how two revisions differ |
 //! | [`access`], [`slim`] | how members are reached, and what is read of their objects |
+//! | [`mcs`] | Services over members: ServiceExports and ServiceImports |
 //! | [`order`] | planner of ReleaseOrders: many releases and Jobs, as a graph |
 //! | [`promotion`] | what is where: the status of Apps |
 //! | [`run`], [`install`] | the shell: watches, statuses, actions |
@@ -25,6 +26,7 @@ pub mod adopt;
 mod amount;
 pub mod diff;
 pub mod group;
+pub mod mcs;
 pub mod notify;
 pub mod order;
 pub mod promotion;

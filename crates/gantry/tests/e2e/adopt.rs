@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -64,6 +65,41 @@ async fn endpoints(client: &Client, service: &str) -> BTreeSet<String> {
     all.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .flat_map(|e| e.addresses)
         .collect()
+}
+
+/// A Service that one member exports is known in the other, with its endpoints; and gone when it is not.
+async fn exported(up: &Up, member: &Client) {
+    let other = client(up.kubeconfig(), Some("bj".to_owned())).await;
+    let namespaces: Api<Namespace> = Api::all(other.clone());
+    // The tenant's namespace may be there already.
+    let _ = namespaces.create(&PostParams::default(), &object(json!({"metadata": {"name": "shop"}}))).await;
+    let kind = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("multicluster.x-k8s.io", "v1alpha1", kind));
+    let exports: Api<DynamicObject> = Api::namespaced_with(member.clone(), "shop", &kind("ServiceExport"));
+    let export = json!({"apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": "ServiceExport", "metadata": {"name": "web"}});
+    exports.create(&PostParams::default(), &object(export)).await.unwrap();
+    let imports: Api<DynamicObject> = Api::namespaced_with(other.clone(), "shop", &kind("ServiceImport"));
+    let slices: Api<EndpointSlice> = Api::namespaced(other.clone(), "shop");
+    let select = "multicluster.kubernetes.io/service-name=web,multicluster.kubernetes.io/source-cluster=sh";
+    let served = endpoints(member, "web").await;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
+    let mut seen = BTreeSet::new();
+    while seen != served {
+        assert!(tokio::time::Instant::now() < deadline, "{seen:?} and not {served:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let list = slices.list(&ListParams::default().labels(select)).await.unwrap();
+        let all = list.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default());
+        seen = all.flat_map(|e| e.addresses).collect();
+    }
+    let import = imports.get("web").await.unwrap();
+    assert_eq!(import.data["spec"]["type"], "ClusterSetIP");
+    assert!(import.data["spec"]["ips"][0].is_string(), "{import:?}");
+    assert_eq!(import.data["status"]["clusters"], json!([{"cluster": "sh"}]));
+    exports.delete("web", &DeleteParams::default()).await.unwrap();
+    while imports.get_opt("web").await.unwrap().is_some() {
+        assert!(tokio::time::Instant::now() < deadline, "the import stays");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(slices.list(&ListParams::default().labels(select)).await.unwrap().items.is_empty());
 }
 
 #[test]
@@ -127,6 +163,8 @@ fn what_runs_is_adopted_released_and_left() {
     let names: BTreeSet<String> = there("db").iter().map(Pod::name_any).collect();
     assert_eq!(names, ["db-0", "db-1"].map(str::to_owned).into());
     assert!(uids(&there("db")).is_disjoint(&db));
+
+    runtime.block_on(exported(&up, &member));
 
     // One is moved, one is done without: the last of its cell.
     serving("db-prod", 2, 0);

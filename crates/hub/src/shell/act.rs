@@ -482,11 +482,11 @@ fn json_patch(patch: Value) -> Result<Patch<()>, ActError> {
     Ok(Patch::Json(patch))
 }
 
-fn params_apply() -> PatchParams {
+pub(super) fn params_apply() -> PatchParams {
     PatchParams::apply(labels::FIELD_MANAGER).force()
 }
 
-fn dynamic(client: &Client, object: &Value) -> (Api<DynamicObject>, String) {
+pub(super) fn dynamic(client: &Client, object: &Value) -> (Api<DynamicObject>, String) {
     let text = |path: &str| {
         object
             .pointer(path)

@@ -175,6 +175,9 @@ pub async fn install(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
+/// Services of the fleet that are looked at at the same time.
+const EXPORT_WORKERS: usize = 4;
+
 /// What the process remembers of a Group; all of it may be lost.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -212,6 +215,7 @@ pub struct Hub {
     memory: Mutex<HashMap<Key, Memory>>,
     queue: Queue<Key>,
     cluster_queue: Queue<String>,
+    pub(super) mcs: super::mcs::Mcs,
     pub(super) by_app: super::apps::ByApp,
     pub(super) app_queue: Queue<Key>,
     pub stop: CancellationToken,
@@ -280,6 +284,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         memory: Mutex::default(),
         queue: Queue::new(),
         cluster_queue: Queue::new(),
+        mcs: super::mcs::Mcs::default(),
         by_app: super::apps::ByApp::default(),
         app_queue: Queue::new(),
         stop: stop.clone(),
@@ -306,6 +311,9 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     }
     tasks.spawn(hub.clone().tend_clusters());
     tasks.spawn(hub.clone().tend_tenants());
+    for _ in 0..EXPORT_WORKERS {
+        tasks.spawn(hub.clone().tend_exports());
+    }
     tasks.spawn(hub.clone().tend_apps());
     tasks.spawn(hub.clone().tend_orders(options.resync));
     stop.cancelled().await;
@@ -750,6 +758,7 @@ impl Hub {
             },
             move |order| orders.order_queue.add(order, Duration::ZERO),
         );
+        self.exports_of(member.clone());
         info!(cluster = %name, "connecting");
         if let Some(old) = lock(&self.members).insert(name, member) {
             old.stop.cancel();

@@ -7,6 +7,7 @@ mod apps;
 mod ask;
 mod cluster;
 mod hub;
+mod mcs;
 mod member;
 mod notify;
 mod orders;
