@@ -568,11 +568,7 @@ impl BatchPlan {
     pub fn instances(&self, group: &str) -> Vec<String> {
         self.slices
             .iter()
-            .flat_map(|s| {
-                (s.lowest..=s.highest)
-                    .rev()
-                    .map(|n| s.instance(group, n))
-            })
+            .flat_map(|s| (s.lowest..=s.highest).rev().map(|n| s.instance(group, n)))
             .collect()
     }
 }

@@ -96,13 +96,11 @@ const STRATEGY: &[Rule] = &[
     },
 ];
 
-const GROUP: &[Rule] = &[
-    Rule {
-        rule: "has(self.adopt) == has(oldSelf.adopt) && (!has(self.adopt) || (self.adopt.kind == oldSelf.adopt.kind && self.adopt.name == oldSelf.adopt.name && self.adopt.cell == oldSelf.adopt.cell))",
-        field: ".adopt",
-        message: "what a group has adopted stays: give the instances back (gantry unmanage) and adopt them into another group",
-    },
-];
+const GROUP: &[Rule] = &[Rule {
+    rule: "has(self.adopt) == has(oldSelf.adopt) && (!has(self.adopt) || (self.adopt.kind == oldSelf.adopt.kind && self.adopt.name == oldSelf.adopt.name && self.adopt.cell == oldSelf.adopt.cell))",
+    field: ".adopt",
+    message: "what a group has adopted stays: give the instances back (gantry unmanage) and adopt them into another group",
+}];
 
 const RELEASE: &[Rule] = &[
     Rule {

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use gantry_api::RevisionSpec;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::ResourceQuota, apimachinery::pkg::api::resource::Quantity,
-};
+use k8s_openapi::{api::core::v1::ResourceQuota, apimachinery::pkg::api::resource::Quantity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -273,7 +271,10 @@ impl Quota {
         let status = quota.status.clone().unwrap_or_default();
         let scopes = spec.scopes.unwrap_or_default();
         // Instances run until they are ended, and are asked something of.
-        if scopes.iter().any(|s| s == "Terminating" || s == "BestEffort") {
+        if scopes
+            .iter()
+            .any(|s| s == "Terminating" || s == "BestEffort")
+        {
             return None;
         }
         let mut classes = None;

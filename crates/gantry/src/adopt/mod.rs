@@ -125,7 +125,10 @@ pub fn propose(
             .or_default() += 1;
     }
     let most = instances.iter().max_by_key(|(_, n)| **n);
-    let home = wish.cell.clone().or_else(|| most.map(|(cell, _)| cell.clone()));
+    let home = wish
+        .cell
+        .clone()
+        .or_else(|| most.map(|(cell, _)| cell.clone()));
     let home = home.unwrap_or(first);
     let share = |cell: &str, weight: usize| CellShare {
         name: cell.to_owned(),
@@ -186,7 +189,9 @@ pub fn propose(
 
 /// Pods that a Service selects; `None` where it selects by nothing.
 fn selected<'a>(service: &Value, pods: &'a [Value]) -> Option<Vec<&'a Value>> {
-    let selector = service["spec"]["selector"].as_object().filter(|s| !s.is_empty())?;
+    let selector = service["spec"]["selector"]
+        .as_object()
+        .filter(|s| !s.is_empty())?;
     Some(pods.iter().filter(|p| matches(selector, p)).collect())
 }
 
@@ -225,8 +230,12 @@ fn about_others(
         if held && !own {
             obstacles.push(Obstacle {
                 field: "PodDisruptionBudget".to_owned(),
-                why: format!("PodDisruptionBudget/{} covers its pods, and the group brings one of its own", name(budget)),
-                remedy: "delete the old one right after: a pod with two budgets cannot be evicted".to_owned(),
+                why: format!(
+                    "PodDisruptionBudget/{} covers its pods, and the group brings one of its own",
+                    name(budget)
+                ),
+                remedy: "delete the old one right after: a pod with two budgets cannot be evicted"
+                    .to_owned(),
                 fatal: false,
             });
         }
@@ -237,10 +246,14 @@ fn about_others(
 fn plain(workload: &Value) -> Value {
     let mut plain = workload.clone();
     if let Some(annotations) = plain["metadata"]["annotations"].as_object_mut() {
-        annotations.retain(|k, _| !k.starts_with("meta.helm.sh/") && !k.starts_with("argocd.argoproj.io/"));
+        annotations.retain(|k, _| {
+            !k.starts_with("meta.helm.sh/") && !k.starts_with("argocd.argoproj.io/")
+        });
     }
     if let Some(labels) = plain["metadata"]["labels"].as_object_mut() {
-        labels.retain(|k, _| k != "app.kubernetes.io/managed-by" && !k.starts_with("kustomize.toolkit.fluxcd.io/"));
+        labels.retain(|k, _| {
+            k != "app.kubernetes.io/managed-by" && !k.starts_with("kustomize.toolkit.fluxcd.io/")
+        });
     }
     let spec = &mut plain["spec"];
     if let Some(spec) = spec.as_object_mut() {
@@ -294,7 +307,9 @@ fn plain_service(service: &Value) -> Value {
 
 /// Workloads that nothing else controls, of a list.
 pub fn uncontrolled(list: Vec<Value>) -> Vec<Value> {
-    list.into_iter().filter(|o| controller(o).is_none()).collect()
+    list.into_iter()
+        .filter(|o| controller(o).is_none())
+        .collect()
 }
 
 #[cfg(test)]

@@ -39,7 +39,15 @@ fn deployment() -> (Found, Beside) {
     });
     let status = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3});
     let set = json!({"metadata": {"name": "web-1", "uid": "uid-set"}, "spec": {"replicas": 3}});
-    let pods: Vec<Value> = (0..3).map(|n| pod(&format!("web-1-{n}"), json!({"app": "web"}), &format!("node-{}", n % 2))).collect();
+    let pods: Vec<Value> = (0..3)
+        .map(|n| {
+            pod(
+                &format!("web-1-{n}"),
+                json!({"app": "web"}),
+                &format!("node-{}", n % 2),
+            )
+        })
+        .collect();
     let service = |name: &str, selector: Value| {
         json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
@@ -48,13 +56,19 @@ fn deployment() -> (Found, Beside) {
         })
     };
     let mut all = pods.clone();
-    all.push(pod("other-0", json!({"app": "other", "tier": "front"}), "node-0"));
+    all.push(pod(
+        "other-0",
+        json!({"app": "other", "tier": "front"}),
+        "node-0",
+    ));
     all[0]["metadata"]["labels"]["tier"] = json!("front");
     let found = Found {
         workload: Some(live("Deployment", "web", spec, status)),
         sets: vec![set],
         pods: all[..3].to_vec(),
-        cells: [("node-0", "sh-a"), ("node-1", "sh-b")].map(|(n, c)| (n.to_owned(), c.to_owned())).into(),
+        cells: [("node-0", "sh-a"), ("node-1", "sh-b")]
+            .map(|(n, c)| (n.to_owned(), c.to_owned()))
+            .into(),
         guests: 0,
     };
     let beside = Beside {
@@ -84,11 +98,19 @@ fn a_deployment_in_numbers() {
     let proposal = propose(AdoptKind::Deployment, &found, &beside, &wish()).unwrap();
     insta::assert_snapshot!(said(&proposal, false) + &summary(&[proposal.clone()], true));
     let spec = &proposal.group.spec;
-    let shares: Vec<(&str, i32)> = spec.placement.cells.iter().map(|c| (c.name.as_str(), c.weight)).collect();
+    let shares: Vec<(&str, i32)> = spec
+        .placement
+        .cells
+        .iter()
+        .map(|c| (c.name.as_str(), c.weight))
+        .collect();
     // As many in each cell as there are: nothing moves.
     assert_eq!((shares, spec.replicas), (vec![("sh-a", 2), ("sh-b", 1)], 3));
     assert_eq!(spec.services.len(), 1);
-    assert!(proposal.app.metadata.annotations.is_none(), "tools' marks stay behind");
+    assert!(
+        proposal.app.metadata.annotations.is_none(),
+        "tools' marks stay behind"
+    );
     let overlay = proposal.app.spec.template.as_ref().unwrap();
     assert_eq!(overlay.metadata.labels["app"], "web");
 }
@@ -104,22 +126,42 @@ fn a_stateful_set_stays_in_the_cell_that_has_most_of_it() {
     found.workload = Some(live("StatefulSet", "db", spec, status));
     found.sets = vec![];
     let proposal = propose(AdoptKind::StatefulSet, &found, &beside, &wish()).unwrap();
-    assert!(proposal.possible() && proposal.left.is_empty(), "{proposal:#?}");
+    assert!(
+        proposal.possible() && proposal.left.is_empty(),
+        "{proposal:#?}"
+    );
     let adopt = proposal.group.spec.adopt.as_ref().unwrap();
-    assert_eq!((adopt.name.as_str(), adopt.cell.as_str(), proposal.writes), ("db", "sh-a", 5));
+    assert_eq!(
+        (adopt.name.as_str(), adopt.cell.as_str(), proposal.writes),
+        ("db", "sh-a", 5)
+    );
     assert_eq!(proposal.group.spec.placement.cells.len(), 1);
     let said = said(&proposal, false);
-    assert!(said.contains("several cells") && said.contains("one instance at a time"), "{said}");
+    assert!(
+        said.contains("several cells") && said.contains("one instance at a time"),
+        "{said}"
+    );
 }
 
 #[test]
 fn what_scales_it_from_outside_is_in_the_way() {
     let (found, mut beside) = deployment();
-    beside.autoscalers = vec![json!({"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}}})];
-    beside.budgets = vec![json!({"metadata": {"name": "pdb"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}})];
+    beside.autoscalers = vec![
+        json!({"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "web"}}}),
+    ];
+    beside.budgets = vec![
+        json!({"metadata": {"name": "pdb"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}}),
+    ];
     let proposal = propose(AdoptKind::Deployment, &found, &beside, &wish()).unwrap();
     assert!(!proposal.possible());
     let text = said(&proposal, false);
-    assert!(text.contains("✗ Deployment/web is not adopted") && text.contains("HorizontalPodAutoscaler/hpa scales it"), "{text}");
-    assert_eq!(summary(&[proposal], false), "0 of 1 workload can be adopted: 0 instances, 0 writes, 0 restarts");
+    assert!(
+        text.contains("✗ Deployment/web is not adopted")
+            && text.contains("HorizontalPodAutoscaler/hpa scales it"),
+        "{text}"
+    );
+    assert_eq!(
+        summary(&[proposal], false),
+        "0 of 1 workload can be adopted: 0 instances, 0 writes, 0 restarts"
+    );
 }

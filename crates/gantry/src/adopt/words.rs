@@ -15,7 +15,11 @@ pub fn said(proposal: &Proposal, color: bool) -> String {
     let total: usize = proposal.instances.values().sum();
     let group = proposal.group.metadata.name.as_deref().unwrap_or_default();
     if proposal.possible() {
-        let cells: Vec<String> = proposal.instances.iter().map(|(c, n)| format!("{c} {n}")).collect();
+        let cells: Vec<String> = proposal
+            .instances
+            .iter()
+            .map(|(c, n)| format!("{c} {n}"))
+            .collect();
         lines.push(format!(
             "{} {} becomes app {} and group {group}: {} ({}), 0 restarted",
             paint("✓", Tone::Good, color),
@@ -31,7 +35,10 @@ pub fn said(proposal: &Proposal, color: bool) -> String {
                 count(n, "ReplicaSet")
             ),
         };
-        lines.push(format!("    {} on the member{sets}", count(proposal.writes, "write")));
+        lines.push(format!(
+            "    {} on the member{sets}",
+            count(proposal.writes, "write")
+        ));
         for service in &proposal.services {
             let endpoints = count(service.endpoints, "endpoint");
             lines.push(if service.taken {
@@ -44,15 +51,26 @@ pub fn said(proposal: &Proposal, color: bool) -> String {
             lines.push(format!("    Service/{group}: made new"));
         }
     } else {
-        lines.push(format!("{} {} is not adopted", paint("✗", Tone::Bad, color), proposal.object));
+        lines.push(format!(
+            "{} {} is not adopted",
+            paint("✗", Tone::Bad, color),
+            proposal.object
+        ));
     }
     let mut told = |title: &str, fatal: bool| {
-        let some: Vec<&Obstacle> = proposal.obstacles.iter().filter(|o| o.fatal == fatal).collect();
+        let some: Vec<&Obstacle> = proposal
+            .obstacles
+            .iter()
+            .filter(|o| o.fatal == fatal)
+            .collect();
         if !some.is_empty() {
             lines.push(format!("  {title}:"));
         }
         for obstacle in some {
-            lines.push(format!("    {}: {} → {}", obstacle.field, obstacle.why, obstacle.remedy));
+            lines.push(format!(
+                "    {}: {} → {}",
+                obstacle.field, obstacle.why, obstacle.remedy
+            ));
         }
     };
     told("in the way", true);
@@ -77,6 +95,10 @@ pub fn summary(proposals: &[Proposal], dry_run: bool) -> String {
         count(proposals.len(), "workload"),
         count(instances, "instance"),
         count(writes, "write"),
-        if dry_run { "; nothing has been changed" } else { "" }
+        if dry_run {
+            "; nothing has been changed"
+        } else {
+            ""
+        }
     )
 }

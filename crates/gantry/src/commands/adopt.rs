@@ -127,8 +127,20 @@ pub async fn run(args: Adopt, global: &Global) -> Result<Option<Exit>> {
     let beside = Beside {
         services: list(&member, &tenant, ("", "v1", "Service"), "").await?,
         pods: list(&member, &tenant, ("", "v1", "Pod"), "").await?,
-        autoscalers: list(&member, &tenant, ("autoscaling", "v2", "HorizontalPodAutoscaler"), "").await?,
-        budgets: list(&member, &tenant, ("policy", "v1", "PodDisruptionBudget"), "").await?,
+        autoscalers: list(
+            &member,
+            &tenant,
+            ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+            "",
+        )
+        .await?,
+        budgets: list(
+            &member,
+            &tenant,
+            ("policy", "v1", "PodDisruptionBudget"),
+            "",
+        )
+        .await?,
     };
     let nodes: Api<Node> = Api::all(member.clone());
     let nodes = nodes.list(&ListParams::default()).await;
@@ -150,7 +162,8 @@ pub async fn run(args: Adopt, global: &Global) -> Result<Option<Exit>> {
         let object = format!("{}/{name}", kind.as_str());
         let group = group_name(&name, &args.environment);
         let there = groups.get_opt(&group).await;
-        let there = there.map_err(|e| failed(&format!("cannot get the group {tenant}/{group}"), e))?;
+        let there =
+            there.map_err(|e| failed(&format!("cannot get the group {tenant}/{group}"), e))?;
         let adopts = there.as_ref().and_then(|g| g.spec.adopt.as_ref());
         if adopts.is_some_and(|a| a.kind == kind && a.name == name) {
             begun.push((object, group));
@@ -206,7 +219,10 @@ fn tell(
     args: &Adopt,
 ) -> Result<()> {
     if args.output != Format::Table {
-        return print_value(&json!({"workloads": proposals, "begun": begun, "notRunning": missing}), args.output);
+        return print_value(
+            &json!({"workloads": proposals, "begun": begun, "notRunning": missing}),
+            args.output,
+        );
     }
     for proposal in proposals {
         print(&said(proposal, color()))?;
@@ -270,7 +286,10 @@ async fn wanted(args: &Adopt, member: &Client, tenant: &str) -> Result<Vec<(Adop
 }
 
 fn name(object: &Value) -> String {
-    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+    object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 async fn list(
@@ -286,13 +305,17 @@ async fn list(
         .await
         .map_err(|e| failed(&format!("cannot list the {kind}s of {namespace}"), e))?;
     let values = list.items.into_iter().map(serde_json::to_value);
-    Ok(values.collect::<Result<_, _>>().map_err(anyhow::Error::from)?)
+    Ok(values
+        .collect::<Result<_, _>>()
+        .map_err(anyhow::Error::from)?)
 }
 
 async fn cluster(client: &Client, named: Option<&str>) -> Result<Cluster> {
     let api: Api<Cluster> = Api::all(client.clone());
     let all = api.list(&ListParams::default()).await;
-    let mut all = all.map_err(|e| failed("cannot list the clusters", e))?.items;
+    let mut all = all
+        .map_err(|e| failed("cannot list the clusters", e))?
+        .items;
     let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
     let chosen = match named {
         Some(name) => all.iter().position(|c| c.name_any() == name),
@@ -307,7 +330,11 @@ async fn cluster(client: &Client, named: Option<&str>) -> Result<Cluster> {
     let chosen = chosen.ok_or_else(|| {
         Failure::new(
             Exit::Failure,
-            format!("the fleet has no cluster {}; it has {}", named.unwrap_or_default(), names.join(", ")),
+            format!(
+                "the fleet has no cluster {}; it has {}",
+                named.unwrap_or_default(),
+                names.join(", ")
+            ),
         )
     })?;
     Ok(all.swap_remove(chosen))
@@ -328,7 +355,8 @@ async fn wait(
         let (mut lines, mut all) = (vec![], true);
         for name in groups {
             let group = api.get(name).await;
-            let group = group.map_err(|e| failed(&format!("cannot get the group {tenant}/{name}"), e))?;
+            let group =
+                group.map_err(|e| failed(&format!("cannot get the group {tenant}/{name}"), e))?;
             let done = holds(&group);
             all &= done;
             let message = group.status.map(|s| s.message).unwrap_or_default();
@@ -352,15 +380,28 @@ async fn wait(
 async fn finish(args: Finish, global: &Global) -> Result<Option<Exit>> {
     let (client, tenant) = place(&args.tenant, global).await?;
     let group = super::release::group(&client, &tenant, &args.group).await?;
-    if group.spec.adopt.as_ref().is_none_or(|a| a.kind != AdoptKind::Deployment) {
-        println(format!("group {tenant}/{} has no adopted instances without names", args.group))?;
+    if group
+        .spec
+        .adopt
+        .as_ref()
+        .is_none_or(|a| a.kind != AdoptKind::Deployment)
+    {
+        println(format!(
+            "group {tenant}/{} has no adopted instances without names",
+            args.group
+        ))?;
         return Ok(None);
     }
     let api: Api<Group> = Api::namespaced(client.clone(), &tenant);
     let patch = json!({"spec": {"adopt": {"replace": true}}});
     api.patch(&args.group, &PatchParams::default(), &Patch::Merge(patch))
         .await
-        .map_err(|e| failed(&format!("cannot change the group {tenant}/{}", args.group), e))?;
+        .map_err(|e| {
+            failed(
+                &format!("cannot change the group {tenant}/{}", args.group),
+                e,
+            )
+        })?;
     println(format!(
         "adopted instances of {tenant}/{} are replaced by named ones, new ones first",
         args.group
@@ -372,7 +413,16 @@ async fn finish(args: Finish, global: &Global) -> Result<Option<Exit>> {
             && cells.map(|c| c.guests).sum::<i32>() == 0
             && status.in_service >= g.spec.replicas
     };
-    if args.watch && !wait(&client, &tenant, std::slice::from_ref(&args.group), args.timeout, named).await? {
+    if args.watch
+        && !wait(
+            &client,
+            &tenant,
+            std::slice::from_ref(&args.group),
+            args.timeout,
+            named,
+        )
+        .await?
+    {
         return Ok(Some(Exit::ReleaseWaits));
     }
     Ok(None)
@@ -391,7 +441,11 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
     }
     for cell in status.cells.iter().filter(|c| c.replicas > 0) {
         let plain = args.kind == Kind::Deployment || cell.guests > 0;
-        let was = group.spec.adopt.as_ref().filter(|a| a.kind == AdoptKind::Deployment && a.cell == cell.name);
+        let was = group
+            .spec
+            .adopt
+            .as_ref()
+            .filter(|a| a.kind == AdoptKind::Deployment && a.cell == cell.name);
         let name = was.map_or_else(|| group.set_in(&cell.name), |a| a.name.clone());
         println(format!(
             "{}: {}/{name} with {} instances on {}, 0 restarted",
@@ -401,7 +455,9 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
             cell.cluster
         ))?;
     }
-    println("lost: revisions to go back to, releases in batches, one number over all cells, taking instances out of traffic")?;
+    println(
+        "lost: revisions to go back to, releases in batches, one number over all cells, taking instances out of traffic",
+    )?;
     if args.dry_run {
         return Ok(None);
     }
@@ -420,7 +476,11 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
         .map_err(|e| failed(&what, e))?;
     let mut live = Live::new();
     let deadline = tokio::time::Instant::now() + args.timeout.duration();
-    while let Some(group) = api.get_opt(&args.group).await.map_err(|e| failed(&what, e))? {
+    while let Some(group) = api
+        .get_opt(&args.group)
+        .await
+        .map_err(|e| failed(&what, e))?
+    {
         let message = group.status.map(|s| s.message).unwrap_or_default();
         live.draw(&[paint(message, Tone::Busy, color())]);
         if tokio::time::Instant::now() > deadline {
@@ -428,6 +488,9 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    println(format!("group {tenant}/{} is gone; what it ran runs on", args.group))?;
+    println(format!(
+        "group {tenant}/{} is gone; what it ran runs on",
+        args.group
+    ))?;
     Ok(None)
 }

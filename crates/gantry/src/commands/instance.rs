@@ -144,10 +144,7 @@ fn has(group: &Group, name: &str) -> bool {
     };
     let seen = group.status.iter().flat_map(|s| &s.cells).map(|c| &c.name);
     let placed = group.spec.placement.cells.iter().map(|c| &c.name);
-    ordinal.parse::<u32>().is_ok()
-        && seen
-            .chain(placed)
-            .any(|cell| group.set_in(cell) == set)
+    ordinal.parse::<u32>().is_ok() && seen.chain(placed).any(|cell| group.set_in(cell) == set)
 }
 
 /// The group's wishes with these added or taken back.

@@ -67,12 +67,18 @@ pub fn change(group: &Group, asked: Asked<'_>) -> Result<Change, String> {
     let mut chosen: BTreeMap<&str, Vec<(i32, &str)>> = BTreeMap::new();
     for name in asked.names {
         let home = status.cells.iter().find_map(|c| {
-            let rest = name.strip_prefix(&group.set_in(&c.name))?.strip_prefix('-')?;
+            let rest = name
+                .strip_prefix(&group.set_in(&c.name))?
+                .strip_prefix('-')?;
             Some((c, rest.parse::<i32>().ok()?))
         });
-        let (cell, ordinal) = home.ok_or_else(|| format!("{name} is no named instance of the group"))?;
+        let (cell, ordinal) =
+            home.ok_or_else(|| format!("{name} is no named instance of the group"))?;
         if ordinal >= cell.desired {
-            return Err(format!("{name}: {} has {} instances only", cell.name, cell.desired));
+            return Err(format!(
+                "{name}: {} has {} instances only",
+                cell.name, cell.desired
+            ));
         }
         if asked.to == Some(cell.name.as_str()) {
             return Err(format!("{name} is in {} already", cell.name));
@@ -94,18 +100,27 @@ pub fn change(group: &Group, asked: Asked<'_>) -> Result<Change, String> {
     };
     for (cell, of_cell) in chosen {
         let count = of_cell.len() as i32;
-        let desired = status.cells.iter().find(|c| c.name == cell).map_or(0, |c| c.desired);
+        let desired = status
+            .cells
+            .iter()
+            .find(|c| c.name == cell)
+            .map_or(0, |c| c.desired);
         let going: Vec<i32> = (desired - count..desired).rev().collect();
         let mut passed = of_cell.iter().filter(|(n, _)| !going.contains(n));
         for ordinal in &going {
             let name = format!("{}-{ordinal}", group.set_in(cell));
             let direct = of_cell.iter().any(|(n, _)| n == ordinal);
-            let where_to = asked.to.map_or_else(|| "goes".to_owned(), |to| format!("goes once {to} has one more in service"));
+            let where_to = asked.to.map_or_else(
+                || "goes".to_owned(),
+                |to| format!("goes once {to} has one more in service"),
+            );
             if direct {
                 change.said.push(format!("{name} {where_to}"));
             } else if let Some((_, other)) = passed.next() {
                 change.said.push(format!("{other} is not the last of {cell}: its pod goes, {name} {where_to}, and a new pod is made as {other}"));
-                put(&mut change.instances, other, asked, |w| w.restart_before = Some(Time(asked.now)));
+                put(&mut change.instances, other, asked, |w| {
+                    w.restart_before = Some(Time(asked.now))
+                });
             }
             put(&mut change.instances, &name, asked, |w| match asked.to {
                 Some(to) => w.to = Some(to.to_owned()),
@@ -125,8 +140,16 @@ pub fn change(group: &Group, asked: Asked<'_>) -> Result<Change, String> {
     Ok(change)
 }
 
-fn put(all: &mut Vec<InstanceWish>, name: &str, asked: Asked<'_>, set: impl FnOnce(&mut InstanceWish)) {
-    let old = all.iter().position(|w| w.name == name).map(|i| all.remove(i));
+fn put(
+    all: &mut Vec<InstanceWish>,
+    name: &str,
+    asked: Asked<'_>,
+    set: impl FnOnce(&mut InstanceWish),
+) {
+    let old = all
+        .iter()
+        .position(|w| w.name == name)
+        .map(|i| all.remove(i));
     let mut wish = InstanceWish {
         name: name.to_owned(),
         by: asked.by.to_owned(),
@@ -173,8 +196,14 @@ pub async fn go(
             by: &by,
             now: Timestamp::now(),
         };
-        let change = change(&seen, asked).map_err(|e| Failure::new(Exit::Failure, e).hint(format!("gantry get instances {name} -n {tenant}")))?;
-        let written = if dry_run { Ok(()) } else { write(client, tenant, &seen, &change).await };
+        let change = change(&seen, asked).map_err(|e| {
+            Failure::new(Exit::Failure, e).hint(format!("gantry get instances {name} -n {tenant}"))
+        })?;
+        let written = if dry_run {
+            Ok(())
+        } else {
+            write(client, tenant, &seen, &change).await
+        };
         tries += 1;
         match written {
             Err(failure) if tries < 10 && failure.message.contains("has been modified") => {}
@@ -196,7 +225,16 @@ pub async fn run(args: Move, global: &Global) -> Result<()> {
     let (client, tenant) = place(&args.tenant, global).await?;
     let home = super::instance::group_of(&client, &tenant, &args.names).await?;
     let name = home.name_any();
-    go(&client, &tenant, &name, &args.names, Some(&args.to), &args.reason, args.dry_run).await?;
+    go(
+        &client,
+        &tenant,
+        &name,
+        &args.names,
+        Some(&args.to),
+        &args.reason,
+        args.dry_run,
+    )
+    .await?;
     println(format!(
         "how it stands: gantry get groups {name} -n {tenant} -o yaml (status.instances)"
     ))
@@ -210,16 +248,40 @@ mod tests {
     use super::*;
 
     fn group() -> Group {
-        let mut group = Group::new("cart", GroupSpec { replicas: 7, ..GroupSpec::default() });
-        let cell = |name: &str, desired| GroupCellStatus { name: name.into(), desired, ..GroupCellStatus::default() };
-        let share = |name: &str, replicas| CellShare { name: name.into(), weight: 1, replicas, ..CellShare::default() };
+        let mut group = Group::new(
+            "cart",
+            GroupSpec {
+                replicas: 7,
+                ..GroupSpec::default()
+            },
+        );
+        let cell = |name: &str, desired| GroupCellStatus {
+            name: name.into(),
+            desired,
+            ..GroupCellStatus::default()
+        };
+        let share = |name: &str, replicas| CellShare {
+            name: name.into(),
+            weight: 1,
+            replicas,
+            ..CellShare::default()
+        };
         group.spec.placement.cells = vec![share("a", None), share("b", Some(3))];
-        group.status = Some(GroupStatus { cells: vec![cell("a", 4), cell("b", 3)], ..GroupStatus::default() });
+        group.status = Some(GroupStatus {
+            cells: vec![cell("a", 4), cell("b", 3)],
+            ..GroupStatus::default()
+        });
         group
     }
 
     fn asked<'a>(names: &'a [String], to: Option<&'a str>) -> Asked<'a> {
-        Asked { names, to, reason: "hot", by: "alice", now: Timestamp::UNIX_EPOCH }
+        Asked {
+            names,
+            to,
+            reason: "hot",
+            by: "alice",
+            now: Timestamp::UNIX_EPOCH,
+        }
     }
 
     fn names(all: &[&str]) -> Vec<String> {
@@ -231,24 +293,46 @@ mod tests {
         // (chosen, to, replicas, entries, fixed number of b)
         let cases: [(&[&str], Option<&str>, i32, &[&str], i32); 5] = [
             (&["cart-a-3"], None, 6, &["cart-a-3 remove"], 3),
-            (&["cart-a-3", "cart-a-2", "cart-a-3"], None, 5, &["cart-a-3 remove", "cart-a-2 remove"], 3),
-            (&["cart-a-1"], None, 6, &["cart-a-1 restart", "cart-a-3 remove"], 3),
-            (&["cart-a-0", "cart-b-2"], None, 5, &["cart-a-0 restart", "cart-a-3 remove", "cart-b-2 remove"], 2),
+            (
+                &["cart-a-3", "cart-a-2", "cart-a-3"],
+                None,
+                5,
+                &["cart-a-3 remove", "cart-a-2 remove"],
+                3,
+            ),
+            (
+                &["cart-a-1"],
+                None,
+                6,
+                &["cart-a-1 restart", "cart-a-3 remove"],
+                3,
+            ),
+            (
+                &["cart-a-0", "cart-b-2"],
+                None,
+                5,
+                &["cart-a-0 restart", "cart-a-3 remove", "cart-b-2 remove"],
+                2,
+            ),
             (&["cart-a-3"], Some("b"), 7, &["cart-a-3 to b"], 3),
         ];
         for (chosen, to, replicas, want, fixed) in cases {
             let chosen = names(chosen);
             let change = change(&group(), asked(&chosen, to)).unwrap();
-            let told: Vec<String> = change.instances.iter().map(|w| {
-                let what = match (w.remove, &w.to, &w.restart_before) {
-                    (true, ..) => "remove".to_owned(),
-                    (_, Some(to), _) => format!("to {to}"),
-                    (_, _, Some(_)) => "restart".to_owned(),
-                    _ => "nothing".to_owned(),
-                };
-                assert_eq!((w.by.as_str(), w.reason.as_str()), ("alice", "hot"));
-                format!("{} {what}", w.name)
-            }).collect();
+            let told: Vec<String> = change
+                .instances
+                .iter()
+                .map(|w| {
+                    let what = match (w.remove, &w.to, &w.restart_before) {
+                        (true, ..) => "remove".to_owned(),
+                        (_, Some(to), _) => format!("to {to}"),
+                        (_, _, Some(_)) => "restart".to_owned(),
+                        _ => "nothing".to_owned(),
+                    };
+                    assert_eq!((w.by.as_str(), w.reason.as_str()), ("alice", "hot"));
+                    format!("{} {what}", w.name)
+                })
+                .collect();
             assert_eq!(told, want, "{chosen:?}");
             assert_eq!(change.replicas, replicas, "{chosen:?}");
             assert_eq!(change.cells[1].replicas, Some(fixed), "{chosen:?}");
@@ -262,7 +346,11 @@ mod tests {
             ("cart-a-x", None, "no named instance"),
             ("web-7f-x2", None, "no named instance"),
             ("cart-a-3", Some("a"), "is in a already"),
-            ("cart-a-3", Some("z"), "z is no cell of the group's placement"),
+            (
+                "cart-a-3",
+                Some("z"),
+                "z is no cell of the group's placement",
+            ),
         ] {
             let chosen = names(&[chosen]);
             let said = change(&group(), asked(&chosen, to)).unwrap_err();

@@ -35,7 +35,7 @@ pub struct RecordArgs {
     /// Folder of the file in which records wait while the database is away [default: the data folder]
     #[arg(long, value_name = "FOLDER")]
     pub records_spool: Option<PathBuf>,
-    /// What webhooks of tenants may reach beside public addresses: a host, *.DOMAIN, an address or a range; may
+    /// What webhooks of tenants (notifications, gates) may reach beside public addresses: a host, *.DOMAIN, an address or a range; may
     /// be given several times
     #[arg(long = "notify-allow", value_name = "HOST")]
     pub notify_allow: Vec<gantry_hub::notify::guard::Allowed>,

@@ -67,7 +67,16 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
     let old = old.spec.and_then(|s| s.replicas).unwrap_or(0);
     if !args.remove.is_empty() {
         let (names, client) = (&args.remove, &connection.client);
-        let change = super::moves::go(client, &tenant, &args.group, names, None, &args.reason, args.dry_run).await?;
+        let change = super::moves::go(
+            client,
+            &tenant,
+            &args.group,
+            names,
+            None,
+            &args.reason,
+            args.dry_run,
+        )
+        .await?;
         if args.watch && !args.dry_run {
             return watch(&groups, &args, change.replicas, &what).await;
         }
@@ -106,14 +115,16 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
     watch(&groups, &args, replicas, &what).await
 }
 
-async fn watch(groups: &Api<Group>, args: &Scale, replicas: i32, what: &str) -> Result<Option<Exit>> {
+async fn watch(
+    groups: &Api<Group>,
+    args: &Scale,
+    replicas: i32,
+    what: &str,
+) -> Result<Option<Exit>> {
     let mut live = Live::new();
     let deadline = tokio::time::Instant::now() + args.timeout.duration();
     loop {
-        let group = groups
-            .get(&args.group)
-            .await
-            .map_err(|e| failed(what, e))?;
+        let group = groups.get(&args.group).await.map_err(|e| failed(what, e))?;
         let seen =
             group.status.as_ref().and_then(|s| s.observed_generation) == group.metadata.generation;
         let status = group.status.unwrap_or_default();

@@ -34,13 +34,27 @@ fn spec(name: &str, replicas: i32) -> Value {
 async fn make(client: &Client) {
     let post = PostParams::default();
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces.create(&post, &object(json!({"metadata": {"name": "shop"}}))).await.unwrap();
+    namespaces
+        .create(&post, &object(json!({"metadata": {"name": "shop"}})))
+        .await
+        .unwrap();
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), "shop");
-    deployments.create(&post, &object(json!({"metadata": {"name": "web"}, "spec": spec("web", 4)}))).await.unwrap();
+    deployments
+        .create(
+            &post,
+            &object(json!({"metadata": {"name": "web"}, "spec": spec("web", 4)})),
+        )
+        .await
+        .unwrap();
     let mut set = spec("db", 2);
     set["serviceName"] = json!("db");
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "shop");
-    sets.create(&post, &object(json!({"metadata": {"name": "db"}, "spec": set}))).await.unwrap();
+    sets.create(
+        &post,
+        &object(json!({"metadata": {"name": "db"}, "spec": set})),
+    )
+    .await
+    .unwrap();
     let services: Api<Service> = Api::namespaced(client.clone(), "shop");
     let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     services.create(&post, &object(service)).await.unwrap();
@@ -48,7 +62,9 @@ async fn make(client: &Client) {
 
 async fn pods(client: &Client, app: &str) -> Vec<Pod> {
     let api: Api<Pod> = Api::namespaced(client.clone(), "shop");
-    let list = api.list(&ListParams::default().labels(&format!("app={app}"))).await;
+    let list = api
+        .list(&ListParams::default().labels(&format!("app={app}")))
+        .await;
     list.unwrap().items
 }
 
@@ -60,8 +76,14 @@ fn uids(pods: &[Pod]) -> BTreeSet<String> {
 async fn endpoints(client: &Client, service: &str) -> BTreeSet<String> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), "shop");
     let select = format!("kubernetes.io/service-name={service}");
-    let list = api.list(&ListParams::default().labels(&select)).await.unwrap();
-    let all = list.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default());
+    let list = api
+        .list(&ListParams::default().labels(&select))
+        .await
+        .unwrap();
+    let all = list
+        .items
+        .into_iter()
+        .flat_map(|s| s.endpoints.unwrap_or_default());
     all.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .flat_map(|e| e.addresses)
         .collect()
@@ -72,34 +94,73 @@ async fn exported(up: &Up, member: &Client) {
     let other = client(up.kubeconfig(), Some("bj".to_owned())).await;
     let namespaces: Api<Namespace> = Api::all(other.clone());
     // The tenant's namespace may be there already.
-    let _ = namespaces.create(&PostParams::default(), &object(json!({"metadata": {"name": "shop"}}))).await;
-    let kind = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("multicluster.x-k8s.io", "v1alpha1", kind));
-    let exports: Api<DynamicObject> = Api::namespaced_with(member.clone(), "shop", &kind("ServiceExport"));
+    let _ = namespaces
+        .create(
+            &PostParams::default(),
+            &object(json!({"metadata": {"name": "shop"}})),
+        )
+        .await;
+    let kind = |kind: &str| {
+        ApiResource::from_gvk(&GroupVersionKind::gvk(
+            "multicluster.x-k8s.io",
+            "v1alpha1",
+            kind,
+        ))
+    };
+    let exports: Api<DynamicObject> =
+        Api::namespaced_with(member.clone(), "shop", &kind("ServiceExport"));
     let export = json!({"apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": "ServiceExport", "metadata": {"name": "web"}});
-    exports.create(&PostParams::default(), &object(export)).await.unwrap();
-    let imports: Api<DynamicObject> = Api::namespaced_with(other.clone(), "shop", &kind("ServiceImport"));
+    exports
+        .create(&PostParams::default(), &object(export))
+        .await
+        .unwrap();
+    let imports: Api<DynamicObject> =
+        Api::namespaced_with(other.clone(), "shop", &kind("ServiceImport"));
     let slices: Api<EndpointSlice> = Api::namespaced(other.clone(), "shop");
-    let select = "multicluster.kubernetes.io/service-name=web,multicluster.kubernetes.io/source-cluster=sh";
+    let select =
+        "multicluster.kubernetes.io/service-name=web,multicluster.kubernetes.io/source-cluster=sh";
     let served = endpoints(member, "web").await;
     let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     let mut seen = BTreeSet::new();
     while seen != served {
-        assert!(tokio::time::Instant::now() < deadline, "{seen:?} and not {served:?}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{seen:?} and not {served:?}"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        let list = slices.list(&ListParams::default().labels(select)).await.unwrap();
-        let all = list.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default());
+        let list = slices
+            .list(&ListParams::default().labels(select))
+            .await
+            .unwrap();
+        let all = list
+            .items
+            .into_iter()
+            .flat_map(|s| s.endpoints.unwrap_or_default());
         seen = all.flat_map(|e| e.addresses).collect();
     }
     let import = imports.get("web").await.unwrap();
     assert_eq!(import.data["spec"]["type"], "ClusterSetIP");
     assert!(import.data["spec"]["ips"][0].is_string(), "{import:?}");
-    assert_eq!(import.data["status"]["clusters"], json!([{"cluster": "sh"}]));
-    exports.delete("web", &DeleteParams::default()).await.unwrap();
+    assert_eq!(
+        import.data["status"]["clusters"],
+        json!([{"cluster": "sh"}])
+    );
+    exports
+        .delete("web", &DeleteParams::default())
+        .await
+        .unwrap();
     while imports.get_opt("web").await.unwrap().is_some() {
         assert!(tokio::time::Instant::now() < deadline, "the import stays");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    assert!(slices.list(&ListParams::default().labels(select)).await.unwrap().items.is_empty());
+    assert!(
+        slices
+            .list(&ListParams::default().labels(select))
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 #[test]
@@ -114,26 +175,48 @@ fn what_runs_is_adopted_released_and_left() {
         let all = there(app);
         let ok = |p: &Pod| {
             let conditions = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
-            conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            conditions
+                .into_iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
         };
         all.iter().filter(|p| ok(p)).count()
     };
-    wait("the workloads to run", || (ready("web") == 4 && ready("db") == 2).then_some(()));
+    wait("the workloads to run", || {
+        (ready("web") == 4 && ready("db") == 2).then_some(())
+    });
     let (web, db) = (uids(&there("web")), uids(&there("db")));
     let served = runtime.block_on(endpoints(&member, "web"));
     assert_eq!(served.len(), 4);
 
     // What would change, in numbers; a namespace that is not there yet in the hub is no matter.
-    let args = ["adopt", "deployment/web", "statefulset/db", "--cluster", "sh"];
+    let args = [
+        "adopt",
+        "deployment/web",
+        "statefulset/db",
+        "--cluster",
+        "sh",
+    ];
     let said = wait("the dry run to find its rollout done", || {
         let said = up.ok(&[&args[..], &TENANT, &["--dry-run"]].concat());
-        said.contains("2 of 2 workloads can be adopted: 6 instances").then_some(said)
+        said.contains("2 of 2 workloads can be adopted: 6 instances")
+            .then_some(said)
     });
-    assert!(said.contains("Service/web: kept by the group from now on; 4 endpoints before and after"), "{said}");
+    assert!(
+        said.contains("Service/web: kept by the group from now on; 4 endpoints before and after"),
+        "{said}"
+    );
     up.ok(&[&args[..], &TENANT, &["--watch", "--timeout", "2m"]].concat());
-    assert_eq!((uids(&there("web")), uids(&there("db"))), (web.clone(), db.clone()));
+    assert_eq!(
+        (uids(&there("web")), uids(&there("db"))),
+        (web.clone(), db.clone())
+    );
     let deployments: Api<Deployment> = Api::namespaced(member.clone(), "shop");
-    assert!(runtime.block_on(deployments.get_opt("web")).unwrap().is_none());
+    assert!(
+        runtime
+            .block_on(deployments.get_opt("web"))
+            .unwrap()
+            .is_none()
+    );
     let group = |name: &str| up.json(&["get", "groups", name, "-n", "shop", "-o", "json"]);
     let serving = |name: &str, n: i64, guests: i64| {
         wait(&format!("{n} instances of {name} in service"), || {
@@ -151,14 +234,28 @@ fn what_runs_is_adopted_released_and_left() {
 
     // The first release: named instances first, then as any other. The StatefulSet's keep their names.
     let release = |name: &str, image: &str| {
-        let args = ["release", "start", name, "--image", image, "--accept", "auto", "--batches", "50%"];
+        let args = [
+            "release",
+            "start",
+            name,
+            "--image",
+            image,
+            "--accept",
+            "auto",
+            "--batches",
+            "50%",
+        ];
         let output = up.run(&[&args[..], &TENANT, &["--watch", "--timeout", "3m"]].concat());
         assert_eq!(output.status.code(), Some(0), "{output:#?}");
     };
     release("web-prod", "registry.example.com/web:2");
     serving("web-prod", 4, 0);
     let named = there("web");
-    assert!(named.iter().all(|p| p.name_any().starts_with("web-prod-sh-")));
+    assert!(
+        named
+            .iter()
+            .all(|p| p.name_any().starts_with("web-prod-sh-"))
+    );
     release("db-prod", "registry.example.com/db:2");
     let names: BTreeSet<String> = there("db").iter().map(Pod::name_any).collect();
     assert_eq!(names, ["db-0", "db-1"].map(str::to_owned).into());
@@ -168,7 +265,11 @@ fn what_runs_is_adopted_released_and_left() {
 
     // One is moved, one is done without: the last of its cell.
     serving("db-prod", 2, 0);
-    up.ok(&[&["scale", "db-prod", "--remove", "db-1", "--watch"][..], &TENANT].concat());
+    up.ok(&[
+        &["scale", "db-prod", "--remove", "db-1", "--watch"][..],
+        &TENANT,
+    ]
+    .concat());
     serving("db-prod", 1, 0);
 
     // And back: the same pods, owned by plain objects.
@@ -177,13 +278,28 @@ fn what_runs_is_adopted_released_and_left() {
     up.ok(&[&["unmanage", "db-prod"][..], &TENANT].concat());
     assert_eq!((uids(&there("web")), uids(&there("db"))), (web.clone(), db));
     let owned = wait("the Deployments to own what they took", || {
-        let all = runtime.block_on(deployments.list(&ListParams::default())).unwrap().items;
-        let of = |d: &Deployment| d.status.as_ref().and_then(|s| s.updated_replicas).unwrap_or(0);
+        let all = runtime
+            .block_on(deployments.list(&ListParams::default()))
+            .unwrap()
+            .items;
+        let of = |d: &Deployment| {
+            d.status
+                .as_ref()
+                .and_then(|s| s.updated_replicas)
+                .unwrap_or(0)
+        };
         (all.iter().map(of).sum::<i32>() == 4).then_some(all.len())
     });
     let sets: Api<ReplicaSet> = Api::namespaced(member.clone(), "shop");
-    let sets = runtime.block_on(sets.list(&ListParams::default())).unwrap().items;
-    assert_eq!(sets.len(), owned, "no ReplicaSet but those that took the pods");
+    let sets = runtime
+        .block_on(sets.list(&ListParams::default()))
+        .unwrap()
+        .items;
+    assert_eq!(
+        sets.len(),
+        owned,
+        "no ReplicaSet but those that took the pods"
+    );
     assert_eq!(uids(&there("web")), web);
     let plain: Api<StatefulSet> = Api::namespaced(member.clone(), "shop");
     let plain = runtime.block_on(plain.get("db")).unwrap();

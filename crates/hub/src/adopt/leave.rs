@@ -57,7 +57,10 @@ pub fn plan(world: &World) -> Step {
 
 /// An instance with a gate that nobody will open later.
 fn serving(pod: &Value) -> Option<Deed> {
-    let mut gates = pod["spec"]["readinessGates"].as_array().into_iter().flatten();
+    let mut gates = pod["spec"]["readinessGates"]
+        .as_array()
+        .into_iter()
+        .flatten();
     let gated = gates.any(|g| g["conditionType"] == labels::IN_SERVICE);
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let open = conditions.any(|c| c["type"] == labels::IN_SERVICE && c["status"] == "True");
@@ -103,7 +106,11 @@ fn stateful_set(world: &World) -> Step {
     let template = &set["spec"]["template"];
     if plain(template) != *template {
         let rest = foreign_gates(template);
-        let rest = if rest.is_empty() { Value::Null } else { json!(rest) };
+        let rest = if rest.is_empty() {
+            Value::Null
+        } else {
+            json!(rest)
+        };
         let spec = json!({
             "template": {
                 "metadata": {"labels": {labels::REVISION: null}},
@@ -126,8 +133,10 @@ fn stateful_set(world: &World) -> Step {
         Stamped::Not(step) => step,
         Stamped::All => {
             let none = [labels::APP, labels::GROUP, labels::CELL, labels::MANAGED_BY];
-            let none: Map<String, Value> =
-                none.iter().map(|l| ((*l).to_owned(), Value::Null)).collect();
+            let none: Map<String, Value> = none
+                .iter()
+                .map(|l| ((*l).to_owned(), Value::Null))
+                .collect();
             let spec = json!({"updateStrategy": {"rollingUpdate": {"partition": 0}}});
             let last = json!({"metadata": {"labels": none}, "spec": spec});
             Step::act(
@@ -164,7 +173,10 @@ fn deployment(world: &World, wanted: &str) -> Step {
             if !set["metadata"]["deletionTimestamp"].is_null() {
                 return Step::wait("waits for the garbage collector to leave the instances");
             }
-            let own = world.pods.iter().filter(|p| controller(p) == Some(uid(set)));
+            let own = world
+                .pods
+                .iter()
+                .filter(|p| controller(p) == Some(uid(set)));
             let wished = number(&set["spec"]["replicas"]).unwrap_or(1);
             if (own.count() as i64) < wished {
                 return Step::wait("waits for instances that are being made");
@@ -199,7 +211,10 @@ fn deployment(world: &World, wanted: &str) -> Step {
         );
     }
     let owner = world.replica_set.as_ref().map(uid);
-    let replicas = world.replica_set.as_ref().map(|s| s["spec"]["replicas"].clone());
+    let replicas = world
+        .replica_set
+        .as_ref()
+        .map(|s| s["spec"]["replicas"].clone());
     let loose = world.pods.iter().filter(|p| controller(p) != owner).count();
     if loose > 0 {
         return Step::wait(format!(

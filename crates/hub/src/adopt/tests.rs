@@ -17,7 +17,8 @@ struct Member {
 }
 
 fn object(kind: Kind, name: &str, labels: Value, owner: Option<&str>) -> Value {
-    let owners = owner.map(|uid| json!([{"uid": uid, "controller": true, "kind": "X", "name": "x"}]));
+    let owners =
+        owner.map(|uid| json!([{"uid": uid, "controller": true, "kind": "X", "name": "x"}]));
     json!({
         "kind": kind.gvk().2,
         "metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1", "generation": 1, "labels": labels, "ownerReferences": owners},
@@ -27,7 +28,8 @@ fn object(kind: Kind, name: &str, labels: Value, owner: Option<&str>) -> Value {
 
 impl Member {
     fn put(&mut self, kind: Kind, object: Value) {
-        self.objects.insert((kind, name(&object).to_owned()), object);
+        self.objects
+            .insert((kind, name(&object).to_owned()), object);
     }
 
     fn of(&self, kind: Kind) -> Vec<Value> {
@@ -36,7 +38,10 @@ impl Member {
     }
 
     fn pods(&self) -> BTreeSet<String> {
-        self.of(Kind::Pod).iter().map(|p| uid(p).to_owned()).collect()
+        self.of(Kind::Pod)
+            .iter()
+            .map(|p| uid(p).to_owned())
+            .collect()
     }
 
     fn deployment(pods: usize) -> Self {
@@ -48,10 +53,16 @@ impl Member {
         for (set, replicas) in [("web-1", pods), ("web-0", 0)] {
             let labels = json!({"app": "web", labels::POD_TEMPLATE_HASH: set});
             let mut it = object(Kind::ReplicaSet, set, labels.clone(), Some("uid-web"));
-            it["spec"] = json!({"replicas": replicas, "template": {"metadata": {"labels": labels}}});
+            it["spec"] =
+                json!({"replicas": replicas, "template": {"metadata": {"labels": labels}}});
             member.put(Kind::ReplicaSet, it);
             for n in 0..replicas {
-                let mut pod = object(Kind::Pod, &format!("{set}-x{n}"), labels.clone(), Some(&format!("uid-{set}")));
+                let mut pod = object(
+                    Kind::Pod,
+                    &format!("{set}-x{n}"),
+                    labels.clone(),
+                    Some(&format!("uid-{set}")),
+                );
                 pod["spec"]["nodeName"] = json!(format!("node-{}", n % 3));
                 member.put(Kind::Pod, pod);
             }
@@ -72,7 +83,10 @@ impl Member {
         member.put(Kind::StatefulSet, db);
         for n in 0..pods {
             let labels = json!({"app": "db", labels::CONTROLLER_REVISION_HASH: hash});
-            member.put(Kind::Pod, object(Kind::Pod, &format!("db-{n}"), labels, Some("uid-db")));
+            member.put(
+                Kind::Pod,
+                object(Kind::Pod, &format!("db-{n}"), labels, Some("uid-db")),
+            );
         }
         member
     }
@@ -84,7 +98,9 @@ impl Member {
                 self.revisions.insert(revision.number, (**revision).clone());
             }
             Deed::Patch { kind, name, patch } => {
-                let Some(object) = self.objects.get_mut(&(*kind, name.clone())) else { return };
+                let Some(object) = self.objects.get_mut(&(*kind, name.clone())) else {
+                    return;
+                };
                 // A stale view is refused.
                 if version(object) != patch["metadata"]["resourceVersion"] {
                     return;
@@ -99,19 +115,25 @@ impl Member {
             }
             Deed::Orphan { kind, name, uid } => {
                 if self.objects.remove(&(*kind, name.clone())).is_some() {
-                    for object in self.objects.values_mut().filter(|o| controller(o) == Some(uid)) {
+                    for object in self
+                        .objects
+                        .values_mut()
+                        .filter(|o| controller(o) == Some(uid))
+                    {
                         object["metadata"]["ownerReferences"] = Value::Null;
                     }
                 }
             }
             Deed::Serve { name, .. } => {
                 if let Some(pod) = self.objects.get_mut(&(Kind::Pod, name.clone())) {
-                    pod["status"]["conditions"] = json!([{"type": labels::IN_SERVICE, "status": "True"}]);
+                    pod["status"]["conditions"] =
+                        json!([{"type": labels::IN_SERVICE, "status": "True"}]);
                 }
             }
             Deed::Create { kind, object } => {
                 let mut object = (**object).clone();
-                object["metadata"]["uid"] = json!(format!("uid-{}-{}", kind.gvk().2, name(&object)));
+                object["metadata"]["uid"] =
+                    json!(format!("uid-{}-{}", kind.gvk().2, name(&object)));
                 object["metadata"]["resourceVersion"] = json!(format!("c{}", self.clock));
                 self.put(*kind, object);
             }
@@ -120,15 +142,25 @@ impl Member {
 
     /// What the controllers do about it.
     fn react(&mut self) {
-        for (_, set) in self.objects.iter_mut().filter(|((k, _), _)| *k == Kind::StatefulSet) {
+        for (_, set) in self
+            .objects
+            .iter_mut()
+            .filter(|((k, _), _)| *k == Kind::StatefulSet)
+        {
             set["status"]["observedGeneration"] = set["metadata"]["generation"].clone();
             set["status"]["updateRevision"] = json!(hash(set));
         }
         for set in self.of(Kind::StatefulSet) {
             let hash = set["status"]["updateRevision"].clone();
-            let partition = set["spec"]["updateStrategy"]["rollingUpdate"]["partition"].as_i64().unwrap_or(0);
+            let partition = set["spec"]["updateStrategy"]["rollingUpdate"]["partition"]
+                .as_i64()
+                .unwrap_or(0);
             let mut updated = 0;
-            for pod in self.of(Kind::Pod).iter().filter(|p| controller(p) == Some(uid(&set))) {
+            for pod in self
+                .of(Kind::Pod)
+                .iter()
+                .filter(|p| controller(p) == Some(uid(&set)))
+            {
                 let ordinal: i64 = name(pod).rsplit('-').next().unwrap().parse().unwrap();
                 if labels_of(pod)[labels::CONTROLLER_REVISION_HASH] == hash {
                     updated += 1;
@@ -137,24 +169,45 @@ impl Member {
                     self.objects.remove(&(Kind::Pod, name(pod).to_owned()));
                 }
             }
-            let set = self.objects.get_mut(&(Kind::StatefulSet, name(&set).to_owned())).unwrap();
+            let set = self
+                .objects
+                .get_mut(&(Kind::StatefulSet, name(&set).to_owned()))
+                .unwrap();
             set["status"]["updatedReplicas"] = json!(updated);
         }
         for set in self.of(Kind::ReplicaSet) {
-            self.objects.get_mut(&(Kind::ReplicaSet, name(&set).to_owned())).unwrap()["status"]["observedGeneration"] =
-                set["metadata"]["generation"].clone();
+            self.objects
+                .get_mut(&(Kind::ReplicaSet, name(&set).to_owned()))
+                .unwrap()["status"]["observedGeneration"] = set["metadata"]["generation"].clone();
             let selector = set["spec"]["selector"]["matchLabels"].clone();
             let wished = set["spec"]["replicas"].as_i64().unwrap_or(0);
             let mut owned = 0;
-            for (_, pod) in self.objects.iter_mut().filter(|((k, _), _)| *k == Kind::Pod) {
-                if controller(pod).is_none() && selector.is_object() && has_labels(pod, &selector) && owned < wished {
-                    pod["metadata"]["ownerReferences"] = json!([{"uid": uid(&set), "controller": true}]);
+            for (_, pod) in self
+                .objects
+                .iter_mut()
+                .filter(|((k, _), _)| *k == Kind::Pod)
+            {
+                if controller(pod).is_none()
+                    && selector.is_object()
+                    && has_labels(pod, &selector)
+                    && owned < wished
+                {
+                    pod["metadata"]["ownerReferences"] =
+                        json!([{"uid": uid(&set), "controller": true}]);
                 }
                 owned += i64::from(controller(pod) == Some(uid(&set)));
             }
             for n in owned..wished {
                 // One too many is as bad as one too few.
-                self.put(Kind::Pod, object(Kind::Pod, &format!("{}-new{n}", name(&set)), json!({}), Some(uid(&set))));
+                self.put(
+                    Kind::Pod,
+                    object(
+                        Kind::Pod,
+                        &format!("{}-new{n}", name(&set)),
+                        json!({}),
+                        Some(uid(&set)),
+                    ),
+                );
             }
         }
     }
@@ -175,7 +228,13 @@ impl Member {
         let mut pods = self.of(Kind::Pod);
         pods.retain(|p| controller(p).is_some_and(|c| owners.iter().any(|o| o == c)));
         let cells = [("node-0", "a"), ("node-1", "b")].map(|(n, c)| (n.to_owned(), c.to_owned()));
-        Found { workload, sets, pods, cells: cells.into(), guests: self.of(Kind::Pod).len() as i32 }
+        Found {
+            workload,
+            sets,
+            pods,
+            cells: cells.into(),
+            guests: self.of(Kind::Pod).len() as i32,
+        }
     }
 }
 
@@ -189,24 +248,47 @@ fn adopt(kind: AdoptKind) -> Adopt {
         AdoptKind::Deployment => "web",
         AdoptKind::StatefulSet => "db",
     };
-    Adopt { kind, name: name.into(), cell: "a".into(), replace: false }
+    Adopt {
+        kind,
+        name: name.into(),
+        cell: "a".into(),
+        replace: false,
+    }
 }
 
 /// Adopts with a hub that dies after as many writes as `lives` says, again and again.
 fn run(member: &mut Member, adopt: &Adopt, lives: &[usize]) -> Step {
-    let (app, group) = (AppSpec::default(), GroupSpec {
-        environment: "prod".into(),
-        revision: RevisionSpec { image: "it:1".into(), ..RevisionSpec::default() },
-        ..GroupSpec::default()
-    });
-    let source = Source { app_name: "it", app: &app, group_name: "it-prod", group: &group };
+    let (app, group) = (
+        AppSpec::default(),
+        GroupSpec {
+            environment: "prod".into(),
+            revision: RevisionSpec {
+                image: "it:1".into(),
+                ..RevisionSpec::default()
+            },
+            ..GroupSpec::default()
+        },
+    );
+    let source = Source {
+        app_name: "it",
+        app: &app,
+        group_name: "it-prod",
+        group: &group,
+    };
     let selector = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
     let before = member.pods();
     let mut lives = lives.iter().copied().chain(std::iter::repeat(usize::MAX));
     for _ in 0..200 {
         let found = member.found(adopt);
         let revisions = member.revisions.clone();
-        let world = World { adopt, source, namespace: "shop", revisions: &revisions, selector: &selector, found: &found };
+        let world = World {
+            adopt,
+            source,
+            namespace: "shop",
+            revisions: &revisions,
+            selector: &selector,
+            found: &found,
+        };
         let step = plan(&world);
         if step.done() {
             return step;
@@ -228,7 +310,10 @@ fn a_stateful_set_keeps_its_name_and_its_instances() {
     assert_eq!(step.instances, 3);
     let set = &member.objects[&(Kind::StatefulSet, "db".into())];
     assert_eq!(labels_of(set)[labels::GROUP], "it-prod");
-    assert_eq!(set["spec"]["updateStrategy"]["rollingUpdate"]["partition"], 0);
+    assert_eq!(
+        set["spec"]["updateStrategy"]["rollingUpdate"]["partition"],
+        0
+    );
     let template = &set["spec"]["template"];
     assert_eq!(template["spec"]["nodeSelector"]["zone"], "a");
     assert_eq!(labels_of(template)[labels::REVISION], "1");
@@ -247,7 +332,11 @@ fn a_deployments_instances_become_guests_of_their_cells() {
     let step = run(&mut member, &adopt(AdoptKind::Deployment), &[]);
     assert_eq!(step.instances, 6);
     assert!(member.of(Kind::Deployment).is_empty() && member.of(Kind::ReplicaSet).is_empty());
-    let cells: Vec<Value> = member.of(Kind::Pod).iter().map(|p| labels_of(p)[labels::CELL].clone()).collect();
+    let cells: Vec<Value> = member
+        .of(Kind::Pod)
+        .iter()
+        .map(|p| labels_of(p)[labels::CELL].clone())
+        .collect();
     // A node of no cell of the group counts to the one that is named.
     assert_eq!(cells, ["a", "b", "a", "a", "b", "a"]);
     assert!(member.of(Kind::Pod).iter().all(|p| controller(p).is_none()));
@@ -256,13 +345,48 @@ fn a_deployments_instances_become_guests_of_their_cells() {
 #[test]
 fn what_is_in_the_way_is_said_with_what_to_do() {
     let cases: [(AdoptKind, &str, Value, &str); 8] = [
-        (AdoptKind::Deployment, "/status/updatedReplicas", json!(1), "in the middle of a rollout"),
-        (AdoptKind::Deployment, "/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"), "being deleted"),
-        (AdoptKind::Deployment, "/metadata/ownerReferences", json!([{"controller": true, "uid": "u", "kind": "Rollout", "name": "r"}]), "Rollout/r controls it"),
-        (AdoptKind::StatefulSet, "/spec/ordinals", json!({"start": 5}), "count from 5"),
-        (AdoptKind::StatefulSet, "/status/currentRevision", json!("other"), "held on another revision"),
-        (AdoptKind::StatefulSet, "/spec/podManagementPolicy", json!("OrderedReady"), ""),
-        (AdoptKind::StatefulSet, "/metadata/annotations", json!({"meta.helm.sh/release-name": "r"}), ""),
+        (
+            AdoptKind::Deployment,
+            "/status/updatedReplicas",
+            json!(1),
+            "in the middle of a rollout",
+        ),
+        (
+            AdoptKind::Deployment,
+            "/metadata/deletionTimestamp",
+            json!("2026-01-01T00:00:00Z"),
+            "being deleted",
+        ),
+        (
+            AdoptKind::Deployment,
+            "/metadata/ownerReferences",
+            json!([{"controller": true, "uid": "u", "kind": "Rollout", "name": "r"}]),
+            "Rollout/r controls it",
+        ),
+        (
+            AdoptKind::StatefulSet,
+            "/spec/ordinals",
+            json!({"start": 5}),
+            "count from 5",
+        ),
+        (
+            AdoptKind::StatefulSet,
+            "/status/currentRevision",
+            json!("other"),
+            "held on another revision",
+        ),
+        (
+            AdoptKind::StatefulSet,
+            "/spec/podManagementPolicy",
+            json!("OrderedReady"),
+            "",
+        ),
+        (
+            AdoptKind::StatefulSet,
+            "/metadata/annotations",
+            json!({"meta.helm.sh/release-name": "r"}),
+            "",
+        ),
         (AdoptKind::Deployment, "/spec/paused", json!(true), ""),
     ];
     for (kind, path, value, fatal) in cases {
@@ -271,7 +395,11 @@ fn what_is_in_the_way_is_said_with_what_to_do() {
             AdoptKind::StatefulSet => Member::stateful_set(2),
         };
         let adopt = adopt(kind);
-        for object in member.objects.values_mut().filter(|o| o["kind"] == kind.as_str()) {
+        for object in member
+            .objects
+            .values_mut()
+            .filter(|o| o["kind"] == kind.as_str())
+        {
             let (parent, field) = path.rsplit_once('/').unwrap();
             object.pointer_mut(parent).unwrap()[field] = value.clone();
         }
@@ -282,7 +410,10 @@ fn what_is_in_the_way_is_said_with_what_to_do() {
             assert!(said.is_empty(), "{path}: {said:?}");
             assert!(all.iter().any(|o| !o.remedy.is_empty()), "{path}");
         } else {
-            assert!(said.len() == 1 && said[0].why.contains(fatal) && !said[0].remedy.is_empty(), "{path}: {said:?}");
+            assert!(
+                said.len() == 1 && said[0].why.contains(fatal) && !said[0].remedy.is_empty(),
+                "{path}: {said:?}"
+            );
         }
     }
 }
@@ -293,10 +424,25 @@ fn what_is_not_there_is_not_made() {
     wish.name = "wbe".into();
     let member = Member::deployment(1);
     let (app, group) = (AppSpec::default(), GroupSpec::default());
-    let source = Source { app_name: "it", app: &app, group_name: "it-prod", group: &group };
+    let source = Source {
+        app_name: "it",
+        app: &app,
+        group_name: "it-prod",
+        group: &group,
+    };
     let (selector, found, none) = (BTreeMap::new(), member.found(&wish), Revisions::new());
-    let step = plan(&World { adopt: &wish, source, namespace: "shop", revisions: &none, selector: &selector, found: &found });
-    assert!(step.deeds.is_empty() && step.waits.contains("no Deployment wbe in namespace shop"), "{step:?}");
+    let step = plan(&World {
+        adopt: &wish,
+        source,
+        namespace: "shop",
+        revisions: &none,
+        selector: &selector,
+        found: &found,
+    });
+    assert!(
+        step.deeds.is_empty() && step.waits.contains("no Deployment wbe in namespace shop"),
+        "{step:?}"
+    );
 }
 
 /// A cell of a Group as the hub has made it.
@@ -306,21 +452,39 @@ fn managed(pods: usize, guests: usize) -> (Member, leave::World) {
         "spec": {"containers": [{"name": "it"}], "readinessGates": [{"conditionType": labels::IN_SERVICE}, {"conditionType": "other"}]},
     });
     let mut member = Member::stateful_set(pods);
-    let mut set = member.objects.remove(&(Kind::StatefulSet, "db".into())).unwrap();
+    let mut set = member
+        .objects
+        .remove(&(Kind::StatefulSet, "db".into()))
+        .unwrap();
     set["metadata"]["labels"] = template["metadata"]["labels"].clone();
     set["spec"]["template"] = template.clone();
     set["status"]["updateRevision"] = json!(hash(&set));
     let hash = hash(&set);
     member.put(Kind::StatefulSet, set);
-    for (n, pod) in member.objects.iter_mut().filter(|((k, _), _)| *k == Kind::Pod).map(|(_, p)| p).enumerate() {
+    for (n, pod) in member
+        .objects
+        .iter_mut()
+        .filter(|((k, _), _)| *k == Kind::Pod)
+        .map(|(_, p)| p)
+        .enumerate()
+    {
         pod["metadata"]["labels"] = template["metadata"]["labels"].clone();
         pod["metadata"]["labels"][labels::CONTROLLER_REVISION_HASH] = json!(hash);
         pod["spec"] = template["spec"].clone();
         // The first is out of service.
-        pod["status"]["conditions"] = json!([{"type": labels::IN_SERVICE, "status": if n == 0 { "False" } else { "True" }}]);
+        pod["status"]["conditions"] =
+            json!([{"type": labels::IN_SERVICE, "status": if n == 0 { "False" } else { "True" }}]);
     }
     for n in 0..guests {
-        member.put(Kind::Pod, object(Kind::Pod, &format!("web-x{n}"), json!({labels::GROUP: "it-prod", labels::CELL: "a"}), None));
+        member.put(
+            Kind::Pod,
+            object(
+                Kind::Pod,
+                &format!("web-x{n}"),
+                json!({labels::GROUP: "it-prod", labels::CELL: "a"}),
+                None,
+            ),
+        );
     }
     let world = leave::World {
         group: "it-prod".into(),
@@ -364,8 +528,14 @@ fn what_is_left_is_plain() {
     leave(&mut member, &world, &[]);
     let set = &member.objects[&(Kind::StatefulSet, "db".into())];
     assert!(labels_of(set)[labels::GROUP].is_null());
-    assert_eq!(set["spec"]["template"]["spec"]["readinessGates"], json!([{"conditionType": "other"}]));
-    assert_eq!(set["spec"]["updateStrategy"]["rollingUpdate"]["partition"], 0);
+    assert_eq!(
+        set["spec"]["template"]["spec"]["readinessGates"],
+        json!([{"conditionType": "other"}])
+    );
+    assert_eq!(
+        set["spec"]["updateStrategy"]["rollingUpdate"]["partition"],
+        0
+    );
     let open = |p: &Value| p["status"]["conditions"][0]["status"] == "True";
     assert!(member.of(Kind::Pod).iter().all(open));
 
@@ -376,10 +546,18 @@ fn what_is_left_is_plain() {
     let made = &member.objects[&(Kind::Deployment, "web".into())];
     assert_eq!(made["spec"]["replicas"], 5);
     let set = &member.of(Kind::ReplicaSet)[0];
-    assert!(member.of(Kind::Pod).iter().all(|p| controller(p) == Some(uid(set))));
+    assert!(
+        member
+            .of(Kind::Pod)
+            .iter()
+            .all(|p| controller(p) == Some(uid(set)))
+    );
     // The Deployment takes the ReplicaSet for its own: same template but for the hash, and selected by it.
     let mut template = set["spec"]["template"].clone();
-    template["metadata"]["labels"].as_object_mut().unwrap().remove(labels::POD_TEMPLATE_HASH);
+    template["metadata"]["labels"]
+        .as_object_mut()
+        .unwrap()
+        .remove(labels::POD_TEMPLATE_HASH);
     assert_eq!(template, made["spec"]["template"]);
     assert!(has_labels(set, &made["spec"]["selector"]["matchLabels"]));
 }

@@ -45,14 +45,20 @@ pub(super) fn plan(world: &World<'_>, desired: &[i32]) -> Plan {
     };
     let serving: i32 = cells
         .iter()
-        .map(|c| c.instances.values().filter(|i| i.in_service()).count() as i32 + c.guests_serving())
+        .map(|c| {
+            c.instances.values().filter(|i| i.in_service()).count() as i32 + c.guests_serving()
+        })
         .sum();
     let mut spare = serving - total;
     let mut plan = Plan::default();
     for (cell, wish) in cells.iter().zip(desired) {
         let guests = present(cell);
         let rest = (wish - guests).max(0);
-        let more = if cell.reachable { surge.min(wish - rest).max(0) } else { 0 };
+        let more = if cell.reachable {
+            surge.min(wish - rest).max(0)
+        } else {
+            0
+        };
         surge -= more;
         plan.sets.push(rest + more);
         if !cell.reachable {

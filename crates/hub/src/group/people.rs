@@ -57,7 +57,10 @@ pub fn mark(group: &Group, cells: &mut [CellView]) {
 
 /// Wishes for instances of `cell` to go, of those that can: from the last down, without a gap.
 fn going<'a>(group: &'a Group, cell: &CellView) -> Vec<(i32, &'a InstanceWish)> {
-    let stem = cell.set_name.clone().unwrap_or_else(|| group.set_in(&cell.name));
+    let stem = cell
+        .set_name
+        .clone()
+        .unwrap_or_else(|| group.set_in(&cell.name));
     let wishes = group.spec.instances.iter();
     let mut all: Vec<(i32, &InstanceWish)> = wishes
         .filter(|w| w.remove || w.to.is_some())
@@ -205,11 +208,18 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             .any(|i| i.name == wish.name);
         if wish.remove || wish.to.is_some() {
             let home = |c: &&CellView| {
-                let stem = c.set_name.clone().unwrap_or_else(|| world.group.set_in(&c.name));
+                let stem = c
+                    .set_name
+                    .clone()
+                    .unwrap_or_else(|| world.group.set_in(&c.name));
                 ordinal(&stem, &wish.name).is_some()
             };
             let home = world.cells.iter().find(home);
-            let going = home.is_some_and(|c| going(world.group, c).iter().any(|(_, w)| w.name == wish.name));
+            let going = home.is_some_and(|c| {
+                going(world.group, c)
+                    .iter()
+                    .any(|(_, w)| w.name == wish.name)
+            });
             let (state, why) = match (there, going) {
                 (false, _) => ("Gone", String::new()),
                 (true, true) => ("Going", String::new()),

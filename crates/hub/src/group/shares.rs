@@ -128,7 +128,11 @@ pub fn shares(
     for ((cell, desired), room) in cells.iter().zip(&mut shares.desired).zip(&shares.rooms) {
         let max = entry(&cell.name).and_then(|e| e.max).unwrap_or(i32::MAX);
         if cell.weight.is_some() && room.lost.is_none() {
-            let more = cell.extra.min(moved).min(max.saturating_sub(*desired)).max(0);
+            let more = cell
+                .extra
+                .min(moved)
+                .min(max.saturating_sub(*desired))
+                .max(0);
             moved -= more;
             *desired += more;
         }

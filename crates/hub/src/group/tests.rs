@@ -413,7 +413,10 @@ fn what_is_moved_goes_when_another_serves_in_its_place() {
     // One in the middle cannot: numbers have no gaps.
     case.group.spec.instances = vec![moved("cart-b-0")];
     people::mark(&case.group.clone(), &mut case.cells);
-    assert_eq!((case.scales().len(), told(&case)), (2, "Waiting".to_owned()));
+    assert_eq!(
+        (case.scales().len(), told(&case)),
+        (2, "Waiting".to_owned())
+    );
 }
 
 #[test]
@@ -425,27 +428,43 @@ fn guests_are_replaced_new_ones_first() {
     case.cells[0].guests = guests(4).collect();
     let deleted = |case: &Case| {
         let all = case.plan().actions.into_iter();
-        all.filter(|a| matches!(a, Action::DeleteInstance { .. })).count()
+        all.filter(|a| matches!(a, Action::DeleteInstance { .. }))
+            .count()
     };
     // They stay, and count.
     assert_eq!((case.scales(), deleted(&case)), (vec![], 0));
     let status = case.plan().status;
-    assert_eq!((status.in_service, status.replicas, status.cells[0].guests), (4, 4, 4));
+    assert_eq!(
+        (status.in_service, status.replicas, status.cells[0].guests),
+        (4, 4, 4)
+    );
     // One is lost: an instance with a name of its own follows.
     case.cells[0].guests.pop();
     assert_eq!(case.scales(), [("a".into(), 1, 0)]);
     // A release waits: as many more as may be out, and a guest goes for each that has come into service.
     case.release.replace_guests = true;
     case.cells[0].guests = guests(4).collect();
-    assert_eq!((case.scales(), deleted(&case)), (vec![("a".into(), 2, 0)], 0));
-    case.cells[0] = CellView { guests: guests(4).collect(), ..cell("a", 1, 2) };
+    assert_eq!(
+        (case.scales(), deleted(&case)),
+        (vec![("a".into(), 2, 0)], 0)
+    );
+    case.cells[0] = CellView {
+        guests: guests(4).collect(),
+        ..cell("a", 1, 2)
+    };
     assert_eq!((case.scales(), deleted(&case)), (vec![], 2));
-    case.cells[0] = CellView { guests: guests(1).collect(), ..cell("a", 1, 4) };
+    case.cells[0] = CellView {
+        guests: guests(1).collect(),
+        ..cell("a", 1, 4)
+    };
     assert_eq!((case.scales(), deleted(&case)), (vec![], 1));
     // Fewer are wished for: those go that no set has, with no more than may be gone.
     case.release.replace_guests = false;
     case.group.spec.replicas = 2;
-    case.cells[0] = CellView { guests: guests(3).collect(), ..cell("a", 1, 0) };
+    case.cells[0] = CellView {
+        guests: guests(3).collect(),
+        ..cell("a", 1, 0)
+    };
     assert_eq!((case.scales(), deleted(&case)), (vec![], 1));
 }
 

@@ -90,7 +90,10 @@ pub fn plan(namespace: &str, name: &str, sides: &[Side], now: Timestamp) -> Plan
     for side in sides {
         let Some(export) = &side.export else { continue };
         let why = match &side.service {
-            None => Some(("NoService", format!("there is no Service {name} in namespace {namespace}"))),
+            None => Some((
+                "NoService",
+                format!("there is no Service {name} in namespace {namespace}"),
+            )),
             Some(service) if service["spec"]["type"] == "ExternalName" => Some((
                 "InvalidServiceType",
                 "a Service of type ExternalName has no endpoints to export".to_owned(),
@@ -104,13 +107,27 @@ pub fn plan(namespace: &str, name: &str, sides: &[Side], now: Timestamp) -> Plan
         let ok = why.is_none();
         let (reason, message) = why.unwrap_or(("Valid", String::new()));
         let mut set = |kind: &str, status: bool, reason: &str, message: String| {
-            set_condition(&mut conditions, kind, status, reason, message, export.generation, now);
+            set_condition(
+                &mut conditions,
+                kind,
+                status,
+                reason,
+                message,
+                export.generation,
+                now,
+            );
         };
         set("Valid", ok, reason, message);
-        set("Ready", ok, if ok { "Exported" } else { "Failed" }, String::new());
+        set(
+            "Ready",
+            ok,
+            if ok { "Exported" } else { "Failed" },
+            String::new(),
+        );
         plan.conditions.insert(side.cluster.clone(), conditions);
     }
-    valid.sort_by_key(|(side, export, _)| (export.created.unwrap_or(Timestamp::MAX), &side.cluster));
+    valid
+        .sort_by_key(|(side, export, _)| (export.created.unwrap_or(Timestamp::MAX), &side.cluster));
     let conflict = conflict(&valid);
     for (side, export, _) in &valid {
         if let Some(conditions) = plan.conditions.get_mut(&side.cluster) {
@@ -118,7 +135,15 @@ pub fn plan(namespace: &str, name: &str, sides: &[Side], now: Timestamp) -> Plan
                 Some((reasons, message)) => (true, reasons.as_str(), message.clone()),
                 None => (false, "NoConflicts", String::new()),
             };
-            set_condition(conditions, "Conflict", is, reason, message, export.generation, now);
+            set_condition(
+                conditions,
+                "Conflict",
+                is,
+                reason,
+                message,
+                export.generation,
+                now,
+            );
         }
     }
     if let Some((_, first, service)) = valid.first() {
@@ -135,7 +160,8 @@ fn headless(service: &Value) -> bool {
 fn ports(service: &Value) -> Vec<Value> {
     let all = service["spec"]["ports"].as_array();
     let port = |p: &Value| {
-        let mut port = json!({"port": p["port"], "protocol": p["protocol"].as_str().unwrap_or("TCP")});
+        let mut port =
+            json!({"port": p["port"], "protocol": p["protocol"].as_str().unwrap_or("TCP")});
         for field in ["name", "appProtocol"] {
             if p[field].is_string() {
                 port[field] = p[field].clone();
@@ -154,7 +180,12 @@ fn conflict(valid: &[(&Side, &Export, &Value)]) -> Option<(String, String)> {
         all.sort();
         all
     };
-    let affinity = |s: &Value| s["spec"]["sessionAffinity"].as_str().unwrap_or("None").to_owned();
+    let affinity = |s: &Value| {
+        s["spec"]["sessionAffinity"]
+            .as_str()
+            .unwrap_or("None")
+            .to_owned()
+    };
     let mut reasons: Vec<&str> = Vec::new();
     let mut differing: Vec<&str> = Vec::new();
     for (side, other, with) in rest {
@@ -162,9 +193,15 @@ fn conflict(valid: &[(&Side, &Export, &Value)]) -> Option<(String, String)> {
         for (reason, differs) in [
             ("PortConflict", sorted(service) != sorted(with)),
             ("TypeConflict", headless(service) != headless(with)),
-            ("SessionAffinityConflict", affinity(service) != affinity(with)),
+            (
+                "SessionAffinityConflict",
+                affinity(service) != affinity(with),
+            ),
             ("LabelsConflict", export.labels != other.labels),
-            ("AnnotationsConflict", export.annotations != other.annotations),
+            (
+                "AnnotationsConflict",
+                export.annotations != other.annotations,
+            ),
         ] {
             if differs && !differing.contains(&side.cluster.as_str()) {
                 differing.push(&side.cluster);
@@ -199,7 +236,10 @@ fn wish(
     let mut all: Vec<Value> = Vec::new();
     for (_, _, service) in valid {
         for port in ports(service) {
-            if !all.iter().any(|p| p["name"] == port["name"] || p["port"] == port["port"] && p["protocol"] == port["protocol"]) {
+            if !all.iter().any(|p| {
+                p["name"] == port["name"]
+                    || p["port"] == port["port"] && p["protocol"] == port["protocol"]
+            }) {
                 all.push(port);
             }
         }
@@ -207,7 +247,9 @@ fn wish(
     let headless = headless(service);
     let derived_name = derived_name(namespace, name);
     let own = json!({labels::MANAGED_BY: labels::MANAGER, SERVICE_NAME: name});
-    let affinity = service["spec"]["sessionAffinity"].as_str().unwrap_or("None");
+    let affinity = service["spec"]["sessionAffinity"]
+        .as_str()
+        .unwrap_or("None");
     let mut derived = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": derived_name, "namespace": namespace, "labels": own},
@@ -219,7 +261,13 @@ fn wish(
     let mut metadata = json!({
         "name": name, "namespace": namespace, "labels": first.labels, "annotations": first.annotations,
     });
-    for (field, extra) in [("labels", own.clone()), ("annotations", json!({"multicluster.kubernetes.io/derived-service": derived_name}))] {
+    for (field, extra) in [
+        ("labels", own.clone()),
+        (
+            "annotations",
+            json!({"multicluster.kubernetes.io/derived-service": derived_name}),
+        ),
+    ] {
         let mut map: Map<String, Value> = metadata[field].as_object().cloned().unwrap_or_default();
         map.extend(extra.as_object().cloned().unwrap_or_default());
         metadata[field] = Value::Object(map);
@@ -233,7 +281,10 @@ fn wish(
     let mut clusters: Vec<String> = Vec::new();
     for (side, _, _) in valid {
         clusters.push(side.cluster.clone());
-        let copies = side.slices.iter().map(|slice| copy(namespace, name, &side.cluster, &derived_name, slice));
+        let copies = side
+            .slices
+            .iter()
+            .map(|slice| copy(namespace, name, &side.cluster, &derived_name, slice));
         slices.extend(copies);
     }
     clusters.sort();
@@ -298,12 +349,15 @@ mod tests {
     }
 
     fn service(port: i32, cluster_ip: &str) -> Option<Value> {
-        Some(json!({"spec": {"type": "ClusterIP", "clusterIP": cluster_ip, "ports": [{"name": "http", "port": port, "protocol": "TCP", "targetPort": 8080, "nodePort": 1}]}}))
+        Some(
+            json!({"spec": {"type": "ClusterIP", "clusterIP": cluster_ip, "ports": [{"name": "http", "port": port, "protocol": "TCP", "targetPort": 8080, "nodePort": 1}]}}),
+        )
     }
 
     fn told(plan: &Plan, cluster: &str) -> Vec<String> {
         let all = plan.conditions[cluster].iter();
-        all.map(|c| format!("{}={} {}", c.type_, c.status, c.reason)).collect()
+        all.map(|c| format!("{}={} {}", c.type_, c.status, c.reason))
+            .collect()
     }
 
     #[test]
@@ -311,25 +365,48 @@ mod tests {
         let sides = [
             side("bj", 2, service(80, "10.0.0.1"), &["10.2.0.1"]),
             side("sh", 1, service(80, "10.0.0.9"), &["10.1.0.1", "10.1.0.2"]),
-            Side { cluster: "gz".into(), ..Side::default() },
+            Side {
+                cluster: "gz".into(),
+                ..Side::default()
+            },
         ];
         let plan = plan("shop", "cart", &sides, Timestamp::UNIX_EPOCH);
         let wish = plan.wish.as_ref().unwrap();
         assert_eq!(wish.clusters, ["bj", "sh"]);
-        assert_eq!(wish.import["spec"], json!({"type": "ClusterSetIP", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}], "sessionAffinity": "None"}));
+        assert_eq!(
+            wish.import["spec"],
+            json!({"type": "ClusterSetIP", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}], "sessionAffinity": "None"})
+        );
         assert_eq!(wish.slices.len(), 2);
         let derived = &wish.derived["metadata"]["name"];
         for slice in &wish.slices {
             let labels = &slice["metadata"]["labels"];
-            assert_eq!((&labels[SERVICE_NAME], &labels[SLICE_OF]), (&json!("cart"), derived));
-            assert!(slice["endpoints"][0]["nodeName"].is_null() && slice["endpoints"][0]["targetRef"].is_null());
+            assert_eq!(
+                (&labels[SERVICE_NAME], &labels[SLICE_OF]),
+                (&json!("cart"), derived)
+            );
+            assert!(
+                slice["endpoints"][0]["nodeName"].is_null()
+                    && slice["endpoints"][0]["targetRef"].is_null()
+            );
         }
         let of = |cluster: &str| {
-            let all = wish.slices.iter().filter(|s| s["metadata"]["labels"][SOURCE_CLUSTER] == cluster);
-            all.map(|s| s["endpoints"].as_array().unwrap().len()).sum::<usize>()
+            let all = wish
+                .slices
+                .iter()
+                .filter(|s| s["metadata"]["labels"][SOURCE_CLUSTER] == cluster);
+            all.map(|s| s["endpoints"].as_array().unwrap().len())
+                .sum::<usize>()
         };
         assert_eq!((of("sh"), of("bj")), (2, 1));
-        assert_eq!(told(&plan, "bj"), ["Valid=True Valid", "Ready=True Exported", "Conflict=False NoConflicts"]);
+        assert_eq!(
+            told(&plan, "bj"),
+            [
+                "Valid=True Valid",
+                "Ready=True Exported",
+                "Conflict=False NoConflicts"
+            ]
+        );
         assert!(!plan.conditions.contains_key("gz"));
     }
 
@@ -338,19 +415,65 @@ mod tests {
         let external = Some(json!({"spec": {"type": "ExternalName"}}));
         // (of the second member, its conditions, of the import: clusters, first port, type)
         let cases: [(Option<Value>, &[&str], usize, i32, &str); 4] = [
-            (None, &["Valid=False NoService", "Ready=False Failed"], 1, 80, "ClusterSetIP"),
-            (external, &["Valid=False InvalidServiceType", "Ready=False Failed"], 1, 80, "ClusterSetIP"),
-            (service(81, "10.0.0.1"), &["Valid=True Valid", "Ready=True Exported", "Conflict=True PortConflict"], 2, 80, "ClusterSetIP"),
-            (service(80, "None"), &["Valid=True Valid", "Ready=True Exported", "Conflict=True TypeConflict"], 2, 80, "ClusterSetIP"),
+            (
+                None,
+                &["Valid=False NoService", "Ready=False Failed"],
+                1,
+                80,
+                "ClusterSetIP",
+            ),
+            (
+                external,
+                &["Valid=False InvalidServiceType", "Ready=False Failed"],
+                1,
+                80,
+                "ClusterSetIP",
+            ),
+            (
+                service(81, "10.0.0.1"),
+                &[
+                    "Valid=True Valid",
+                    "Ready=True Exported",
+                    "Conflict=True PortConflict",
+                ],
+                2,
+                80,
+                "ClusterSetIP",
+            ),
+            (
+                service(80, "None"),
+                &[
+                    "Valid=True Valid",
+                    "Ready=True Exported",
+                    "Conflict=True TypeConflict",
+                ],
+                2,
+                80,
+                "ClusterSetIP",
+            ),
         ];
         for (other, want, clusters, port, kind) in cases {
-            let sides = [side("bj", 2, other, &["10.2.0.1"]), side("sh", 1, service(80, "10.0.0.9"), &["10.1.0.1"])];
+            let sides = [
+                side("bj", 2, other, &["10.2.0.1"]),
+                side("sh", 1, service(80, "10.0.0.9"), &["10.1.0.1"]),
+            ];
             let plan = plan("shop", "cart", &sides, Timestamp::UNIX_EPOCH);
             assert_eq!(told(&plan, "bj"), want);
             let wish = plan.wish.unwrap();
-            assert_eq!((wish.clusters.len(), &wish.import["spec"]["ports"][0]["port"], &wish.import["spec"]["type"]), (clusters, &json!(port), &json!(kind)));
+            assert_eq!(
+                (
+                    wish.clusters.len(),
+                    &wish.import["spec"]["ports"][0]["port"],
+                    &wish.import["spec"]["type"]
+                ),
+                (clusters, &json!(port), &json!(kind))
+            );
         }
         let nobody = [side("sh", 1, None, &[])];
-        assert!(plan("shop", "cart", &nobody, Timestamp::UNIX_EPOCH).wish.is_none());
+        assert!(
+            plan("shop", "cart", &nobody, Timestamp::UNIX_EPOCH)
+                .wish
+                .is_none()
+        );
     }
 }

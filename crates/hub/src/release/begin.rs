@@ -16,9 +16,8 @@ use super::{
     line,
     plan::{CellSize, batches, mark},
     promote,
-    room,
     resolve::{self, Resolved},
-    skip, tell,
+    room, skip, tell,
 };
 use crate::{
     action::Action,
@@ -218,7 +217,10 @@ fn freeze(
         release: world.release.metadata.name.clone(),
     });
     status.started = Some(Time(now));
-    let message = summary(&plan) + &room::told(&plan.rooms) + &skip::told(&status.skipped_cells) + &resolve::told(status);
+    let message = summary(&plan)
+        + &room::told(&plan.rooms)
+        + &skip::told(&status.skipped_cells)
+        + &resolve::told(status);
     status.max_out = plan.max_out;
     status.plan = Some(plan);
     set(status, Phase::Planning, "PlanFrozen", message);

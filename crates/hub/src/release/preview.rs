@@ -129,7 +129,9 @@ pub fn cells(group: &Group, clusters: &[Cluster]) -> Vec<CellView> {
                 .and_then(|c| c.spec.stop_the_line.as_ref())
                 .map(|s| s.reason.clone())
                 .filter(|r| !r.is_empty()),
-            capacity: home.map(|c| room::capacity(c, &cell.name)).unwrap_or_default(),
+            capacity: home
+                .map(|c| room::capacity(c, &cell.name))
+                .unwrap_or_default(),
             set: Some(SetView {
                 replicas: cell.desired,
                 revision: current,

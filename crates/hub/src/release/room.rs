@@ -64,15 +64,22 @@ fn of(container: &Value) -> Amounts {
     let mut requests = limits.clone();
     requests.extend(amounts(&container["resources"]["requests"]));
     let named = |kind: &str, all: Amounts| -> Vec<(String, i128)> {
-        all.into_iter().map(|(name, n)| (format!("{kind}.{name}"), n)).collect()
+        all.into_iter()
+            .map(|(name, n)| (format!("{kind}.{name}"), n))
+            .collect()
     };
-    named("requests", requests).into_iter().chain(named("limits", limits)).collect()
+    named("requests", requests)
+        .into_iter()
+        .chain(named("limits", limits))
+        .collect()
 }
 
 fn amounts(value: &Value) -> Amounts {
     let all = value.as_object().into_iter().flatten();
     let read = |(name, value): (&String, &Value)| {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         Some((name.clone(), thousandths(&Quantity(text))?))
     };
     all.filter_map(read).collect()
@@ -132,7 +139,11 @@ pub fn rooms(
     let mut rooms = Vec::new();
     for (cluster, more) in &of_cluster {
         let home = cells.iter().find(|c| c.cluster == *cluster);
-        for quota in home.into_iter().flat_map(|c| &c.quotas).filter(|q| counts(q, class)) {
+        for quota in home
+            .into_iter()
+            .flat_map(|c| &c.quotas)
+            .filter(|q| counts(q, class))
+        {
             for (resource, hard) in &quota.hard {
                 if let Some(more) = asked(more, resource) {
                     let of = format!("quota {}", quota.name);
@@ -144,7 +155,10 @@ pub fn rooms(
     }
     for (cell, more) in &of_cell {
         for (resource, total) in &cell.capacity.total {
-            let more = more.get(&format!("requests.{resource}")).copied().unwrap_or(0);
+            let more = more
+                .get(&format!("requests.{resource}"))
+                .copied()
+                .unwrap_or(0);
             if more != 0 {
                 let of = format!("cell {}", cell.name);
                 let used = cell.capacity.requested.get(resource);
@@ -188,7 +202,9 @@ fn room(
 fn quantity(resource: &str, n: i128) -> Quantity {
     let one = Amounts::from([(resource.to_owned(), n)]);
     let mut shown = shown(&one);
-    shown.remove(resource).unwrap_or_else(|| Quantity("0".to_owned()))
+    shown
+        .remove(resource)
+        .unwrap_or_else(|| Quantity("0".to_owned()))
 }
 
 /// Why a plan cannot be: the field, what was wrong, what to do.
@@ -208,7 +224,12 @@ pub fn refusals(rooms: &[Room]) -> Vec<String> {
 pub fn told(rooms: &[Room]) -> String {
     let tight = rooms.iter().filter(|r| !r.fits && !r.is_quota());
     let words: Vec<String> = tight
-        .map(|r| format!("{} has {} of {} {} asked for, and {} more come", r.of, r.used.0, r.total.0, r.resource, r.more.0))
+        .map(|r| {
+            format!(
+                "{} has {} of {} {} asked for, and {} more come",
+                r.of, r.used.0, r.total.0, r.resource, r.more.0
+            )
+        })
         .collect();
     if words.is_empty() {
         String::new()
@@ -220,10 +241,12 @@ pub fn told(rooms: &[Room]) -> String {
 /// What is known of a cell's nodes.
 pub fn capacity(cluster: &Cluster, cell: &str) -> Capacity {
     let mut cells = cluster.status.iter().flat_map(|s| &s.cells);
-    cells.find(|c| c.name == cell).map_or_else(Capacity::default, |c| Capacity {
-        total: c.capacity.clone(),
-        requested: c.requested.clone(),
-    })
+    cells
+        .find(|c| c.name == cell)
+        .map_or_else(Capacity::default, |c| Capacity {
+            total: c.capacity.clone(),
+            requested: c.requested.clone(),
+        })
 }
 
 #[cfg(test)]
@@ -244,7 +267,10 @@ mod tests {
     }
 
     fn all(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())))
+            .collect()
     }
 
     #[test]
@@ -260,18 +286,29 @@ mod tests {
         let asks = asks(&template);
         // The init container beside its side-car is more than the containers beside it.
         assert_eq!(asks["requests.cpu"], 1060);
-        assert_eq!((asks["limits.cpu"], asks["requests.nvidia.com/gpu"]), (300, 1000));
+        assert_eq!(
+            (asks["limits.cpu"], asks["requests.nvidia.com/gpu"]),
+            (300, 1000)
+        );
     }
 
     #[test]
     fn a_quota_refuses_what_it_does_not_leave() {
         let cpu = |n: &str| json!({"requests": {"cpu": n}});
         let (one, two) = (revision(1, cpu("100m")), revision(2, cpu("300m")));
-        let sizes = [CellSize { cell: "a".into(), replicas: 3 }];
+        let sizes = [CellSize {
+            cell: "a".into(),
+            replicas: 3,
+        }];
         // (class that counts, used, of which instances are there already, what is said)
         let cases: [(Option<&str>, &str, i32, &str); 5] = [
             (None, "1400m", 0, ""),
-            (None, "1401m", 0, "quota q on m has 1401m of 2 requests.cpu in use and the release asks for 600m more"),
+            (
+                None,
+                "1401m",
+                0,
+                "quota q on m has 1401m of 2 requests.cpu in use and the release asks for 600m more",
+            ),
             (None, "1600m", 1, ""),
             (Some("gantry-l0"), "2", 0, ""),
             (None, "3", 3, ""),
@@ -291,19 +328,43 @@ mod tests {
             let revisions = Revisions::from([(1, one.clone()), (2, two.clone())]);
             let rooms = rooms(&[view], &sizes, &one, &two, &revisions);
             let said = refusals(&rooms).join("; ");
-            assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{used}: {said}");
+            assert!(
+                said.contains(want) && said.is_empty() == want.is_empty(),
+                "{used}: {said}"
+            );
         }
     }
 
     #[test]
     fn nodes_refuse_nothing() {
-        let (one, two) = (revision(1, json!({})), revision(2, json!({"requests": {"memory": "1Gi"}})));
+        let (one, two) = (
+            revision(1, json!({})),
+            revision(2, json!({"requests": {"memory": "1Gi"}})),
+        );
         let mut view = cell("a", 3, 1, 1);
-        view.capacity = Capacity { total: all(&[("memory", "4Gi"), ("cpu", "1")]), requested: all(&[("memory", "2Gi")]) };
-        let sizes = [CellSize { cell: "a".into(), replicas: 3 }];
-        let rooms = rooms(&[view], &sizes, &one, &two, &Revisions::from([(1, one.clone())]));
-        assert_eq!((rooms.len(), rooms[0].more.0.as_str(), rooms[0].fits), (1, "3Gi", false));
+        view.capacity = Capacity {
+            total: all(&[("memory", "4Gi"), ("cpu", "1")]),
+            requested: all(&[("memory", "2Gi")]),
+        };
+        let sizes = [CellSize {
+            cell: "a".into(),
+            replicas: 3,
+        }];
+        let rooms = rooms(
+            &[view],
+            &sizes,
+            &one,
+            &two,
+            &Revisions::from([(1, one.clone())]),
+        );
+        assert_eq!(
+            (rooms.len(), rooms[0].more.0.as_str(), rooms[0].fits),
+            (1, "3Gi", false)
+        );
         assert!(refusals(&rooms).is_empty());
-        assert_eq!(told(&rooms), "; instances may wait for nodes: cell a has 2Gi of 4Gi memory asked for, and 3Gi more come");
+        assert_eq!(
+            told(&rooms),
+            "; instances may wait for nodes: cell a has 2Gi of 4Gi memory asked for, and 3Gi more come"
+        );
     }
 }

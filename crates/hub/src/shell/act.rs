@@ -208,11 +208,7 @@ impl Hands<'_> {
                 ]);
                 let set = self
                     .sets(member)
-                    .patch(
-                        &self.group.set_in(cell),
-                        &params(),
-                        &json_patch(patch)?,
-                    )
+                    .patch(&self.group.set_in(cell), &params(), &json_patch(patch)?)
                     .await;
                 member
                     .sets
@@ -318,11 +314,7 @@ impl Hands<'_> {
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": spec});
         let set = self
             .sets(member)
-            .patch(
-                &self.group.set_in(cell),
-                &params(),
-                &Patch::Merge(&patch),
-            )
+            .patch(&self.group.set_in(cell), &params(), &Patch::Merge(&patch))
             .await;
         member.sets.put(set.map_err(failed(what))?);
         Ok(())

@@ -112,10 +112,15 @@ pub async fn look(
         };
         found.sets = list(client, namespace, Kind::ReplicaSet, &select).await?;
         if workload.is_some() {
-            let own = |s: &Value| adopt::controller(s).is_some_and(|c| owners.iter().any(|o| o == c));
+            let own =
+                |s: &Value| adopt::controller(s).is_some_and(|c| owners.iter().any(|o| o == c));
             found.sets.retain(own);
         }
-        owners = found.sets.iter().map(|s| adopt::uid(s).to_owned()).collect();
+        owners = found
+            .sets
+            .iter()
+            .map(|s| adopt::uid(s).to_owned())
+            .collect();
     }
     let select = workload.as_ref().or(found.sets.first()).map(selector);
     if let Some(select) = select {
@@ -124,9 +129,9 @@ pub async fn look(
             .pods
             .retain(|p| adopt::controller(p).is_some_and(|c| owners.iter().any(|o| o == c)));
         // A pod that has ended is no instance.
-        found.pods.retain(|p| {
-            !matches!(p["status"]["phase"].as_str(), Some("Failed" | "Succeeded"))
-        });
+        found
+            .pods
+            .retain(|p| !matches!(p["status"]["phase"].as_str(), Some("Failed" | "Succeeded")));
     }
     found.workload = workload;
     Ok(found)
@@ -236,7 +241,16 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Held, ActError> {
         let begun = !hands.revisions.is_empty();
-        let wait = |why: String| later(Step { waits: why, ..Step::default() }, now, begun);
+        let wait = |why: String| {
+            later(
+                Step {
+                    waits: why,
+                    ..Step::default()
+                },
+                now,
+                begun,
+            )
+        };
         let finalizers = hands.group.metadata.finalizers.iter().flatten();
         if !finalizers.into_iter().any(|f| f == labels::FINALIZER) {
             return Ok(Held::Waits("begins".to_owned(), now));
@@ -315,7 +329,10 @@ impl Hub {
             }
         }
         if !waits.is_empty() {
-            let step = Step { waits: waits.join("; "), ..Step::default() };
+            let step = Step {
+                waits: waits.join("; "),
+                ..Step::default()
+            };
             return Ok(later(step, now, true));
         }
         let mut done = std::collections::BTreeSet::new();
@@ -339,9 +356,11 @@ impl Hub {
         let group: &Group = hands.group;
         let set_name = group.set_in(&cell.name);
         let plain = group.spec.on_delete == OnDelete::LeaveDeployments || !cell.guests.is_empty();
-        let was = group.spec.adopt.as_ref().filter(|a| {
-            a.kind == AdoptKind::Deployment && a.cell == cell.name
-        });
+        let was = group
+            .spec
+            .adopt
+            .as_ref()
+            .filter(|a| a.kind == AdoptKind::Deployment && a.cell == cell.name);
         let select = format!("{}={},{}={}", labels::GROUP, key.1, labels::CELL, cell.name);
         let set = get(client, namespace, Kind::StatefulSet, &set_name).await?;
         let mut pods = list(client, namespace, Kind::Pod, &select).await?;

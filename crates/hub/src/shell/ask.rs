@@ -10,17 +10,13 @@ use std::{
 use bytes::Bytes;
 use gantry_api::gate::SecretKey;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http_body_util::Full;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::Semaphore;
 
-use super::table::Key;
+use super::{outside::Outside, table::Key};
+use crate::notify::guard::{Allowed, Guard};
 use crate::release::gate::{Answer, Answers, Ask, Question, prometheus};
 
 /// How long Prometheus may take.
@@ -35,7 +31,10 @@ const AT_ONCE: usize = 64;
 /// Makes requests of gates.
 #[derive(Clone)]
 pub struct Asker {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// For metrics and registries, which stand where the operator has put them.
+    open: Outside,
+    /// For webhooks: what a strategy names is not to be a way into the operator's network.
+    guarded: Outside,
     hub: kube::Client,
     places: Arc<Semaphore>,
 }
@@ -111,18 +110,20 @@ pub(super) fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
 }
 
 impl Asker {
-    /// An asker with the authorities of this system.
+    /// An asker with the authorities of this system; webhooks reach public addresses and what is `allowed`.
     ///
     /// # Errors
     /// Where TLS cannot be set up.
-    pub fn new(hub: kube::Client) -> Result<Self, rustls::Error> {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls()?)
-            .https_or_http()
-            .enable_http1()
-            .build();
+    pub fn new(hub: kube::Client, allowed: &[Allowed]) -> Result<Self, rustls::Error> {
         Ok(Self {
-            http: Client::builder(TokioExecutor::new()).build(connector),
+            open: Outside::new(Guard {
+                allowed: vec![],
+                open: true,
+            })?,
+            guarded: Outside::new(Guard {
+                allowed: allowed.to_vec(),
+                open: false,
+            })?,
             hub,
             places: Arc::new(Semaphore::new(AT_ONCE)),
         })
@@ -165,6 +166,7 @@ impl Asker {
                         body,
                         token.as_deref(),
                         timeout.duration(),
+                        true,
                     )
                     .await;
                 Answer::Webhook(answer.map(|(code, body)| {
@@ -196,7 +198,9 @@ impl Asker {
             .finish();
         let url = format!("{}/api/v1/query", address.trim_end_matches('/'));
         let kind = "application/x-www-form-urlencoded";
-        let (code, body) = self.post(&url, kind, form, token, METRIC_TIME).await?;
+        let (code, body) = self
+            .post(&url, kind, form, token, METRIC_TIME, false)
+            .await?;
         prometheus::read(&body).map_err(|why| match code {
             200 => why,
             code => format!("{url} answers {code}: {why}"),
@@ -210,12 +214,17 @@ impl Asker {
         body: String,
         token: Option<&str>,
         time: Duration,
+        guarded: bool,
     ) -> Result<(u16, Bytes), String> {
         let mut headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
         if let Some(token) = token {
             headers.push((header::AUTHORIZATION, format!("Bearer {token}")));
         }
-        let exchange = self.exchange(Method::POST, url, &headers, Bytes::from(body));
+        let exchange = async {
+            let request = request(Method::POST, url, &headers, Bytes::from(body))?;
+            let outside = if guarded { &self.guarded } else { &self.open };
+            outside.exchange(request, ANSWER_LIMIT).await
+        };
         match tokio::time::timeout(time, exchange).await {
             Ok(answer) => answer
                 .map(|(head, body)| (head.status.as_u16(), body))
@@ -243,26 +252,30 @@ impl Asker {
         headers: &[(HeaderName, String)],
         body: Bytes,
     ) -> Result<(Head, Bytes), String> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(url)
-            .header(header::USER_AGENT, "gantry-hub");
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let request = request.body(Full::new(body)).map_err(|e| e.to_string())?;
-        let response = self.http.request(request).await.map_err(|e| cause(&e))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_LIMIT)
-            .collect()
-            .await
-            .map_err(|e| e.to_string())?;
+        let request = request(method, url, headers, body)?;
+        let (parts, body) = self.open.exchange(request, ANSWER_LIMIT).await?;
         let head = Head {
             status: parts.status,
             headers: parts.headers,
         };
-        Ok((head, body.to_bytes()))
+        Ok((head, body))
     }
+}
+
+fn request(
+    method: Method,
+    url: &str,
+    headers: &[(HeaderName, String)],
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, String> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(url)
+        .header(header::USER_AGENT, "gantry-hub");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request.body(Full::new(body)).map_err(|e| e.to_string())
 }
 
 fn silent(question: &Question, why: String) -> Answer {

@@ -60,7 +60,7 @@ pub struct Options {
     pub instance: String,
     /// Where records go. Without, nothing is recorded, and nobody is notified.
     pub records: Option<Writer>,
-    /// What tenants' notifications may reach beside public addresses.
+    /// What tenants' notifications, and webhooks of gates, may reach beside public addresses.
     pub notify_allowed: Vec<Allowed>,
     /// Whether tags of images are resolved to digests where a strategy does not say.
     pub resolve_tags: ResolveTags,
@@ -273,7 +273,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         order_queue: Queue::new(),
         refused_by_order: Mutex::default(),
         asked: Arc::default(),
-        asker: Asker::new(client.clone())?,
+        asker: Asker::new(client.clone(), &options.notify_allowed)?,
         resolve_tags: options.resolve_tags,
         revisions: Table::new(|r: &ControllerRevision| {
             r.metadata.labels.as_ref()?.get(labels::GROUP).cloned()

@@ -133,7 +133,10 @@ async fn install(client: &Client) -> Result<bool, kube::Error> {
         let object: DynamicObject =
             serde_json::from_value(definition).map_err(kube::Error::SerdeError)?;
         match api.get_opt(&object.name_any()).await? {
-            Some(there) if there.labels().get(labels::MANAGED_BY).map(String::as_str) != Some(labels::MANAGER) => {
+            Some(there)
+                if there.labels().get(labels::MANAGED_BY).map(String::as_str)
+                    != Some(labels::MANAGER) =>
+            {
                 return Ok(false);
             }
             Some(_) => {}
@@ -187,7 +190,9 @@ impl Hub {
             exports: Table::new(|_| None),
             imports: Table::new(|_| None),
             services: Table::new(|_| None),
-            slices: Table::new(|s: &EndpointSlice| s.metadata.labels.as_ref()?.get(mcs::SLICE_OF).cloned()),
+            slices: Table::new(|s: &EndpointSlice| {
+                s.metadata.labels.as_ref()?.get(mcs::SLICE_OF).cloned()
+            }),
             exporting: AtomicBool::new(false),
             member: member.clone(),
         });
@@ -203,10 +208,16 @@ impl Hub {
             if !keys.is_empty() {
                 hub.watch_exported(&at);
             }
-            keys.into_iter().for_each(|k| hub.mcs.queue.add(k, Duration::ZERO));
+            keys.into_iter()
+                .for_each(|k| hub.mcs.queue.add(k, Duration::ZERO));
         };
         let exports = side.exports.clone();
-        tokio::spawn(exports.watch(Api::all(member.client.clone()), watcher::Config::default(), seen, member.stop.clone()));
+        tokio::spawn(exports.watch(
+            Api::all(member.client.clone()),
+            watcher::Config::default(),
+            seen,
+            member.stop.clone(),
+        ));
         let (hub, at) = (self.clone(), side.clone());
         let seen = move |change: Changed<'_, ServiceImport>| {
             let keys: Vec<Key> = match change {
@@ -217,7 +228,12 @@ impl Hub {
             keys.into_iter().for_each(|k| hub.mcs.queue.add(k, SOON));
         };
         let imports = side.imports.clone();
-        tokio::spawn(imports.watch(Api::all(member.client.clone()), watcher::Config::default().labels(&own), seen, member.stop.clone()));
+        tokio::spawn(imports.watch(
+            Api::all(member.client.clone()),
+            watcher::Config::default().labels(&own),
+            seen,
+            member.stop.clone(),
+        ));
     }
 
     /// Begins to watch what exports speak of.
@@ -235,7 +251,8 @@ impl Hub {
             member.stop.clone(),
         ));
         let (hub, at) = (self.clone(), side.clone());
-        let service = |s: &EndpointSlice| s.labels().get(mcs::SLICE_OF).cloned().unwrap_or_default();
+        let service =
+            |s: &EndpointSlice| s.labels().get(mcs::SLICE_OF).cloned().unwrap_or_default();
         let seen = move |change: Changed<'_, EndpointSlice>| hub.exported(&at, change, service);
         let own = format!("{}=endpointslice-controller.k8s.io", mcs::SLICE_BY);
         tokio::spawn(side.slices.clone().watch(
@@ -305,11 +322,17 @@ impl Hub {
         let mut sides = lock(&self.mcs.sides).clone();
         let connected = self.members();
         // A member that was reached in another way has another side.
-        sides.retain(|name, s| connected.get(name).is_some_and(|m| Arc::ptr_eq(m, &s.member)));
+        sides.retain(|name, s| {
+            connected
+                .get(name)
+                .is_some_and(|m| Arc::ptr_eq(m, &s.member))
+        });
         let mut seen = Vec::new();
         for (cluster, side) in &sides {
             let exporting = side.exporting.load(Ordering::Acquire);
-            if !side.exports.synced() || exporting && !(side.services.synced() && side.slices.synced()) {
+            if !side.exports.synced()
+                || exporting && !(side.services.synced() && side.slices.synced())
+            {
                 // One that cannot be reached since the hub began is not waited for.
                 if side.member.trouble().is_none() {
                     return Ok(false);
@@ -318,8 +341,16 @@ impl Hub {
             seen.push(mcs::Side {
                 cluster: cluster.clone(),
                 export: side.exports.get(service).map(|e| export(&e)),
-                service: side.services.get(service).and_then(|s| serde_json::to_value(s.as_ref()).ok()),
-                slices: side.slices.of_group(service).iter().filter_map(|s| serde_json::to_value(s.as_ref()).ok()).collect(),
+                service: side
+                    .services
+                    .get(service)
+                    .and_then(|s| serde_json::to_value(s.as_ref()).ok()),
+                slices: side
+                    .slices
+                    .of_group(service)
+                    .iter()
+                    .filter_map(|s| serde_json::to_value(s.as_ref()).ok())
+                    .collect(),
             });
         }
         let plan = mcs::plan(&service.0, &service.1, &seen, Timestamp::now());
@@ -327,7 +358,12 @@ impl Hub {
             let place = (cluster.clone(), service.clone());
             match &plan.wish {
                 Some(wish) => {
-                    let wanted = digest(&json!([wish.derived, wish.import, wish.clusters, wish.slices]));
+                    let wanted = digest(&json!([
+                        wish.derived,
+                        wish.import,
+                        wish.clusters,
+                        wish.slices
+                    ]));
                     let there = side.imports.get(service).is_some();
                     let stale = lock(&self.mcs.applied).get(&place) != Some(&wanted);
                     if (stale || !there) && apply(&side.member.client, service, wish).await? {
@@ -346,9 +382,12 @@ impl Hub {
             if let (Some(conditions), Some(export)) = (plan.conditions.get(cluster), export)
                 && self::export(&export).conditions != *conditions
             {
-                let api: Api<ServiceExport> = Api::namespaced(side.member.client.clone(), &service.0);
+                let api: Api<ServiceExport> =
+                    Api::namespaced(side.member.client.clone(), &service.0);
                 let patch = json!({"status": {"conditions": conditions}});
-                let told = api.patch_status(&service.1, &params(), &Patch::Merge(&patch)).await;
+                let told = api
+                    .patch_status(&service.1, &params(), &Patch::Merge(&patch))
+                    .await;
                 ignore_missing(told).map_err(failed("write an export's status"))?;
             }
         }
@@ -370,7 +409,8 @@ fn export(export: &ServiceExport) -> mcs::Export {
 
 async fn put(client: &Client, object: &Value) -> Result<DynamicObject, kube::Error> {
     let (api, name) = dynamic(client, object);
-    api.patch(&name, &params_apply(), &Patch::Apply(object)).await
+    api.patch(&name, &params_apply(), &Patch::Apply(object))
+        .await
 }
 
 fn listed<K>(client: &Client, namespace: &str) -> Api<K>
@@ -385,8 +425,14 @@ async fn ours<K>(api: &Api<K>, service: &str) -> Result<Vec<String>, kube::Error
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
-    let select = format!("{SERVICE_NAME}={service},{}={}", labels::MANAGED_BY, labels::MANAGER);
-    let found = api.list_metadata(&ListParams::default().labels(&select)).await?;
+    let select = format!(
+        "{SERVICE_NAME}={service},{}={}",
+        labels::MANAGED_BY,
+        labels::MANAGER
+    );
+    let found = api
+        .list_metadata(&ListParams::default().labels(&select))
+        .await?;
     Ok(found.iter().map(ResourceExt::name_any).collect())
 }
 
@@ -398,19 +444,36 @@ async fn apply(client: &Client, service: &Key, wish: &mcs::Wish) -> Result<bool,
     };
     let mut import = wish.import.clone();
     let address = derived.data["spec"]["clusterIP"].clone();
-    if address.as_str().is_some_and(|a| a != "None" && !a.is_empty()) {
+    if address
+        .as_str()
+        .is_some_and(|a| a != "None" && !a.is_empty())
+    {
         import["spec"]["ips"] = json!([address]);
     }
-    put(client, &import).await.map_err(failed("apply a ServiceImport"))?;
-    let clusters: Vec<Value> = wish.clusters.iter().map(|c| json!({"cluster": c})).collect();
+    put(client, &import)
+        .await
+        .map_err(failed("apply a ServiceImport"))?;
+    let clusters: Vec<Value> = wish
+        .clusters
+        .iter()
+        .map(|c| json!({"cluster": c}))
+        .collect();
     listed::<ServiceImport>(client, &service.0)
-        .patch_status(&service.1, &params(), &Patch::Merge(json!({"status": {"clusters": clusters}})))
+        .patch_status(
+            &service.1,
+            &params(),
+            &Patch::Merge(json!({"status": {"clusters": clusters}})),
+        )
         .await
         .map_err(failed("write a ServiceImport's status"))?;
     let slices: Api<EndpointSlice> = listed(client, &service.0);
-    let before = ours(&slices, &service.1).await.map_err(failed("list imported EndpointSlices"))?;
+    let before = ours(&slices, &service.1)
+        .await
+        .map_err(failed("list imported EndpointSlices"))?;
     for slice in &wish.slices {
-        put(client, slice).await.map_err(failed("apply an EndpointSlice"))?;
+        put(client, slice)
+            .await
+            .map_err(failed("apply an EndpointSlice"))?;
     }
     let wished = |name: &str| wish.slices.iter().any(|s| s["metadata"]["name"] == name);
     for stale in before.iter().filter(|n| !wished(n)) {

@@ -11,6 +11,7 @@ mod mcs;
 mod member;
 mod notify;
 mod orders;
+mod outside;
 mod policy;
 mod queue;
 mod reconcile;

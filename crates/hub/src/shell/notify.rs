@@ -5,10 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,15 +15,7 @@ use gantry_api::{
 };
 use gantry_records::Record;
 use http::{Method, Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{HttpConnector, dns::Name},
-    },
-    rt::TokioExecutor,
-};
+use http_body_util::Full;
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
@@ -39,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    ask::{cause, tls},
+    outside::Outside,
     table::{Key, Table, key},
 };
 use crate::{
@@ -63,16 +52,14 @@ const TESTS_EVERY: Duration = Duration::from_secs(1);
 /// A status is written at most so often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-type Http = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
-
 /// Tells Notifications of records.
 pub struct Notifier {
     hub: kube::Client,
     table: Arc<Table<Notification>>,
     /// For tenants.
-    guarded: (Guard, Http),
+    guarded: Outside,
     /// For the operator's own.
-    open: (Guard, Http),
+    open: Outside,
     queues: Mutex<HashMap<Key, Arc<Queue>>>,
     stop: CancellationToken,
 }
@@ -105,28 +92,14 @@ impl Notifier {
         allowed: &[Allowed],
         stop: CancellationToken,
     ) -> Result<Arc<Self>, rustls::Error> {
-        let make = |guard: Guard| -> Result<(Guard, Http), rustls::Error> {
-            let mut http = HttpConnector::new_with_resolver(Resolver(guard.clone()));
-            http.enforce_http(false);
-            http.set_connect_timeout(Some(Duration::from_secs(10)));
-            let connector = hyper_rustls::HttpsConnectorBuilder::new()
-                .with_tls_config(tls()?)
-                .https_or_http()
-                .enable_http1()
-                .wrap_connector(http);
-            Ok((
-                guard,
-                Client::builder(TokioExecutor::new()).build(connector),
-            ))
-        };
         Ok(Arc::new(Self {
             hub,
             table,
-            guarded: make(Guard {
+            guarded: Outside::new(Guard {
                 allowed: allowed.to_vec(),
                 open: false,
             })?,
-            open: make(Guard {
+            open: Outside::new(Guard {
                 allowed: vec![],
                 open: true,
             })?,
@@ -311,7 +284,7 @@ impl Notifier {
     }
 
     async fn post(&self, namespace: &str, message: &form::Message) -> Result<(u16, Bytes), String> {
-        let (guard, http) = if namespace == labels::SYSTEM_NAMESPACE {
+        let outside = if namespace == labels::SYSTEM_NAMESPACE {
             &self.open
         } else {
             &self.guarded
@@ -322,13 +295,6 @@ impl Notifier {
             .trim()
             .parse()
             .map_err(|_| "its URL cannot be read".to_owned())?;
-        let host = uri.host().unwrap_or_default();
-        let literal = host.trim_matches(['[', ']']).parse();
-        if let Ok(address) = literal
-            && !guard.address(address)
-        {
-            return Err(private(host));
-        }
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(uri)
@@ -338,11 +304,8 @@ impl Notifier {
         }
         let body = Full::new(Bytes::from(message.body.clone()));
         let request = request.body(body).map_err(|e| e.to_string())?;
-        let response = http.request(request).await.map_err(|e| cause(&e))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_LIMIT);
-        let body = body.collect().await.map_err(|e| e.to_string())?;
-        Ok((status, body.to_bytes()))
+        let (head, body) = outside.exchange(request, ANSWER_LIMIT).await?;
+        Ok((head.status.as_u16(), body))
     }
 
     async fn secret(&self, namespace: &str, key: &SecretKey) -> Result<String, String> {
@@ -396,13 +359,6 @@ impl Notifier {
     }
 }
 
-fn private(host: &str) -> String {
-    format!(
-        "{host} has no public address: who runs the fleet can allow it with --notify-allow, or send from {}",
-        labels::SYSTEM_NAMESPACE
-    )
-}
-
 fn bury(status: &mut NotificationStatus, record: &Record, tries: i32, message: String) {
     let object = &record.object;
     status.dead += 1;
@@ -420,31 +376,4 @@ fn bury(status: &mut NotificationStatus, record: &Record, tries: i32, message: S
         },
     );
     status.dead_letters.truncate(DEAD);
-}
-
-/// Resolves names, and leaves out addresses that may not be reached.
-#[derive(Clone)]
-struct Resolver(Guard);
-
-impl tower::Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let guard = self.0.clone();
-        Box::pin(async move {
-            let all = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let trusted = guard.host(name.as_str());
-            let may: Vec<SocketAddr> = all.filter(|a| trusted || guard.address(a.ip())).collect();
-            if may.is_empty() {
-                return Err(std::io::Error::other(private(name.as_str())));
-            }
-            Ok(may.into_iter())
-        })
-    }
 }

@@ -20,8 +20,8 @@ use serde_json::json;
 use tracing::{debug, warn};
 
 use super::{
-    adopt::Held,
     act::{ActError, Hands, read_revision},
+    adopt::Held,
     hub::Hub,
     member::Member,
     table::Key,
@@ -457,10 +457,14 @@ impl Hub {
                 }
                 if planning {
                     let quotas = member.quotas.all();
-                    let own = quotas.iter().filter(|q| q.namespace().as_ref() == Some(&key.0));
+                    let own = quotas
+                        .iter()
+                        .filter(|q| q.namespace().as_ref() == Some(&key.0));
                     view.quotas = own.filter_map(|q| Quota::of(q)).collect();
                     let home = clusters.iter().find(|c| c.name_any() == view.cluster);
-                    view.capacity = home.map(|c| release::room::capacity(c, name)).unwrap_or_default();
+                    view.capacity = home
+                        .map(|c| release::room::capacity(c, name))
+                        .unwrap_or_default();
                 }
                 by_cell.insert(name.to_owned(), member.clone());
             }

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use gantry_api::{App, Cluster, Group, Notification, Release, StopLine, Strategy, Tenant};
+use gantry_api::{
+    App, Cluster, Group, Notification, Release, ReleaseOrder, StopLine, Strategy, Tenant,
+};
 use gantry_records::{Entry, Writer};
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -138,6 +140,12 @@ impl Recorder {
         recorder.tap("Release", &hub.releases, stage, |r: &Release| {
             observe(r, &r.spec, &r.spec.group, Some(run(r)))
         });
+        recorder.tap(
+            "ReleaseOrder",
+            &hub.orders,
+            |_| 0,
+            |o: &ReleaseOrder| observe(o, &o.spec, "", None),
+        );
         recorder
     }
 

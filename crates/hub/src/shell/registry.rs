@@ -243,7 +243,7 @@ mod tests {
                 .unwrap()
         })
         .await;
-        let asker = Asker::new(hub()).unwrap();
+        let asker = Asker::new(hub(), &["127.0.0.1".parse().unwrap()]).unwrap();
         let place = address.strip_prefix("http://").unwrap();
         let resolve = async |tag: &str| asker.digest(&format!("{place}/shop/cart:{tag}")).await;
         assert_eq!(resolve("2").await, Ok(digest));

@@ -121,7 +121,11 @@ async fn quotas(client: &Client, tenant: &str, clusters: &[Cluster], cells: &mut
             }
             Err(error) => eprintln!(
                 "{}",
-                paint(format!("quotas on {name} are not known: {error:#}"), Tone::Warn, color())
+                paint(
+                    format!("quotas on {name} are not known: {error:#}"),
+                    Tone::Warn,
+                    color()
+                )
             ),
         }
     }
@@ -144,7 +148,9 @@ fn rooms(plan: &gantry_api::release::Plan) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let header = ["ROOM", "CLUSTER", "RESOURCE", "TOTAL", "USED", "MORE", "FITS"];
+    let header = [
+        "ROOM", "CLUSTER", "RESOURCE", "TOTAL", "USED", "MORE", "FITS",
+    ];
     table(&header, rows) + "\n"
 }
 

@@ -146,7 +146,7 @@ fn webhook(url: &str, timeout: Span) -> Ask {
 
 #[tokio::test]
 async fn prometheus_is_asked_twice_where_revisions_are_compared() {
-    let asker = Asker::new(hub()).unwrap();
+    let asker = Asker::new(hub(), &["127.0.0.1".parse().unwrap()]).unwrap();
     let (address, seen) = serve(|body| {
         let value = if body.contains("old") { "0.5" } else { "0.25" };
         let result = json!([{"metric": {}, "value": [1.5, value]}]);
@@ -170,7 +170,7 @@ async fn prometheus_is_asked_twice_where_revisions_are_compared() {
 
 #[tokio::test]
 async fn what_cannot_answer_says_why() {
-    let asker = Asker::new(hub()).unwrap();
+    let asker = Asker::new(hub(), &["127.0.0.1".parse().unwrap()]).unwrap();
     let error = |answer| match answer {
         Answer::Metric { value, .. } => value.unwrap_err(),
         Answer::Webhook(answer) => answer.unwrap_err(),
@@ -208,7 +208,7 @@ async fn what_cannot_answer_says_why() {
 
 #[tokio::test]
 async fn a_webhook_is_sent_json_and_its_words_are_kept() {
-    let asker = Asker::new(hub()).unwrap();
+    let asker = Asker::new(hub(), &["127.0.0.1".parse().unwrap()]).unwrap();
     let (address, seen) = serve(|_| (403, "not today ".repeat(100))).await;
     let answer = asker
         .ask("shop", &webhook(&address, Span::seconds(10)))
