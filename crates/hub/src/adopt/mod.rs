@@ -269,7 +269,7 @@ fn stateful_set(world: &World<'_>, set: &Value) -> Step {
                 } else {
                     "hands the StatefulSet to the group".to_owned()
                 },
-                instances: replicas,
+                instances: world.found.pods.len() as i32,
             }
         }
     }

@@ -322,8 +322,8 @@ fn of_ten() -> Case {
     case
 }
 
-fn wish(ordinal: i32) -> gantry_api::group::InstanceWish {
-    gantry_api::group::InstanceWish {
+fn wish(ordinal: i32) -> InstanceWish {
+    InstanceWish {
         name: format!("cart-a-{ordinal}"),
         out_of_service: true,
         ..Default::default()

@@ -43,15 +43,15 @@ use crate::{
 
 /// An object of the API, as far as it is looked at.
 macro_rules! resource {
-    ($name:ident, $plural:literal) => {
+    ($name:ident, $plural:literal $(, $field:ident)*) => {
         #[derive(Clone, Debug, Default, Deserialize)]
         pub struct $name {
             #[serde(default)]
             pub metadata: ObjectMeta,
-            #[serde(default)]
-            pub spec: Value,
-            #[serde(default)]
-            pub status: Value,
+            $(
+                #[serde(default)]
+                pub $field: Value,
+            )*
         }
 
         impl Resource for $name {
@@ -84,7 +84,7 @@ macro_rules! resource {
         }
     };
 }
-resource!(ServiceExport, "serviceexports");
+resource!(ServiceExport, "serviceexports", spec, status);
 resource!(ServiceImport, "serviceimports");
 
 /// One member's part.

@@ -4,6 +4,7 @@ use std::sync::Mutex as StdMutex;
 
 use gantry_api::Span;
 use http::Response;
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
