@@ -88,7 +88,7 @@ pub struct Finish {
 
 /// Hand a group's instances back as plain Kubernetes objects, restarting nothing; the group goes.
 ///
-/// Each cell keeps a StatefulSet (or, with --as deployment, gets a Deployment) that owns the running
+/// Each cell keeps a StatefulSet (or, with --kind deployment, gets a Deployment) that owns the running
 /// instances; Services, config and the disruption budget stay. What is lost: the group's revisions and
 /// its way of releasing, its share over cells, the gate that takes instances out of traffic, and names
 /// where a Deployment replaces instances later.
@@ -97,7 +97,7 @@ pub struct Unmanage {
     /// The group
     pub group: String,
     /// What owns the instances afterwards; adopted ones without names always get a Deployment
-    #[arg(long = "as", id = "as_kind", value_enum, default_value_t = Kind::Statefulset, value_name = "KIND")]
+    #[arg(long, value_enum, default_value_t = Kind::Statefulset, value_name = "KIND")]
     pub kind: Kind,
     #[command(flatten)]
     pub tenant: Tenant,

@@ -274,7 +274,11 @@ fn what_runs_is_adopted_released_and_left() {
 
     // And back: the same pods, owned by plain objects.
     let (web, db) = (uids(&named), uids(&there("db")));
-    up.ok(&[&["unmanage", "web-prod", "--as", "deployment"][..], &TENANT].concat());
+    up.ok(&[
+        &["unmanage", "web-prod", "--kind", "deployment"][..],
+        &TENANT,
+    ]
+    .concat());
     up.ok(&[&["unmanage", "db-prod"][..], &TENANT].concat());
     assert_eq!((uids(&there("web")), uids(&there("db"))), (web.clone(), db));
     let owned = wait("the Deployments to own what they took", || {

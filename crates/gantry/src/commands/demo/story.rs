@@ -104,6 +104,7 @@ async fn bring_in(fleet: &Fleet, shop: &Shop, replicas: i32) -> Result<Vec<Group
         environment: "prod".into(),
         cells: importing::all_cells(&client).await?,
         replicas: Some(replicas),
+        stateful_sets: false,
     };
     let unusable = |e: String| Failure::new(Exit::Failure, format!("{}: {e}", shop.place));
     let imported = translate(read(&shop.text).map_err(unusable)?, &options).map_err(unusable)?;
