@@ -304,7 +304,12 @@ async fn list(
         .list(&ListParams::default().labels(selector))
         .await
         .map_err(|e| failed(&format!("cannot list the {kind}s of {namespace}"), e))?;
-    let values = list.items.into_iter().map(serde_json::to_value);
+    let values = list.items.into_iter().map(|object| {
+        let mut value = serde_json::to_value(object)?;
+        // Of a list's items the server does not say what they are.
+        value["kind"] = json!(kind);
+        Ok(value)
+    });
     Ok(values
         .collect::<Result<_, _>>()
         .map_err(anyhow::Error::from)?)
