@@ -308,7 +308,7 @@ async fn list(
         let mut value = serde_json::to_value(object)?;
         // Of a list's items the server does not say what they are.
         value["kind"] = json!(kind);
-        Ok(value)
+        Ok::<_, serde_json::Error>(value)
     });
     Ok(values
         .collect::<Result<_, _>>()

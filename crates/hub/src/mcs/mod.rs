@@ -414,7 +414,14 @@ mod tests {
     fn what_cannot_be_exported_or_differs_is_said() {
         let external = Some(json!({"spec": {"type": "ExternalName"}}));
         // (of the second member, its conditions, of the import: clusters, first port, type)
-        let cases: [(Option<Value>, &[&str], usize, i32, &str); 4] = [
+        type Case = (
+            Option<Value>,
+            &'static [&'static str],
+            usize,
+            i32,
+            &'static str,
+        );
+        let cases: [Case; 4] = [
             (
                 None,
                 &["Valid=False NoService", "Ready=False Failed"],
