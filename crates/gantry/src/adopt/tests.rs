@@ -96,7 +96,8 @@ fn wish() -> Wish {
 fn a_deployment_in_numbers() {
     let (found, beside) = deployment();
     let proposal = propose(AdoptKind::Deployment, &found, &beside, &wish()).unwrap();
-    insta::assert_snapshot!(said(&proposal, false) + &summary(&[proposal.clone()], true));
+    let all = std::slice::from_ref(&proposal);
+    insta::assert_snapshot!(said(&proposal, false) + &summary(all, true));
     let spec = &proposal.group.spec;
     let shares: Vec<(&str, i32)> = spec
         .placement

@@ -291,7 +291,14 @@ mod tests {
     #[test]
     fn the_last_go_and_the_others_pass_their_numbers_on() {
         // (chosen, to, replicas, entries, fixed number of b)
-        let cases: [(&[&str], Option<&str>, i32, &[&str], i32); 5] = [
+        type Case = (
+            &'static [&'static str],
+            Option<&'static str>,
+            i32,
+            &'static [&'static str],
+            i32,
+        );
+        let cases: [Case; 5] = [
             (&["cart-a-3"], None, 6, &["cart-a-3 remove"], 3),
             (
                 &["cart-a-3", "cart-a-2", "cart-a-3"],
