@@ -143,6 +143,7 @@ pub struct Driver {
     pub(super) gangs: super::gangs::Runs,
     pub(super) reservations: super::reservations::Told,
     pub(super) services: super::services::Told,
+    pub(super) pace: super::rounds::Pace,
     pub(super) statuses: JoinSet<super::policies::Written>,
     pub(super) listed: FxHashSet<Kind>,
     /// Names known of each kind that the core keeps by name, and those of the list that is coming in.
@@ -179,6 +180,7 @@ impl Driver {
             gangs: super::gangs::Runs::default(),
             reservations: super::reservations::Told::default(),
             services: super::services::Told::default(),
+            pace: super::rounds::Pace::default(),
             statuses: JoinSet::new(),
             listed: FxHashSet::default(),
             names: FxHashMap::default(),
@@ -269,7 +271,7 @@ impl Driver {
                 self.wake(now);
                 continue;
             }
-            if self.options.workers > 1 {
+            if self.options.workers > 1 && self.pace.0 >= self.options.together_from {
                 if self.play_round(now) {
                     continue;
                 }
@@ -278,7 +280,9 @@ impl Driver {
             if self.take_up(&uid, class) {
                 continue;
             }
+            let began = std::time::Instant::now();
             let decision = self.cluster.decide(class);
+            self.pace.note(began.elapsed(), 1);
             if let Some(diagnosis) = self.carry_out(&uid, class, decision) {
                 self.park(class, diagnosis, now);
             }
