@@ -5,7 +5,14 @@
 //! A session opens only once it stands in the records, and its end is recorded with what it took. Where
 //! the console keeps no records there are no terminals.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use aws_lc_rs::{digest, rand};
 use axum::{
@@ -20,6 +27,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use kube::client::Body;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tracing::warn;
 
 use super::instance::writer;
@@ -133,10 +141,10 @@ async fn opened(
     let stop = app.stop.clone();
     app.tasks.clone().spawn(async move {
         let _turn = turn;
+        let passed = Passed::default();
         let relayed = async {
-            let mut browser = TokioIo::new(browser.await.map_err(std::io::Error::other)?);
-            let mut there = TokioIo::new(there);
-            tokio::io::copy_bidirectional(&mut browser, &mut there).await
+            let browser = TokioIo::new(browser.await.map_err(io::Error::other)?);
+            passed.relay(browser, TokioIo::new(there)).await
         };
         let holds = async {
             loop {
@@ -156,7 +164,7 @@ async fn opened(
             () = holds => Err("the session ended".to_owned()),
             end = relayed => end.map_err(|e| e.to_string()),
         };
-        begun.end(end).await;
+        begun.end(end, &passed).await;
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let answer = response.headers_mut();
@@ -245,6 +253,60 @@ async fn dial(
     Ok((upgraded.map_err(|e| bad(e.to_string()))?, protocol))
 }
 
+/// Bytes that passed.
+#[derive(Default)]
+struct Passed {
+    typed: AtomicU64,
+    shown: AtomicU64,
+}
+
+impl Passed {
+    /// Passes on what comes, both ways, until one side ends.
+    async fn relay<A, B>(&self, browser: A, there: B) -> io::Result<()>
+    where
+        A: AsyncRead + AsyncWrite,
+        B: AsyncRead + AsyncWrite,
+    {
+        let (from_browser, to_browser) = tokio::io::split(browser);
+        let (from_there, to_there) = tokio::io::split(there);
+        let end = tokio::select! {
+            end = pass(from_browser, to_there, &self.typed) => end,
+            end = pass(from_there, to_browser, &self.shown) => end,
+        };
+        match end {
+            // Whoever goes does not always say so in TLS first.
+            Err(error) if GONE.contains(&error.kind()) => Ok(()),
+            end => end,
+        }
+    }
+}
+
+/// What a side that has gone looks like.
+const GONE: [io::ErrorKind; 4] = [
+    io::ErrorKind::UnexpectedEof,
+    io::ErrorKind::ConnectionReset,
+    io::ErrorKind::ConnectionAborted,
+    io::ErrorKind::BrokenPipe,
+];
+
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    count: &AtomicU64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..n]).await?;
+        // Frames are small; what waits would be seen late.
+        to.flush().await?;
+        count.fetch_add(n as u64, Relaxed);
+    }
+}
+
 /// A session that stands in the records.
 struct Begun {
     store: Arc<dyn Records>,
@@ -306,14 +368,13 @@ impl Begun {
         })
     }
 
-    async fn end(mut self, end: Result<(u64, u64), String>) {
+    async fn end(mut self, end: Result<(), String>, passed: &Passed) {
         self.record.finished = Some(Timestamp::now());
+        let (typed, shown) = (passed.typed.load(Relaxed), passed.shown.load(Relaxed));
+        let much = format!("{typed} bytes typed, {shown} bytes shown");
         (self.record.outcome, self.record.message) = match end {
-            Ok((sent, shown)) => (
-                Outcome::Done,
-                format!("{sent} bytes typed, {shown} bytes shown"),
-            ),
-            Err(why) => (Outcome::Aborted, why),
+            Ok(()) => (Outcome::Done, much),
+            Err(why) => (Outcome::Aborted, format!("{why}; {much}")),
         };
         if let Err(fail) = self.save().await {
             let why = fail.detail();

@@ -143,7 +143,13 @@ pub async fn seen(
     }
     let key = (namespace.to_owned(), name.to_owned());
     let found = cx.app.model.read().hooks.get(&key).cloned();
-    found.ok_or(Fail::NotFound)
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    // It may just have been made.
+    let object = Target::notification(namespace, name).read(cx).await?;
+    let hook = serde_json::from_value(object).map_err(|e| Fail::Upstream(e.to_string()))?;
+    Ok(std::sync::Arc::new(hook))
 }
 
 /// One hook: what came of its deliveries, its text to be edited, and a test.

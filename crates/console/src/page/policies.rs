@@ -138,14 +138,12 @@ pub async fn one(
     sent: Option<(&str, Option<&Fail>)>,
 ) -> Result<Page, Fail> {
     seen(cx)?;
-    let row = {
-        let state = cx.app.model.read();
-        let member = state.members.get(cluster).ok_or(Fail::NotFound)?;
-        let policy = member.policies.get(name).ok_or(Fail::NotFound)?;
-        policies::row(cluster, policy)
-    };
+    // Read, and not taken from the model: it may just have been made.
     let target = Target::policy(cluster, name);
     let object = target.read(cx).await?;
+    let policy: PlacementPolicy =
+        serde_json::from_value(object.clone()).map_err(|e| Fail::Upstream(e.to_string()))?;
+    let row = policies::row(cluster, &policy);
     let delete = cx.may(target.right("delete")).await;
     let change = cx.may(target.right("patch")).await;
     let head = html! {
