@@ -1,7 +1,13 @@
 //! What people do, in a real browser: from click to effect in the cluster.
 
 use gantry_api::Phase;
-use serde_json::json;
+use gantry_console::model::{Instance, Member, State};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{from_value, json};
 
 use crate::{
     stage::{Stage, until},
@@ -20,7 +26,14 @@ pub async fn all(stage: &Stage) {
     a_release(stage, &browser).await;
     scale_live(stage, &browser).await;
     create(stage, &browser).await;
+    policies_and_quotas(stage, &browser).await;
+    instances(stage, &browser).await;
+    favourites(stage, &browser).await;
+    terminal(stage, &browser).await;
+    node_buttons(stage, &browser).await;
     lost_connection(stage, &browser).await;
+    a_restart(stage, &browser).await;
+    a_thousand_rows(stage, &browser).await;
     let complaints = browser.complaints().await;
     let unexpected: Vec<_> = complaints
         .iter()
@@ -301,4 +314,359 @@ async fn lost_connection(stage: &Stage, browser: &Browser) {
             == true
     })
     .await;
+}
+
+/// A policy made on both members with the server's and the scheduler's dry run, edited; a quota that is used up.
+async fn policies_and_quotas(stage: &Stage, browser: &Browser) {
+    browser.go(&url(stage, "/create/policy")).await;
+    let edit = |text: &str| {
+        format!(
+            "const y = document.querySelector('#yaml'); y.value = y.value.{text}; y.dispatchEvent(new Event('input', {{bubbles: true}}))"
+        )
+    };
+    browser
+        .run(&edit("replace('maxSkew: 1', 'maxSkew: 0')"))
+        .await;
+    browser
+        .until(
+            "the members refuse it by the field",
+            "document.querySelectorAll('#verdict .badge.bad').length === 2 && document.querySelector('#verdict').textContent.includes('maxSkew')",
+        )
+        .await;
+    browser
+        .run(&edit("replace('maxSkew: 0', 'maxSkew: 1')"))
+        .await;
+    browser
+        .until(
+            "both would take it",
+            "document.querySelectorAll('#verdict .badge.good').length === 2",
+        )
+        .await;
+    browser.click("[data-press]").await;
+    browser
+        .until(
+            "the scheduler says how many it selects",
+            "document.querySelector('#trial').textContent.includes('pods that run')",
+        )
+        .await;
+    browser.click("#edit-form button.primary").await;
+    browser
+        .until(
+            "its page",
+            "/^\\/policies\\/(sh|bj)\\/spread-zones$/.test(location.pathname) && document.querySelector('#yaml')",
+        )
+        .await;
+    browser
+        .run(&edit("replace('priority: 0', 'priority: 5')"))
+        .await;
+    browser
+        .until(
+            "what changes",
+            "[...document.querySelectorAll('#verdict ins')].some(i => i.textContent.includes('spec.priority: 5'))",
+        )
+        .await;
+    browser.click("#edit-form button.primary").await;
+    browser
+        .until("saved", "document.querySelector('.told') && document.querySelector('#yaml').value.includes('priority: 5')")
+        .await;
+    browser.go(&url(stage, "/policies?q=spread")).await;
+    browser
+        .until(
+            "both are listed, the higher first",
+            "document.querySelectorAll('#rows [data-row]').length === 2 && document.querySelector('#rows tbody .num').textContent === '5'",
+        )
+        .await;
+
+    let quotas: Api<ResourceQuota> = Api::namespaced(stage.members[0].client(), "shop");
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "compute"}, "spec": {"hard": {"pods": "10", "requests.cpu": "40"}}});
+    quotas
+        .create(&PostParams::default(), &from_value(quota).unwrap())
+        .await
+        .unwrap();
+    browser.go(&url(stage, "/quotas?q=compute")).await;
+    browser
+        .until(
+            "what binds first, as the controller counts it",
+            "document.querySelector('#rows .badge.warn, #rows .badge.bad') && document.querySelector('#rows').textContent.includes('pods')",
+        )
+        .await;
+    browser.click("#rows [data-row]").await;
+    browser
+        .until("its text", "document.querySelector('#yaml')")
+        .await;
+    browser
+        .run(&edit("replace(/pods: .*/, 'pods: many')"))
+        .await;
+    browser
+        .until("refused", "document.querySelector('#verdict .badge.bad')")
+        .await;
+    browser
+        .run(&edit("replace(/pods: .*/, 'pods: \"90\"')"))
+        .await;
+    browser
+        .until("taken", "document.querySelector('#verdict .badge.good')")
+        .await;
+    browser.click("#edit-form button.primary").await;
+    until("the quota is wider", async || {
+        let hard = quotas.get("compute").await.unwrap().spec.unwrap().hard;
+        hard.unwrap()["pods"].0 == "90"
+    })
+    .await;
+}
+
+/// Pulled out and put back, why it is where it is, and a scaling that is given up.
+async fn instances(stage: &Stage, browser: &Browser) {
+    let page = url(stage, "/groups/shop/cart-prod");
+    let row = "[...document.querySelectorAll('#instances tr')].find(r => r.textContent.includes('cart-prod-sh-a-0'))";
+    for (verb, state) in [("pull-out", "Out of service"), ("put-back", "In service")] {
+        browser.go(&page).await;
+        browser
+            .run(&format!("{row}.querySelector('input[data-keep]').click()"))
+            .await;
+        browser
+            .click(&format!(".chosen button[value='{verb}']"))
+            .await;
+        browser
+            .until("it says how many", "document.querySelector('#confirm .big').textContent.startsWith('1 instances in 1 cells')")
+            .await;
+        browser.fill("#reason", "looks slow").await;
+        browser.click("#confirm form button").await;
+        browser
+            .until(state, &format!("location.pathname === '/groups/shop/cart-prod' && {row} && {row}.textContent.includes('{state}')"))
+            .await;
+    }
+    browser
+        .until(
+            "what it uses, once it was measured",
+            "document.querySelector('#instances .spark polyline')",
+        )
+        .await;
+    browser
+        .go(&url(
+            stage,
+            "/instances/sh/shop/cart-prod-sh-a-0?tab=placement",
+        ))
+        .await;
+    browser
+        .until(
+            "the scheduler explains it",
+            "document.querySelector('#placement-says .badge.good') && document.querySelector('#placement-says').textContent.includes('Placed on')",
+        )
+        .await;
+    // More than there is room for: it can be given up.
+    browser
+        .go(&url(stage, "/groups/bank/vault-prod/scale"))
+        .await;
+    browser.fill("#replicas", "400").await;
+    browser.click("form.stack button.primary").await;
+    browser
+        .until(
+            "it is on its way",
+            "document.querySelector('#progress form button.danger')",
+        )
+        .await;
+    browser.click("#progress form button.danger").await;
+    browser
+        .until(
+            "given up, and both stand in its history",
+            "!document.querySelector('#progress form') && document.querySelector('#history tbody') && document.querySelector('#history').textContent.includes('400')",
+        )
+        .await;
+}
+
+async fn favourites(stage: &Stage, browser: &Browser) {
+    browser.go(&url(stage, "/groups/shop/front-prod")).await;
+    browser.click(".star").await;
+    browser
+        .until(
+            "starred",
+            "document.querySelector('.star[aria-pressed=true]')",
+        )
+        .await;
+    browser.go(&url(stage, "/services")).await;
+    browser
+        .until(
+            "it stands on top",
+            "document.querySelector('#favourites [data-row]').textContent === 'front-prod'",
+        )
+        .await;
+}
+
+/// A shell in a simulated container, by keyboard; it fits its window, and stands in the records.
+async fn terminal(stage: &Stage, browser: &Browser) {
+    let page = "/instances/sh/shop/cart-prod-sh-a-0?tab=terminal";
+    browser.go(&url(stage, page)).await;
+    browser
+        .until(
+            "it is open",
+            "document.activeElement.closest('[data-terminal]')",
+        )
+        .await;
+    browser
+        .keys(&[
+            "e", "c", "h", "o", " ", "h", "e", "l", "l", "o", "-", "u", ENTER,
+        ])
+        .await;
+    browser
+        .until(
+            "what it answers",
+            "/^hello-u$/m.test(document.querySelector('[data-terminal]').dataset.text)",
+        )
+        .await;
+    let size = "return document.querySelector('[data-terminal]').dataset.size";
+    let wide = browser.run(size).await;
+    browser.size(900, 700).await;
+    until("it fits a smaller window", async || {
+        browser.run(size).await != wide
+    })
+    .await;
+    browser.size(1440, 900).await;
+    browser.keys(&["e", "x", "i", "t", ENTER]).await;
+    browser
+        .until(
+            "it ends",
+            "document.querySelector('[data-terminal-says]').textContent.includes('ended')",
+        )
+        .await;
+    browser.go(&url(stage, "/records?verb=exec")).await;
+    browser
+        .until(
+            "it stands in the records, with its end",
+            "location.search && document.querySelector('#rows tbody tr .badge.good') && document.querySelector('#rows').textContent.includes('cart-prod-sh-a-0')",
+        )
+        .await;
+}
+
+async fn node_buttons(stage: &Stage, browser: &Browser) {
+    let page = "/nodes/sh/sh-b-002";
+    browser.go(&url(stage, page)).await;
+    browser.click("a[href$='/cordon']").await;
+    browser.click("#confirm button[type=submit]").await;
+    browser
+        .until("it is shut", "location.pathname.endsWith('sh-b-002') && document.querySelector('h1').textContent.includes('Cordoned')")
+        .await;
+    browser.click("a[href$='/uncordon']").await;
+    browser.click("#confirm button[type=submit]").await;
+    browser
+        .until("it is open", "location.pathname.endsWith('sh-b-002') && !document.querySelector('h1').textContent.includes('Cordoned')")
+        .await;
+    browser.click("a[href$='/drain']").await;
+    browser
+        .until(
+            "it says what that moves",
+            "document.querySelector('#confirm input#confirm')",
+        )
+        .await;
+    browser.fill("input#confirm", "sh-b-002").await;
+    browser.click("#confirm form button").await;
+    browser
+        .until(
+            "its instances go elsewhere",
+            "location.pathname.endsWith('sh-b-002') && document.querySelectorAll('[data-rows] [data-row]').length === 0",
+        )
+        .await;
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(stage.members[0].client());
+    let open = json!({"spec": {"unschedulable": null}});
+    nodes
+        .patch("sh-b-002", &PatchParams::default(), &Patch::Merge(open))
+        .await
+        .unwrap();
+}
+
+/// The console ends and comes again under its address: an open page says so, finds it again, and after logging
+/// in shows what it showed.
+async fn a_restart(stage: &Stage, browser: &Browser) {
+    let console = stage.another("127.0.0.1:0".parse().unwrap()).await;
+    let address = console.address();
+    let page = format!("https://{address}/groups/shop/cart-prod?cell=sh-a");
+    let on = "document.querySelector('#link') && document.querySelector('#link').classList.contains('on')";
+    let enter = async || {
+        browser
+            .until("to log in", "location.pathname === '/login'")
+            .await;
+        browser.fill("#credential", &stage.admin).await;
+        browser.click("form[action='/login'] button").await;
+        browser.until("live", on).await;
+    };
+    browser.go(&page).await;
+    enter().await;
+    console.shutdown().await;
+    browser
+        .until("it says that the connection is lost", "document.querySelector('#link').classList.contains('off') && document.querySelector('#page').classList.contains('stale')")
+        .await;
+    let console = stage.another(address).await;
+    enter().await;
+    browser
+        .until(
+            "where it was",
+            "location.pathname + location.search === '/groups/shop/cart-prod?cell=sh-a'",
+        )
+        .await;
+    console.shutdown().await;
+    browser.go(&url(stage, "/settings")).await;
+}
+
+/// A Group of a thousand instances on one page: all are there, in their order, and the keyboard reaches them.
+async fn a_thousand_rows(stage: &Stage, browser: &Browser) {
+    let mut state = State::default();
+    let group = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Group", "metadata": {"name": "big-prod", "namespace": "shop"},
+        "spec": {"app": "big", "replicas": 1000, "placement": {"cells": [{"name": "sh-a"}]}, "revision": {"image": "r/a:1"}},
+        "status": {"replicas": 1000, "inService": 1000, "current": {"revision": 1, "image": "r/a:1"}}});
+    state.put_group(from_value(group).unwrap());
+    let mut member = Member::default();
+    for ordinal in 0..1000 {
+        member.put(Instance {
+            tenant: "shop".into(),
+            name: format!("big-prod-sh-a-{ordinal}"),
+            group: "big-prod".into(),
+            cell: "sh-a".into(),
+            ready: true,
+            in_service: true,
+            ..Instance::default()
+        });
+    }
+    state.members.insert("sh".into(), member);
+    let console = stage.with_state(state).await;
+    let page = format!(
+        "https://{}/groups/shop/big-prod?per=1000",
+        console.address()
+    );
+    browser.go(&page).await;
+    browser
+        .until("to log in", "location.pathname === '/login'")
+        .await;
+    browser.fill("#credential", &stage.admin).await;
+    browser.click("form[action='/login'] button").await;
+    browser
+        .until(
+            "all rows, in order",
+            "document.querySelectorAll('#instances [data-row]').length === 1000 && document.querySelectorAll('#instances [data-row]')[999].textContent === 'big-prod-sh-a-999'",
+        )
+        .await;
+    browser
+        .press(
+            &[ESCAPE, "k"],
+            "the last is marked",
+            "document.querySelector('tr.here [data-row]').textContent === 'big-prod-sh-a-999'",
+        )
+        .await;
+    console.model().change(|state| {
+        let member = state.members.get_mut("sh").unwrap();
+        member.put(Instance {
+            tenant: "shop".into(),
+            name: "big-prod-sh-a-500".into(),
+            group: "big-prod".into(),
+            cell: "sh-a".into(),
+            trouble: "connection refused".into(),
+            ..Instance::default()
+        })
+    });
+    browser
+        .until(
+            "one changes, and what was marked stays so",
+            "document.querySelectorAll('#instances tr')[501].textContent.includes('connection refused') && document.querySelector('tr.here [data-row]').textContent === 'big-prod-sh-a-999'",
+        )
+        .await;
+    console.shutdown().await;
+    browser.go(&url(stage, "/settings")).await;
 }

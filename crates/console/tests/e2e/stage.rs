@@ -9,7 +9,7 @@ use gantry_api::{
 };
 use gantry_apiserver::{OidcClaim, OidcIssuer};
 use gantry_cluster::{EmbeddedCluster, NodeGroup};
-use gantry_console::{Console, Options, Tls, oidc};
+use gantry_console::{Console, Options, Tls, model::State, oidc};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, Namespace, Secret, ServiceAccount},
@@ -34,6 +34,9 @@ use provider::Provider;
 pub struct Stage {
     /// The identity provider that hub and console know.
     pub provider: Provider,
+    /// Where the console listens, and with which certificate.
+    tls: (PathBuf, PathBuf),
+    records: std::sync::Arc<dyn gantry_records::Records>,
     pub hub: EmbeddedCluster,
     pub members: Vec<EmbeddedCluster>,
     pub console: Console,
@@ -147,6 +150,8 @@ impl Stage {
             console: Console::start(console).await.unwrap(),
             admin: hub.context().token,
             provider,
+            tls,
+            records,
             hub,
             members,
             dev,
@@ -158,6 +163,21 @@ impl Stage {
 
     pub fn client(&self) -> Client {
         self.hub.client()
+    }
+
+    /// A further console, over a model that only the test feeds.
+    pub async fn with_state(&self, state: State) -> Console {
+        let (hub, provider) = (&self.hub, &self.provider);
+        let any = "127.0.0.1:0".parse().unwrap();
+        let options = console_options(hub, provider, &self.tls, &self.records, any).await;
+        Console::start_with(options, Some(state)).await.unwrap()
+    }
+
+    /// A further console before the same fleet, as after a restart.
+    pub async fn another(&self, address: SocketAddr) -> Console {
+        let (hub, provider) = (&self.hub, &self.provider);
+        let options = console_options(hub, provider, &self.tls, &self.records, address).await;
+        Console::start(options).await.unwrap()
     }
 
     /// An App with one Group in every cell.
