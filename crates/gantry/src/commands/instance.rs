@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use gantry_api::group::InstanceWish;
 use gantry_api::{Group, Span};
+use gantry_hub::group::wishes::{Verb, wished};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -58,18 +58,11 @@ pub struct Restart {
     pub tenant: Tenant,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Out,
-    Back,
-    Restart,
-}
-
 pub async fn run(args: Instance, global: &Global) -> Result<()> {
     let (args, what) = match args {
-        Instance::PullOut(args) => (args, What::Out),
-        Instance::PutBack(args) => (args, What::Back),
-        Instance::Restart(args) => (args, What::Restart),
+        Instance::PullOut(args) => (args, Verb::PullOut),
+        Instance::PutBack(args) => (args, Verb::PutBack),
+        Instance::Restart(args) => (args, Verb::Restart),
         Instance::Move(args) => return super::moves::run(args, global).await,
     };
     let (client, tenant) = place(&args.tenant, global).await?;
@@ -80,7 +73,14 @@ pub async fn run(args: Instance, global: &Global) -> Result<()> {
     let failure = format!("cannot change the group {tenant}/{name}");
     let mut group = group;
     loop {
-        let wishes = wishes(&group, &args, what, &by, Timestamp::now());
+        let who = (&*by, &*args.reason);
+        let wishes = wished(
+            &group.spec.instances,
+            &args.names,
+            what,
+            who,
+            Timestamp::now(),
+        );
         let patch = json!({
             "metadata": {"resourceVersion": group.resource_version()},
             "spec": {"instances": wishes},
@@ -98,9 +98,9 @@ pub async fn run(args: Instance, global: &Global) -> Result<()> {
         }
     }
     let words = match what {
-        What::Out => "kept out of service, as far as the group's budget goes",
-        What::Back => "back into service",
-        What::Restart => {
+        Verb::PullOut => "kept out of service, as far as the group's budget goes",
+        Verb::PutBack => "back into service",
+        Verb::Restart => {
             "replaced by new pods of the same names, as far as the group's budget goes"
         }
     };
@@ -145,36 +145,6 @@ fn has(group: &Group, name: &str) -> bool {
     let seen = group.status.iter().flat_map(|s| &s.cells).map(|c| &c.name);
     let placed = group.spec.placement.cells.iter().map(|c| &c.name);
     ordinal.parse::<u32>().is_ok() && seen.chain(placed).any(|cell| group.set_in(cell) == set)
-}
-
-/// The group's wishes with these added or taken back.
-fn wishes(group: &Group, args: &Named, what: What, by: &str, now: Timestamp) -> Vec<InstanceWish> {
-    let mut all = group.spec.instances.clone();
-    for name in &args.names {
-        let old = all
-            .iter()
-            .position(|w| w.name == *name)
-            .map(|i| all.remove(i));
-        let mut wish = InstanceWish {
-            name: name.clone(),
-            by: by.to_owned(),
-            reason: args.reason.clone(),
-            ..old.clone().unwrap_or_default()
-        };
-        match what {
-            What::Out => wish.out_of_service = true,
-            What::Restart => wish.restart_before = Some(Time(now)),
-            What::Back => {
-                (wish.out_of_service, wish.remove, wish.to) = (false, false, None);
-            }
-        }
-        // A restart that is wished for stays; an entry that wishes nothing goes.
-        if wish.out_of_service || wish.remove || wish.to.is_some() || wish.restart_before.is_some()
-        {
-            all.push(wish);
-        }
-    }
-    all
 }
 
 pub async fn restart(args: Restart, global: &Global) -> Result<Option<Exit>> {
@@ -228,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wishes_are_added_and_taken_back() {
+    fn an_instances_name_says_whose_it_is() {
         let mut group = Group::new("cart", GroupSpec::default());
         group.spec.placement.cells = vec![CellShare {
             name: "sh-a".into(),
@@ -243,27 +213,5 @@ mod tests {
         ] {
             assert_eq!(has(&group, name), of_it, "{name}");
         }
-        let args = |names: &[&str]| Named {
-            names: names.iter().map(|n| (*n).to_owned()).collect(),
-            reason: "slow".into(),
-            tenant: Tenant { tenant: None },
-        };
-        let mut go = |what: What, names: &[&str]| {
-            group.spec.instances =
-                wishes(&group, &args(names), what, "alice", Timestamp::UNIX_EPOCH);
-            let all = group.spec.instances.iter();
-            all.map(|w| {
-                format!(
-                    "{} {} {}",
-                    w.name,
-                    w.out_of_service,
-                    w.restart_before.is_some()
-                )
-            })
-            .collect::<Vec<_>>()
-        };
-        assert_eq!(go(What::Out, &["a", "b"]), ["a true false", "b true false"]);
-        assert_eq!(go(What::Restart, &["a"]), ["b true false", "a true true"]);
-        assert_eq!(go(What::Back, &["b", "a"]), ["a false true"]);
     }
 }

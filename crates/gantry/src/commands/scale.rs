@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use gantry_api::{Group, GroupStatus, Span};
+use gantry_api::{Group, Span};
+use gantry_hub::group::wishes::given_up;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -45,16 +46,6 @@ pub struct Scale {
     pub tenant: Tenant,
 }
 
-/// What a scaling to `wish` that is given up goes back to: going up, the instances that are in service; going
-/// down, those that still exist. `None` where it has come through.
-fn there(wish: i32, status: &GroupStatus) -> Option<i32> {
-    if status.replicas > wish {
-        Some(status.replicas)
-    } else {
-        Some(status.in_service).filter(|n| *n < wish)
-    }
-}
-
 pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
     let connection = connect(global).await?;
     let tenant = args.tenant.tenant.clone().unwrap_or(connection.namespace);
@@ -87,7 +78,7 @@ pub async fn run(args: Scale, global: &Global) -> Result<Option<Exit>> {
         None => {
             let group = groups.get(&args.group).await;
             let status = group.map_err(|e| failed(&what, e))?.status;
-            match there(old, &status.unwrap_or_default()) {
+            match given_up(old, &status.unwrap_or_default()) {
                 Some(there) => there,
                 None => {
                     return println(format!(
@@ -146,28 +137,5 @@ async fn watch(
             return Ok(Some(Exit::ReleaseWaits));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn giving_up_goes_back_to_what_is_there() {
-        for (wish, replicas, in_service, want) in [
-            (9, 9, 6, Some(6)),
-            (6, 8, 8, Some(8)),
-            (6, 8, 5, Some(8)),
-            (6, 6, 6, None),
-            (9, 7, 7, Some(7)),
-        ] {
-            let status = GroupStatus {
-                replicas,
-                in_service,
-                ..GroupStatus::default()
-            };
-            assert_eq!(there(wish, &status), want, "{wish} {replicas} {in_service}");
-        }
     }
 }

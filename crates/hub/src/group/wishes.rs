@@ -58,10 +58,12 @@ pub fn wished(
         match verb {
             Verb::PullOut => wish.out_of_service = true,
             Verb::Restart => wish.restart_before = Some(Time(at)),
-            Verb::PutBack => wish.out_of_service = false,
+            // A number that was removed or moved may be used again.
+            Verb::PutBack => (wish.out_of_service, wish.remove, wish.to) = (false, false, None),
         }
         // A restart that is wished for stays; an entry that wishes nothing goes.
-        if wish.out_of_service || wish.restart_before.is_some() {
+        if wish.out_of_service || wish.remove || wish.to.is_some() || wish.restart_before.is_some()
+        {
             all.push(wish);
         }
     }
@@ -103,6 +105,24 @@ mod tests {
         );
         assert_eq!(go(Verb::Restart, &["a"]), ["b true false", "a true true"]);
         assert_eq!(go(Verb::PutBack, &["b", "a"]), ["a false true"]);
+        // A pod that is to go may be restarted until it does; put back, it stays.
+        let going = InstanceWish {
+            name: "a".to_owned(),
+            to: Some("sh-b".to_owned()),
+            ..InstanceWish::default()
+        };
+        let after = |verb| {
+            let names = ["a".to_owned()];
+            wished(
+                std::slice::from_ref(&going),
+                &names,
+                verb,
+                ("", ""),
+                Timestamp::UNIX_EPOCH,
+            )
+        };
+        assert_eq!(after(Verb::Restart)[0].to, going.to);
+        assert_eq!(after(Verb::PutBack), []);
         assert_eq!(Verb::named("put-back"), Some(Verb::PutBack));
         assert_eq!(Verb::named("move"), None);
     }
