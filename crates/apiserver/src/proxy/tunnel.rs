@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::Either;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const IDLE: Duration = Duration::from_secs(4 * 3600);
 /// Time for both sides to have switched protocols.
 const UPGRADE_TIME: Duration = Duration::from_secs(30);
+/// Once one way has failed, what the other still carries has this time to arrive.
+const DRAIN: Duration = Duration::from_secs(10);
 /// What is read of one side before it is written to the other; nothing more is held.
 const BUFFER: usize = 32 * 1024;
 
@@ -39,8 +42,9 @@ pub async fn run(client: OnUpgrade, remote: OnUpgrade, stop: CancellationToken) 
     }
 }
 
-/// Passes bytes on both ways; ends, closing both, when either side has ended both ways, fails, or
-/// when nothing moves for `idle`.
+/// Passes bytes on both ways; ends, closing both, when both ways have ended, or when nothing moves
+/// for `idle`. A side that takes nothing any more may have said its last words before: where one way
+/// fails, the other goes on until its end, for a short time.
 pub async fn copy<A, B>(a: A, b: B, idle: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
@@ -60,12 +64,31 @@ where
             seen = now;
         }
     };
-    let both =
-        futures::future::try_join(one_way(from_a, to_b, &moved), one_way(from_b, to_a, &moved));
+    let both = async {
+        let there = std::pin::pin!(one_way(from_a, to_b, &moved));
+        let back = std::pin::pin!(one_way(from_b, to_a, &moved));
+        match futures::future::select(there, back).await {
+            Either::Left((ended, rest)) => both_ended(ended, rest).await,
+            Either::Right((ended, rest)) => both_ended(ended, rest).await,
+        }
+    };
     tokio::select! {
-        ended = both => ended.map(|_| ()),
+        ended = both => ended,
         () = still => Err(io::Error::new(io::ErrorKind::TimedOut, "idle for too long")),
     }
+}
+
+/// Waits for the other way once one has ended: without limit where that was an orderly end.
+async fn both_ended(
+    first: io::Result<()>,
+    rest: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let Err(failed) = first else {
+        return rest.await;
+    };
+    // What the other way ends with is told by the failure already.
+    let _ = tokio::time::timeout(DRAIN, rest).await;
+    Err(failed)
 }
 
 async fn one_way(
@@ -109,6 +132,23 @@ mod tests {
         drop(client);
         // The side that has gone takes nothing any more; both ways end.
         let _ = tunnel.await.expect("the tunnel ends");
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_side_that_takes_nothing_arrive() {
+        let (mut client, near) = tokio::io::duplex(64);
+        let (far, mut server) = tokio::io::duplex(64);
+        server.write_all(b"last words").await.expect("written");
+        // Gone before it has read what the client says.
+        drop(server);
+        client.write_all(b"unread").await.expect("written");
+        let tunnel = tokio::spawn(copy(near, far, Duration::from_secs(60)));
+        let mut all = vec![];
+        client.read_to_end(&mut all).await.expect("passed on");
+        assert_eq!(all, b"last words");
+        drop(client);
+        let ended = tunnel.await.expect("the tunnel ends");
+        assert_eq!(ended.expect_err("said").kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]

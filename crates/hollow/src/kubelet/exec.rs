@@ -26,6 +26,8 @@ const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
 pub const PROTOCOL_HEADER: &str = "x-stream-protocol-version";
 /// The client opens its streams within this time.
 const STREAM_TIME: Duration = Duration::from_secs(30);
+/// A client that was told the end closes its side within this time.
+const FAREWELL_TIME: Duration = Duration::from_secs(10);
 /// Chunks on their way from a command to its client.
 const WAITING: usize = 16;
 
@@ -334,17 +336,25 @@ async fn over_web_socket(agreed: web_socket::Agreed, work: Work) {
         }
         sink
     };
+    let mut reading = std::pin::pin!(reading);
     tokio::select! {
         // The client has gone, and the command with it.
-        () = reading => {}
+        () = &mut reading => {}
         (status, mut sink) = futures::future::join(work.run(console), writing) => {
             let told = web_socket::on_channel(3, status.to_string().as_bytes());
             // Who has gone is not told.
-            if sink.send(told).await.is_ok() {
-                let _ = sink.send(web_socket::closing()).await;
+            if sink.send(told).await.is_ok() && sink.send(web_socket::closing()).await.is_ok() {
+                farewell(reading).await;
             }
         }
     }
+}
+
+/// Reads on until the client closes too, or has had time enough: a connection closed while something
+/// of the client's is unread is reset, and what was sent last may be lost.
+pub async fn farewell(reading: impl Future) {
+    // A client that does not close has had its time.
+    let _ = tokio::time::timeout(FAREWELL_TIME, reading).await;
 }
 
 async fn over_spdy(upgrade: OnUpgrade, work: Work) {

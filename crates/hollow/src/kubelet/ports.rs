@@ -3,7 +3,7 @@
 
 use super::{
     Answer,
-    exec::{agree_to_spdy, wants_spdy},
+    exec::{agree_to_spdy, farewell, wants_spdy},
     plain,
     query::Query,
     spdy, web_socket,
@@ -307,8 +307,9 @@ async fn over_channels(agreed: web_socket::Agreed, pod: Pod, ports: Vec<u16>) {
         // All ports are closed.
         let _ = sink.send(web_socket::closing()).await;
     };
+    let mut reading = std::pin::pin!(reading);
     tokio::select! {
-        () = reading => {}
-        () = writing => {}
+        () = &mut reading => {}
+        () = writing => farewell(reading).await,
     }
 }

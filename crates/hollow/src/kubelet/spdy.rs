@@ -3,6 +3,7 @@
 //! As kubelets speak it: no flow control (clients of Kubernetes keep none), no streams opened by the
 //! server, headers compressed with the protocol's dictionary.
 
+use super::exec::farewell;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use std::{collections::HashMap, io, sync::LazyLock};
@@ -110,19 +111,17 @@ pub async fn serve<I>(io: I, streams: mpsc::Sender<Stream>) -> io::Result<()>
 where
     I: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let (reader, writer) = tokio::io::split(io);
+    let (mut reader, writer) = tokio::io::split(io);
     let (frames, outgoing) = mpsc::channel(WAITING);
-    let writing = write_all(writer, outgoing);
-    let reading = read_all(reader, streams, frames);
-    tokio::pin!(writing, reading);
+    let mut writing = std::pin::pin!(write_all(writer, outgoing));
     tokio::select! {
-        ended = &mut writing => ended,
-        ended = &mut reading => {
-            // What is on its way still goes out.
-            ended?;
-            writing.await
-        }
+        ended = &mut writing => return ended,
+        ended = read_all(&mut reader, streams, frames) => ended?,
     }
+    // What is on its way still goes out, and what the client still says is taken.
+    writing.await?;
+    farewell(tokio::io::copy(&mut reader, &mut tokio::io::sink())).await;
+    Ok(())
 }
 
 async fn read_all(

@@ -1,7 +1,7 @@
 //! WebSockets, the server's side: the handshake, frames by channel, and a connection as a stream of
 //! bytes for what is tunnelled.
 
-use super::{Answer, plain};
+use super::{Answer, exec::farewell, plain};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -147,9 +147,13 @@ pub async fn tunnel(socket: Socket, pipe: DuplexStream) -> io::Result<()> {
             sink.send(message).await.map_err(io::Error::other)?;
         }
     };
+    let mut inward = std::pin::pin!(inward);
     tokio::select! {
-        ended = inward => ended,
-        ended = outward => ended,
+        ended = &mut inward => ended,
+        ended = outward => {
+            farewell(inward).await;
+            ended
+        }
     }
 }
 
