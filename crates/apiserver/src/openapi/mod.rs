@@ -1,6 +1,8 @@
 //! OpenAPI documents, made when first asked for and kept until the resources change; what extension
 //! API servers say of theirs is merged in.
 
+mod descriptions;
+
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
@@ -203,6 +205,7 @@ fn v2(api: &Api, registry: &Registry) -> Value {
         }
     }
     let mut document = openapi::v2(&resources);
+    described(&mut document, "/definitions");
     for owner in owners() {
         if let Owner::Elsewhere(remote) = owner
             && let Some(part) = &remote.offer.v2
@@ -217,7 +220,15 @@ fn group_version(registry: &Registry, group: &str, version: &str) -> Option<Valu
     let versions = &registry.group(group)?.versions;
     let (_, entries) = versions.iter().find(|(v, _)| v == version)?;
     let resources: Vec<Arc<Resource>> = entries.iter().map(|e| e.resource.clone()).collect();
-    Some(openapi::v3_document(&resources, group, version))
+    let mut document = openapi::v3_document(&resources, group, version);
+    described(&mut document, "/components/schemas");
+    Some(document)
+}
+
+fn described(document: &mut Value, types: &str) {
+    if let Some(types) = document.pointer_mut(types).and_then(Value::as_object_mut) {
+        descriptions::add(types);
+    }
 }
 
 fn index(api: &Arc<Api>, registry: &Registry) -> Value {

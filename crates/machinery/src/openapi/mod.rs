@@ -1,7 +1,8 @@
 //! OpenAPI documents of what is served: version 3 for each group and version, version 2 for all.
 //!
 //! They hold what clients read from them: types of fields, merge facts, which kind an operation
-//! serves. Built-in types carry no descriptions; custom resources carry their authors'.
+//! serves. Built-in types carry no descriptions here (the API server adds Kubernetes' texts); custom
+//! resources carry their authors'.
 
 pub mod gnostic;
 mod paths;
