@@ -277,7 +277,9 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
             "--image",
             image,
             "--batches",
-            "1",
+            "2",
+            "--max-unavailable",
+            "2",
         ],
         &TENANT[..],
     ]
@@ -341,7 +343,7 @@ fn scaled_further(up: &impl Fleet) {
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("night.yaml");
-    let quick = "{inline: {bastion: {instances: 0}, batches: {count: 1}, pause: Never}}";
+    let quick = "{inline: {bastion: {instances: 0}, batches: {count: 1}, pause: Never, maxUnavailable: 3}}";
     let node = |name: &str, after: &str| {
         format!(
             "- {{name: {name}, after: [{after}], release: {{group: {name}-prod, revision: {{env: [{{name: NIGHT, value: '1'}}]}}, strategy: {quick}}}}}\n"
