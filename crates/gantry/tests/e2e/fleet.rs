@@ -343,7 +343,8 @@ fn scaled_further(up: &impl Fleet) {
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("night.yaml");
-    let quick = "{inline: {bastion: {instances: 0}, batches: {count: 1}, pause: Never, maxUnavailable: 3}}";
+    let quick =
+        "{inline: {bastion: {instances: 0}, batches: {count: 1}, pause: Never, maxUnavailable: 3}}";
     let node = |name: &str, after: &str| {
         format!(
             "- {{name: {name}, after: [{after}], release: {{group: {name}-prod, revision: {{env: [{{name: NIGHT, value: '1'}}]}}, strategy: {quick}}}}}\n"

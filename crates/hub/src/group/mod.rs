@@ -13,7 +13,10 @@ pub(crate) mod status;
 pub mod support;
 pub mod wishes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use gantry_api::{App, Group, GroupStatus, labels, revision::RevisionRef};
 use jiff::Timestamp;
@@ -206,8 +209,9 @@ fn current<'a>(world: &World<'a>, source: Source<'_>, step: &mut Step) -> Option
     }
 }
 
-/// What the support objects of the Group on `cluster` are made from, as text that changes whenever they
-/// would; and how many instances the Group is to have there.
+/// What tells the support objects of the Group on `cluster` from others, within this process; and how
+/// many instances the Group is to have there. Made from the objects themselves: most changes of a Group
+/// or its revisions change none of them.
 pub fn support_key(
     world: &World<'_>,
     revisions: &[&Revision],
@@ -221,23 +225,23 @@ pub fn support_key(
         .filter(|(c, _)| c.cluster == cluster)
         .map(|(_, n)| n)
         .sum();
-    let app = world.app.map(|a| {
-        (
-            a.metadata.uid.as_deref().unwrap_or_default(),
-            a.metadata.generation.unwrap_or(0),
+    let objects = world.app.map(|app| {
+        support::objects(
+            Source::new(app, world.group),
+            revisions,
+            world
+                .group
+                .metadata
+                .namespace
+                .as_deref()
+                .unwrap_or_default(),
+            replicas,
+            world.group.spec.replicas,
         )
     });
-    let (uid, generation) = app.unwrap_or_default();
-    let numbers: Vec<String> = revisions.iter().map(|r| r.number.to_string()).collect();
-    let group = world.group.metadata.generation.unwrap_or(0);
-    (
-        format!(
-            "{uid}:{generation}/{group}/{replicas} of {}/{}",
-            world.group.spec.replicas,
-            numbers.join(",")
-        ),
-        replicas,
-    )
+    let mut hasher = DefaultHasher::new();
+    objects.hash(&mut hasher);
+    (format!("{:016x}", hasher.finish()), replicas)
 }
 
 /// Revisions whose config the members need now.
