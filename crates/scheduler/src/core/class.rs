@@ -166,7 +166,7 @@ impl Cluster {
                 self.gangs.book(gang, 1);
             }
             if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
-                self.quotas.book(quota, takes, 1);
+                self.quotas.book(quota, class.request.priority, takes, 1);
             }
             self.counters
                 .place(class.group, placed.node.0, &self.topology);

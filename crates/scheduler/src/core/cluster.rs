@@ -279,6 +279,7 @@ impl Cluster {
             self.counters
                 .node_enters(id.0, &self.nodes, &self.topology, &self.compiler.symbols);
             self.judge_node(id.0);
+            self.recount_quotas(id);
         } else {
             self.nodes.set(id, state);
         }
@@ -313,6 +314,7 @@ impl Cluster {
         self.counters
             .node_enters(id.0, &self.nodes, &self.topology, &self.compiler.symbols);
         self.judge_node(id.0);
+        self.recount_quotas(id);
         self.touch(id.0);
         self.nodes.release(id);
         self.events.push(Event::NodeRemoved);
@@ -586,7 +588,7 @@ impl Cluster {
             .count_load(node, class.request.shape.assumed, placed.started, 1);
         self.volumes.book(node.0, &class.request.claims, 1);
         if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
-            self.quotas.book(quota, takes, 1);
+            self.quotas.book(quota, class.request.priority, takes, 1);
         }
         if let Some(gang) = class.gang {
             self.gangs.book(gang, 1);
@@ -633,7 +635,7 @@ impl Cluster {
             .count_load(placed.node, assumed, placed.started, -1);
         self.volumes.book(placed.node.0, &class.request.claims, -1);
         if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
-            self.quotas.book(quota, takes, -1);
+            self.quotas.book(quota, class.request.priority, takes, -1);
         }
         if let Some(gang) = class.gang {
             self.gangs.book(gang, -1);

@@ -155,7 +155,10 @@ impl Cluster {
         let quota = || self.quota_refusal(id);
         if let Some(reason) = dynamic.or(check.needs.blocked).or_else(quota) {
             diagnosis.reasons.insert(reason, self.nodes.known);
-            diagnosis.unresolvable = self.nodes.known;
+            let full = matches!(reason, Reason::OverQuota(..) | Reason::NothingToBorrow(..));
+            if !full || self.yielding_quotas(id).is_empty() {
+                diagnosis.unresolvable = self.nodes.known;
+            }
             self.word(id, &mut diagnosis);
             return diagnosis;
         }
@@ -226,9 +229,8 @@ impl Cluster {
             return false;
         }
         if let Some(reason) = self.quota_refusal_at(id, super::nodes::NodeId(slot)) {
-            // A place that borrows, and goes, makes room in the quota: see `Cluster::quota_refusal`.
             report(reason);
-            return false;
+            return self.yields_at(id, super::nodes::NodeId(slot));
         }
         if !self.nodes.ports_free(slot, &request.ports) {
             report(Reason::Ports);

@@ -10,6 +10,7 @@ use super::class::ClassId;
 use super::cluster::{Cluster, Placed};
 use super::decide::Check;
 use super::nodes::NodeId;
+use super::quota::Verdict;
 use super::request::GroupKey;
 use super::reservation::is_slot;
 use super::selector::Selector;
@@ -59,14 +60,16 @@ impl Cluster {
         if !able || (lowest >= request.priority && self.quotas.is_empty()) {
             return None;
         }
-        if self.quota_refusal(id).is_some() {
+        // In a quota that is full, only those help who have its place.
+        let full = self.yielding_quotas(id);
+        if full.is_empty() && self.quota_refusal(id).is_some() {
             return None;
         }
         if !request.claims.is_empty() && self.volumes.needs(&request.claims).blocked.is_some() {
             return None;
         }
         let mut best: Option<(Cost, Preemption)> = None;
-        for node in self.preemptible(id) {
+        for node in self.preemptible(id, &full) {
             let before = self.events.len();
             let trial = self.trial(id, node, &spared);
             // Lifting and putting back is nobody's business.
@@ -89,7 +92,6 @@ impl Cluster {
             .symbols
             .known(node)
             .and_then(|name| self.nodes.find(name))?;
-        let priority = self.classes[id.0 as usize].request.priority;
         let leaving: Vec<(Arc<str>, Placed)> = self
             .on_node
             .get(node.0 as usize)?
@@ -97,7 +99,7 @@ impl Cluster {
             .filter_map(|uid| Some((uid.clone(), self.placed(uid)?)))
             .filter(|(_, placed)| {
                 let request = &self.classes[placed.class.0 as usize].request;
-                request.group.terminating && request.priority < priority
+                request.group.terminating && self.may_displace(id, placed)
             })
             .collect();
         let before = self.events.len();
@@ -120,14 +122,21 @@ impl Cluster {
         })
     }
 
-    /// Nodes with pods of lower priority, on which fewer pods could help; each time from another start.
-    fn preemptible(&self, id: ClassId) -> Vec<NodeId> {
+    /// Nodes with pods of lower priority, on which fewer pods could help; each time from another start. Where quotas are
+    /// full, pods that have their place.
+    fn preemptible(&self, id: ClassId, full: &[Verdict]) -> Vec<NodeId> {
         let check = Check::new(self, id);
         let slots = self.nodes.slots();
         let start = usize::try_from(self.decisions).unwrap_or_default() % slots.max(1);
         let nodes = (start..slots).chain(0..start).filter(|at| {
-            let lower =
-                |uid: &Arc<str>| self.placed(uid).is_some_and(|p| self.may_displace(id, &p));
+            let relieves = |placed: &Placed| {
+                let in_it = |quota| full.iter().any(|v| self.quotas.relieves(*v, quota));
+                full.is_empty() || placed.quota.is_some_and(in_it)
+            };
+            let lower = |uid: &Arc<str>| {
+                let placed = self.placed(uid);
+                placed.is_some_and(|p| relieves(&p) && self.may_displace(id, &p))
+            };
             self.nodes.all[*at].known
                 && self.reject(&check, id, *at, &mut |_| {})
                 && self

@@ -52,6 +52,8 @@ pub struct Quota {
     min: Amounts,
     max: Amounts,
     used: Amounts,
+    /// Pods that count in it, by priority.
+    pods: BTreeMap<i32, u32>,
 }
 
 /// What a pod would be in its quota.
@@ -139,6 +141,7 @@ impl Quotas {
             min: amounts(&quota.spec.min, symbols),
             max: amounts(&quota.spec.max, symbols),
             used: Amounts::new(),
+            pods: BTreeMap::new(),
         };
         let same = |q: &Quota| (q.namespace, q.name) == (quota.namespace, quota.name);
         let says = |q: &Quota| {
@@ -235,11 +238,21 @@ impl Quotas {
         std::iter::successors(Some(from), next).take(DEEPEST)
     }
 
-    /// Books a pod (`sign` 1), or takes it off (-1), in its quota and all above.
-    pub fn book(&mut self, quota: u32, takes: &[(Symbol, i64)], sign: i64) {
+    /// Books a pod of this priority (`sign` 1), or takes it off (-1), in its quota and all above.
+    pub fn book(&mut self, quota: u32, priority: i32, takes: &[(Symbol, i64)], sign: i64) {
         let path: Vec<u32> = self.up(quota).collect();
         for at in path {
-            let used = &mut self.all[at as usize].used;
+            let quota = &mut self.all[at as usize];
+            let pods = quota.pods.entry(priority).or_default();
+            *pods = if sign < 0 {
+                pods.saturating_sub(1)
+            } else {
+                *pods + 1
+            };
+            if *pods == 0 {
+                quota.pods.remove(&priority);
+            }
+            let used = &mut quota.used;
             for (resource, amount) in takes {
                 match used.iter_mut().find(|(name, _)| name == resource) {
                     Some(slot) => slot.1 += sign * amount,
@@ -253,6 +266,7 @@ impl Quotas {
     pub fn forget_usage(&mut self) {
         for quota in &mut self.all {
             quota.used.clear();
+            quota.pods.clear();
         }
     }
 
@@ -360,6 +374,49 @@ impl Quotas {
     pub fn is_open(&self, victim: u32, takes: &[(Symbol, i64)], claimant: Option<u32>) -> bool {
         let guarded = |(resource, _): &(Symbol, i64)| self.of_tree(victim, *resource).1 > 0;
         claimant == Some(victim) || !takes.iter().any(guarded) || self.exceeds(victim, takes)
+    }
+
+    /// The top of the tree that a quota is in.
+    fn top(&self, quota: u32) -> u32 {
+        self.up(quota).last().unwrap_or(quota)
+    }
+
+    /// Whether the going of a pod of `victim` makes room where a verdict found none: it counts in the quota that is full,
+    /// or in the tree of which nothing is left to borrow.
+    #[must_use]
+    pub fn relieves(&self, verdict: Verdict, victim: u32) -> bool {
+        match verdict {
+            Verdict::Guaranteed | Verdict::Borrows => false,
+            Verdict::Over(full, _) => self.up(victim).any(|at| at == full),
+            Verdict::NothingToBorrow(quota, _) => {
+                let tree = |at: u32| self.all[self.top(at) as usize].tree;
+                tree(victim) == tree(quota)
+            }
+        }
+    }
+
+    /// Whether there are pods of lower priority whose going would do so.
+    #[must_use]
+    pub fn may_yield(&self, verdict: Verdict, priority: i32) -> bool {
+        let lower = |quota: &Quota| quota.pods.keys().next().is_some_and(|p| *p < priority);
+        match verdict {
+            Verdict::Guaranteed | Verdict::Borrows => false,
+            Verdict::Over(full, _) => lower(&self.all[full as usize]),
+            Verdict::NothingToBorrow(quota, _) => {
+                let tree = self.all[self.top(quota) as usize].tree;
+                let mut tops = self
+                    .all
+                    .iter()
+                    .filter(|q| q.parent.is_none() && q.tree == tree);
+                tops.any(lower)
+            }
+        }
+    }
+
+    /// Whether some tree is that of a pool.
+    #[must_use]
+    pub fn by_pool(&self) -> bool {
+        !self.by_tree.is_empty()
     }
 
     /// What is wrong with how quotas stand to each other, by name; in words.

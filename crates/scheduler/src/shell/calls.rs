@@ -99,18 +99,23 @@ pub async fn bind(client: &Client, pod: &PodRef, node: &str) -> Result<(), CallE
     .await
 }
 
-/// Writes PodScheduled=False. `turned`: the condition was not False before, so its transition time is now.
+/// Writes PodScheduled=False. `turned`: the condition was not False before, so its transition time is now. `withdraw`: no
+/// node is nominated for the pod any more.
 pub async fn report_unschedulable(
     client: &Client,
     pod: &PodRef,
     message: &str,
     turned: bool,
+    withdraw: bool,
 ) -> Result<(), CallError> {
     let mut condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message});
     if turned {
         condition["lastTransitionTime"] = json!(now());
     }
-    let body = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
+    let mut body = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
+    if withdraw {
+        body["status"]["nominatedNodeName"] = json!(null);
+    }
     let content = "application/strategic-merge-patch+json";
     let path = format!("{}?fieldManager=gantry-scheduler", pod.path("status"));
     send(

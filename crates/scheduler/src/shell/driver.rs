@@ -1,13 +1,13 @@
 //! The loop that owns the core: takes in what the watches say, decides, and keeps binds and reports in flight.
 
 use super::Options;
-use super::calls::{
-    CallError, PodEvent, PodRef, bind, event_writer, preempt, report_unschedulable,
-};
+use super::binding::Bound;
+use super::calls::{PodEvent, PodRef, event_writer};
 use super::objects::Input;
+use super::preemption::{Preempted, Victims, Waits, spared};
+use super::reports::Reported;
 use super::storage::Stored;
 use crate::core::cluster::Event;
-use crate::core::preempt::Preemption;
 use crate::core::queue::Queue;
 use crate::core::turns::Tenant;
 use crate::core::volumes::Assumed;
@@ -23,8 +23,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Condition writes in flight at most: they must not crowd out bindings.
-const PARALLEL_REPORTS: usize = 8;
 /// Preemptions being written at most; nothing is decided beyond, so that room is not made faster than it is told.
 pub(super) const PARALLEL_PREEMPTIONS: usize = 16;
 /// Inputs taken in before the loop looks at results again.
@@ -49,6 +47,8 @@ pub(super) struct Pending {
     pub(super) volumes: Option<VolumeWait>,
     /// The node where an earlier scheduler made room.
     pub(super) nominated: Option<String>,
+    /// Its status names a node, of this scheduler or an earlier one.
+    pub(super) nominated_told: bool,
     /// How its node was chosen.
     pub(super) decision: Option<Value>,
     /// Placed with its gang, and not bound before all of it can be.
@@ -62,30 +62,6 @@ pub(super) struct VolumeWait {
     pub(super) until: Duration,
     /// The writes that ask for it are done.
     pub(super) written: bool,
-}
-
-/// Room that is being made.
-pub(super) struct Waits {
-    pub(super) node: String,
-    pub(super) victims: FxHashSet<Arc<str>>,
-}
-
-pub(super) struct Preempted {
-    pod: PodRef,
-    result: Result<(), CallError>,
-}
-
-struct Bound {
-    pod: PodRef,
-    node: String,
-    decision: Option<Value>,
-    result: Result<(), CallError>,
-}
-
-struct Reported {
-    pod: PodRef,
-    message: Arc<str>,
-    result: Result<(), CallError>,
 }
 
 /// Kinds whose complete list is awaited, and of which names are kept to see what a new list lacks.
@@ -124,16 +100,16 @@ pub struct Driver {
     pub(super) pending: FxHashMap<Arc<str>, Pending>,
     /// Pods to report on, oldest first.
     pub(super) reports_due: VecDeque<Arc<str>>,
-    binds: JoinSet<Bound>,
+    pub(super) binds: JoinSet<Bound>,
     /// Decided, to be bound when fewer bindings are in flight.
-    binds_due: VecDeque<(Arc<str>, String)>,
-    reports: JoinSet<Reported>,
+    pub(super) binds_due: VecDeque<(Arc<str>, String)>,
+    pub(super) reports: JoinSet<Reported>,
     pub(super) preemptions: JoinSet<Preempted>,
     pub(super) storage: JoinSet<Stored>,
     /// Pods whose volumes are being bound.
     pub(super) storing: FxHashSet<Arc<str>>,
-    /// Which pod waits for a victim to be gone.
-    pub(super) victims: FxHashMap<Arc<str>, Arc<str>>,
+    /// Who waits for which pods to be gone.
+    pub(super) victims: Victims,
     pub(super) events: mpsc::Sender<PodEvent>,
     pub(super) events_lost: u64,
     pub(super) notes: JoinSet<()>,
@@ -170,7 +146,7 @@ impl Driver {
             preemptions: JoinSet::new(),
             storage: JoinSet::new(),
             storing: FxHashSet::default(),
-            victims: FxHashMap::default(),
+            victims: Victims::default(),
             events,
             events_lost: 0,
             notes: JoinSet::new(),
@@ -203,6 +179,7 @@ impl Driver {
                 .chain(self.gangs.deadline())
                 .chain(self.reservations_deadline())
                 .chain(self.services_deadline())
+                .chain(self.victims.next)
                 .min();
             let deadline = next.map(|at| self.start + at);
             tokio::select! {
@@ -254,6 +231,8 @@ impl Driver {
         }
         self.look_at_gangs(now);
         self.look_at_reservations(now);
+        self.look_elsewhere(now);
+        self.wake(now);
         if self.queue.tick(now) {
             // It may have been the last that its gang waited for.
             self.cluster.events.push(Event::Gang);
@@ -317,11 +296,7 @@ impl Driver {
         match decision {
             Decision::Place(node) => self.place(uid, class, node),
             Decision::Unschedulable(diagnosis) => {
-                let (pending, victims) = (&self.pending, &self.victims);
-                let room = self.cluster.preempt(class, |uid| {
-                    pending.contains_key(uid) || victims.contains_key(uid)
-                });
-                match room {
+                match self.cluster.preempt(class, spared(&self.pending)) {
                     Some(room) => self.start_preemption(uid, class, room, &diagnosis),
                     None => return Some(diagnosis),
                 }
@@ -354,7 +329,7 @@ impl Driver {
         self.cluster.events = events;
     }
 
-    fn place(&mut self, uid: &Arc<str>, class: ClassId, node: NodeId) {
+    pub(super) fn place(&mut self, uid: &Arc<str>, class: ClassId, node: NodeId) {
         let name = self.cluster.node_name(node).to_owned();
         let decision = self.decision();
         self.cluster.commit(uid, class, node);
@@ -376,338 +351,6 @@ impl Driver {
         let named = |(node, score): &(NodeId, i64)| json!({"node": self.cluster.node_name(*node), "score": score});
         let mut best = choice.best.iter().flatten().map(named);
         json!({"chosen": best.next(), "runnersUp": best.collect::<Vec<_>>(), "considered": choice.considered})
-    }
-
-    /// Goes on where an earlier scheduler made room for the pod. Returns whether that settles it.
-    pub(super) fn take_up(&mut self, uid: &Arc<str>, class: ClassId) -> bool {
-        let nominated = self.pending.get_mut(uid).and_then(|p| p.nominated.take());
-        let Some(room) = nominated.and_then(|node| self.cluster.room_made(class, &node)) else {
-            return false;
-        };
-        if room.victims.is_empty() {
-            let node = self.cluster.node_name(room.node).to_owned();
-            self.cluster.place_at(uid, class, room.node);
-            self.queue.placed(uid);
-            self.settle(uid, node);
-        } else {
-            self.hold(uid, class, &room);
-        }
-        true
-    }
-
-    /// The pod has its node: binds its volumes, where they are to be bound late, and then the pod.
-    pub(super) fn settle(&mut self, uid: &Arc<str>, node: String) {
-        let Some(pending) = self.pending.get_mut(uid) else {
-            return;
-        };
-        pending.decided = true;
-        pending.unreported = None;
-        let class = pending.class;
-        match self.cluster.assume_volumes(class, &node) {
-            Some(assumed) if assumed.is_empty() => self.start_bind(uid, node),
-            Some(assumed) => self.start_storage(uid, node, assumed),
-            None => self.take_back(uid),
-        }
-    }
-
-    /// A decision does not hold: the pod gives its room back and is decided anew after its back-off.
-    pub(super) fn take_back(&mut self, uid: &Arc<str>) {
-        let now = self.now();
-        let Some(pending) = self.pending.get_mut(uid) else {
-            return;
-        };
-        pending.decided = false;
-        if let Some(volumes) = pending.volumes.take() {
-            self.cluster.volumes.release(&volumes.assumed);
-        }
-        let (class, rank) = (pending.class, (pending.priority, pending.tenant));
-        let run = pending.run.take();
-        self.storing.remove(uid);
-        self.cluster.uncommit(uid);
-        self.queue.retry(uid, class, rank, now);
-        if let Some(run) = run {
-            self.break_gang(run, uid);
-        }
-    }
-
-    pub(super) fn start_bind(&mut self, uid: &Arc<str>, node: String) {
-        if self.waits_for_gang(uid, &node) {
-            return;
-        }
-        if self.binds.len() >= self.options.parallel_binds {
-            self.binds_due.push_back((uid.clone(), node));
-            return;
-        }
-        let Some(pending) = self.pending.get_mut(uid) else {
-            return;
-        };
-        let decision = pending.decision.take();
-        let (client, pod) = (self.client.clone(), pending.pod.clone());
-        self.binds.spawn(async move {
-            let result = bind(&client, &pod, &node).await;
-            Bound {
-                pod,
-                node,
-                decision,
-                result,
-            }
-        });
-    }
-
-    /// Starts bindings that had to wait because too many were in flight.
-    fn start_due_binds(&mut self) {
-        while self.binds.len() < self.options.parallel_binds
-            && let Some((uid, node)) = self.binds_due.pop_front()
-        {
-            // It may have been taken back meanwhile, and be on its way to another node by now.
-            let is_decided = self.pending.get(&uid).is_some_and(|p| p.decided);
-            let placed = self.cluster.placed(&uid).filter(|_| is_decided);
-            if placed.is_some_and(|p| self.cluster.node_name(p.node) == node) {
-                self.start_bind(&uid, node);
-            }
-        }
-    }
-
-    fn bound(&mut self, bound: Result<Bound, tokio::task::JoinError>) {
-        let Bound {
-            pod,
-            node,
-            decision,
-            result,
-        } = match bound {
-            Ok(bound) => bound,
-            Err(error) => {
-                // A task that panicked; its pod stays assumed until the watch or a restart settles it.
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a bind ended without a result"
-                );
-                return;
-            }
-        };
-        let Err(error) = result else {
-            let message = format!(
-                "Successfully assigned {}/{} to {node}",
-                pod.namespace, pod.name
-            );
-            self.emit(PodEvent {
-                pod,
-                warning: false,
-                reason: "Scheduled",
-                message,
-                decision,
-            });
-            return;
-        };
-        // Seen bound meanwhile, or gone: nothing is left to do.
-        if !self.pending.get(&pod.uid).is_some_and(|p| p.decided) {
-            return;
-        }
-        if error.code() == Some(404) {
-            // The pod (its deletion is on its way) or the API's knowledge of it is gone.
-            tracing::debug!(pod = %pod.name, namespace = %pod.namespace, "pod to bind is gone");
-        } else {
-            let error = &error as &dyn std::error::Error;
-            self.options.metrics.failed_binds.fetch_add(1, Relaxed);
-            tracing::warn!(error, pod = %pod.name, namespace = %pod.namespace, node, "bind failed, will try again");
-        }
-        self.take_back(&pod.uid);
-    }
-
-    // Preemption.
-
-    /// Books the pod on the node where room is being made, so that nobody else takes it, and makes the room.
-    pub(super) fn start_preemption(
-        &mut self,
-        uid: &Arc<str>,
-        class: ClassId,
-        room: Preemption,
-        diagnosis: &Diagnosis,
-    ) {
-        self.options.metrics.preemptions.fetch_add(1, Relaxed);
-        let node = self.hold(uid, class, &room);
-        let Some(pending) = self.pending.get_mut(uid) else {
-            return;
-        };
-        let event = PodEvent {
-            pod: pending.pod.clone(),
-            warning: true,
-            reason: "FailedScheduling",
-            message: diagnosis.summary.clone(),
-            decision: None,
-        };
-        let (client, pod, events) = (
-            self.client.clone(),
-            pending.pod.clone(),
-            self.events.clone(),
-        );
-        let message = diagnosis.summary.clone();
-        let turned = !matches!(pending.condition, Some((true, _)));
-        pending.condition = Some((true, message.as_str().into()));
-        self.emit(event);
-        self.preemptions.spawn(async move {
-            let mut result = report_unschedulable(&client, &pod, &message, turned).await;
-            if result.is_ok() {
-                result = preempt(&client, &pod, &node, &room.victims, &events).await;
-            }
-            Preempted { pod, result }
-        });
-    }
-
-    /// Books the pod on a node where others are to leave for it.
-    fn hold(&mut self, uid: &Arc<str>, class: ClassId, room: &Preemption) -> String {
-        let node = self.cluster.node_name(room.node).to_owned();
-        self.cluster.place_at(uid, class, room.node);
-        self.queue.placed(uid);
-        if let Some(pending) = self.pending.get_mut(uid) {
-            pending.decided = true;
-            pending.unreported = None;
-            let victims: FxHashSet<Arc<str>> = room.victims.iter().cloned().collect();
-            pending.waits = Some(Waits {
-                node: node.clone(),
-                victims,
-            });
-        }
-        let victims = room.victims.iter();
-        self.victims
-            .extend(victims.map(|victim| (victim.clone(), uid.clone())));
-        node
-    }
-
-    fn preempted(&mut self, preempted: Result<Preempted, tokio::task::JoinError>) {
-        match preempted {
-            Ok(Preempted { result: Ok(()), .. }) => {}
-            Ok(Preempted {
-                pod,
-                result: Err(error),
-            }) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, pod = %pod.name, namespace = %pod.namespace, "preemption failed, will try again");
-                self.give_up_waiting(&pod.uid);
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a preemption ended without a result"
-                );
-            }
-        }
-    }
-
-    /// The room that a pod waits for will not come: it is decided anew.
-    pub(super) fn give_up_waiting(&mut self, uid: &Arc<str>) {
-        let Some(waits) = self.pending.get_mut(uid).and_then(|p| p.waits.take()) else {
-            return;
-        };
-        for victim in waits.victims {
-            self.victims.remove(&victim);
-        }
-        self.take_back(uid);
-    }
-
-    /// A victim is gone; after the last one the pod is bound.
-    pub(super) fn victim_gone(&mut self, victim: &str) {
-        let Some(uid) = self.victims.remove(victim) else {
-            return;
-        };
-        let Some(pending) = self.pending.get_mut(&uid) else {
-            return;
-        };
-        let Some(waits) = &mut pending.waits else {
-            return;
-        };
-        waits.victims.remove(victim);
-        if waits.victims.is_empty()
-            && let Some(Waits { node, .. }) = pending.waits.take()
-        {
-            self.settle(&uid, node);
-        }
-    }
-
-    pub(super) fn emit(&mut self, event: PodEvent) {
-        if self.events.try_send(event).is_err() {
-            self.events_lost += 1;
-            if self.events_lost.is_power_of_two() {
-                tracing::info!(
-                    lost = self.events_lost,
-                    "events dropped: the API takes them slower than they come"
-                );
-            }
-        }
-    }
-
-    // Reports.
-
-    pub(super) fn report_later(&mut self, uid: &Arc<str>, diagnosis: Arc<Diagnosis>) {
-        let Some(pending) = self.pending.get_mut(uid) else {
-            return;
-        };
-        if matches!(&pending.condition, Some((true, message)) if **message == *diagnosis.message) {
-            return;
-        }
-        if pending.unreported.replace(diagnosis).is_none() {
-            self.reports_due.push_back(uid.clone());
-        }
-    }
-
-    fn start_reports(&mut self) {
-        while self.reports.len() < PARALLEL_REPORTS {
-            let Some(uid) = self.reports_due.pop_front() else {
-                return;
-            };
-            let Some(pending) = self.pending.get_mut(&uid) else {
-                continue;
-            };
-            let Some(diagnosis) = pending.unreported.take().filter(|_| !pending.decided) else {
-                continue;
-            };
-            let turned = !matches!(pending.condition, Some((true, _)));
-            let message: Arc<str> = diagnosis.message.as_str().into();
-            let (client, pod) = (self.client.clone(), pending.pod.clone());
-            let event = PodEvent {
-                pod: pod.clone(),
-                warning: true,
-                reason: "FailedScheduling",
-                message: diagnosis.message.clone(),
-                decision: None,
-            };
-            self.emit(event);
-            self.reports.spawn(async move {
-                let result = report_unschedulable(&client, &pod, &message, turned).await;
-                Reported {
-                    pod,
-                    message,
-                    result,
-                }
-            });
-        }
-    }
-
-    fn reported(&mut self, reported: Result<Reported, tokio::task::JoinError>) {
-        match reported {
-            Ok(Reported {
-                pod,
-                message,
-                result: Ok(()),
-            }) => {
-                if let Some(pending) = self.pending.get_mut(&pod.uid) {
-                    pending.condition = Some((true, message));
-                }
-            }
-            // Written again when the line next fails.
-            Ok(Reported {
-                pod,
-                result: Err(error),
-                ..
-            }) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, pod = %pod.name, namespace = %pod.namespace, "condition not written");
-            }
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a report ended without a result"
-            ),
-        }
     }
 }
 

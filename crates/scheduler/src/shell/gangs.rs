@@ -2,6 +2,7 @@
 
 use super::calls::PodEvent;
 use super::driver::Driver;
+use super::preemption::spared;
 use crate::core::gang::{GangId, Member, TIMEOUT};
 use crate::core::preempt::Preemption;
 use crate::core::{ClassId, Diagnosis};
@@ -51,8 +52,7 @@ impl Driver {
         let placed = match incomplete {
             Some(diagnosis) => Err(diagnosis),
             None => {
-                let (pending, victims) = (&self.pending, &self.victims);
-                let spared = |uid: &str| pending.contains_key(uid) || victims.contains_key(uid);
+                let spared = spared(&self.pending);
                 let placed = self.cluster.place_gang(gang, &members, spared);
                 placed.map_err(|(_, diagnosis)| diagnosis)
             }

@@ -291,7 +291,7 @@ impl Driver {
         self.queue.forget(uid);
         if let Some(pending) = self.pending.remove(uid) {
             for victim in pending.waits.into_iter().flat_map(|w| w.victims) {
-                self.victims.remove(&victim);
+                self.victims.remove(&victim, uid);
             }
             if let Some(volumes) = pending.volumes {
                 self.cluster.volumes.release(&volumes.assumed);
@@ -362,6 +362,11 @@ impl Driver {
                 .nominated_node_name
                 .clone()
                 .filter(|n| !n.is_empty()),
+            nominated_told: pod
+                .status
+                .nominated_node_name
+                .as_ref()
+                .is_some_and(|n| !n.is_empty()),
             volumes: None,
             run: None,
             decision: None,

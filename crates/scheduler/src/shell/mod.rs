@@ -1,6 +1,7 @@
 //! The shell: watches feed the core, decisions become bindings. One task owns the core; decoding, binding and
 //! reporting run beside it.
 
+mod binding;
 mod calls;
 mod driver;
 mod gangs;
@@ -11,7 +12,9 @@ mod note;
 mod objects;
 mod order;
 mod policies;
+mod preemption;
 mod quotas;
+mod reports;
 mod reservations;
 mod rounds;
 mod services;

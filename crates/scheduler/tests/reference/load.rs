@@ -3,7 +3,6 @@
 use super::World;
 use super::random::chance;
 use super::rules::number;
-use super::scores::assumed;
 use gantry_scheduler::core::load::LoadArgs;
 use gantry_scheduler::core::profile::Rule;
 use gantry_scheduler::core::{Cluster, Profile};
@@ -66,10 +65,10 @@ impl World {
     }
 
     /// CPU in millicores and memory in bytes that the pod is estimated to use.
-    fn estimate(pods: &[&Pod], factors: [i64; 2]) -> [i64; 2] {
+    fn estimate(&self, pods: &[&Pod], factors: [i64; 2]) -> [i64; 2] {
         let mut sum = [0, 0];
         for pod in pods {
-            let all = assumed(pod);
+            let all = &self.takes(pod).assumed;
             sum[0] += all.get("cpu").copied().unwrap_or(0);
             sum[1] += all.get("memory").copied().unwrap_or(0) / 1000;
         }
@@ -84,17 +83,17 @@ impl World {
             .filter(|(_, at, _)| at + args.expiry > self.now);
         let there: Vec<&Pod> = self.on(name).collect();
         let base = match measured {
-            None => Self::estimate(&there, args.factors),
+            None => self.estimate(&there, args.factors),
             Some((usage, _, from)) => {
                 let unseen: Vec<&Pod> = there
                     .into_iter()
                     .filter(|p| Self::started(p) > *from)
                     .collect();
-                let more = Self::estimate(&unseen, args.factors);
+                let more = self.estimate(&unseen, args.factors);
                 [usage[0] + more[0], usage[1] + more[1]]
             }
         };
-        let own = Self::estimate(&[pod], args.factors);
+        let own = self.estimate(&[pod], args.factors);
         ([base[0] + own[0], base[1] + own[1]], measured.is_some())
     }
 

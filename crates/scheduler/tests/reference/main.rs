@@ -1,8 +1,8 @@
 //! Differential test: the core against an independent, plainly written reading of Kubernetes' rules of feasibility.
 //!
 //! Seeded random clusters live through random events (pods placed, resized and removed, nodes added, changed and
-//! removed, namespaces relabelled, claims and volumes bound and made, placement policies and quotas written, NUMA nodes
-//! reported). At every pod, core and reference must agree about every node; what the core places must be feasible, and
+//! removed, namespaces relabelled, claims and volumes bound and made, placement policies and quotas written (also for
+//! single pools), NUMA nodes reported). At every pod, core and reference must agree about every node; what the core places must be feasible, and
 //! what it calls unschedulable must have no feasible node; the scores that the core explains must be those of the
 //! reference. What several workers decide at the same time must have been feasible, one after another. A failure names
 //! its seed.
@@ -40,8 +40,10 @@ use random::{chance, pick, random_node, random_template};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use support::merge;
 
 type Labels = BTreeMap<String, String>;
@@ -59,8 +61,39 @@ struct World {
     /// Pods with what policies say of pods around them, by uid, until policies change.
     ruled: RefCell<BTreeMap<String, Rc<Pod>>>,
     quotas: Vec<quotas::Quota>,
+    /// What pods take, and what is assumed of them, by uid, until they change.
+    known: RefCell<BTreeMap<String, Rc<Takes>>>,
     numa: BTreeMap<String, numa::Report>,
     now: i64,
+}
+
+/// What a pod takes; and the same with what is assumed of containers that ask for nothing.
+struct Takes {
+    asked: rules::Amounts,
+    assumed: rules::Amounts,
+}
+
+impl World {
+    /// A pod is on a node, or changed there. Returns what was known of it.
+    fn put(&mut self, pod: Pod, node: String) -> Option<(Pod, String)> {
+        let uid = pod.metadata.uid.clone().expect("a uid");
+        self.known.borrow_mut().remove(&uid);
+        self.pods.insert(uid, (pod, node))
+    }
+
+    /// What a pod takes: of all that is asked here, most is asked of the same pods again and again.
+    fn takes(&self, pod: &Pod) -> Rc<Takes> {
+        let uid = pod.metadata.uid.clone().expect("a uid");
+        let known = self.known.borrow().get(&uid).cloned();
+        known.unwrap_or_else(|| {
+            let takes = Rc::new(Takes {
+                asked: rules::requests(pod),
+                assumed: scores::assumed(pod),
+            });
+            self.known.borrow_mut().insert(uid, takes.clone());
+            takes
+        })
+    }
 }
 
 /// Counts of what a run met, to see that the test tests.
@@ -74,10 +107,25 @@ struct Met {
     by_policy: usize,
     by_quota: usize,
     by_numa: usize,
+    /// Pods that the quota of one pool refused, and that of another did not.
+    by_pool: usize,
+}
+
+impl AddAssign for Met {
+    fn add_assign(&mut self, other: Self) {
+        self.placed += other.placed;
+        self.refused += other.refused;
+        self.together += other.together;
+        self.conflicts += other.conflicts;
+        self.by_policy += other.by_policy;
+        self.by_quota += other.by_quota;
+        self.by_numa += other.by_numa;
+        self.by_pool += other.by_pool;
+    }
 }
 
 /// Clusters that live, unless told otherwise.
-const CLUSTERS: u64 = 60;
+const CLUSTERS: u64 = 300;
 
 /// What happens to each cluster.
 const STEPS: i64 = 64;
@@ -110,6 +158,12 @@ fn live(seed: u64, met: &mut Met) {
         .map(|_| random_template(&mut random, size))
         .collect();
     let extras = [40, 40, 40].map(|percent| chance(&mut random, percent));
+    if extras[1] && chance(&mut random, 50) {
+        policies::set_pools(&mut world, &mut cluster);
+        for _ in 0..3 {
+            quotas::happen(&mut random, &mut world, &mut cluster);
+        }
+    }
     for step in 0..STEPS {
         load::happen(&mut random, &mut world, &mut cluster, step);
         let [with_policies, with_quotas, with_numa] = extras;
@@ -162,10 +216,7 @@ fn live(seed: u64, met: &mut Met) {
                     pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
                     support::add_pod(&mut cluster, &pod, node);
                     let node = node.clone();
-                    world.pods.insert(
-                        uid.clone(),
-                        (serde_json::from_value(pod).expect("a pod"), node),
-                    );
+                    world.put(serde_json::from_value(pod).expect("a pod"), node);
                 }
             }
             10 => {
@@ -179,7 +230,7 @@ fn live(seed: u64, met: &mut Met) {
                     pod["status"]["startTime"] = json!(at.to_string());
                     cluster.observe(&support::decode_pod(&pod), &node);
                     let pod = serde_json::from_value(pod).expect("a pod");
-                    world.pods.insert(uid.clone(), (pod, node));
+                    world.put(pod, node);
                 }
             }
             8 => volumes::happen(&mut random, &mut world, &mut cluster),
@@ -198,7 +249,7 @@ fn live(seed: u64, met: &mut Met) {
                     }
                     cluster.observe(&support::decode_pod(&pod), &node);
                     let pod = serde_json::from_value(pod).expect("a pod");
-                    world.pods.insert(uid.clone(), (pod, node));
+                    world.put(pod, node);
                 }
             }
             7 => {
@@ -249,7 +300,11 @@ fn schedule(world: &mut World, cluster: &mut Cluster, pod: &Value, at: &str, met
         .collect();
     let some = |ok: &dyn Fn(&str) -> bool| usize::from(world.nodes.keys().any(|n| !ok(n)));
     met.by_policy += some(&|n| world.policies_allow(&whole, n));
-    met.by_quota += some(&|_| world.quota_allows(&whole));
+    met.by_quota += some(&|n| world.quota_allows(&whole, n));
+    let any = |ok: &dyn Fn(&str) -> bool| world.nodes.keys().any(|n| ok(n));
+    met.by_pool += usize::from(
+        any(&|n| world.quota_allows(&whole, n)) && any(&|n| !world.quota_allows(&whole, n)),
+    );
     met.by_numa += some(&|n| world.numa_fits(&whole, n));
     for name in world.nodes.keys() {
         let symbol = cluster.compiler.symbols.intern(name);
@@ -287,7 +342,7 @@ fn place(world: &mut World, cluster: &mut Cluster, pod: Pod, class: ClassId, nod
     let uid: Arc<str> = pod.metadata.uid.clone().expect("a uid").into();
     volumes::bind(world, cluster, &pod, class, node, at);
     cluster.place(&uid, class, node);
-    let known = world.pods.insert(uid.to_string(), (pod, node.to_owned()));
+    let known = world.put(pod, node.to_owned());
     assert!(known.is_none(), "{at}: {uid} is placed twice");
 }
 
@@ -332,20 +387,40 @@ fn schedule_together(
     cluster.close(round);
 }
 
-/// `GANTRY_SEEDS` sets how many clusters live (default 60; thousands take a release build some minutes).
+/// `GANTRY_SEEDS` sets how many clusters live, each in turn on one of as many threads as there are cores.
 #[test]
 fn core_and_reference_agree() {
     let seeds = std::env::var("GANTRY_SEEDS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(CLUSTERS);
-    let mut met = Met::default();
-    for seed in 0..seeds {
-        live(seed, &mut met);
-    }
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let met = std::thread::scope(|scope| {
+        let work = || {
+            let mut met = Met::default();
+            loop {
+                let seed = next.fetch_add(1, Relaxed);
+                if seed >= seeds {
+                    return met;
+                }
+                live(seed, &mut met);
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = Met::default();
+        for thread in threads {
+            match thread.join() {
+                Ok(met) => all += met,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
     // All outcomes are met often enough to mean something.
-    assert!(met.placed > 200 && met.refused > 200, "{met:?}");
-    assert!(met.together > 400 && met.conflicts > 20, "{met:?}");
-    let by = [met.by_policy, met.by_quota, met.by_numa];
-    assert!(by.iter().all(|count| *count > 20), "{met:?}");
+    assert!(met.placed > 1000 && met.refused > 1000, "{met:?}");
+    assert!(met.together > 2000 && met.conflicts > 100, "{met:?}");
+    let by = [met.by_policy, met.by_quota, met.by_numa, met.by_pool];
+    assert!(by.iter().all(|count| *count > 100), "{met:?}");
+    println!("{seeds} clusters: {met:?}");
 }

@@ -22,18 +22,31 @@ pub struct Policy {
 
 /// A policy comes, changes or goes.
 pub fn happen(random: &mut ChaCha8Rng, world: &mut World, cluster: &mut Cluster) {
-    let name = pick(random, &["p", "q", "r"]).to_owned();
+    let name = pick(random, &["p", "q", "r"]);
+    let spec = (!chance(random, 25)).then(|| random_spec(random));
+    write(world, cluster, name, spec);
+}
+
+/// Pools for all pods, so that quotas of pools are met often.
+pub fn set_pools(world: &mut World, cluster: &mut Cluster) {
+    let pools = json!([{"name": "a", "nodeSelector": {"disk": "ssd"}}, {"name": "b", "nodeSelector": {"disk": "hdd"}}]);
+    let spec = json!({"priority": 1, "pods": {}, "pools": pools});
+    write(world, cluster, "pools", Some(spec));
+}
+
+fn write(world: &mut World, cluster: &mut Cluster, name: &str, spec: Option<Value>) {
     world.policies.retain(|p| p.name != name);
     world.ruled.borrow_mut().clear();
-    if chance(random, 25) {
-        cluster.remove_policy(&name);
-    } else {
-        let spec = random_spec(random);
-        let policy: PlacementPolicy = serde_json::from_value(json!({
-            "apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": name}, "spec": spec}))
-        .expect("a policy");
-        cluster.set_policy(&policy);
-        world.policies.push(Policy { name, spec });
+    match spec {
+        None => cluster.remove_policy(name),
+        Some(spec) => {
+            let policy: PlacementPolicy = serde_json::from_value(json!({
+                "apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": name}, "spec": spec}))
+            .expect("a policy");
+            cluster.set_policy(&policy);
+            let name = name.to_owned();
+            world.policies.push(Policy { name, spec });
+        }
     }
     // The highest priority first, of equal ones the first by name.
     world.policies.sort_by(|a, b| {
@@ -60,7 +73,7 @@ fn random_spec(random: &mut ChaCha8Rng) -> Value {
     }
     let mut spec = json!({"priority": random.random_range(0..2), "pods": pods});
     let disk = |random: &mut ChaCha8Rng| json!({"disk": pick(random, &["ssd", "hdd"])});
-    match random.random_range(0..8) {
+    match random.random_range(0..9) {
         0 => {
             let hard = pick(
                 random,
@@ -80,7 +93,7 @@ fn random_spec(random: &mut ChaCha8Rng) -> Value {
             }
             spec[field] = json!([neighbour]);
         }
-        3 => {
+        3 | 7 => {
             let pools = [("a", disk(random)), ("b", json!({"gen": "2"}))];
             let pools: Vec<Value> = pools
                 .into_iter()
@@ -149,6 +162,15 @@ impl World {
         let mut all = self.policies_of(pod).into_iter();
         let first = all.find(|p| p.spec["load"].is_object())?;
         Some(["cpu", "memory"].map(|name| first.spec["load"][name].as_i64()))
+    }
+
+    /// The pool of the pod that a node is in: the first that has it, of the first policy to speak of pools.
+    pub fn pool_of(&self, pod: &Pod, node: &str) -> Option<String> {
+        let node = self.nodes.get(node)?;
+        let own = self.policies_of(pod);
+        let pools = own.iter().find_map(|p| p.spec["pools"].as_array())?;
+        let pool = pools.iter().find(|pool| has(node, &pool["nodeSelector"]))?;
+        pool["name"].as_str().map(ToOwned::to_owned)
     }
 
     /// What policies say of single nodes.

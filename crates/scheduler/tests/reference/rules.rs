@@ -280,11 +280,11 @@ impl World {
         let all = |name: &str| allocatable.get(name).map_or(0, |q| number(&q.0));
         let mut used = BTreeMap::new();
         for other in self.on(name) {
-            add(&mut used, &requests(other));
+            add(&mut used, &self.takes(other).asked);
         }
         let pods = i64::try_from(self.on(name).count()).expect("few pods");
         (pods + 1) * 1000 <= all("pods")
-            && requests(pod).iter().all(|(name, want)| {
+            && self.takes(pod).asked.iter().all(|(name, want)| {
                 *want == 0 || used.get(name).copied().unwrap_or(0) + want <= all(name)
             })
     }
@@ -484,7 +484,7 @@ impl World {
             && self.cool(pod, name)
             && self.volumes_fit(pod, name)
             && self.policies_allow(pod, name)
-            && self.quota_allows(pod)
+            && self.quota_allows(pod, name)
             && self.numa_fits(pod, name)
             && self.spreads(&self.ruled(pod), name)
             && self.affinity(&self.ruled(pod), name)

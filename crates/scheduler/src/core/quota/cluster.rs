@@ -2,7 +2,7 @@
 
 use super::{Amounts, Later, Verdict};
 use crate::core::class::{Class, ClassId};
-use crate::core::cluster::{Cluster, Placed};
+use crate::core::cluster::{Cluster, Event, Placed};
 use crate::core::diagnosis::Reason;
 use crate::core::nodes::NodeId;
 use crate::core::object;
@@ -51,6 +51,82 @@ impl Cluster {
         let (quota, takes) = class.quota.as_ref()?;
         let first = class.pool_quotas.first().copied().flatten();
         Some(self.quotas.verdict(first.unwrap_or(*quota), takes))
+    }
+
+    /// What stands in the way of one more pod of the class in its quotas, if there is no place in any of them.
+    fn full_quotas(&self, class: ClassId) -> Vec<Verdict> {
+        let class = &self.classes[class.0 as usize];
+        let Some((quota, takes)) = class.quota.as_ref() else {
+            return Vec::new();
+        };
+        let mut all = class.pool_quotas.clone();
+        if all.is_empty() {
+            all.push(Some(*quota));
+        }
+        let mut full = Vec::new();
+        for quota in all {
+            match quota.map(|quota| self.quotas.verdict(quota, takes)) {
+                Some(verdict @ (Verdict::Over(..) | Verdict::NothingToBorrow(..))) => {
+                    full.push(verdict)
+                }
+                Some(Verdict::Guaranteed | Verdict::Borrows) | None => return Vec::new(),
+            }
+        }
+        full
+    }
+
+    /// The same, of quotas in which pods of lower priority have the place.
+    pub(in crate::core) fn yielding_quotas(&self, class: ClassId) -> Vec<Verdict> {
+        let priority = self.classes[class.0 as usize].request.priority;
+        let mut full = self.full_quotas(class);
+        full.retain(|verdict| self.quotas.may_yield(*verdict, priority));
+        full
+    }
+
+    /// Whether pods of lower priority have the place in the quota of the pool that a node is in.
+    pub(in crate::core) fn yields_at(&self, class: ClassId, node: NodeId) -> bool {
+        let of = &self.classes[class.0 as usize];
+        let quota = self.quota_at(of, node).zip(of.quota.as_ref());
+        quota.is_some_and(|(quota, (_, takes))| {
+            let verdict = self.quotas.verdict(quota, takes);
+            self.quotas.may_yield(verdict, of.request.priority)
+        })
+    }
+
+    /// A node may have come into another pool, or be gone: its pods count in the quotas of the pool that it is in now.
+    pub(in crate::core) fn recount_quotas(&mut self, node: NodeId) {
+        if !self.quotas.by_pool() {
+            return;
+        }
+        let mut moved = false;
+        for uid in self
+            .on_node
+            .get(node.0 as usize)
+            .cloned()
+            .unwrap_or_default()
+        {
+            let Some(placed) = self.placed(&uid) else {
+                continue;
+            };
+            let class = &self.classes[placed.class.0 as usize];
+            let now = self.quota_at(class, node);
+            let Some((_, takes)) = class.quota.as_ref().filter(|_| now != placed.quota) else {
+                continue;
+            };
+            let priority = class.request.priority;
+            for (quota, sign) in [(placed.quota, -1), (now, 1)] {
+                if let Some(quota) = quota {
+                    self.quotas.book(quota, priority, takes, sign);
+                }
+            }
+            if let Some(placed) = self.pods.get_mut(&uid) {
+                placed.quota = now;
+            }
+            moved = true;
+        }
+        if moved {
+            self.events.push(Event::Rules);
+        }
     }
 
     fn refusal_in(&self, quota: Option<u32>, takes: &Amounts) -> Option<Reason> {

@@ -62,7 +62,7 @@ fn verdicts(#[case] used: [i64; 3], #[case] team: &str, #[case] wants: i64, #[ca
     let find = |quotas: &Quotas, name: &str| quotas.by_name[&symbols.known(name).unwrap()];
     for (name, used) in ["a", "b", "c"].into_iter().zip(used) {
         let at = find(&quotas, name);
-        quotas.book(at, &[(cpu, used * 1000)], 1);
+        quotas.book(at, 0, &[(cpu, used * 1000)], 1);
     }
     let name = |at: u32| symbols.text(quotas.all[at as usize].name);
     let got = match quotas.verdict(find(&quotas, team), &[(cpu, wants * 1000)]) {
@@ -87,7 +87,7 @@ fn reclaims(#[case] used: [i64; 3], #[case] claimant: &str, #[case] want: &[&str
     let find = |quotas: &Quotas, name: &str| quotas.by_name[&symbols.known(name).unwrap()];
     for (name, used) in ["a", "b", "c"].into_iter().zip(used) {
         let at = find(&quotas, name);
-        quotas.book(at, &[(cpu, used * 1000)], 1);
+        quotas.book(at, 0, &[(cpu, used * 1000)], 1);
     }
     let takes = [(cpu, 1000)];
     let from: Vec<&str> = ["a", "b", "c"]
@@ -206,6 +206,34 @@ fn over_quota_is_told_and_what_is_lent_comes_back() {
     let outsider = cluster.classify(&pod("x", "outside", 1000));
     let room = cluster.preempt(outsider, |_| false).expect("a borrows");
     assert!(room.victims.iter().all(|v| !v.starts_with('c')), "{room:?}");
+}
+
+/// A full quota: who has its place, who asks, and who makes way.
+#[rstest]
+#[case::less_important(9, "a", Some("a"))]
+#[case::equally_important(5, "a", None)]
+#[case::of_what_another_has_borrowed(9, "b", Some("a"))]
+#[case::not_from_equals(5, "b", None)]
+fn within_a_full_quota_the_less_important_make_way(
+    #[case] priority: i32,
+    #[case] team: &str,
+    #[case] want: Option<&str>,
+) {
+    let mut cluster = cluster();
+    // Team a uses all that it may, 7; b the 4 that it is guaranteed, and one that is c's.
+    for (team, count) in [("a", 7), ("b", 5)] {
+        for i in 0..count {
+            let own = if team == "a" { 5 } else { 9 };
+            assert!(place(&mut cluster, &pod(&format!("{team}{i}"), team, own)).is_ok());
+        }
+    }
+    let class = cluster.classify(&pod("new", team, priority));
+    assert!(matches!(cluster.decide(class), Decision::Unschedulable(_)));
+    let room = cluster.preempt(class, |_| false);
+    let victims: Vec<_> = room.iter().flat_map(|room| &room.victims).collect();
+    assert_eq!(victims.len(), usize::from(want.is_some()), "{victims:?}");
+    let from = victims.first().map(|uid| &uid[..1]);
+    assert_eq!(from, want);
 }
 
 proptest! {
@@ -331,7 +359,41 @@ fn every_pool_has_its_own_quota() {
     cluster.remove("p0");
     assert_eq!(used(&cluster), [0, 1000, 3000]);
     assert_eq!(place(&mut cluster, "again").unwrap(), "n0");
-    // Counted anew, it is the same; and a node that changes its pool takes nothing with it.
+    // In a quota that is full, the tenant's own less important pods make way, and no others.
+    let important = |name: &str, namespace: &str| -> Pod {
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "namespace": namespace, "uid": name}, "spec": {"priority": 5,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}),
+        )
+        .unwrap()
+    };
+    let class = cluster.classify(&important("l0", "shop"));
+    let Decision::Unschedulable(why) = cluster.decide(class) else {
+        panic!("all of its quotas are full");
+    };
+    assert!(
+        why.message.contains("No preemption victims"),
+        "{}",
+        why.message
+    );
+    let room = cluster.preempt(class, |_| false).expect("its own make way");
+    assert_eq!(room.victims.len(), 1);
+    let none = cluster.preempt(class, |_| true);
+    assert_eq!(none, None, "they are spared");
+    for victim in &room.victims {
+        cluster.remove(victim);
+    }
+    cluster.place_at(&"l0".into(), class, room.node);
+    let name = cluster.node_name(room.node).to_owned();
+    cluster.remove("l0");
+    for victim in &room.victims {
+        assert_eq!(
+            place(&mut cluster, victim).unwrap(),
+            name,
+            "the room is that of the quota"
+        );
+    }
+    // Counted anew, it is the same; and a node that changes its pool takes its pods along.
     let all: Vec<_> = cluster.class_ids.values().copied().collect();
     cluster.compact(all);
     assert_eq!(used(&cluster), [0, 2000, 3000]);
@@ -341,6 +403,10 @@ fn every_pool_has_its_own_quota() {
     )
     .unwrap();
     cluster.upsert_node(&moved);
+    assert_eq!(used(&cluster), [0, 5000, 0]);
     cluster.remove("p2");
-    assert_eq!(used(&cluster), [0, 2000, 2000]);
+    assert_eq!(used(&cluster), [0, 4000, 0]);
+    // Of a node that is gone, the quota of the namespace.
+    cluster.remove_node("n1");
+    assert_eq!(used(&cluster), [0, 4000, 0]);
 }
