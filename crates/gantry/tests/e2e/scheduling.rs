@@ -8,7 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{Process, gantry, wait};
@@ -84,9 +84,25 @@ fn two_schedulers_in_the_default_ones_place() {
     };
     create(pod("p1", json!({})));
     bound("p1");
+    // Killed in the midst of a burst; the other one takes over, and no pod is lost.
+    let burst: Vec<String> = (0..60).map(|i| format!("burst-{i}")).collect();
+    let (before, after) = burst.split_at(40);
+    before.iter().for_each(|name| {
+        create(pod(name, json!({})));
+    });
     drop(first);
+    after.iter().for_each(|name| {
+        create(pod(name, json!({})));
+    });
+    wait("the burst to be bound", || {
+        let all = runtime.block_on(pods.list(&ListParams::default())).unwrap();
+        let bound = all
+            .iter()
+            .filter(|p| p.spec.as_ref().is_some_and(|s| s.node_name.is_some()));
+        (bound.count() == burst.len() + 1).then_some(())
+    });
 
-    // The other one goes on: here with a volume that is made once the node is chosen.
+    // It goes on: here with a volume that is made once the node is chosen.
     let classes: Api<StorageClass> = Api::all(cluster.client());
     let class = json!({"metadata": {"name": "late"}, "provisioner": "simulated.gantry.dev",
         "volumeBindingMode": "WaitForFirstConsumer"});

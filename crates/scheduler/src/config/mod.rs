@@ -102,7 +102,7 @@ pub fn read(configuration: &Value) -> Result<Configuration, ConfigError> {
             "watches start when the lease is held",
         ),
         ("healthzBindAddress", "there is no health endpoint"),
-        ("metricsBindAddress", "there is no metrics endpoint"),
+        ("metricsBindAddress", "give --metrics-address instead"),
     ] {
         if root.get(field).is_there() {
             notes.push(format!("{field} has no effect: {why}"));

@@ -181,3 +181,116 @@ fn refused_by_path(#[case] configuration: Value, #[case] path: &str) {
     assert_eq!(error.path, path, "{error}");
     assert!(!error.problem.is_empty());
 }
+
+/// Files as people have them: taken, or refused by the field that cannot be followed.
+#[rstest]
+#[case::a_kubeconfig_and_an_election(with(json!({"clientConnection": {"kubeconfig": "/etc/kubernetes/scheduler.conf"},
+    "leaderElection": {"leaderElect": true, "resourceNamespace": "kube-system", "resourceName": "second"}})), None)]
+#[case::as_kube_scheduler_writes_its_defaults(with(json!({
+    "clientConnection": {"acceptContentTypes": "", "burst": 100, "contentType": "application/vnd.kubernetes.protobuf",
+        "kubeconfig": "", "qps": 50},
+    "enableContentionProfiling": true, "enableProfiling": true, "parallelism": 16, "percentageOfNodesToScore": 0,
+    "podInitialBackoffSeconds": 1, "podMaxBackoffSeconds": 10, "delayCacheUntilActive": false, "extenders": null,
+    "leaderElection": {"leaderElect": true, "leaseDuration": "15s", "renewDeadline": "10s", "resourceLock": "leases",
+        "resourceName": "kube-scheduler", "resourceNamespace": "kube-system", "retryPeriod": "2s"},
+    "profiles": [{"schedulerName": "default-scheduler",
+        "pluginConfig": [
+            {"name": "DefaultPreemption", "args": {"apiVersion": API_VERSION, "kind": "DefaultPreemptionArgs",
+                "minCandidateNodesAbsolute": 100, "minCandidateNodesPercentage": 10}},
+            {"name": "InterPodAffinity", "args": {"apiVersion": API_VERSION, "kind": "InterPodAffinityArgs",
+                "hardPodAffinityWeight": 1, "ignorePreferredTermsOfExistingPods": false}},
+            {"name": "NodeAffinity", "args": {"apiVersion": API_VERSION, "kind": "NodeAffinityArgs"}},
+            {"name": "NodeResourcesBalancedAllocation", "args": {"apiVersion": API_VERSION,
+                "kind": "NodeResourcesBalancedAllocationArgs",
+                "resources": [{"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1}]}},
+            {"name": "NodeResourcesFit", "args": {"apiVersion": API_VERSION, "kind": "NodeResourcesFitArgs",
+                "scoringStrategy": {"type": "LeastAllocated",
+                    "resources": [{"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1}]}}},
+            {"name": "PodTopologySpread", "args": {"apiVersion": API_VERSION, "kind": "PodTopologySpreadArgs",
+                "defaultingType": "System"}},
+            {"name": "VolumeBinding", "args": {"apiVersion": API_VERSION, "kind": "VolumeBindingArgs",
+                "bindTimeoutSeconds": 600}}],
+        "plugins": {"multiPoint": {"enabled": [
+            {"name": "SchedulingGates", "weight": 0}, {"name": "PrioritySort", "weight": 0},
+            {"name": "NodeUnschedulable", "weight": 0}, {"name": "NodeName", "weight": 0},
+            {"name": "TaintToleration", "weight": 3}, {"name": "NodeAffinity", "weight": 2},
+            {"name": "NodePorts", "weight": 0}, {"name": "NodeResourcesFit", "weight": 1},
+            {"name": "VolumeRestrictions", "weight": 0}, {"name": "NodeVolumeLimits", "weight": 0},
+            {"name": "VolumeBinding", "weight": 0}, {"name": "VolumeZone", "weight": 0},
+            {"name": "PodTopologySpread", "weight": 2}, {"name": "InterPodAffinity", "weight": 2},
+            {"name": "DefaultPreemption", "weight": 0}, {"name": "NodeResourcesBalancedAllocation", "weight": 1},
+            {"name": "ImageLocality", "weight": 1}, {"name": "DefaultBinder", "weight": 0}]}}}]})), None)]
+#[case::one_that_scores_and_one_that_does_not(with(json!({"profiles": [{"schedulerName": "default-scheduler"},
+    {"schedulerName": "no-scoring", "plugins": {"preScore": {"disabled": [{"name": "*"}]},
+        "score": {"disabled": [{"name": "*"}]}}}]})), None)]
+#[case::packing_and_nothing_else(one(json!({"schedulerName": "packing",
+    "plugins": {"score": {"disabled": [{"name": "*"}], "enabled": [{"name": "NodeResourcesFit"}]}},
+    "pluginConfig": [{"name": "NodeResourcesFit", "args": {"scoringStrategy": {"type": "MostAllocated",
+        "resources": [{"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1}, {"name": "nvidia.com/gpu", "weight": 3}]}}}]})), None)]
+#[case::high_utilisation(one(json!({
+    "plugins": {"score": {"enabled": [{"name": "NodeResourcesFit", "weight": 5}],
+        "disabled": [{"name": "NodeResourcesBalancedAllocation"}]}},
+    "pluginConfig": [{"name": "NodeResourcesFit", "args": {"apiVersion": API_VERSION, "kind": "NodeResourcesFitArgs",
+        "scoringStrategy": {"type": "MostAllocated"}}}]})), None)]
+#[case::nodes_of_a_profile(one(json!({"schedulerName": "foo", "pluginConfig": [{"name": "NodeAffinity", "args": {"addedAffinity":
+    {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": "scheduler-profile", "operator": "In", "values": ["foo"]}]}]}}}}]})), None)]
+#[case::own_spread(config("PodTopologySpread", json!({"defaultingType": "List", "defaultConstraints": [
+    {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}]})), None)]
+#[case::without_dear_scores(with(json!({"parallelism": 32, "percentageOfNodesToScore": 50, "profiles": [{"plugins":
+    {"score": {"disabled": [{"name": "ImageLocality"}, {"name": "InterPodAffinity"}]}}}]})), None)]
+#[case::spread_without_its_type(config("PodTopologySpread", json!({"defaultConstraints": [
+    {"maxSkew": 3, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]})),
+    Some("profiles[0].pluginConfig[0].args.defaultConstraints"))]
+#[case::gangs_of_another_project(one(json!({"schedulerName": "gangs", "plugins": {
+    "queueSort": {"enabled": [{"name": "Coscheduling"}], "disabled": [{"name": "*"}]}}})),
+    Some("profiles[0].plugins.queueSort.disabled[0].name"))]
+#[case::a_plugin_of_ones_own(one(json!({"plugins": {"score": {"disabled": [{"name": "TaintToleration"}],
+    "enabled": [{"name": "MyCustomPluginA"}]}}})), Some("profiles[0].plugins.score.enabled[0].name"))]
+#[case::limits_and_not_requests(one(json!({"plugins": {"multiPoint": {"enabled": [{"name": "FitLimitResources", "weight": 1}]},
+    "score": {"disabled": [{"name": "NodeResourcesFit"}]}}})), Some("profiles[0].plugins.multiPoint.enabled[0].name"))]
+#[case::arguments_of_another_project(one(json!({"pluginConfig": [{"name": "TargetLoadPacking", "args": {"targetUtilization": 60}}]})),
+    Some("profiles[0].pluginConfig[0].name"))]
+#[case::an_extender(with(json!({"extenders": [{"urlPrefix": "http://localhost:10053", "filterVerb": "filter",
+    "prioritizeVerb": "prioritize", "weight": 1, "nodeCacheCapable": true,
+    "managedResources": [{"name": "example.com/gpu-mem", "ignoredByScheduler": false}]}]})), Some("extenders[0]"))]
+#[case::of_an_older_version(json!({"apiVersion": "kubescheduler.config.k8s.io/v1beta2", "kind": "KubeSchedulerConfiguration",
+    "leaderElection": {"leaderElect": true}}), Some("apiVersion"))]
+#[case::of_the_time_before_profiles(with(json!({"disablePreemption": false})), Some("disablePreemption"))]
+fn files_that_people_have(#[case] file: Value, #[case] refused: Option<&str>) {
+    match (read(&file), refused) {
+        (Ok(_), None) => {}
+        (Err(error), Some(path)) => assert_eq!(error.path, path, "{error}"),
+        (Ok(read), Some(path)) => panic!("{path} was taken: {read:?}"),
+        (Err(error), None) => panic!("refused: {error}"),
+    }
+}
+
+#[test]
+fn defaults_written_out_are_the_defaults() {
+    let all = [
+        "TaintToleration",
+        "NodeAffinity",
+        "NodeResourcesFit",
+        "PodTopologySpread",
+        "InterPodAffinity",
+    ];
+    let weights = [3, 2, 1, 2, 2];
+    let enabled: Vec<Value> = all
+        .iter()
+        .zip(weights)
+        .map(|(name, weight)| json!({"name": name, "weight": weight}))
+        .collect();
+    let file = one(json!({"plugins": {"multiPoint": {"enabled": enabled}}}));
+    assert_eq!(
+        read(&file).expect("it is valid").profiles,
+        [Profile::default()]
+    );
+    // Named in `score` after all were switched off, a plugin weighs one.
+    let file = one(
+        json!({"plugins": {"score": {"disabled": [{"name": "*"}], "enabled": [{"name": "NodeResourcesFit"}]}}}),
+    );
+    let profile = &read(&file).expect("it is valid").profiles[0];
+    let weights = [Rule::Fit, Rule::Balance, Rule::Taints].map(|rule| profile.weights.of(rule));
+    assert_eq!(weights, [1, 0, 0]);
+}

@@ -316,6 +316,9 @@ impl<'a> Check<'a> {
             && (request.ports.is_empty() || self.nodes.ports_free(node, &request.ports))
             && self.volumes_reject(node).is_none()
             && self.misfit(node).is_none()
+            // A node may be in several pools: what is placed there counts in the first of them.
+            && (self.class.pool_quotas.is_empty()
+                || self.cluster.quota_refusal_at(self.class, NodeId(node)).is_none())
             && self.neighbours_fit(node, done)
     }
 

@@ -228,7 +228,7 @@ impl Cluster {
             report(refusal.into());
             return false;
         }
-        if let Some(reason) = self.quota_refusal_at(id, super::nodes::NodeId(slot)) {
+        if let Some(reason) = self.quota_refusal_at(class, super::nodes::NodeId(slot)) {
             report(reason);
             return self.yields_at(id, super::nodes::NodeId(slot));
         }

@@ -446,3 +446,6 @@ impl Resource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -322,6 +322,34 @@ mod tests {
         assert_eq!(choice(&mut cluster, "night"), "n0");
     }
 
+    /// Memory counts as CPU does, and each resource for itself.
+    #[test]
+    fn who_wants_the_same_resource_at_the_same_time_is_spread_apart() {
+        let mut cluster = cluster();
+        for (name, app, node) in [("a", "cores", "n0"), ("b", "bytes", "n1")] {
+            cluster.observe(&pod(name, app), node);
+        }
+        let busy = |cluster: &mut Cluster, app: &str, usage: [i64; 2]| {
+            for hour in 0..HOURS {
+                let quiet = [10, 1 << 20];
+                let usage = if (9..12).contains(&hour) {
+                    usage
+                } else {
+                    quiet
+                };
+                cluster.learn("d", app, hour, usage);
+            }
+            cluster.settle_services();
+        };
+        busy(&mut cluster, "cores", [4000, 1 << 20]);
+        busy(&mut cluster, "bytes", [10, 4 << 30]);
+        busy(&mut cluster, "more-bytes", [10, 4 << 30]);
+        busy(&mut cluster, "more-cores", [4000, 1 << 20]);
+        assert_eq!(cluster.day_of("d", "bytes").unwrap().peak_hour(1), 9);
+        assert_eq!(choice(&mut cluster, "more-bytes"), "n0");
+        assert_eq!(choice(&mut cluster, "more-cores"), "n1");
+    }
+
     #[test]
     fn what_was_learned_outlasts_a_scheduler() {
         let mut first = cluster();

@@ -28,7 +28,7 @@ async fn a_placement_policy_holds_from_the_next_placement_on_and_says_what_it_se
     };
     let post = PostParams::default();
     // The definition may be established a moment after it was taken.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while policies.create(&post, &policy("ssd")).await.is_err() {
         assert!(
             tokio::time::Instant::now() < deadline,
@@ -45,7 +45,7 @@ async fn a_placement_policy_holds_from_the_next_placement_on_and_says_what_it_se
             return status;
         }
         assert!(
-            tokio::time::Instant::now() < deadline + Duration::from_secs(20),
+            tokio::time::Instant::now() < deadline + Duration::from_secs(60),
             "not told"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -88,8 +88,9 @@ async fn a_placement_policy_holds_from_the_next_placement_on_and_says_what_it_se
     world.end().await;
 }
 
-/// How long it takes from the write to the first placement that obeys: told, and not asserted. That the next placement
-/// after the watch's event obeys is asserted beside the code (`shell/tests.rs`), on a clock that stands still.
+/// What is written of a policy holds within a second: the fastest of four writes is asked, as a machine that does other
+/// things at the same time may stand still for longer than that. That the next placement after the watch's event obeys
+/// is asserted beside the code (`shell/tests.rs`), on a clock that stands still.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_of_policies_holds_for_placements_that_follow() {
     use gantry_api::PlacementPolicy;
@@ -107,7 +108,7 @@ async fn what_is_written_of_policies_holds_for_placements_that_follow() {
     let policies = Api::<PlacementPolicy>::all(world.client.clone());
     let apply = PatchParams::apply("test").force();
     let small = json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "10m"}}}]}});
-    let mut slowest = Duration::ZERO;
+    let (mut fastest, mut slowest) = (Duration::MAX, Duration::ZERO);
     for (i, (disk, node)) in [("ssd", "n2"), ("hdd", "n1"), ("ssd", "n2"), ("hdd", "n1")]
         .into_iter()
         .enumerate()
@@ -115,7 +116,7 @@ async fn what_is_written_of_policies_holds_for_placements_that_follow() {
         let policy = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": "disks"},
             "spec": {"pods": {"namespaces": ["shop"]}, "hardware": {"required": {"disk": [disk]}}}});
         let policy = Patch::Apply(policy);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while policies.patch("disks", &apply, &policy).await.is_err() {
             assert!(Instant::now() < deadline, "no policies can be made");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -127,6 +128,7 @@ async fn what_is_written_of_policies_holds_for_placements_that_follow() {
             let first = written.elapsed();
             if world.bound(&name).await == node {
                 slowest = slowest.max(first);
+                fastest = fastest.min(first);
                 break;
             }
             assert!(Instant::now() < deadline, "pods still go elsewhere");
@@ -138,7 +140,7 @@ async fn what_is_written_of_policies_holds_for_placements_that_follow() {
         .patch("disks", &PatchParams::default(), &nowhere)
         .await
         .expect("changed");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while policies
         .get("disks")
         .await
@@ -159,8 +161,9 @@ async fn what_is_written_of_policies_holds_for_placements_that_follow() {
     let written = Instant::now();
     world.bound("last").await;
     let gone = written.elapsed();
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
     eprintln!(
-        "the first placement to obey a write began within {slowest:?} of it; a pod that waited was bound {gone:?} after the policy went"
+        "the first placement to obey a write began {fastest:?} to {slowest:?} after it; a pod that waited was bound {gone:?} after the policy went"
     );
     world.end().await;
 }

@@ -117,3 +117,62 @@ async fn a_scheduler_started_anew_keeps_the_room_that_was_made() {
     assert!(left.iter().all(|p| p.metadata.deletion_timestamp.is_none()) && left.len() == 2);
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_room_gives_way_and_goes_where_there_is_room() {
+    let world = World::new().await;
+    for (name, value) in [("top", 2000), ("high", 1000), ("middle", 500)] {
+        let class = json!({"metadata": {"name": name}, "value": value});
+        create(&Api::<PriorityClass>::all(world.client.clone()), class).await;
+    }
+    let small = json!({"status": {"allocatable": {"cpu": "1"}}});
+    world.node("n1", &small).await;
+    let staying = json!({"metadata": {"finalizers": ["example.com/stay"]}});
+    let of = |class: &str| {
+        let mut pod = staying.clone();
+        pod["spec"] = json!({"priorityClassName": class});
+        pod
+    };
+    let nominated = async |name: &str| {
+        world
+            .until(name, "nominated", |pod| {
+                pod.status.as_ref()?.nominated_node_name.clone()
+            })
+            .await
+    };
+    let let_go = async |name: &str| {
+        let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        let pods = world.pods();
+        let patched = pods.patch(name, &PatchParams::default(), &free).await;
+        patched.expect("let go");
+        let now = DeleteParams::default().grace_period(0);
+        pods.delete(name, &now).await.ok();
+    };
+    world.pod("low", &staying).await;
+    world.bound("low").await;
+    world.pod("middle", &of("middle")).await;
+    assert_eq!(nominated("middle").await, "n1");
+    // The node is for the more important one, and the other is told so.
+    world.pod("high", &of("high")).await;
+    assert_eq!(nominated("high").await, "n1");
+    world
+        .until("middle", "without a node", |pod| {
+            pod.status
+                .as_ref()?
+                .nominated_node_name
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    let_go("low").await;
+    assert_eq!(world.bound("high").await, "n1");
+    let_go("middle").await;
+    // Its victim takes its time; meanwhile there is room elsewhere.
+    world.pod("top", &of("top")).await;
+    assert_eq!(nominated("top").await, "n1");
+    world.node("n2", &small).await;
+    assert_eq!(world.bound("top").await, "n2");
+    let high = world.pods().get("high").await.expect("it still stops");
+    assert!(high.metadata.deletion_timestamp.is_some());
+    world.end().await;
+}

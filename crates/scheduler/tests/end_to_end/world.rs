@@ -126,7 +126,7 @@ impl World {
 
     /// Waits until a pod is as wanted.
     pub async fn until<T>(&self, name: &str, what: &str, wanted: impl Fn(&Pod) -> Option<T>) -> T {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             let pod = self.pods().get(name).await.expect("the pod");
             if let Some(found) = wanted(&pod) {
@@ -160,7 +160,7 @@ impl World {
     /// Waits for an event about a pod and returns its message.
     pub async fn event(&self, pod: &str, reason: &str) -> String {
         let events = Api::<Event>::namespaced(self.client.clone(), "shop");
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             let list = events.list(&ListParams::default()).await.expect("events");
             let found = list.items.into_iter().find(|e| {
@@ -194,7 +194,7 @@ pub async fn until_is<K>(api: &Api<K>, name: &str, wanted: impl Fn(&Value) -> bo
 where
     K: Clone + serde::de::DeserializeOwned + serde::Serialize + std::fmt::Debug,
 {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let found = api.get_opt(name).await.expect("an answer");
         let found = serde_json::to_value(found).expect("JSON");
@@ -211,7 +211,7 @@ where
 
 /// Kinds of others that the scheduler reads, as plain values.
 pub async fn make(client: &Client, path: &str, body: Value) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let request = http::Request::post(path)
             .header("content-type", "application/json")

@@ -322,7 +322,8 @@ fn schedule(world: &mut World, cluster: &mut Cluster, pod: &Value, at: &str, met
             let name = cluster.node_name(node).to_owned();
             assert!(
                 feasible.contains(&name),
-                "{at}: placed on {name}, feasible are {feasible:?}: {pod:#}"
+                "{at}: placed on {name}, feasible are {feasible:?}, {}: {pod:#}",
+                cluster.diagnose(class).message
             );
             place(world, cluster, whole, class, &name, at);
             met.placed += 1;
@@ -394,14 +395,17 @@ fn core_and_reference_agree() {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(CLUSTERS);
-    let next = AtomicU64::new(0);
+    // The first of them, to look at one that failed.
+    let first = std::env::var("GANTRY_FIRST_SEED").ok();
+    let first: u64 = first.and_then(|n| n.parse().ok()).unwrap_or(0);
+    let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let met = std::thread::scope(|scope| {
         let work = || {
             let mut met = Met::default();
             loop {
                 let seed = next.fetch_add(1, Relaxed);
-                if seed >= seeds {
+                if seed >= first + seeds {
                     return met;
                 }
                 live(seed, &mut met);

@@ -166,8 +166,7 @@ impl Cluster {
     }
 
     /// The same of the pool that a node is in, where pools have quotas of their own.
-    pub(in crate::core) fn quota_refusal_at(&self, class: ClassId, node: NodeId) -> Option<Reason> {
-        let of = &self.classes[class.0 as usize];
+    pub(in crate::core) fn quota_refusal_at(&self, of: &Class, node: NodeId) -> Option<Reason> {
         let (_, takes) = of.quota.as_ref().filter(|_| !of.pool_quotas.is_empty())?;
         match self.refusal_in(self.quota_at(of, node), takes)? {
             Reason::OverQuota(quota, resource) | Reason::NothingToBorrow(quota, resource) => {

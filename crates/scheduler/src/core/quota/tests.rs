@@ -410,3 +410,27 @@ fn every_pool_has_its_own_quota() {
     cluster.remove_node("n1");
     assert_eq!(used(&cluster), [0, 4000, 0]);
 }
+
+/// A node of two pools counts in the first: that the second has room does not open it.
+#[test]
+fn a_node_of_two_pools_counts_in_the_first() {
+    let mut cluster = Cluster::new();
+    let node: Node = serde_json::from_value(
+        json!({"metadata": {"name": "n0", "labels": {"own": "yes", "public": "yes"}},
+        "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110"}}}),
+    )
+    .unwrap();
+    cluster.upsert_node(&node);
+    let policy = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "PlacementPolicy", "metadata": {"name": "pools"}, "spec":
+        {"pools": [{"name": "own", "nodeSelector": {"own": "yes"}}, {"name": "public", "nodeSelector": {"public": "yes"}}]}});
+    cluster.set_policy(&serde_json::from_value(policy).unwrap());
+    for (tree, max) in [("own", "1"), ("public", "9")] {
+        let labels = json!({TREE: tree});
+        let (min, max) = (json!({"cpu": "1"}), json!({"cpu": max}));
+        cluster.set_quota(&quota(tree, "shop", labels, min, max));
+    }
+    cluster.settle_rules();
+    assert!(place(&mut cluster, &pod("a", "shop", 0)).is_ok());
+    let told = place(&mut cluster, &pod("b", "shop", 0)).unwrap_err();
+    assert!(told.contains("quota own has no more cpu"), "{told}");
+}
