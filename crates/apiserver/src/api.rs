@@ -629,8 +629,11 @@ async fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure
     if let Some(user) = parts.extensions.get::<Arc<UserInfo>>() {
         return Ok(user.clone());
     }
-    // A certificate goes before a token; one that is not trusted leaves it to the token.
     let shown = parts.extensions.get::<Shown>();
+    if let Some(user) = shown.and_then(|shown| api.authenticator.proxied(shown, &parts.headers)) {
+        return Ok(user);
+    }
+    // A certificate goes before a token; one that is not trusted leaves it to the token.
     if let Some(user) = shown.and_then(|shown| api.authenticator.certificate(shown)) {
         return Ok(user);
     }
@@ -643,7 +646,7 @@ async fn authenticate(api: &Api, parts: &Parts) -> Result<Arc<UserInfo>, Failure
         .map(|(_, token)| token.trim());
     match bearer {
         None | Some("") => {
-            let unknown = shown.is_some() && api.authenticator.certificates.is_some();
+            let unknown = shown.is_some() && api.authenticator.asked_for().is_some();
             if unknown || !api.authenticator.lets_on(parts.uri.path()) {
                 return Err(errors::unauthorized());
             }

@@ -53,7 +53,8 @@ mod webhook;
 pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};
 pub use audit::{AuditConfig, AuditError, LogFile as AuditLogFile, Policy as AuditPolicy};
 pub use authn::{
-    Anonymous, Authentication, AuthenticationError, KeyError, StaticToken, UserInfo,
+    Anonymous, Authentication, AuthenticationError, FrontProxyConfig, KeyError, StaticToken,
+    UserInfo,
     oidc::{ALGORITHMS as OIDC_ALGORITHMS, Claim as OidcClaim, Issuer as OidcIssuer},
     parse_config as parse_authentication_config,
 };

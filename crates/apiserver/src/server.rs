@@ -225,7 +225,7 @@ impl Server {
             &identity.account_key,
             identity.client_ca(),
         )?;
-        let tls = identity.config(authenticator.certificates.as_ref())?;
+        let tls = identity.config(authenticator.asked_for())?;
         let authority = Authority::new().map_err(tls::TlsError::from)?;
         let audit = match &config.audit {
             Some(audit) => Some(Arc::new(Audit::start(audit)?)),

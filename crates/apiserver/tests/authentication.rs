@@ -25,7 +25,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use gantry_apiserver::{
-    Anonymous, Authentication, Config, OidcClaim, OidcIssuer, Server, StaticToken,
+    Anonymous, Authentication, Config, FrontProxyConfig, OidcClaim, OidcIssuer, Server, StaticToken,
 };
 use gantry_store::{Options, Store};
 use hyper_util::rt::TokioIo;
@@ -67,6 +67,7 @@ fn memory() -> Store {
 struct Credentials<'a> {
     token: Option<&'a str>,
     certificate: Option<&'a (String, String)>,
+    headers: &'a [(&'a str, &'a str)],
 }
 
 fn token(token: &str) -> Credentials<'_> {
@@ -99,10 +100,14 @@ async fn ask(
     path: &str,
     body: &Value,
 ) -> Result<Value, u16> {
-    let request = http::Request::builder()
+    let mut request = http::Request::builder()
         .method(method)
         .uri(path)
-        .header("content-type", "application/json")
+        .header("content-type", "application/json");
+    for (name, value) in credentials.headers {
+        request = request.header(*name, *value);
+    }
+    let request = request
         .body(if body.is_null() {
             vec![]
         } else {
@@ -203,6 +208,7 @@ async fn client_certificates_tell_user_and_groups() {
     let both = Credentials {
         token: Some(ADMIN),
         certificate: Some(&ann),
+        ..Credentials::default()
     };
     assert_eq!(who(&server, &both).await.expect("known")["username"], "ann");
     let stranger = authority().client("ann", &["system:masters"], usage);
@@ -212,6 +218,7 @@ async fn client_certificates_tell_user_and_groups() {
         let both = Credentials {
             token: Some(ADMIN),
             certificate: Some(bad),
+            ..Credentials::default()
         };
         let user = who(&server, &both).await.expect("known");
         assert_eq!(user["username"], "admin");
@@ -651,6 +658,85 @@ async fn id_tokens_are_verified_with_the_keys_of_their_issuer() {
         who(&server, &token(&good)).await,
         Err(401),
         "its key is gone"
+    );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_front_proxy_names_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clients, proxies) = (authority(), authority());
+    let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    let authentication = Authentication {
+        client_ca: Some(written(folder.path(), "clients.crt", &clients.pem)),
+        front_proxy: Some(FrontProxyConfig {
+            client_ca: written(folder.path(), "proxies.crt", &proxies.pem),
+            allowed_names: list(&["the-proxy"]),
+            user_headers: list(&["X-Remote-User"]),
+            uid_headers: list(&["X-Remote-Uid"]),
+            group_headers: list(&["X-Remote-Group"]),
+            extra_prefixes: list(&["X-Remote-Extra-"]),
+        }),
+        ..Authentication::default()
+    };
+    let server = start(authentication, memory()).await;
+    let usage = || ExtendedKeyUsagePurpose::ClientAuth;
+    let proxy = proxies.client("the-proxy", &[], usage());
+    let stranger = proxies.client("another", &[], usage());
+    let own = clients.client("the-proxy", &["staff"], usage());
+    let headers = [
+        ("X-Remote-User", "ann"),
+        ("X-Remote-Group", "a"),
+        ("X-Remote-Extra-Team", "blue"),
+    ];
+    let shown = |certificate, headers| Credentials {
+        certificate: Some(certificate),
+        headers,
+        ..Credentials::default()
+    };
+    let user = who(&server, &shown(&proxy, &headers)).await.unwrap();
+    assert_eq!(user["username"], "ann");
+    assert_eq!(user["groups"], json!(["a", "system:authenticated"]));
+    assert_eq!(user["extra"]["team"], json!(["blue"]));
+    // One connection, another user.
+    let other = [("X-Remote-User", "bob")];
+    let user = who(&server, &shown(&proxy, &other)).await.unwrap();
+    assert_eq!(user["username"], "bob");
+    // Whom it does not name, and whose name or authority is another's.
+    assert_eq!(who(&server, &shown(&proxy, &[])).await, Err(401));
+    assert_eq!(who(&server, &shown(&stranger, &headers)).await, Err(401));
+    let user = who(&server, &shown(&own, &headers)).await.unwrap();
+    assert_eq!(user["username"], "the-proxy");
+    // A header alone says nothing.
+    let bare = Credentials {
+        headers: &headers,
+        ..Credentials::default()
+    };
+    let user = who(&server, &bare).await;
+    assert_eq!(user, Err(403));
+    // Extension API servers are told of both authorities.
+    let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let map = loop {
+        match ask(&server, &token(ADMIN), "GET", path, &Value::Null).await {
+            Ok(map) => break map,
+            Err(404) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(code) => panic!("{code}"),
+        }
+    };
+    let said = &map["data"];
+    assert!(
+        said["requestheader-client-ca-file"]
+            .as_str()
+            .unwrap()
+            .contains(proxies.pem.trim())
+    );
+    assert_eq!(
+        said["requestheader-allowed-names"],
+        r#"["front-proxy-client","the-proxy"]"#
+    );
+    assert_eq!(
+        said["requestheader-username-headers"],
+        r#"["X-Remote-User"]"#
     );
     server.shutdown().await;
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::headers;
 use crate::{
     api::Api,
+    authn::FrontProxyConfig,
     bootstrap, object,
     proxy::authority::FRONT_PROXY,
     rest::{
@@ -20,14 +21,33 @@ const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
 
 fn data(api: &Api) -> Value {
-    let one = |text: &str| json!([text]).to_string();
+    // Beside this server, those whom it believes itself.
+    let other = api.authenticator.front_proxy();
+    let list = |own: &str, others: fn(&FrontProxyConfig) -> &Vec<String>| {
+        let mut all = vec![own.to_owned()];
+        let others = other.map(|(config, _)| others(config));
+        for name in others.into_iter().flatten() {
+            if !all.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                all.push(name.clone());
+            }
+        }
+        json!(all).to_string()
+    };
+    let any = other.is_some_and(|(config, _)| config.allowed_names.is_empty());
+    let mut authorities = api.aggregator.authority.clone();
+    if let Some((_, pem)) = other {
+        authorities.push_str(pem);
+    }
     let mut data = json!({
-        "requestheader-allowed-names": one(FRONT_PROXY),
-        "requestheader-client-ca-file": api.aggregator.authority,
-        "requestheader-extra-headers-prefix": one(headers::EXTRA),
-        "requestheader-group-headers": one(headers::GROUP),
-        "requestheader-uid-headers": one(headers::UID),
-        "requestheader-username-headers": one(headers::USER),
+        "requestheader-allowed-names": match any {
+            true => "[]".to_owned(),
+            false => list(FRONT_PROXY, |c| &c.allowed_names),
+        },
+        "requestheader-client-ca-file": authorities,
+        "requestheader-extra-headers-prefix": list(headers::EXTRA, |c| &c.extra_prefixes),
+        "requestheader-group-headers": list(headers::GROUP, |c| &c.group_headers),
+        "requestheader-uid-headers": list(headers::UID, |c| &c.uid_headers),
+        "requestheader-username-headers": list(headers::USER, |c| &c.user_headers),
     });
     if let Some(pem) = &api.client_ca {
         data["client-ca-file"] = pem.clone().into();

@@ -162,6 +162,8 @@ struct Inner {
     /// Whose it was found to be, and how long that holds: the requests of one connection do not
     /// verify the same signatures again and again.
     known: RwLock<Option<Known>>,
+    /// The same, where it was looked at as a front proxy's.
+    proxy: RwLock<Option<Known>>,
 }
 
 struct Known {
@@ -172,17 +174,30 @@ struct Known {
 
 impl Shown {
     pub fn new(chain: Vec<CertificateDer<'static>>) -> Shown {
-        let known = RwLock::default();
-        Shown(Arc::new(Inner { chain, known }))
+        Shown(Arc::new(Inner {
+            chain,
+            known: RwLock::default(),
+            proxy: RwLock::default(),
+        }))
     }
 
     /// The user that it tells, by these authorities, which are a server's all its life.
     pub fn user(&self, trusted: &ClientCertificates) -> Option<Arc<UserInfo>> {
-        self.user_at(trusted, UnixTime::now())
+        self.known_at(&self.0.known, trusted, UnixTime::now())
     }
 
-    fn user_at(&self, trusted: &ClientCertificates, now: UnixTime) -> Option<Arc<UserInfo>> {
-        if let Some(known) = &*self.0.known.read()
+    /// The front proxy that it tells, by these authorities, which are a server's all its life.
+    pub fn proxy(&self, trusted: &ClientCertificates) -> Option<Arc<UserInfo>> {
+        self.known_at(&self.0.proxy, trusted, UnixTime::now())
+    }
+
+    fn known_at(
+        &self,
+        kept: &RwLock<Option<Known>>,
+        trusted: &ClientCertificates,
+        now: UnixTime,
+    ) -> Option<Arc<UserInfo>> {
+        if let Some(known) = &*kept.read()
             && now.as_secs() <= known.until
         {
             return Some(known.user.clone());
@@ -194,7 +209,7 @@ impl Shown {
         });
         let until = ends.min().flatten().unwrap_or(0);
         let known = user.clone();
-        *self.0.known.write() = Some(Known { user: known, until });
+        *kept.write() = Some(Known { user: known, until });
         Some(user)
     }
 }
@@ -238,11 +253,12 @@ mod tests {
         let (trusted, leaf) = authority("ann");
         let (stranger, _) = authority("ann");
         let shown = Shown::new(vec![leaf.clone()]);
-        let first = shown.user_at(&trusted, year(2030)).expect("trusted");
+        let at = |shown: &Shown, trusted, now| shown.known_at(&shown.0.known, trusted, now);
+        let first = at(&shown, &trusted, year(2030)).expect("trusted");
         assert_eq!(first.name, "ann");
-        let second = shown.user_at(&trusted, year(2030)).expect("trusted");
+        let second = at(&shown, &trusted, year(2030)).expect("trusted");
         assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!(shown.user_at(&trusted, year(2032)), None);
-        assert_eq!(Shown::new(vec![leaf]).user_at(&stranger, year(2030)), None);
+        assert_eq!(at(&shown, &trusted, year(2032)), None);
+        assert_eq!(at(&Shown::new(vec![leaf]), &stranger, year(2030)), None);
     }
 }

@@ -1,10 +1,11 @@
 //! Who asks: client certificates, static bearer tokens, ServiceAccount tokens, bootstrap tokens,
-//! ID tokens of OpenID Connect issuers, impersonation.
+//! ID tokens of OpenID Connect issuers, front proxies, impersonation.
 
 pub mod accounts;
 mod bootstrap;
 pub mod certificate;
 mod config;
+mod front_proxy;
 pub mod keys;
 pub mod oidc;
 mod proven;
@@ -19,10 +20,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use accounts::Accounts;
 use certificate::{ClientCertificates, Shown};
+use front_proxy::FrontProxy;
+use http::HeaderMap;
 use keys::{PublicKey, Signer};
 use proven::{Proven, Token};
 
 pub use config::parse as parse_config;
+pub use front_proxy::FrontProxyConfig;
 pub use keys::KeyError;
 pub use user::*;
 
@@ -65,6 +69,8 @@ pub struct Authentication {
     /// Bundle of the authorities that sign client certificates, PEM. Where it is not given, the
     /// server's own authority, if it has one.
     pub client_ca: Option<PathBuf>,
+    /// The authenticating proxies whose word is taken, if any.
+    pub front_proxy: Option<FrontProxyConfig>,
     pub bootstrap_tokens: bool,
     /// `iss` of ServiceAccount tokens; the first that of new ones.
     pub issuers: Vec<String>,
@@ -89,6 +95,7 @@ impl Default for Authentication {
             tokens: vec![],
             anonymous: Anonymous::Always,
             client_ca: None,
+            front_proxy: None,
             bootstrap_tokens: true,
             issuers: vec![ISSUER.to_owned()],
             audiences: vec![],
@@ -135,6 +142,7 @@ pub struct Authenticator {
     /// Where the keys of ServiceAccount tokens are said to be.
     pub jwks_uri: Option<String>,
     pub certificates: Option<ClientCertificates>,
+    front_proxy: Option<FrontProxy>,
     /// By SHA-256 of the token: looking up a digest tells nothing about how much of a guess was
     /// right, which is what comparing in constant time is for.
     tokens: FxHashMap<Token, Arc<UserInfo>>,
@@ -176,6 +184,17 @@ impl Authenticator {
             (None, Some(pem)) => Some(bundle(&PathBuf::from("ca.crt"), pem)?),
             (None, None) => None,
         };
+        let front_proxy = match &config.front_proxy {
+            Some(config) => {
+                let pem = read(&config.client_ca)?;
+                Some(FrontProxy {
+                    trusted: bundle(&config.client_ca, &pem)?,
+                    config: config.clone(),
+                    pem,
+                })
+            }
+            None => None,
+        };
         let audiences = if config.audiences.is_empty() {
             config.issuers.clone()
         } else {
@@ -195,6 +214,7 @@ impl Authenticator {
             anonymous: config.anonymous.clone(),
             jwks_uri: config.jwks_uri.clone(),
             certificates,
+            front_proxy,
             tokens: config.tokens.iter().map(digested).collect(),
             bootstrap_tokens: config.bootstrap_tokens,
             providers: providers
@@ -208,6 +228,24 @@ impl Authenticator {
         for provider in &self.providers {
             tasks.spawn(provider.clone().discover(stop.clone()));
         }
+    }
+
+    /// Whose certificates the TLS handshake asks for: users', where they are known by any.
+    pub fn asked_for(&self) -> Option<&ClientCertificates> {
+        let proxies = self.front_proxy.as_ref().map(|p| &p.trusted);
+        self.certificates.as_ref().or(proxies)
+    }
+
+    /// The front proxies that are believed, and the bundle of their authorities.
+    pub fn front_proxy(&self) -> Option<(&FrontProxyConfig, &str)> {
+        let proxy = self.front_proxy.as_ref()?;
+        Some((&proxy.config, &proxy.pem))
+    }
+
+    /// The user that a front proxy names.
+    pub fn proxied(&self, shown: &Shown, headers: &HeaderMap) -> Option<Arc<UserInfo>> {
+        let proxy = self.front_proxy.as_ref()?;
+        proxy.user(shown, headers).map(Arc::new)
     }
 
     /// The user of a client certificate.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use gantry_apiserver::{
-    Anonymous, Authentication, OIDC_ALGORITHMS, OidcClaim, OidcIssuer, parse_authentication_config,
+    Anonymous, Authentication, FrontProxyConfig, OIDC_ALGORITHMS, OidcClaim, OidcIssuer,
+    parse_authentication_config,
 };
 
 use super::{tokens, values};
@@ -21,6 +22,25 @@ pub struct AuthenticationFlags {
     /// its groups [default: the authority of --cert-dir, where it was made there]
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
+    /// Authorities of authenticating proxies, PEM: who shows a certificate of theirs names the user in
+    /// the headers below
+    #[arg(long, value_name = "FILE")]
+    requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of these proxies [default: any that the authorities have signed]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    requestheader_allowed_names: Vec<String>,
+    /// Headers that hold the user's name, such as X-Remote-User
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    requestheader_username_headers: Vec<String>,
+    /// Headers that hold the user's uid, such as X-Remote-Uid
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    requestheader_uid_headers: Vec<String>,
+    /// Headers that hold the user's groups, such as X-Remote-Group
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    requestheader_group_headers: Vec<String>,
+    /// What the names of headers with more about the user begin with, such as X-Remote-Extra-
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', action = ArgAction::Append)]
+    requestheader_extra_headers_prefix: Vec<String>,
     /// Let requests without credentials on, as system:anonymous [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
     anonymous_auth: Option<bool>,
@@ -132,6 +152,7 @@ impl AuthenticationFlags {
             },
             anonymous,
             client_ca: self.client_ca_file.clone(),
+            front_proxy: self.front_proxy()?,
             bootstrap_tokens: self.enable_bootstrap_token_auth,
             issuers: if self.service_account_issuer.is_empty() {
                 default.issuers
@@ -146,6 +167,43 @@ impl AuthenticationFlags {
             jwks_uri: self.service_account_jwks_uri.clone(),
             oidc,
         })
+    }
+
+    /// The proxies of the `--requestheader-*` flags.
+    fn front_proxy(&self) -> Result<Option<FrontProxyConfig>> {
+        let Some(file) = &self.requestheader_client_ca_file else {
+            return Ok(None);
+        };
+        let lists = [
+            ("username-headers", &self.requestheader_username_headers),
+            ("uid-headers", &self.requestheader_uid_headers),
+            ("group-headers", &self.requestheader_group_headers),
+            (
+                "extra-headers-prefix",
+                &self.requestheader_extra_headers_prefix,
+            ),
+        ];
+        for (flag, names) in lists {
+            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+            if let Some(bad) = names.iter().find(|n| n.is_empty() || !n.chars().all(token)) {
+                return Err(Failure::usage(format!(
+                    "--requestheader-{flag}: {bad:?} cannot be the name of a header"
+                )));
+            }
+        }
+        if self.requestheader_username_headers.is_empty() {
+            return Err(Failure::usage(
+                "--requestheader-client-ca-file needs --requestheader-username-headers: without a header that names the user no proxy can name one",
+            ));
+        }
+        Ok(Some(FrontProxyConfig {
+            client_ca: file.clone(),
+            allowed_names: self.requestheader_allowed_names.clone(),
+            user_headers: self.requestheader_username_headers.clone(),
+            uid_headers: self.requestheader_uid_headers.clone(),
+            group_headers: self.requestheader_group_headers.clone(),
+            extra_prefixes: self.requestheader_extra_headers_prefix.clone(),
+        }))
     }
 
     /// The issuer of the `--oidc-*` flags.
