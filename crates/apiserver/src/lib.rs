@@ -50,7 +50,10 @@ mod tls;
 mod web_socket;
 mod webhook;
 
-pub use admission::{Offer as AdmissionOffer, plugin as admission_plugin};
+pub use admission::{
+    Offer as AdmissionOffer, PluginSettings, parse_config as parse_admission_config,
+    plugin as admission_plugin,
+};
 pub use audit::{AuditConfig, AuditError, LogFile as AuditLogFile, Policy as AuditPolicy};
 pub use authn::{
     Anonymous, Authentication, AuthenticationError, FrontProxyConfig, KeyError, StaticToken,

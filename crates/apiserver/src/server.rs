@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    admission::PluginSettings,
     age,
     aggregate::{self, Aggregator},
     allocate,
@@ -88,6 +89,8 @@ pub struct Config {
     pub allow_privileged: bool,
     /// Admission steps left out, by Kubernetes' name (`ServiceAccount`, `LimitRanger`, …).
     pub disabled_admission: Vec<String>,
+    /// What is set of the others.
+    pub admission: PluginSettings,
     pub version: Version,
     /// How long events are kept.
     pub event_ttl: Duration,
@@ -157,6 +160,7 @@ impl Default for Config {
             allow_privileged: true,
             // Needs the controller that makes the `default` account; see `admission`.
             disabled_admission: vec![],
+            admission: PluginSettings::default(),
             version: Version::default(),
             event_ttl: Duration::from_secs(3600),
             list_age: Duration::from_secs(600),

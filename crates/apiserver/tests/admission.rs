@@ -5,7 +5,7 @@
     reason = "a test's helpers, which clippy does not see as such"
 )]
 
-use gantry_apiserver::{Config, Server};
+use gantry_apiserver::{Config, PluginSettings, Server, parse_admission_config};
 use gantry_store::{Options, Store};
 use http::{Request, header};
 use http_body_util::BodyExt;
@@ -27,8 +27,13 @@ impl Answer {
 }
 
 async fn start() -> Server {
+    set(PluginSettings::default()).await
+}
+
+async fn set(admission: PluginSettings) -> Server {
     let config = Config {
         disabled_admission: vec!["ServiceAccount".to_owned()],
+        admission,
         ..Config::default()
     };
     Server::start(config, Store::in_memory(Options::default()))
@@ -253,5 +258,68 @@ async fn devices_of_administrators_are_for_namespaces_that_say_so() {
     }});
     let slice = made(&client, "/apis/resource.k8s.io/v1/resourceslices", slice).await;
     assert!(slice["spec"]["devices"][0]["taints"][0]["timeAdded"].is_string());
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn pod_security_has_defaults_and_exemptions() {
+    let file = "
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: PodSecurity
+  configuration:
+    apiVersion: pod-security.admission.config.k8s.io/v1
+    kind: PodSecurityConfiguration
+    defaults: {enforce: baseline}
+    exemptions: {runtimeClasses: [kata], namespaces: [infra]}
+";
+    let none = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let settings = parse_admission_config(file, none).expect("a configuration");
+    let server = set(settings).await;
+    let client = server.client();
+    let labels = |level: &str| json!({"pod-security.kubernetes.io/enforce": level});
+    let namespace =
+        |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}});
+    let answer = ask(
+        &client,
+        "POST",
+        "/api/v1/namespaces",
+        namespace("infra", labels("restricted")),
+    )
+    .await;
+    assert_eq!(
+        answer.warnings,
+        [
+            "namespace \"infra\" is exempt from Pod Security, and the policy (enforce=restricted:latest, warn=restricted:latest) will be ignored"
+        ]
+    );
+    made(
+        &client,
+        "/api/v1/namespaces",
+        namespace("free", labels("privileged")),
+    )
+    .await;
+    let class = json!({"metadata": {"name": "kata"}, "handler": "kata"});
+    made(&client, "/apis/node.k8s.io/v1/runtimeclasses", class).await;
+    let host = json!({"hostNetwork": true});
+    let answer = ask(&client, "POST", PODS, pod("a", host.clone())).await;
+    assert_eq!(answer.code, 403);
+    assert!(
+        answer
+            .message()
+            .contains("violates PodSecurity \"baseline:latest\": host namespaces")
+    );
+    for namespace in ["infra", "free"] {
+        made(
+            &client,
+            &PODS.replace("default", namespace),
+            pod("a", host.clone()),
+        )
+        .await;
+    }
+    let mut isolated = host;
+    isolated["runtimeClassName"] = "kata".into();
+    made(&client, PODS, pod("b", isolated)).await;
     server.shutdown().await;
 }

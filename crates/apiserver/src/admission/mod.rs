@@ -4,6 +4,7 @@
 pub mod asking;
 pub mod attributes;
 mod authorizer;
+mod config;
 mod defaults;
 mod escalation;
 mod hooks;
@@ -22,6 +23,7 @@ mod volumes;
 
 use std::{ops::Deref, sync::Arc, time::Instant};
 
+pub use config::{PluginSettings, parse as parse_config};
 use gantry_machinery::status::Failure;
 use gantry_store::{Key, Stored};
 pub use hooks::{GROUP, Hooks};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gantry_machinery::{
-    pod_security::{self, Level, LevelVersion, Policy, violations},
+    pod_security::{self, Configuration, Level, LevelVersion, Policy, violations},
     status::Failure,
 };
 use serde_json::Value;
@@ -35,10 +35,8 @@ fn template(cx: &Cx) -> Option<&'static str> {
 pub fn check(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<(), Failure> {
     let sub = cx.target.subresource.as_str();
     if sub.is_empty() && cx.entry.is("", "namespaces") {
-        if let Some(old) = old {
-            let warnings = existing(cx, object, old);
-            cx.warn(warnings);
-        }
+        let warnings = of_namespace(cx, object, old);
+        cx.warn(warnings);
         return Ok(());
     }
     let Some(at) = template(cx) else {
@@ -48,10 +46,17 @@ pub fn check(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<(), Fai
     if !(sub.is_empty() || is_pod && matches!(sub, "ephemeralcontainers" | "resize")) {
         return Ok(());
     }
+    let set = &cx.api.config.admission.pod_security;
+    if set.namespaces.contains(&cx.target.namespace) {
+        return exempt(cx, "namespace");
+    }
+    if set.usernames.contains(&cx.user.name) {
+        return exempt(cx, "user");
+    }
     let Some(namespace) = stored(cx, "/namespaces", &cx.target.namespace) else {
         return Ok(());
     };
-    let policy = Policy::of(&namespace);
+    let policy = Policy::of(&namespace, &set.defaults);
     let faults = pod_security::label_faults(&namespace);
     if policy.open() && faults.is_empty() {
         cx.notes.add(
@@ -66,6 +71,10 @@ pub fn check(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<(), Fai
     let Some(pod) = object.pointer(at).filter(|pod| pod.get("spec").is_some()) else {
         return Ok(());
     };
+    let class = object::text(pod, "/spec/runtimeClassName");
+    if !class.is_empty() && set.runtime_classes.iter().any(|c| c == class) {
+        return exempt(cx, "runtimeClass");
+    }
     if !faults.is_empty() {
         let all: Vec<String> = faults
             .iter()
@@ -79,6 +88,12 @@ pub fn check(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<(), Fai
         cx.annotate(&format!("{PREFIX}error"), note);
     }
     judge(cx, pod, object::name(object), &policy, is_pod)
+}
+
+/// Lets a request on because of what it comes from or goes to, and notes why.
+fn exempt(cx: &Cx, why: &str) -> Result<(), Failure> {
+    cx.annotate(&format!("{PREFIX}exempt"), why.to_owned());
+    Ok(())
 }
 
 /// Whether a pod's update changes something that counts: which containers there are, and of which
@@ -144,17 +159,37 @@ fn would(of: LevelVersion, details: &str) -> String {
     format!("would violate PodSecurity {:?}: {details}", of.to_string())
 }
 
-/// What to say of the pods that are in a namespace already when it is held to a stricter level.
-fn existing(cx: &Cx, namespace: &Value, old: &Value) -> Vec<String> {
-    let (new, old) = (Policy::of(namespace).enforce, Policy::of(old).enforce);
-    let relaxed = new.version == old.version && new.level <= old.level;
-    if new == old || new.level == Level::Privileged || relaxed {
+/// What to say of a namespace's labels: of those that are of no use, and of the pods that are there
+/// already when it is held to a stricter level.
+fn of_namespace(cx: &Cx, namespace: &Value, old: Option<&Value>) -> Vec<String> {
+    let set = &cx.api.config.admission.pod_security;
+    let name = object::name(namespace);
+    let new = Policy::of(namespace, &set.defaults);
+    let Some(old) = old else {
+        return useless(name, &new, set).into_iter().collect();
+    };
+    let before = Policy::of(old, &set.defaults).enforce;
+    let enforce = new.enforce;
+    let relaxed = enforce.version == before.version && enforce.level <= before.level;
+    if enforce == before || enforce.level == Level::Privileged || relaxed {
         return vec![];
     }
-    let name = object::name(namespace);
+    if set.namespaces.iter().any(|n| n == name) {
+        return useless(name, &new, set).into_iter().collect();
+    }
     let pods = all(cx, "/pods", name);
     let pods: Vec<&Value> = pods.iter().map(|pod| &**pod).collect();
-    tell(name, new, &pods, MOST_PODS)
+    tell(name, enforce, &pods, MOST_PODS)
+}
+
+/// The labels of a namespace that is exempt are of no use, where they ask for something.
+fn useless(name: &str, policy: &Policy, set: &Configuration) -> Option<String> {
+    let exempt = set.namespaces.iter().any(|n| n == name);
+    (exempt && !policy.open()).then(|| {
+        format!(
+            "namespace {name:?} is exempt from Pod Security, and the policy ({policy}) will be ignored"
+        )
+    })
 }
 
 /// Pods that say the same wrong things are told of once, by the first of their names.

@@ -4,6 +4,7 @@
 //! The checks stand in [`baseline`] and [`restricted`]; [`violations`] runs those of a level.
 
 mod baseline;
+mod configuration;
 mod policy;
 mod restricted;
 
@@ -11,6 +12,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+pub use configuration::Configuration;
 pub use policy::{Policy, label_faults};
 
 use crate::validation::value::{at, list, text};

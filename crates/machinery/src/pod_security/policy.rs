@@ -1,5 +1,7 @@
 //! What the labels of a namespace ask for.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use super::{Level, LevelVersion, Version};
@@ -15,18 +17,18 @@ pub struct Policy {
     pub warn: LevelVersion,
 }
 
-const OPEN: LevelVersion = LevelVersion {
+pub(super) const OPEN: LevelVersion = LevelVersion {
     level: Level::Privileged,
     version: Version::Latest,
 };
 
-fn level(label: &str) -> Option<Level> {
+pub(super) fn level(label: &str) -> Option<Level> {
     [Level::Privileged, Level::Baseline, Level::Restricted]
         .into_iter()
         .find(|level| level.name() == label)
 }
 
-fn version(label: &str) -> Option<Version> {
+pub(super) fn version(label: &str) -> Option<Version> {
     if label == "latest" {
         return Some(Version::Latest);
     }
@@ -44,12 +46,23 @@ fn read<'a>(namespace: &'a Value, mode: &str, suffix: &str) -> Option<(String, &
     Some((name, value))
 }
 
+/// Where nothing is asked for.
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            enforce: OPEN,
+            audit: OPEN,
+            warn: OPEN,
+        }
+    }
+}
+
 impl Policy {
-    /// What a namespace asks for. Of what cannot be read, pods are held to the strictest, but
-    /// nothing is noted and nobody warned.
-    pub fn of(namespace: &Value) -> Policy {
-        let mode = |mode: &str, wrong: Level| {
-            let mut of = OPEN;
+    /// What a namespace asks for; `defaults` hold where its labels say nothing. Of what cannot be
+    /// read, pods are held to the strictest, but nothing is noted and nobody warned.
+    pub fn of(namespace: &Value, defaults: &Policy) -> Policy {
+        let mode = |mode: &str, default: LevelVersion, wrong: Level| {
+            let mut of = default;
             let given = read(namespace, mode, "").map(|(_, label)| level(label));
             if let Some(given) = given {
                 of.level = given.unwrap_or(wrong);
@@ -59,9 +72,9 @@ impl Policy {
             }
             (of, given)
         };
-        let (enforce, enforced) = mode("enforce", Level::Restricted);
-        let (audit, _) = mode("audit", Level::Privileged);
-        let (mut warn, warned) = mode("warn", Level::Privileged);
+        let (enforce, enforced) = mode("enforce", defaults.enforce, Level::Restricted);
+        let (audit, _) = mode("audit", defaults.audit, Level::Privileged);
+        let (mut warn, warned) = mode("warn", defaults.warn, Level::Privileged);
         // Who enforces a level warns of it: of workloads, whose pods come later.
         if warned.is_none() && enforced.flatten().is_some() && enforce.level > warn.level {
             warn.level = enforce.level;
@@ -80,6 +93,23 @@ impl Policy {
     pub fn open(&self) -> bool {
         let all = [self.enforce, self.audit, self.warn];
         all.iter().all(|of| of.level == Level::Privileged)
+    }
+}
+
+/// What is asked for, as warnings tell it: `enforce=baseline:latest, warn=restricted:latest`.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let modes = [
+            ("enforce", self.enforce),
+            ("audit", self.audit),
+            ("warn", self.warn),
+        ];
+        let asked = modes.iter().filter(|(_, of)| of.level != Level::Privileged);
+        for (at, (mode, of)) in asked.enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            write!(f, "{comma}{mode}={of}")?;
+        }
+        Ok(())
     }
 }
 

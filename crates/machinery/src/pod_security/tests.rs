@@ -101,7 +101,7 @@ fn namespace(labels: &[(&str, &str)]) -> Value {
 #[case(&[("enforce", "privileged"), ("warn", "restricted"), ("audit", "baseline"), ("audit-version", "latest")], "privileged:latest baseline:latest restricted:latest")]
 #[case(&[("enforce", "odd"), ("audit", "odd"), ("warn", "odd"), ("warn-version", "v2")], "restricted:latest privileged:latest privileged:latest")]
 fn labels_ask(#[case] labels: &[(&str, &str)], #[case] expected: &str) {
-    let policy = Policy::of(&namespace(labels));
+    let policy = Policy::of(&namespace(labels), &Policy::default());
     let all = [policy.enforce, policy.audit, policy.warn].map(|of| of.to_string());
     assert_eq!(all.join(" "), expected);
     assert_eq!(

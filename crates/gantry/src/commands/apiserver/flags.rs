@@ -72,6 +72,13 @@ pub struct ApiServer {
     /// Admission plugins to leave out
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
     pub disable_admission_plugins: Vec<String>,
+    /// An AdmissionConfiguration: defaults and exemptions of PodSecurity
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Authorization and admission"
+    )]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Let containers be privileged
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = values::boolean, help_heading = "Authorization and admission")]
     pub allow_privileged: bool,
@@ -82,6 +89,23 @@ pub struct ApiServer {
     /// The range of node ports, both ends included
     #[arg(long, value_name = "A-B", default_value = "30000-32767", value_parser = values::port_range, help_heading = "Cluster")]
     pub service_node_port_range: (u16, u16),
+    /// Reads that are worked on at a time; with --max-mutating-requests-inflight the seats that
+    /// priority levels share
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 400,
+        help_heading = "Cluster"
+    )]
+    pub max_requests_inflight: u32,
+    /// Writes that are worked on at a time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        help_heading = "Cluster"
+    )]
+    pub max_mutating_requests_inflight: u32,
     /// How long events are kept
     #[arg(long, value_name = "DURATION", default_value = "1h0m0s", value_parser = values::duration, help_heading = "Cluster")]
     pub event_ttl: Duration,

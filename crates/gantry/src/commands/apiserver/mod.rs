@@ -11,7 +11,9 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use gantry_apiserver::{Anonymous, Authorization, Config, Server, StartError};
+use gantry_apiserver::{
+    Anonymous, Authorization, Config, PluginSettings, Server, StartError, parse_admission_config,
+};
 use gantry_store::{OpenError, Store};
 
 pub use flags::ApiServer;
@@ -155,6 +157,8 @@ impl ApiServer {
             node_ports: self.service_node_port_range,
             allow_privileged: self.allow_privileged,
             disabled_admission: self.disabled_admission()?,
+            admission: self.admission()?,
+            seats: self.seats()?,
             event_ttl: self.event_ttl,
             list_age: self.history.options().history_age,
             ..Config::default()
@@ -191,6 +195,37 @@ impl ApiServer {
             return Ok(Config::default().authorization);
         }
         Ok(modes)
+    }
+
+    fn admission(&self) -> Result<PluginSettings> {
+        const FLAG: &str = "--admission-control-config-file";
+        let Some(path) = &self.admission_control_config_file else {
+            return Ok(PluginSettings::default());
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(
+                Exit::Failure,
+                format!("{FLAG}: cannot read {}: {e}", path.display()),
+            )
+        })?;
+        // A plugin's file is looked for beside the one that names it.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let file = |name: &str| std::fs::read_to_string(folder.join(name));
+        parse_admission_config(&text, file)
+            .map_err(|why| Failure::usage(format!("{FLAG}: {}: {why}", path.display())))
+    }
+
+    /// What kube-apiserver divides among its priority levels.
+    fn seats(&self) -> Result<u32> {
+        let seats = self
+            .max_requests_inflight
+            .saturating_add(self.max_mutating_requests_inflight);
+        match seats {
+            0 => Err(Failure::usage(
+                "--max-requests-inflight and --max-mutating-requests-inflight must not both be 0",
+            )),
+            seats => Ok(seats),
+        }
     }
 
     fn disabled_admission(&self) -> Result<Vec<String>> {
