@@ -502,7 +502,11 @@ async fn changing_objects_by_every_way() {
         k.says("auth can-i --list", "*.*");
         k.says("auth whoami", "admin");
         k.says("explain pod.spec --recursive", "terminationGracePeriodSeconds");
-        k.says("explain deployment.spec.strategy", "FIELDS");
+        k.says("explain deployment.spec.strategy", "RollingUpdate");
+        k.says(
+            "explain pod.spec.containers.resources",
+            "limits\t<map[string]Quantity>\n    Limits describes the maximum amount",
+        );
         k.says("api-versions", "apps/v1");
         k.says("api-resources --verbs=list --namespaced", "configmaps");
         k.says("cluster-info", "is running at");

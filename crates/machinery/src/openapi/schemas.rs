@@ -164,6 +164,8 @@ impl Collector {
     fn node(&mut self, schema: &Schema) -> Value {
         let mut out = Map::new();
         let kind = match schema.kind {
+            // Told below: kubectl calls such a type by its name.
+            _ if schema.any_scalar && self.dialect == Dialect::V3 => "",
             Kind::Object => "object",
             Kind::Array => "array",
             Kind::String => "string",
@@ -179,7 +181,9 @@ impl Collector {
         if !kind.is_empty() {
             set("type", kind.into());
         }
-        if schema.kind == Kind::IntOrString {
+        if schema.any_scalar && self.dialect == Dialect::V3 {
+            set("oneOf", json!([{"type": "string"}, {"type": "number"}]));
+        } else if schema.kind == Kind::IntOrString {
             set("format", "int-or-string".into());
             if self.dialect == Dialect::V3 {
                 set("oneOf", json!([{"type": "integer"}, {"type": "string"}]));
