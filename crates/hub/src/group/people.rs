@@ -169,15 +169,17 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             told(name, "Waiting", "it is being updated".to_owned());
             continue;
         }
-        if instance.in_service() && !world.release.chosen.contains(name) {
-            if growing || out >= limit {
+        if instance.in_service() {
+            // What a release has chosen is counted; others may have failed since it was chosen.
+            let more = i32::from(!world.release.chosen.contains(name));
+            if growing || out + more > limit {
                 let why = format!(
                     "{out} of {total} instances are out of service, and at most {limit} may be"
                 );
                 told(name, "Waiting", why);
                 continue;
             }
-            out += 1;
+            out += more;
         }
         let hold = if renew { Hold::Renew } else { Hold::PulledOut };
         granted.holds.insert(name.clone(), hold);

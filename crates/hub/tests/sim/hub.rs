@@ -299,6 +299,8 @@ impl Hub<'_> {
             let met = match note.state.as_str() {
                 "OutOfService" => "pulled out",
                 "Restarting" => "restarted",
+                "Going" => "sent away",
+                "Gone" => "gone by wish",
                 _ => "wish waits",
             };
             self.fleet.met.insert(met.to_owned());

@@ -598,10 +598,24 @@ impl Run {
         let Some(name) = names.choose(&mut self.rng).cloned() else {
             return;
         };
+        let cells: Vec<String> = cell_names(&self.fleet).into_iter().collect();
         let spec = &mut self.fleet.group.spec;
-        match self.rng.random_range(0..6) {
+        match self.rng.random_range(0..8) {
             0 => spec.instances.clear(),
             1 => spec.restart_before = Some(now),
+            // As `gantry scale --remove` and `gantry instance move` write it down; what cannot go, being
+            // followed by others in its cell, is to stay.
+            going @ 6.. => {
+                spec.instances.retain(|w| w.name != name);
+                let removed = going == 6 && spec.replicas > 1;
+                spec.replicas -= i32::from(removed);
+                spec.instances.push(InstanceWish {
+                    name,
+                    remove: removed,
+                    to: cells.choose(&mut self.rng).filter(|_| !removed).cloned(),
+                    ..InstanceWish::default()
+                });
+            }
             dice => {
                 spec.instances.retain(|w| w.name != name);
                 spec.instances.push(InstanceWish {
