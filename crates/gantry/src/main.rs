@@ -7,6 +7,8 @@ mod connect;
 mod election;
 mod failure;
 mod fleet;
+#[cfg(test)]
+mod guides;
 mod import;
 mod output;
 mod view;
