@@ -14,6 +14,12 @@ use super::symbols::{Labels, Symbol, Symbols};
 use super::topology::{KeyId, NONE, Topology};
 use rustc_hash::FxHashMap;
 
+mod carrier;
+mod counter;
+
+pub use carrier::{Carrier, Toll};
+pub use counter::Counter;
+
 /// Index of a [`Group`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GroupId(pub u32);
@@ -64,185 +70,6 @@ pub struct EligibilityKey {
 struct Eligibility {
     key: EligibilityKey,
     nodes: NodeSet,
-}
-
-/// A matcher's pods by domain.
-pub struct Counter {
-    pub matcher: MatcherId,
-    pub key: KeyId,
-    eligibility: Option<u32>,
-    counts: FxHashMap<u32, u32>,
-    /// Eligible nodes by domain; only with an eligibility.
-    nodes: FxHashMap<u32, u32>,
-    /// How many present domains have a given count.
-    histogram: Vec<u32>,
-    min: usize,
-}
-
-impl Counter {
-    /// Pods in the domain.
-    #[must_use]
-    pub fn count(&self, domain: u32) -> u32 {
-        self.counts.get(&domain).copied().unwrap_or_default()
-    }
-
-    /// The domains with pods.
-    pub fn filled(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.counts.iter().map(|(d, c)| (*d, *c))
-    }
-
-    /// Number of domains with pods.
-    #[must_use]
-    pub fn filled_len(&self) -> usize {
-        self.counts.len()
-    }
-
-    /// The domains with eligible nodes.
-    pub fn present(&self) -> impl Iterator<Item = u32> + '_ {
-        self.nodes.keys().copied()
-    }
-
-    /// Number of domains with eligible nodes.
-    #[must_use]
-    pub fn domains(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// The smallest count over the domains with eligible nodes.
-    #[must_use]
-    pub fn min(&self) -> u32 {
-        u32::try_from(self.min).unwrap_or(u32::MAX)
-    }
-
-    fn add(&mut self, domain: u32, pods: u32) {
-        let count = self.counts.entry(domain).or_default();
-        let (old, new) = (*count as usize, (*count + pods) as usize);
-        *count += pods;
-        self.shift(domain, old, new);
-    }
-
-    fn subtract(&mut self, domain: u32, pods: u32) {
-        let Some(count) = self.counts.get_mut(&domain) else {
-            return;
-        };
-        let (old, new) = (*count as usize, count.saturating_sub(pods) as usize);
-        *count = count.saturating_sub(pods);
-        if new == 0 {
-            self.counts.remove(&domain);
-        }
-        self.shift(domain, old, new);
-    }
-
-    fn shift(&mut self, domain: u32, old: usize, new: usize) {
-        if self.nodes.contains_key(&domain) {
-            self.histogram[old] -= 1;
-            self.raise(new);
-        }
-    }
-
-    fn raise(&mut self, count: usize) {
-        if self.histogram.len() <= count {
-            self.histogram.resize(count + 1, 0);
-        }
-        self.histogram[count] += 1;
-        self.min = self.min.min(count);
-        self.settle();
-    }
-
-    fn settle(&mut self) {
-        if self.nodes.is_empty() {
-            self.min = 0;
-            return;
-        }
-        while self.histogram.get(self.min) == Some(&0) {
-            self.min += 1;
-        }
-    }
-
-    fn enter(&mut self, domain: u32) {
-        let nodes = self.nodes.entry(domain).or_default();
-        *nodes += 1;
-        if *nodes == 1 {
-            if self.nodes.len() == 1 {
-                self.min = usize::MAX;
-            }
-            let count = self.count(domain) as usize;
-            self.raise(count);
-        }
-    }
-
-    fn leave(&mut self, domain: u32) {
-        let Some(nodes) = self.nodes.get_mut(&domain) else {
-            return;
-        };
-        *nodes -= 1;
-        if *nodes == 0 {
-            self.nodes.remove(&domain);
-            let count = self.count(domain) as usize;
-            self.histogram[count] -= 1;
-            self.settle();
-        }
-    }
-}
-
-/// What a pod that carries a term says of the domain that it is in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Toll {
-    /// 1 for required anti-affinity: the domain is forbidden.
-    pub forbids: i64,
-    /// 1 for required affinity, which attracts in return.
-    pub seeks: i64,
-    /// The weight of a preference.
-    pub weight: i64,
-}
-
-impl Toll {
-    fn times(self, sign: i64) -> Self {
-        Self {
-            forbids: sign * self.forbids,
-            seeks: sign * self.seeks,
-            weight: sign * self.weight,
-        }
-    }
-
-    /// The same with the size of its weight, so that weights never cancel out in a sum.
-    pub(super) const fn size(self) -> Self {
-        Self {
-            weight: self.weight.abs(),
-            ..self
-        }
-    }
-
-    pub(super) const fn add(&mut self, other: Self) {
-        self.forbids += other.forbids;
-        self.seeks += other.seeks;
-        self.weight += other.weight;
-    }
-}
-
-/// A matcher seen from the pods that carry a term with it.
-pub struct Carrier {
-    pub key: KeyId,
-    domains: FxHashMap<u32, Toll>,
-    nodes: FxHashMap<u32, Toll>,
-    /// All tolls; of the weights the sizes, so that they never cancel out.
-    pub total: Toll,
-}
-
-impl Carrier {
-    /// What the carriers say about a domain.
-    #[must_use]
-    pub fn at(&self, domain: u32) -> Option<&Toll> {
-        self.domains.get(&domain)
-    }
-
-    fn change(map: &mut FxHashMap<u32, Toll>, at: u32, toll: Toll) {
-        let sum = map.entry(at).or_default();
-        sum.add(toll);
-        if *sum == Toll::default() {
-            map.remove(&at);
-        }
-    }
 }
 
 /// All groups, matchers and counts.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::core::object::{Node, Pod};
 use crate::core::profile::Rule;
-use crate::core::{ClassId, Decision};
+use crate::core::{ClassId, Cluster, Decision};
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
