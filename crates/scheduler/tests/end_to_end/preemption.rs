@@ -1,10 +1,15 @@
 //! Room that is made by sending pods of lower priority away.
 
 use super::world::{World, create};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use serde_json::json;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_of_higher_priority_takes_the_room_of_a_lower_one() {
@@ -174,5 +179,83 @@ async fn who_waits_for_room_gives_way_and_goes_where_there_is_room() {
     assert_eq!(world.bound("top").await, "n2");
     let high = world.pods().get("high").await.expect("it still stops");
     assert!(high.metadata.deletion_timestamp.is_some());
+    world.end().await;
+}
+
+/// What preemption may do to pods in any order: pods of five priorities on little room, victims that take their time,
+/// pods that go while they wait. Nothing is ever booked twice, and in the end nobody is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_forgotten_among_preemptions() {
+    let world = World::new().await;
+    for priority in 0..5 {
+        let class = json!({"metadata": {"name": format!("p{priority}")}, "value": 100 * priority});
+        create(&Api::<PriorityClass>::all(world.client.clone()), class).await;
+    }
+    let two = json!({"status": {"allocatable": {"cpu": "2"}}});
+    for name in ["n1", "n2", "n3"] {
+        world.node(name, &two).await;
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let now = DeleteParams::default().grace_period(0);
+    let millis = |pod: &Pod| -> i64 {
+        let spec = pod.spec.as_ref().expect("a spec");
+        let requests = spec.containers[0].resources.as_ref();
+        let cpu = &requests
+            .and_then(|r| r.requests.as_ref())
+            .expect("requests")["cpu"]
+            .0;
+        cpu.trim_end_matches('m').parse().expect("millicores")
+    };
+    let node_of = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.clone());
+    // Looks at all pods, and ends some of those that are to go.
+    let look = async |ends: &mut dyn FnMut() -> bool| -> Vec<Pod> {
+        let all = world.pods().list(&ListParams::default()).await;
+        let all = all.expect("pods").items;
+        for node in ["n1", "n2", "n3"] {
+            let there = all
+                .iter()
+                .filter(|pod| node_of(pod).as_deref() == Some(node));
+            let sum: i64 = there.map(millis).sum();
+            assert!(sum <= 2000, "{sum} of 2000 on {node}");
+        }
+        for pod in &all {
+            if pod.metadata.deletion_timestamp.is_some() && ends() {
+                let name = pod.metadata.name.as_deref().expect("a name");
+                world.pods().delete(name, &now).await.ok();
+            }
+        }
+        all
+    };
+    for i in 0..60 {
+        let cpu = ["300m", "700m", "1100m", "1900m"][random.random_range(0..4)];
+        let spec = json!({"spec": {"priorityClassName": format!("p{}", random.random_range(0..5)),
+            "terminationGracePeriodSeconds": 600,
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}}]}});
+        world.pod(&format!("r{i}"), &spec).await;
+        let all = look(&mut || random.random_range(0..3) == 0).await;
+        if random.random_range(0..4) == 0 {
+            let goes = &all[random.random_range(0..all.len())];
+            let name = goes.metadata.name.as_deref().expect("a name");
+            world
+                .pods()
+                .delete(name, &DeleteParams::default())
+                .await
+                .ok();
+        }
+    }
+    for i in 0..4 {
+        let large = json!({"status": {"allocatable": {"cpu": "32"}}});
+        world.node(&format!("large{i}"), &large).await;
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let all = look(&mut || true).await;
+        let left: Vec<_> = all.iter().filter(|pod| node_of(pod).is_none()).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{left:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     world.end().await;
 }
