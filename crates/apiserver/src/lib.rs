@@ -65,4 +65,4 @@ pub use authz::Authorization;
 pub use backup::PATH as SNAPSHOT_PATH;
 pub use proxy::links::{Identity, Network, Stream};
 pub use server::{Config, Kubelets, NodeLink, Server, StartError, Version};
-pub use tls::TlsError;
+pub use tls::{TlsError, TlsVersion};

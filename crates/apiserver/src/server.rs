@@ -92,6 +92,8 @@ pub struct Config {
     /// What is set of the others.
     pub admission: PluginSettings,
     pub version: Version,
+    /// The oldest version of TLS that clients may speak.
+    pub tls_least: tls::TlsVersion,
     /// How long events are kept.
     pub event_ttl: Duration,
     /// How old a state may be that a list begins or goes on with; what the store still has of older
@@ -162,6 +164,7 @@ impl Default for Config {
             disabled_admission: vec![],
             admission: PluginSettings::default(),
             version: Version::default(),
+            tls_least: tls::TlsVersion::default(),
             event_ttl: Duration::from_secs(3600),
             list_age: Duration::from_secs(600),
             seats: 600,
@@ -229,7 +232,7 @@ impl Server {
             &identity.account_key,
             identity.client_ca(),
         )?;
-        let tls = identity.config(authenticator.asked_for())?;
+        let tls = identity.config(authenticator.asked_for(), config.tls_least)?;
         let authority = Authority::new().map_err(tls::TlsError::from)?;
         let audit = match &config.audit {
             Some(audit) => Some(Arc::new(Audit::start(audit)?)),

@@ -25,7 +25,8 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use gantry_apiserver::{
-    Anonymous, Authentication, Config, FrontProxyConfig, OidcClaim, OidcIssuer, Server, StaticToken,
+    Anonymous, Authentication, Config, FrontProxyConfig, OidcClaim, OidcIssuer, Server,
+    StaticToken, TlsVersion,
 };
 use gantry_store::{Options, Store};
 use hyper_util::rt::TokioIo;
@@ -738,5 +739,35 @@ async fn a_front_proxy_names_the_user() {
         said["requestheader-username-headers"],
         r#"["X-Remote-User"]"#
     );
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_older_tls_than_asked_for_is_refused() {
+    let config = Config {
+        tls_least: TlsVersion::Tls13,
+        ..Config::default()
+    };
+    let server = Server::start(config, memory()).await.unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap())
+        .unwrap();
+    let mut outcomes = vec![];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(server.address())
+            .await
+            .unwrap();
+        let name = server.address().ip().into();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        outcomes.push(connector.connect(name, stream).await.is_ok());
+    }
+    assert_eq!(outcomes, [false, true]);
     server.shutdown().await;
 }

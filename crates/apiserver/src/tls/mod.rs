@@ -57,6 +57,14 @@ pub struct Identity {
 
 const CA: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
+/// A version of TLS that connections have at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
 const CERT: &str = "apiserver.crt";
 const KEY: &str = "apiserver.key";
 const ACCOUNT_KEY: &str = "sa.key";
@@ -117,10 +125,15 @@ impl Identity {
     pub fn config(
         &self,
         clients: Option<&ClientCertificates>,
+        least: TlsVersion,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let versions: &[_] = match least {
+            TlsVersion::Tls12 => rustls::DEFAULT_VERSIONS,
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        };
         let builder =
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+            ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
         let builder = match clients {
             Some(clients) => builder.with_client_cert_verifier(clients.at_handshake()),
             None => builder.with_no_client_auth(),

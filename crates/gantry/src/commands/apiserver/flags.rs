@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use gantry_apiserver::TlsVersion;
 
 use super::audit::AuditFlags;
 use super::authentication::AuthenticationFlags;
@@ -55,6 +56,10 @@ pub struct ApiServer {
     /// Private key of the serving certificate, PEM
     #[arg(long, value_name = "FILE", help_heading = "Serving")]
     pub tls_private_key_file: Option<PathBuf>,
+
+    /// The oldest version of TLS that clients may speak: VersionTLS12 or VersionTLS13
+    #[arg(long, value_name = "VERSION", default_value = "VersionTLS12", value_parser = values::tls_version, help_heading = "Serving")]
+    pub tls_min_version: TlsVersion,
 
     #[command(flatten)]
     pub authentication: AuthenticationFlags,

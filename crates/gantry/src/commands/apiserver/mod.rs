@@ -150,6 +150,7 @@ impl ApiServer {
                 .clone()
                 .or_else(|| self.data_dir.as_ref().map(|d| d.join("pki"))),
             serving_certificate,
+            tls_least: self.tls_min_version,
             authentication,
             audit: self.audit.config()?,
             authorization,

@@ -101,7 +101,6 @@ const VALUES: &[(&str, Why)] = &[
     ("runtime-config", Absent),
     ("strict-transport-security-directives", Absent),
     ("tls-cipher-suites", Absent),
-    ("tls-min-version", Absent),
     ("tracing-config-file", Absent),
     ("debug-socket-path", Absent),
     ("external-hostname", Absent),

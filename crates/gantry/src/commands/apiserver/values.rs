@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use gantry_apiserver::TlsVersion;
+
 /// The range of Service addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRange {
@@ -17,6 +19,18 @@ pub fn boolean(text: &str) -> Result<bool, String> {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("neither true nor false".to_owned()),
+    }
+}
+
+/// A version of TLS under the name of Go's constant.
+pub fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text {
+        "VersionTLS12" => Ok(TlsVersion::Tls12),
+        "VersionTLS13" => Ok(TlsVersion::Tls13),
+        "VersionTLS10" | "VersionTLS11" => {
+            Err("what is older than VersionTLS12 is not offered".to_owned())
+        }
+        _ => Err("neither VersionTLS12 nor VersionTLS13".to_owned()),
     }
 }
 
@@ -96,6 +110,8 @@ mod tests {
     fn values_are_read_as_go_does() {
         assert_eq!(boolean("T"), Ok(true));
         assert!(boolean("yes").is_err());
+        assert_eq!(tls_version("VersionTLS13"), Ok(TlsVersion::Tls13));
+        assert!(tls_version("VersionTLS10").is_err());
         assert_eq!(duration("1h0m0s"), Ok(Duration::from_secs(3600)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
