@@ -1,14 +1,9 @@
-//! Instances that people choose to do without, or to have in another cell. A StatefulSet's numbers have no
-//! gaps: where one in the middle is chosen, its pod goes, and its number passes to a new pod in the place of
-//! the cell's last.
-
-use std::collections::BTreeMap;
+//! `gantry instance move`, and scaling in by choice: the hub's planner, written as the user.
 
 use clap::Args;
 use gantry_api::Group;
-use gantry_api::group::{CellShare, InstanceWish};
+use gantry_hub::group::moves::{Asked, Change, Step, change};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -39,125 +34,23 @@ pub struct Move {
     pub tenant: Tenant,
 }
 
-/// Who asks for what.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    pub names: &'a [String],
-    /// The cell to move to; `None`: away.
-    pub to: Option<&'a str>,
-    pub reason: &'a str,
-    pub by: &'a str,
-    pub now: Timestamp,
-}
-
-/// What is written, and what comes of it.
-#[derive(Debug, Default, PartialEq)]
-pub struct Change {
-    pub replicas: i32,
-    pub instances: Vec<InstanceWish>,
-    /// Shares with fixed numbers adapted.
-    pub cells: Vec<CellShare>,
-    /// What happens to each, in words.
-    pub said: Vec<String>,
-}
-
-/// What doing without these instances comes to. The error names the instance.
-pub fn change(group: &Group, asked: Asked<'_>) -> Result<Change, String> {
-    let status = group.status.clone().unwrap_or_default();
-    let mut chosen: BTreeMap<&str, Vec<(i32, &str)>> = BTreeMap::new();
-    for name in asked.names {
-        let home = status.cells.iter().find_map(|c| {
-            let rest = name
-                .strip_prefix(&group.set_in(&c.name))?
-                .strip_prefix('-')?;
-            Some((c, rest.parse::<i32>().ok()?))
-        });
-        let (cell, ordinal) =
-            home.ok_or_else(|| format!("{name} is no named instance of the group"))?;
-        if ordinal >= cell.desired {
-            return Err(format!(
-                "{name}: {} has {} instances only",
-                cell.name, cell.desired
-            ));
-        }
-        if asked.to == Some(cell.name.as_str()) {
-            return Err(format!("{name} is in {} already", cell.name));
-        }
-        let of_cell = chosen.entry(&cell.name).or_default();
-        if !of_cell.iter().any(|(n, _)| *n == ordinal) {
-            of_cell.push((ordinal, name));
-        }
+/// What happens to an instance, in words.
+fn told(step: &Step, to: Option<&str>) -> String {
+    let Step {
+        goes,
+        cell,
+        renewed,
+    } = step;
+    let when = to.map_or_else(
+        || "goes".to_owned(),
+        |to| format!("goes once {to} has one more in service"),
+    );
+    match renewed {
+        None => format!("{goes} {when}"),
+        Some(other) => format!(
+            "{other} is not the last of {cell}: its pod goes, {goes} {when}, and a new pod is made as {other}"
+        ),
     }
-    let placed = |cell: &str| group.spec.placement.cells.iter().any(|c| c.name == cell);
-    if let Some(to) = asked.to.filter(|to| !placed(to)) {
-        return Err(format!("{to} is no cell of the group's placement"));
-    }
-    let mut change = Change {
-        replicas: group.spec.replicas,
-        instances: group.spec.instances.clone(),
-        cells: group.spec.placement.cells.clone(),
-        said: vec![],
-    };
-    for (cell, of_cell) in chosen {
-        let count = of_cell.len() as i32;
-        let desired = status
-            .cells
-            .iter()
-            .find(|c| c.name == cell)
-            .map_or(0, |c| c.desired);
-        let going: Vec<i32> = (desired - count..desired).rev().collect();
-        let mut passed = of_cell.iter().filter(|(n, _)| !going.contains(n));
-        for ordinal in &going {
-            let name = format!("{}-{ordinal}", group.set_in(cell));
-            let direct = of_cell.iter().any(|(n, _)| n == ordinal);
-            let where_to = asked.to.map_or_else(
-                || "goes".to_owned(),
-                |to| format!("goes once {to} has one more in service"),
-            );
-            if direct {
-                change.said.push(format!("{name} {where_to}"));
-            } else if let Some((_, other)) = passed.next() {
-                change.said.push(format!("{other} is not the last of {cell}: its pod goes, {name} {where_to}, and a new pod is made as {other}"));
-                put(&mut change.instances, other, asked, |w| {
-                    w.restart_before = Some(Time(asked.now))
-                });
-            }
-            put(&mut change.instances, &name, asked, |w| match asked.to {
-                Some(to) => w.to = Some(to.to_owned()),
-                None => w.remove = true,
-            });
-        }
-        if asked.to.is_none() {
-            change.replicas -= count;
-        }
-        // A cell with a number of its own is to have so many fewer (the other one more).
-        for share in &mut change.cells {
-            if let (Some(replicas), true) = (&mut share.replicas, share.name == cell) {
-                *replicas = (*replicas - count).max(0);
-            }
-        }
-    }
-    Ok(change)
-}
-
-fn put(
-    all: &mut Vec<InstanceWish>,
-    name: &str,
-    asked: Asked<'_>,
-    set: impl FnOnce(&mut InstanceWish),
-) {
-    let old = all
-        .iter()
-        .position(|w| w.name == name)
-        .map(|i| all.remove(i));
-    let mut wish = InstanceWish {
-        name: name.to_owned(),
-        by: asked.by.to_owned(),
-        reason: asked.reason.to_owned(),
-        ..old.unwrap_or_default()
-    };
-    set(&mut wish);
-    all.push(wish);
 }
 
 /// Writes it, on the group as it was looked at.
@@ -209,8 +102,8 @@ pub async fn go(
             Err(failure) if tries < 10 && failure.message.contains("has been modified") => {}
             written => {
                 written?;
-                for line in &change.said {
-                    println(line)?;
+                for step in &change.steps {
+                    println(told(step, to))?;
                 }
                 if dry_run {
                     println("nothing has been changed")?;
@@ -238,130 +131,4 @@ pub async fn run(args: Move, global: &Global) -> Result<()> {
     println(format!(
         "how it stands: gantry get groups {name} -n {tenant} -o yaml (status.instances)"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use gantry_api::group::GroupCellStatus;
-    use gantry_api::{GroupSpec, GroupStatus};
-
-    use super::*;
-
-    fn group() -> Group {
-        let mut group = Group::new(
-            "cart",
-            GroupSpec {
-                replicas: 7,
-                ..GroupSpec::default()
-            },
-        );
-        let cell = |name: &str, desired| GroupCellStatus {
-            name: name.into(),
-            desired,
-            ..GroupCellStatus::default()
-        };
-        let share = |name: &str, replicas| CellShare {
-            name: name.into(),
-            weight: 1,
-            replicas,
-            ..CellShare::default()
-        };
-        group.spec.placement.cells = vec![share("a", None), share("b", Some(3))];
-        group.status = Some(GroupStatus {
-            cells: vec![cell("a", 4), cell("b", 3)],
-            ..GroupStatus::default()
-        });
-        group
-    }
-
-    fn asked<'a>(names: &'a [String], to: Option<&'a str>) -> Asked<'a> {
-        Asked {
-            names,
-            to,
-            reason: "hot",
-            by: "alice",
-            now: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    fn names(all: &[&str]) -> Vec<String> {
-        all.iter().map(|n| (*n).to_owned()).collect()
-    }
-
-    #[test]
-    fn the_last_go_and_the_others_pass_their_numbers_on() {
-        // (chosen, to, replicas, entries, fixed number of b)
-        type Case = (
-            &'static [&'static str],
-            Option<&'static str>,
-            i32,
-            &'static [&'static str],
-            i32,
-        );
-        let cases: [Case; 5] = [
-            (&["cart-a-3"], None, 6, &["cart-a-3 remove"], 3),
-            (
-                &["cart-a-3", "cart-a-2", "cart-a-3"],
-                None,
-                5,
-                &["cart-a-3 remove", "cart-a-2 remove"],
-                3,
-            ),
-            (
-                &["cart-a-1"],
-                None,
-                6,
-                &["cart-a-1 restart", "cart-a-3 remove"],
-                3,
-            ),
-            (
-                &["cart-a-0", "cart-b-2"],
-                None,
-                5,
-                &["cart-a-0 restart", "cart-a-3 remove", "cart-b-2 remove"],
-                2,
-            ),
-            (&["cart-a-3"], Some("b"), 7, &["cart-a-3 to b"], 3),
-        ];
-        for (chosen, to, replicas, want, fixed) in cases {
-            let chosen = names(chosen);
-            let change = change(&group(), asked(&chosen, to)).unwrap();
-            let told: Vec<String> = change
-                .instances
-                .iter()
-                .map(|w| {
-                    let what = match (w.remove, &w.to, &w.restart_before) {
-                        (true, ..) => "remove".to_owned(),
-                        (_, Some(to), _) => format!("to {to}"),
-                        (_, _, Some(_)) => "restart".to_owned(),
-                        _ => "nothing".to_owned(),
-                    };
-                    assert_eq!((w.by.as_str(), w.reason.as_str()), ("alice", "hot"));
-                    format!("{} {what}", w.name)
-                })
-                .collect();
-            assert_eq!(told, want, "{chosen:?}");
-            assert_eq!(change.replicas, replicas, "{chosen:?}");
-            assert_eq!(change.cells[1].replicas, Some(fixed), "{chosen:?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        for (chosen, to, why) in [
-            ("cart-a-4", None, "a has 4 instances only"),
-            ("cart-a-x", None, "no named instance"),
-            ("web-7f-x2", None, "no named instance"),
-            ("cart-a-3", Some("a"), "is in a already"),
-            (
-                "cart-a-3",
-                Some("z"),
-                "z is no cell of the group's placement",
-            ),
-        ] {
-            let chosen = names(&[chosen]);
-            let said = change(&group(), asked(&chosen, to)).unwrap_err();
-            assert!(said.contains(why), "{said}");
-        }
-    }
 }

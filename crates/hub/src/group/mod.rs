@@ -6,6 +6,7 @@
 //! reached a cell, and to clear it when every instance is on the current revision.
 
 mod guests;
+pub mod moves;
 pub mod people;
 pub mod placement;
 pub mod shares;

@@ -25,9 +25,9 @@ pub(crate) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Time
     }
 }
 
-/// A time of day, UTC, to the second.
+/// A time of day to the second, and that it is in UTC: the console shows it in the reader's zone.
 pub(crate) fn clock_time(at: Timestamp) -> String {
-    at.strftime("%H:%M:%S").to_string()
+    at.strftime("%H:%M:%S UTC").to_string()
 }
 
 /// A length of time, to the second.
