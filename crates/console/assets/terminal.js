@@ -257,7 +257,7 @@
     socket = new WebSocket(`wss://${location.host}${pane.dataset.terminal}`, ["v5.channel.k8s.io", "v4.channel.k8s.io", document.body.dataset.csrf]);
     socket.binaryType = "arraybuffer";
     let opened = false, end = "";
-    socket.onopen = () => { opened = true; fit(); keys.focus(); };
+    socket.onopen = () => { opened = true; fit(); keys.focus({ preventScroll: true }); };
     socket.onmessage = (e) => {
       const bytes = new Uint8Array(e.data), rest = bytes.subarray(1);
       if (bytes[0] === 1 || bytes[0] === 2) write(decoder.decode(rest, { stream: true }));

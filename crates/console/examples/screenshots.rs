@@ -61,18 +61,17 @@ async fn main() {
         }
     }
     set(&stage, &browser, "zh-CN", "light").await;
-    shot(&stage, &browser, &folder, "fleet-zh", "/", 1440, 900).await;
+    for name in CHINESE {
+        let (_, path, height) = PAGES.iter().find(|(n, ..)| n == name).unwrap();
+        let picture = format!("{name}-zh");
+        shot(&stage, &browser, &folder, &picture, path, 1440, *height).await;
+    }
     set(&stage, &browser, "en", "dark").await;
-    shot(
-        &stage,
-        &browser,
-        &folder,
-        "release-phone",
-        "/releases/shop/checkout-prod-2",
-        420,
-        860,
-    )
-    .await;
+    for name in PHONE {
+        let (_, path, _) = PAGES.iter().find(|(n, ..)| n == name).unwrap();
+        let picture = format!("{name}-phone");
+        shot(&stage, &browser, &folder, &picture, path, 420, 860).await;
+    }
     browser.close().await;
     stage.shutdown().await;
 }
@@ -82,16 +81,28 @@ const DARK: &[&str] = &[
     "fleet", "release", "create", "logs", "policy", "quotas", "terminal", "group",
 ];
 
+/// Those in Chinese.
+const CHINESE: &[&str] = &["fleet", "release", "move", "settings"];
+
+/// Those at the width of a phone.
+const PHONE: &[&str] = &["fleet", "group", "release", "terminal", "policy"];
+
 const PAGES: &[(&str, &str, u32)] = &[
     ("fleet", "/", 1000),
+    ("fleet-load", "/?by=load", 1000),
     ("services", "/services", 900),
+    (
+        "move",
+        "/groups/shop/cart-prod/instances?verb=move&instance=cart-prod-sh-a-1&instance=cart-prod-sh-a-5&to=bj-b",
+        520,
+    ),
     ("group", "/groups/shop/checkout-prod", 1000),
     ("revisions", "/groups/shop/cart-prod?tab=revisions", 800),
     ("release", "/releases/shop/checkout-prod-2", 900),
     ("release-halted", "/releases/shop/front-prod-2", 1000),
     (
         "release-start",
-        "/groups/shop/catalog-prod/release?image=registry.example.com/shop/catalog:2.0.0&strategy=inline&sizes=10%25,+30%25,+60%25",
+        "/groups/shop/catalog-prod/release?image=registry.example.com/shop/catalog:2.0.0&strategy=inline&sizes=10%25,+30%25,+60%25&pause=AfterBastion",
         1100,
     ),
     ("rollback", "/releases/shop/front-prod-2/rollback", 520),
@@ -108,7 +119,7 @@ const PAGES: &[(&str, &str, u32)] = &[
     ),
     ("records", "/records", 900),
     ("policies", "/policies", 760),
-    ("policy", "/policies/sh/checkout-on-ssd", 900),
+    ("policy", "/policies/sh/checkout-reserved-first", 900),
     ("quotas", "/quotas", 860),
     ("quota", "/tenants/shop", 860),
     (
@@ -129,27 +140,29 @@ const PAGES: &[(&str, &str, u32)] = &[
 /// Tenants, services, and releases in every state.
 async fn people(stage: &Stage) {
     let shop = [
-        ("cart", 24, "L1"),
-        ("checkout", 60, "L0"),
-        ("front", 16, "L1"),
-        ("catalog", 40, "L1"),
-        ("ads", 8, "L3"),
-        ("currency", 8, "L2"),
-        ("mail", 4, "L3"),
-        ("shipping", 12, "L2"),
+        ("cart", 24, "L1", "4", "8Gi"),
+        ("checkout", 60, "L0", "6", "12Gi"),
+        ("front", 16, "L1", "2", "4Gi"),
+        ("catalog", 40, "L1", "3", "16Gi"),
+        ("ads", 8, "L3", "1", "2Gi"),
+        ("currency", 8, "L2", "500m", "1Gi"),
+        ("mail", 4, "L3", "500m", "1Gi"),
+        ("shipping", 12, "L2", "1", "4Gi"),
     ];
-    for (app, replicas, level) in shop {
-        stage
-            .service("shop", app, replicas, json!({"level": level}))
-            .await;
+    for (app, replicas, level, cpu, memory) in shop {
+        let more = json!({"level": level, "cpu": cpu, "memory": memory});
+        stage.service("shop", app, replicas, more).await;
     }
-    for (app, replicas) in [("ledger", 20), ("vault", 12), ("fraud", 16)] {
-        stage
-            .service("bank", app, replicas, json!({"level": "L0"}))
-            .await;
+    let bank = [("ledger", 20, "8"), ("vault", 12, "2"), ("fraud", 16, "12")];
+    for (app, replicas, cpu) in bank {
+        let more = json!({"level": "L0", "cpu": cpu, "memory": "24Gi"});
+        stage.service("bank", app, replicas, more).await;
     }
     for (app, ..) in shop {
         stage.in_service("shop", &format!("{app}-prod")).await;
+    }
+    for (app, ..) in bank {
+        stage.in_service("bank", &format!("{app}-prod")).await;
     }
     let quick = json!({"bastion": {"instances": 1, "accept": "Auto"}, "batches": {"sizes": ["50%"]}, "maxUnavailable": "50%"});
     stage
@@ -203,8 +216,9 @@ async fn people(stage: &Stage) {
 async fn limits(stage: &Stage) {
     let policies = [
         (
-            "checkout-on-ssd",
-            json!({"priority": 50, "pods": {"namespaces": ["shop"], "apps": ["checkout"]}, "spread": [{"topologyKey": "kubernetes.io/hostname", "maxSkew": 2}], "load": {"cpu": 80, "memory": 85}}),
+            "checkout-reserved-first",
+            json!({"priority": 50, "pods": {"namespaces": ["shop"], "apps": ["checkout"]},
+                "pools": [{"name": "reserved", "nodeSelector": {"example.com/pool": "reserved"}}, {"name": "elastic", "nodeSelector": {"example.com/pool": "elastic"}}], "spread": [{"topologyKey": "kubernetes.io/hostname", "maxSkew": 2}], "load": {"cpu": 80, "memory": 85}}),
         ),
         (
             "batch-packed",
@@ -226,8 +240,8 @@ async fn limits(stage: &Stage) {
             .await
             .unwrap();
         }
-        for (tenant, pods, cpu) in [("shop", "110", "64"), ("bank", "60", "40")] {
-            let object = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "compute"}, "spec": {"hard": {"pods": pods, "requests.cpu": cpu, "requests.memory": "400Gi"}}});
+        for (tenant, pods, cpu) in [("shop", "110", "420"), ("bank", "60", "260")] {
+            let object = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "compute"}, "spec": {"hard": {"pods": pods, "requests.cpu": cpu, "requests.memory": "2Ti"}}});
             let api: Api<k8s_openapi::api::core::v1::ResourceQuota> =
                 Api::namespaced(member.client(), tenant);
             api.create(
@@ -240,7 +254,7 @@ async fn limits(stage: &Stage) {
     }
     let hub = stage.client();
     let tenant = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "shop"}, "spec": {"description": "The web shop", "namespaces": ["shop"],
-        "quotas": [{"pool": "default", "hard": {"pods": "240", "requests.cpu": "120", "requests.memory": "1Ti"}}]}});
+        "quotas": [{"pool": "default", "hard": {"pods": "240", "requests.cpu": "800", "requests.memory": "4Ti"}}]}});
     let api: Api<gantry_api::Tenant> = Api::all(hub.clone());
     api.create(
         &PostParams::default(),
@@ -295,6 +309,19 @@ async fn shot(
             )
             .await;
     }
+    if path.contains("by=load") {
+        browser
+            .until("measured", "document.querySelector('#map .k-2, #map .k-3')")
+            .await;
+    }
+    if path.starts_with("/groups/") && !path.contains('?') && !path.contains("/scale") {
+        browser
+            .until(
+                "used",
+                "document.querySelector('#instances .spark polyline')",
+            )
+            .await;
+    }
     if path.contains("tab=placement") {
         browser
             .until(
@@ -313,7 +340,12 @@ async fn shot(
             browser.keys(&keys).await;
             browser.keys(&[webdriver::ENTER]).await;
         }
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        browser
+            .until(
+                "listed",
+                "/^var$/m.test(document.querySelector('[data-terminal]').dataset.text)",
+            )
+            .await;
     }
     if path.starts_with("/policies/") {
         browser.run("const y = document.querySelector('#yaml'); y.value = y.value.replace('maxSkew: 2', 'maxSkew: 1'); y.dispatchEvent(new Event('input', {bubbles: true}))").await;

@@ -16,7 +16,6 @@ use gantry_records::Records;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
-use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::Config;
 use maud::{Markup, html};
 use parking_lot::Mutex;
@@ -26,8 +25,7 @@ use tracing::info;
 
 use crate::{
     access::{Right, Sight},
-    act, api, assets,
-    credential::{self, Credential},
+    act, api, assets, enter,
     error::Fail,
     live,
     messages::M,
@@ -35,6 +33,7 @@ use crate::{
     oidc,
     page::{self, Page},
     prefs::{Lang, Prefs, cookie, with_favourite},
+    routes,
     server::Peer,
     session::{self, Session, Sessions},
     view::Params,
@@ -63,7 +62,7 @@ pub struct App {
     /// Records of what was done, where they are kept.
     pub records: Option<Arc<dyn Records>>,
     /// The identity provider, where there is one.
-    pub oidc: Option<oidc::Provider>,
+    pub oidc: Option<Arc<oidc::Provider>>,
     /// Turns of what reads a whole member to answer one question.
     pub heavy: Semaphore,
     /// Places for open terminals.
@@ -72,7 +71,8 @@ pub struct App {
     pub stop: CancellationToken,
     /// Work that goes on beside requests.
     pub tasks: TaskTracker,
-    door: Mutex<Option<String>>,
+    /// The code of the link of this start, until somebody has used it.
+    pub door: Mutex<Option<String>>,
 }
 
 impl App {
@@ -81,7 +81,7 @@ impl App {
         model: Arc<Model>,
         hub: Config,
         door: bool,
-        (records, oidc): (Option<Arc<dyn Records>>, Option<oidc::Provider>),
+        (records, oidc): (Option<Arc<dyn Records>>, Option<Arc<oidc::Provider>>),
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> (Arc<Self>, Option<String>) {
@@ -89,7 +89,7 @@ impl App {
         let app = Self {
             model,
             hub,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(oidc.clone()),
             rooms: live::Rooms::default(),
             records,
             oidc,
@@ -210,9 +210,9 @@ impl Cx {
         let model = Model::still(client.clone(), state);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (app, _) = App::new(model, hub, false, (None, None), stop, tasks);
-        let user = UserInfo {
+        let user = k8s_openapi::api::authentication::v1::UserInfo {
             username: Some("alice".to_owned()),
-            ..UserInfo::default()
+            ..Default::default()
         };
         let prefs = Prefs {
             lang,
@@ -234,17 +234,17 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/assets/{file}", get(asset))
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .route("/healthz", get(|| async { "ok" }))
-        .route("/login", get(login_page).post(login))
-        .route("/login/oidc", get(oidc_begin))
-        .route(oidc::CALLBACK, get(oidc_end))
-        .route("/logout", post(logout))
+        .route("/login", get(enter::login_page).post(enter::login))
+        .route("/login/oidc", get(enter::oidc_begin))
+        .route(oidc::CALLBACK, get(enter::oidc_end))
+        .route("/logout", post(enter::logout))
         .route("/prefs", post(set_prefs))
         .route("/favourites", post(set_favourite))
         .route("/live", get(live::stream))
-        .route("/logs/{cluster}/{tenant}/{name}", get(act::logs::stream))
-        .route("/logs/{tenant}/{group}", get(act::logs::of_group))
-        .route("/exec/{cluster}/{tenant}/{name}", get(act::exec::open))
-        .route("/export/{file}", get(act::export::records))
+        .route(routes::LOGS, get(act::logs::stream))
+        .route(routes::GROUP_LOGS, get(act::logs::of_group))
+        .route(routes::EXEC, get(act::exec::open))
+        .route(routes::EXPORT, get(act::export::records))
         .route("/api/openapi.json", get(api::document))
         .route("/api", any(api::handle))
         .route("/api/{*rest}", any(api::handle))
@@ -329,7 +329,8 @@ pub fn text(status: StatusCode, kind: &'static str, body: String, headers: &Head
     response
 }
 
-fn html_answer(status: StatusCode, body: Markup, headers: &HeaderMap) -> Response {
+/// A page as an answer.
+pub fn html_answer(status: StatusCode, body: Markup, headers: &HeaderMap) -> Response {
     text(
         status,
         "text/html; charset=utf-8",
@@ -347,7 +348,8 @@ pub fn to(place: &str) -> Response {
     response
 }
 
-fn with_cookie(mut response: Response, cookie: &str) -> Response {
+/// The same with a cookie.
+pub fn with_cookie(mut response: Response, cookie: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(cookie) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
@@ -384,10 +386,31 @@ pub fn same_site(headers: &HeaderMap) -> bool {
 }
 
 /// A place inside of this console, or its first page.
-fn inside(next: &str) -> &str {
+pub fn inside(next: &str) -> &str {
     let plain =
         next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
     if plain && next.is_ascii() { next } else { "/" }
+}
+
+/// To log in, and then back: to the page, or to that from which a form was sent.
+fn to_login(method: &Method, place: &str, headers: &HeaderMap) -> Response {
+    let get = |name| headers.get(name).and_then(|v| v.to_str().ok());
+    let from = || {
+        let url: http::Uri = get(header::REFERER)?.parse().ok()?;
+        url.path_and_query().map(|p| p.as_str().to_owned())
+    };
+    let next = match *method {
+        Method::POST => from().unwrap_or_else(|| "/".to_owned()),
+        _ => place.to_owned(),
+    };
+    let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+    // Who comes with a session's cookie had one.
+    let ended = if cookie(headers, session::COOKIE).is_some() {
+        "&ended=1"
+    } else {
+        ""
+    };
+    to(&format!("/login?next={next}{ended}"))
 }
 
 async fn pages(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -403,17 +426,14 @@ async fn pages(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let cx = match Cx::of(&app, headers, peer).await {
         Ok(cx) => cx,
-        Err(Fail::Login) => {
-            let next = form_urlencoded::byte_serialize(place.as_bytes()).collect::<String>();
-            return to(&format!("/login?next={next}"));
-        }
+        Err(Fail::Login) => return to_login(&parts.method, &place, headers),
         Err(fail) => return failed(&Prefs::of(headers), &fail, headers),
     };
     let params = Params::parse(query);
     match parts.method {
         Method::GET | Method::HEAD => match page::find(&cx, &path, &params).await {
             Ok(page) => shown(&cx, &page, &place, headers),
-            Err(Fail::Login) => to("/login"),
+            Err(Fail::Login) => to_login(&parts.method, &place, headers),
             Err(fail) => {
                 let body = page::frame::error(&cx, &fail);
                 html_answer(
@@ -452,7 +472,7 @@ async fn pages(State(app): State<Arc<App>>, request: Request) -> Response {
                     page::frame::whole(&cx, &page, &place),
                     headers,
                 ),
-                Err(Fail::Login) => to("/login"),
+                Err(Fail::Login) => to_login(&parts.method, &place, headers),
                 Err(fail) => html_answer(
                     fail.status(),
                     page::frame::whole(&cx, &page::frame::error(&cx, &fail), &place),
@@ -468,178 +488,10 @@ fn shown(cx: &Cx, page: &Page, place: &str, headers: &HeaderMap) -> Response {
     html_answer(StatusCode::OK, page::frame::whole(cx, page, place), headers)
 }
 
-fn failed(prefs: &Prefs, fail: &Fail, headers: &HeaderMap) -> Response {
+/// What went wrong, for who is not logged in.
+pub fn failed(prefs: &Prefs, fail: &Fail, headers: &HeaderMap) -> Response {
     let body = page::frame::bare(prefs, M::ErrorTitle, &html! { p { (fail.detail()) } });
     html_answer(fail.status(), body, headers)
-}
-
-async fn login_page(State(app): State<Arc<App>>, request: Request) -> Response {
-    let headers = request.headers();
-    let prefs = Prefs::of(headers);
-    let params = Params::parse(request.uri().query().unwrap_or_default());
-    let code = params.get("code");
-    if !code.is_empty() {
-        return match door(&app, code, peer(&request)).await {
-            Ok(cookie) => with_cookie(to("/"), &cookie),
-            Err(_) => html_answer(
-                StatusCode::FORBIDDEN,
-                page::login::page(
-                    &prefs,
-                    "/",
-                    Some(M::LoginDoorUsed.text(prefs.lang)),
-                    host_of(&app),
-                ),
-                headers,
-            ),
-        };
-    }
-    html_answer(
-        StatusCode::OK,
-        page::login::page(&prefs, inside(params.get("next")), None, host_of(&app)),
-        headers,
-    )
-}
-
-fn host_of(app: &App) -> Option<&str> {
-    app.oidc.as_ref().map(oidc::Provider::host)
-}
-
-/// Lets the first visitor with the door's code in, as the console itself.
-async fn door(app: &App, code: &str, peer: Option<IpAddr>) -> Result<String, Fail> {
-    app.sessions.brake(peer, std::time::Instant::now())?;
-    {
-        let mut door = app.door.lock();
-        if !door
-            .as_deref()
-            .is_some_and(|right| session::same(right, code))
-        {
-            return Err(Fail::Login);
-        }
-        *door = None;
-    }
-    let client = app.model.client.clone();
-    let user: UserInfo = credential::who(&client).await?;
-    let (id, session) = app.sessions.open(user, client)?;
-    info!(target: "gantry_console::audit", user = session.name(), ?peer, "login by the link of this start");
-    Ok(session::set_cookie(&id))
-}
-
-async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
-    let peer = peer(&request);
-    let (parts, content) = request.into_parts();
-    let headers = &parts.headers;
-    let prefs = Prefs::of(headers);
-    let form = match body(content).await {
-        Ok(bytes) => Params::parse(&String::from_utf8_lossy(&bytes)),
-        Err(fail) => return failed(&prefs, &fail, headers),
-    };
-    let next = inside(form.get("next")).to_owned();
-    let entered = async {
-        if !same_site(headers) {
-            return Err(Fail::Forbidden(M::ErrorCsrf.text(prefs.lang).to_owned()));
-        }
-        let credential = Credential::read(&form.text("credential"))?;
-        app.sessions.login(&credential, &app.hub, peer).await
-    };
-    match entered.await {
-        Ok((id, session)) => {
-            info!(target: "gantry_console::audit", user = session.name(), ?peer, "login");
-            with_cookie(to(&next), &session::set_cookie(&id))
-        }
-        Err(fail) => {
-            info!(target: "gantry_console::audit", ?peer, "login refused");
-            let why = match &fail {
-                Fail::Login => M::LoginUnknown.text(prefs.lang),
-                Fail::TooMany => M::LoginTooMany.text(prefs.lang),
-                other => other.detail(),
-            };
-            let status = if fail == Fail::TooMany {
-                fail.status()
-            } else {
-                StatusCode::UNAUTHORIZED
-            };
-            html_answer(
-                status,
-                page::login::page(&prefs, &next, Some(why), host_of(&app)),
-                headers,
-            )
-        }
-    }
-}
-
-/// To the identity provider.
-async fn oidc_begin(State(app): State<Arc<App>>, request: Request) -> Response {
-    let headers = request.headers();
-    let prefs = Prefs::of(headers);
-    let Some(provider) = &app.oidc else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    let params = Params::parse(request.uri().query().unwrap_or_default());
-    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
-    let host = host
-        .or(request.uri().authority().map(|a| a.as_str()))
-        .unwrap_or_default();
-    match provider.begin(host, inside(params.get("next"))).await {
-        Ok((place, state)) => with_cookie(to(&place), &oidc::set_cookie(&state)),
-        Err(fail) => failed(&prefs, &fail, headers),
-    }
-}
-
-/// Back from the identity provider.
-async fn oidc_end(State(app): State<Arc<App>>, request: Request) -> Response {
-    let peer = peer(&request);
-    let headers = request.headers();
-    let prefs = Prefs::of(headers);
-    let Some(provider) = &app.oidc else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    let params = Params::parse(request.uri().query().unwrap_or_default());
-    let kept = cookie(headers, oidc::COOKIE).unwrap_or_default();
-    let entered = async {
-        let (credential, next) = provider.finish(kept, &params).await?;
-        let (id, session) = app.sessions.login(&credential, &app.hub, peer).await?;
-        Ok::<_, Fail>((id, session, next))
-    };
-    let response = match entered.await {
-        Ok((id, session, next)) => {
-            info!(target: "gantry_console::audit", user = session.name(), ?peer, "login with the identity provider");
-            // Not a redirect: the browser comes from another site, and would not send the session's cookie
-            // (SameSite=Strict) along. From a page of ours it does.
-            let page = page::login::onward(&prefs, inside(&next));
-            with_cookie(
-                html_answer(StatusCode::OK, page, headers),
-                &session::set_cookie(&id),
-            )
-        }
-        Err(fail) => {
-            info!(target: "gantry_console::audit", ?peer, why = fail.detail(), "login refused");
-            let why = match &fail {
-                Fail::Login => M::LoginUnknown.text(prefs.lang),
-                Fail::TooMany => M::LoginTooMany.text(prefs.lang),
-                other => other.detail(),
-            };
-            let page = page::login::page(&prefs, "/", Some(why), Some(provider.host()));
-            html_answer(StatusCode::UNAUTHORIZED, page, headers)
-        }
-    };
-    with_cookie(response, &oidc::clear_cookie())
-}
-
-async fn logout(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (parts, content) = request.into_parts();
-    let Ok(session) = app.sessions.of(&parts.headers, &app.hub, None).await else {
-        return with_cookie(to("/login"), &session::clear_cookie());
-    };
-    let Ok(bytes) = body(content).await else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
-    let form = Params::parse(&String::from_utf8_lossy(&bytes));
-    if !same_site(&parts.headers) || !session::same(form.get("csrf"), &session.csrf) {
-        return StatusCode::FORBIDDEN.into_response();
-    }
-    app.sessions.logout(&parts.headers);
-    info!(target: "gantry_console::audit", user = session.name(), "logout");
-    with_cookie(to("/login"), &session::clear_cookie())
 }
 
 /// Language, theme and time zone: no secret, and wanted before anyone has logged in.

@@ -92,6 +92,8 @@ pub fn find(path: &str) -> Option<&'static Asset> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -110,5 +112,64 @@ mod tests {
             !style.contains("@import") && !style.contains("http"),
             "a request to elsewhere"
         );
+    }
+
+    /// The colours of a theme, by name: those of the block that begins so.
+    fn colours<'a>(style: &'a str, block: &str) -> HashMap<&'a str, [f64; 3]> {
+        let rest = &style[style.find(block).unwrap() + block.len()..];
+        let rest = &rest[..rest.find('}').unwrap()];
+        let read = |one: &'a str| {
+            let (name, value) = one.trim().strip_prefix("--")?.split_once(": #")?;
+            let part = |n: usize| u8::from_str_radix(value.get(n..n + 2)?, 16).ok();
+            let linear = |n: u8| {
+                let c = f64::from(n) / 255.0;
+                if c <= 0.040_45 {
+                    c / 12.92
+                } else {
+                    ((c + 0.055) / 1.055).powf(2.4)
+                }
+            };
+            Some((name, [part(0)?, part(2)?, part(4)?].map(linear)))
+        };
+        rest.split(';').filter_map(read).collect()
+    }
+
+    /// As WCAG 2.2 defines it.
+    fn contrast(a: [f64; 3], b: [f64; 3]) -> f64 {
+        let light = |c: [f64; 3]| 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2] + 0.05;
+        let (a, b) = (light(a), light(b));
+        (a / b).max(b / a)
+    }
+
+    #[test]
+    fn text_stands_out_from_what_is_behind_it_in_both_themes() {
+        let style = std::str::from_utf8(&STYLE.plain).unwrap();
+        let dark = colours(style, ":root[data-theme=\"dark\"] {");
+        assert_eq!(dark, colours(style, ":root:not([data-theme=\"light\"]) {"));
+        let behind = [
+            ("text", &["bg", "card", "busy-bg", "dim-bg"][..]),
+            ("soft", &["bg", "card", "busy-bg", "dim-bg"]),
+            ("link", &["bg", "card", "busy-bg"]),
+            ("on-accent", &["accent"]),
+            ("good", &["good-bg", "card"]),
+            ("warn", &["warn-bg", "card"]),
+            ("bad", &["bad-bg", "card", "bg"]),
+            ("busy", &["busy-bg", "card"]),
+            ("hold", &["hold-bg", "card"]),
+            ("card", &["good", "bad", "warn"]),
+        ];
+        for (theme, all) in [("light", colours(style, ":root {")), ("dark", dark)] {
+            for (text, grounds) in behind {
+                for ground in grounds {
+                    let found = contrast(all[text], all[ground]);
+                    assert!(found >= 4.5, "{theme}: {text} on {ground} is {found:.2}");
+                }
+            }
+            // Shapes: the focus ring, states, lines of usage.
+            for shape in ["accent", "good", "warn", "bad", "hold", "fill"] {
+                let found = contrast(all[shape], all["card"]);
+                assert!(found >= 3.0, "{theme}: {shape} is {found:.2}");
+            }
+        }
     }
 }

@@ -10,7 +10,8 @@
 //! | [`page`] | one file a page: from a view to HTML |
 //! | [`api`] | the same views as JSON, and their OpenAPI document |
 //! | [`act`] | what changes something: each as the user, each with an audit line |
-//! | [`oidc`] | logging in with an identity provider |
+//! | [`enter`], [`oidc`] | logging in and out; with an identity provider |
+//! | [`routes`] | every path there is, as patterns |
 //! | [`session`], [`credential`], [`access`] | who is there, how they showed it, what they may see |
 //! | [`live`] | rooms of pages that look at the same thing, and the stream of changed parts |
 //! | [`messages`], [`prefs`] | texts in English and Chinese; language, theme, time zone |
@@ -26,6 +27,7 @@ mod api;
 mod app;
 mod assets;
 mod credential;
+mod enter;
 mod error;
 mod live;
 mod messages;
@@ -33,6 +35,7 @@ pub mod model;
 pub mod oidc;
 mod page;
 mod prefs;
+mod routes;
 mod server;
 mod session;
 mod tls;
@@ -45,6 +48,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use app::API_PATHS;
+pub use routes::{FORMS as FORM_PATHS, PAGES as PAGE_PATHS, STREAMS as STREAM_PATHS};
 pub use tls::{Tls, TlsError};
 
 /// What a console is started with.
@@ -120,7 +124,11 @@ impl Console {
             }
         };
         let tls = options.tls.config()?;
-        let oidc = options.oidc.map(oidc::Provider::new).transpose()?;
+        let oidc = options
+            .oidc
+            .map(oidc::Provider::new)
+            .transpose()?
+            .map(Arc::new);
         let address = options.address;
         let listen = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;

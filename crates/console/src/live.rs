@@ -197,7 +197,7 @@ async fn run(mut cx: Cx, place: String, room: Weak<Room>) {
     let mut changes = cx.app.model.changes();
     loop {
         // What changes from here on is looked at after this rendering.
-        cx = Cx::with(&cx.app, cx.session.clone(), cx.prefs.clone()).await;
+        cx = Cx::with(&cx.app, cx.session.latest(), cx.prefs.clone()).await;
         let found = page::find(&cx, path, &params).await;
         let (said, interest) = match &found {
             Ok(page) => (

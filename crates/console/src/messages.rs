@@ -27,21 +27,60 @@ macro_rules! messages {
 }
 
 impl M {
-    /// In a language, with its `{}` filled in, in order.
+    /// In a language, with its `{}` filled in, in order. `{one|many}` is the word for the value before it, and
+    /// `{0?one|many}` that for the first value.
     pub fn fill(self, lang: Lang, values: &[&dyn Display]) -> String {
-        let mut parts = self.text(lang).split("{}");
-        let mut out = parts.next().unwrap_or_default().to_owned();
-        for (index, part) in parts.enumerate() {
-            if let Some(value) = values.get(index) {
-                out.push_str(&value.to_string());
-            }
-            out.push_str(part);
+        let mut out = String::new();
+        let mut filled: Vec<String> = Vec::new();
+        let mut rest = self.text(lang);
+        while let Some((before, after)) = rest.split_once('{') {
+            out.push_str(before);
+            let (inner, after) = after.split_once('}').unwrap_or((after, ""));
+            rest = after;
+            let Some((one, many)) = inner.split_once('|') else {
+                let value = values.get(filled.len()).map(ToString::to_string);
+                filled.push(value.unwrap_or_default());
+                out.extend(filled.last().map(String::as_str));
+                continue;
+            };
+            let (of, one) = match one.split_once('?') {
+                Some((index, one)) => (index.parse().ok().and_then(|n: usize| filled.get(n)), one),
+                None => (filled.last(), one),
+            };
+            out.push_str(if of.is_some_and(|n| n == "1") {
+                one
+            } else {
+                many
+            });
         }
+        out.push_str(rest);
         out
     }
 }
 
 messages! {
+    Move: "Move", "迁移";
+    MoveTo: "To the cell", "迁往单元";
+    MoveNowhere: "There is no other cell to move to: add one to the group's placement.", "没有其他可迁往的单元：请先在分组的放置中添加。";
+    MoveSays: "{} {instance|instances} {0?goes|go} from {} {cell|cells} to {}: the new one comes first, and the old one goes once that is in service.", "{} 个实例（{} 个单元）将迁往 {}：先增新实例，在服后旧实例退出。";
+    MoveStep: "{} goes once {} has one more in service", "{} 将在 {} 多一个在服实例后退出";
+    MovePasses: "{} is not the last of {}: its pod goes, {} goes once {} has one more in service, and a new pod takes its name", "{} 不是 {} 的末位实例：其 Pod 先退出，{} 将在 {} 多一个在服实例后退出，随后以原名新建";
+    MapBy: "Colour by", "着色依据";
+    MapByRequests: "Requests", "申请量";
+    MapByLoad: "Load", "实际负载";
+    MapByProblems: "Problems", "问题";
+    MapNoLoad: "No member has measured its nodes yet: their load comes from metrics.k8s.io.", "尚无成员集群的节点用量：负载取自 metrics.k8s.io。";
+    LoadFine: "nothing wrong", "正常";
+    Pools: "Capacity by pool", "各资源池容量";
+    Pool: "Pool", "资源池";
+    Resource: "Resource", "资源";
+    RoomTitle: "What quotas and cells leave", "配额与单元余量";
+    RoomOf: "Quota or cell", "配额或单元";
+    RoomMore: "Asked for beyond that", "本次增量";
+    RoomFits: "enough", "足够";
+    RoomShort: "too little", "不足";
+    RoomNone: "The release asks for nothing beyond what its instances have now.", "本次发布不需要额外资源。";
+    SessionEnded: "Your session has ended. Log in again, and you are back where you were.", "会话已结束。重新登录后将回到原页面。";
     KeyChoose: "Choose what is marked", "勾选当前行";
     Choose: "Choose", "选择";
     Chosen: "The chosen:", "对所选：";
@@ -49,9 +88,9 @@ messages! {
     Memory: "Memory", "内存";
     PullOut: "Pull out", "摘除流量";
     PutBack: "Put back", "恢复流量";
-    PullOutSays: "{} instances in {} cells are kept out of traffic until they are put back, in turn, as the group's budget allows ({} out at once).", "{} 个实例（{} 个单元）将被摘除流量，直至恢复；按分组可用性预算依次进行（同时至多 {}）。";
-    PutBackSays: "{} instances in {} cells take traffic again. (The group's budget: {} out at once.)", "{} 个实例（{} 个单元）将恢复流量。（分组预算：同时停服至多 {}。）";
-    RestartManySays: "{} pods in {} cells are replaced by new ones of the same names and revision, in turn, as the group's budget allows ({} out at once).", "{} 个 Pod（{} 个单元）将以同名同版本重建，按分组可用性预算依次进行（同时至多 {}）。";
+    PullOutSays: "{} {instance|instances} in {} {cell|cells} {0?is|are} kept out of traffic until {0?it is|they are} put back, in turn, as the group's budget allows ({} out at once).", "{} 个实例（{} 个单元）将被摘除流量，直至恢复；按分组可用性预算依次进行（同时至多 {}）。";
+    PutBackSays: "{} {instance|instances} in {} {cell|cells} {0?takes|take} traffic again. (The group's budget: {} out at once.)", "{} 个实例（{} 个单元）将恢复流量。（分组预算：同时停服至多 {}。）";
+    RestartManySays: "{} {pod|pods} in {} {cell|cells} {0?is|are} replaced by {0?a new one of the same name|new ones of the same names} and revision, in turn, as the group's budget allows ({} out at once).", "{} 个 Pod（{} 个单元）将以同名同版本重建，按分组可用性预算依次进行（同时至多 {}）。";
     Wished: "{}: {}", "{}：{}";
     Placement: "Placement", "放置";
     PlacementHint: "The scheduler's rules are read against the cluster as it is now: of a placed instance as if it were placed again.", "以集群当前状态按调度规则解释；对已放置的实例，视为重新放置。";
@@ -61,8 +100,8 @@ messages! {
     PlacementPending: "It fits nowhere", "无处可放";
     PlacementNodes: "{} of {} nodes would take it now.", "当前 {} / {} 个节点可接纳。";
     PlacementChanges: "What would let it fit, least first", "怎样才能放下（改动最小者在前）";
-    PlacementOnNodes: "{} nodes", "{} 个节点";
-    PlacementPreempt: "Or preemption: {} pods of lower priority would leave {}.", "或抢占：{} 个低优先级 Pod 将离开 {}。";
+    PlacementOnNodes: "{} {node|nodes}", "{} 个节点";
+    PlacementPreempt: "Or preemption: {} {pod|pods} of lower priority would leave {}.", "或抢占：{} 个低优先级 Pod 将离开 {}。";
     PlacementExcluded: "What excludes nodes", "排除节点的原因";
     PlacementScores: "Scores of the best nodes", "最佳节点得分";
     PlacementTotal: "Total", "总分";
@@ -125,16 +164,16 @@ messages! {
     PolicyEffective: "Effective", "生效中";
     PolicyUnread: "Not read yet", "尚未读取";
     PolicyNowhere: "Choose at least one cluster.", "请至少选择一个集群。";
-    PolicyDeleteSays: "It selects {} pods. They stay where they are; from the next placement on, they are placed without it.", "该策略选中 {} 个 Pod。它们保持原位；之后的放置不再受其约束。";
+    PolicyDeleteSays: "It selects {} {pod|pods}. {0?It stays where it is|They stay where they are}; from the next placement on, {0?it is|they are} placed without this policy.", "该策略选中 {} 个 Pod。它们保持原位；之后的放置不再受其约束。";
     NoPolicies: "No placement policies", "没有放置策略";
     NoPoliciesHint: "A policy says where pods may and should go: spread, neighbours, pools, hardware. It holds from the next placement on.", "放置策略规定 Pod 可以与应当放在何处：打散、亲疏、资源池、机型。自下一次放置起生效。";
     Priority: "Priority", "优先级";
     TrialTitle: "Whose pods would now land elsewhere", "哪些 Pod 会改变位置";
     TrialHint: "The scheduler thinks every pod that runs away and places it again, without this text and with it. Nothing is changed.", "调度器会设想每个运行中的 Pod 重新放置，比较有无此策略的结果。不做任何更改。";
     TrialAsk: "Ask the scheduler", "询问调度器";
-    TrialSelects: "It selects {} pods that run.", "选中运行中的 Pod {} 个。";
+    TrialSelects: "It selects {} {pod that runs|pods that run}.", "选中运行中的 Pod {} 个。";
     TrialNone: "No pod would land elsewhere", "没有 Pod 会改变位置";
-    TrialSays: "Of {} pods that run, {} could not be placed where they are any more ({} of them nowhere); {} more would be placed elsewhere.", "运行中的 {} 个 Pod 中，{} 个无法再留在原节点（其中 {} 个无处可去），另有 {} 个会放到别处。";
+    TrialSays: "{} {pod runs|pods run}: {} could no longer be placed where they are ({} of them nowhere); {} more would be placed elsewhere.", "运行中的 {} 个 Pod 中，{} 个无法再留在原节点（其中 {} 个无处可去），另有 {} 个会放到别处。";
     TrialTo: "To", "去向";
     TrialNowhere: "nowhere", "无处可去";
     Delete: "Delete", "删除";
@@ -158,7 +197,7 @@ messages! {
     KeyQuotas: "Quotas", "配额";
     KeyRecords: "Records", "操作记录";
     Abort: "End here", "就此结束";
-    AbortSays: "The release ends here. {} instances that it has touched stay as they are, {} others are not touched any more.", "发布就此结束。已处理的 {} 个实例保持现状，其余 {} 个不再处理。";
+    AbortSays: "The release ends here. {} {instance|instances} that it has touched {0?stays as it is|stay as they are}; {} {other is|others are} not touched any more.", "发布就此结束。已处理的 {} 个实例保持现状，其余 {} 个不再处理。";
     AcceptAuto: "As soon as it is ready", "就绪后自动接受";
     AcceptManual: "A person", "人工接受";
     Address: "Address", "地址";
@@ -167,7 +206,7 @@ messages! {
     All: "All", "全部";
     AllReleases: "All releases of this group", "该分组的全部发布";
     AndMore: "and {} more", "另有 {} 项";
-    AndOthers: "{} others that you may not see", "另有 {} 个您无权查看";
+    AndOthers: "{} {other|others} that you may not see", "另有 {} 个您无权查看";
     App: "App", "应用";
     Approvals: "Approvals", "审批";
     Approve: "Approve", "批准";
@@ -209,7 +248,7 @@ messages! {
     Containers: "Containers", "容器";
     Continue: "Continue", "继续";
     Cordon: "Cordon", "封锁";
-    CordonSays: "No new instance is placed here. The {} that run stay.", "不再放置新实例。正在运行的 {} 个保持不动。";
+    CordonSays: "No new instance is placed here. The {} that {runs stays|run stay}.", "不再放置新实例。正在运行的 {} 个保持不动。";
     Cordoned: "Cordoned", "已封锁";
     CordonedNow: "{} takes no new instances now", "{} 不再接收新实例";
     Count: "Count", "次数";
@@ -222,9 +261,9 @@ messages! {
     Drain: "Drain", "排空";
     DrainAtOnce: "at once", "立即迁走";
     DrainBlocked: "its budget is used up: waits", "可用性预算已用尽：等待";
-    DrainSays: "{} instances of {} groups are evicted, as their budgets allow; they come back on other nodes.", "将按可用性预算驱逐 {} 个实例（涉及 {} 个分组），它们会在其他节点恢复。";
+    DrainSays: "{} {instance|instances} of {} {group|groups} {0?is|are} evicted, as {1?its budget allows|their budgets allow}; {0?it comes|they come} back on other nodes.", "将按可用性预算驱逐 {} 个实例（涉及 {} 个分组），它们会在其他节点恢复。";
     DrainSteps: "{} at a time", "每次 {} 个";
-    Draining: "{} is closed; {} instances are evicted as their budgets allow", "{} 已封锁，正按预算驱逐 {} 个实例";
+    Draining: "{} is closed; {} {instance is|instances are} evicted as their budgets allow", "{} 已封锁，正按预算驱逐 {} 个实例";
     Elapsed: "Elapsed", "已用时";
     Emergency: "Emergency", "紧急放行";
     EmergencySays: "The release goes on in spite of freezes and closed windows. That and your name are recorded; the API server holds the names that may.", "发布将无视封网与变更窗口继续进行。此举与您的姓名将被记录，是否允许由 API 服务器裁定。";
@@ -317,9 +356,11 @@ messages! {
     LineTenants: "Releases of these tenants", "限这些租户";
     Lines: "Stopped lines", "停线";
     Live: "Live", "实时";
-    LoadFull: "over 80 % requested", "申请超过 80%";
-    LoadHalf: "41–60 %", "41–60%";
-    LoadLow: "up to 20 %", "至多 20%";
+    LoadFull: "over 80 %", "超过 80%";
+    LoadHigh: "to 80 %", "至 80%";
+    LoadFifth: "up to 20 %", "至多 20%";
+    LoadHalf: "to 60 %", "至 60%";
+    LoadLow: "to 40 %", "至 40%";
     LoadNone: "empty", "空闲";
     LockStep: "In waves", "按波次";
     LogIn: "Log in", "登录";
@@ -369,7 +410,6 @@ messages! {
     NoReleases: "No releases", "没有发布";
     NoReleasesHint: "Open a group and start one: you see its plan before anything is touched.", "打开一个分组即可发起：动手之前先看到计划。";
     Node: "Node", "节点";
-    NodeMap: "Nodes, by what is requested of them", "节点图（按申请量着色）";
     Nodes: "Nodes", "节点";
     NodesReady: "Nodes ready", "就绪节点";
     Normal: "Normal", "普通";
@@ -439,14 +479,14 @@ messages! {
     Revision: "Revision", "版本";
     Revisions: "Revisions", "版本";
     Rollback: "Roll back", "回滚";
-    RollbackSays: "{} instances in {} cells go back to where they came from.", "{} 个实例（{} 个单元）将回到原版本。";
+    RollbackSays: "{} {instance|instances} in {} {cell|cells} {0?goes|go} back to where {0?it|they} came from.", "{} 个实例（{} 个单元）将回到原版本。";
     RowsOf: "{}–{} of {}", "{}–{}，共 {}";
     Running: "running", "运行中";
     RunningUnready: "running, not ready", "运行中，未就绪";
     SameRevision: "The two ask for the same.", "两个版本相同。";
     Save: "Save", "保存";
     Scale: "Scale", "伸缩";
-    ScaleHint: "Now {}, in {} cells: {}. They are divided by the weights of the cells.", "当前 {} 个，分布于 {} 个单元：{}。按单元权重分配。";
+    ScaleHint: "Now {}, in {} {cell|cells}: {}. Instances are divided by the weights of the cells.", "当前 {} 个，分布于 {} 个单元：{}。按单元权重分配。";
     ScaleZeroHint: "For none at all, type the name: {}", "缩至零时请输入名称：{}";
     Scaled: "{}: {} → {}", "{}：{} → {}";
     Scope: "Scope", "范围";
@@ -461,7 +501,7 @@ messages! {
     SlidingWindow: "Sliding window", "滑动窗口";
     StartRelease: "Start a release", "发起发布";
     State: "State", "状态";
-    StopSays: "Every release that it is about stands still at once. {} are in flight now.", "范围内的发布将立即暂停。当前进行中 {} 个。";
+    StopSays: "Every release that it is about stands still at once. {} {is|are} in flight now.", "范围内的发布将立即暂停。当前进行中 {} 个。";
     StopTheLine: "Stop the line", "停线";
     Strategy: "Strategy", "策略";
     StrategyInline: "This release's own", "本次发布自定";
@@ -544,5 +584,15 @@ mod tests {
     fn blanks_are_filled_in_order_and_values_are_not_read_as_blanks() {
         assert_eq!(M::RowsOf.fill(Lang::En, &[&1, &"{}", &9]), "1–{} of 9");
         assert_eq!(M::RowsOf.fill(Lang::En, &[&1]), "1– of ");
+        let drained =
+            |instances: i32, groups: i32| M::DrainSays.fill(Lang::En, &[&instances, &groups]);
+        assert_eq!(
+            drained(1, 1),
+            "1 instance of 1 group is evicted, as its budget allows; it comes back on other nodes."
+        );
+        assert_eq!(
+            drained(2, 0),
+            "2 instances of 0 groups are evicted, as their budgets allow; they come back on other nodes."
+        );
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     access::Rights,
     credential::{self, Credential},
     error::Fail,
+    oidc::{Entered, Provider},
     prefs::cookie,
 };
 
@@ -78,6 +79,12 @@ pub struct Session {
     used: Mutex<Instant>,
     checked: Mutex<Instant>,
     members: Mutex<HashMap<String, Client>>,
+    /// How the identity provider let them in, and when.
+    entered: Option<(Entered, Instant)>,
+    /// Held by the request that renews it.
+    renewing: tokio::sync::Mutex<()>,
+    /// The same session with a newer credential.
+    successor: Mutex<Option<Arc<Session>>>,
 }
 
 impl Session {
@@ -94,7 +101,28 @@ impl Session {
             used: Mutex::new(now),
             checked: Mutex::new(now),
             members: Mutex::default(),
+            entered: None,
+            renewing: tokio::sync::Mutex::default(),
+            successor: Mutex::default(),
         })
+    }
+
+    /// The session with its newest credential.
+    pub fn latest(self: &Arc<Self>) -> Arc<Self> {
+        let mut newest = self.clone();
+        loop {
+            let next = newest.successor.lock().clone();
+            match next {
+                Some(next) => newest = next,
+                None => return newest,
+            }
+        }
+    }
+
+    /// When its credential is to be renewed, and when that has expired.
+    fn due(&self) -> Option<(Instant, Instant)> {
+        let (entered, born) = self.entered.as_ref()?;
+        Some(entered.due(*born))
     }
 
     /// Their name.
@@ -141,11 +169,40 @@ impl Session {
 /// All sessions, and the brake on logins.
 #[derive(Default)]
 pub struct Sessions {
+    /// Who renews credentials, where there is somebody.
+    provider: Option<Arc<Provider>>,
     all: Mutex<HashMap<Mark, Arc<Session>>>,
     logins: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
 }
 
 impl Sessions {
+    /// With the identity provider, where there is one.
+    pub fn new(provider: Option<Arc<Provider>>) -> Self {
+        Self {
+            provider,
+            ..Self::default()
+        }
+    }
+
+    /// Logs in whom the identity provider let in; the session's id, for the cookie.
+    ///
+    /// # Errors
+    /// If the hub knows nobody by it, or there were too many attempts.
+    pub async fn enter(
+        &self,
+        entered: Entered,
+        hub: &Config,
+        peer: Option<IpAddr>,
+    ) -> Result<(String, Arc<Session>), Fail> {
+        self.brake(peer, Instant::now())?;
+        let client = entered.credential.client(hub)?;
+        let user = credential::who(&client).await?;
+        self.release(peer);
+        let mut session = Session::new(user, client, false)?;
+        session.entered = Some((entered, Instant::now()));
+        self.add(session)
+    }
+
     /// Logs in; the session's id, for the cookie.
     ///
     /// # Errors
@@ -168,7 +225,11 @@ impl Sessions {
     /// # Errors
     /// Without random numbers.
     pub fn open(&self, user: UserInfo, client: Client) -> Result<(String, Arc<Session>), Fail> {
-        let session = Arc::new(Session::new(user, client, false)?);
+        self.add(Session::new(user, client, false)?)
+    }
+
+    fn add(&self, session: Session) -> Result<(String, Arc<Session>), Fail> {
+        let session = Arc::new(session);
         let id = random()?;
         self.put(mark("cookie", &id), session.clone());
         Ok((id, session))
@@ -235,7 +296,7 @@ impl Sessions {
             return self.of_token(token, hub, peer).await;
         }
         let id = cookie(headers, COOKIE).ok_or(Fail::Login)?;
-        self.current(mark("cookie", id)).await
+        self.current(mark("cookie", id), hub).await
     }
 
     async fn of_token(
@@ -246,7 +307,7 @@ impl Sessions {
     ) -> Result<Arc<Session>, Fail> {
         let mark = mark("bearer", token);
         if self.all.lock().contains_key(&mark) {
-            return self.current(mark).await;
+            return self.current(mark, hub).await;
         }
         self.brake(peer, Instant::now())?;
         let client = Credential::Token(token.to_owned()).client(hub)?;
@@ -257,12 +318,15 @@ impl Sessions {
         Ok(session)
     }
 
-    async fn current(&self, mark: Mark) -> Result<Arc<Session>, Fail> {
+    async fn current(&self, mark: Mark, hub: &Config) -> Result<Arc<Session>, Fail> {
         let now = Instant::now();
-        let session = self.all.lock().get(&mark).cloned().ok_or(Fail::Login)?;
+        let mut session = self.all.lock().get(&mark).cloned().ok_or(Fail::Login)?;
         if session.over(now) {
             self.all.lock().remove(&mark);
             return Err(Fail::Login);
+        }
+        if session.due().is_some_and(|(due, _)| due <= now) {
+            session = self.renewed(mark, session, hub).await?;
         }
         *session.used.lock() = now;
         let due = {
@@ -278,6 +342,57 @@ impl Sessions {
             return Err(Fail::Login);
         }
         Ok(session)
+    }
+
+    /// The session with a new credential; the old one, as long as that is good and no other is to be had.
+    async fn renewed(
+        &self,
+        mark: Mark,
+        session: Arc<Session>,
+        hub: &Config,
+    ) -> Result<Arc<Session>, Fail> {
+        let _turn = session.renewing.lock().await;
+        let latest = session.latest();
+        if !Arc::ptr_eq(&latest, &session) {
+            return Ok(latest);
+        }
+        match self.anew(&session, hub).await {
+            Ok(new) => {
+                let new = Arc::new(new);
+                let mut all = self.all.lock();
+                // Logged out meanwhile: it stays so.
+                *all.get_mut(&mark).ok_or(Fail::Login)? = new.clone();
+                drop(all);
+                *session.successor.lock() = Some(new.clone());
+                Ok(new)
+            }
+            Err(_) if session.due().is_some_and(|(_, end)| Instant::now() < end) => {
+                Ok(session.clone())
+            }
+            Err(_) => {
+                self.all.lock().remove(&mark);
+                Err(Fail::Login)
+            }
+        }
+    }
+
+    async fn anew(&self, session: &Session, hub: &Config) -> Result<Session, Fail> {
+        let provider = self.provider.as_ref().ok_or(Fail::Login)?;
+        let (old, _) = session.entered.as_ref().ok_or(Fail::Login)?;
+        let entered = provider.renew(old).await?;
+        let client = entered.credential.client(hub)?;
+        let user = credential::who(&client).await?;
+        if user.username != session.user.username {
+            return Err(Fail::Login);
+        }
+        let now = Instant::now();
+        Ok(Session {
+            csrf: session.csrf.clone(),
+            told: Mutex::new(session.told.lock().take()),
+            born: session.born,
+            entered: Some((entered, now)),
+            ..Session::new(user, client, false)?
+        })
     }
 
     /// Ends the session of a request.

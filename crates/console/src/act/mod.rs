@@ -16,7 +16,7 @@ pub mod token;
 pub mod trial;
 pub mod wish;
 
-use gantry_hub::group::wishes::{Verb, given_up};
+use gantry_hub::group::wishes::given_up;
 use kube::api::PatchParams;
 use maud::Markup;
 
@@ -25,6 +25,7 @@ use crate::{
     error::Fail,
     messages::M,
     page::{self, Page},
+    routes,
     view::{Params, run::Press},
 };
 
@@ -65,6 +66,9 @@ fn named(cx: &Cx, form: &Params, name: &str) -> Result<(), Fail> {
 /// # Errors
 /// What went wrong.
 pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
+    if !routes::known(routes::FORMS, path) {
+        return Err(Fail::NotFound);
+    }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
         ["groups", tenant, name, "plan"] => {
@@ -122,10 +126,10 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
         }
         ["groups", tenant, name, "instances"] => {
             let group = page::group::seen(cx, tenant, name).await?;
-            let verb = Verb::named(form.get("verb")).ok_or(Fail::NotFound)?;
+            let wish = wish::Wish::read(form.get("verb"), form.get("to")).ok_or(Fail::NotFound)?;
             let names: Vec<String> = form.all("instance").map(str::to_owned).collect();
-            wish::take(cx, &group, &names, verb, form.get("reason")).await?;
-            let word = cx.t(page::wishes::word(verb));
+            wish::take(cx, &group, &names, &wish, form.get("reason")).await?;
+            let word = cx.t(page::wishes::word(&wish));
             let told = cx.f(M::Wished, &[&word, &names.join(", ")]);
             Ok(Done::Go(format!("/groups/{tenant}/{name}"), Some(told)))
         }

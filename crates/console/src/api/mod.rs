@@ -13,7 +13,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gantry_api::Release;
-use gantry_hub::group::wishes::Verb;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -22,7 +21,7 @@ use crate::{
     app::{App, Cx, body, peer, same_site, text},
     error::Fail,
     model::usage,
-    page, session,
+    page, routes, session,
     view::{Params, fleet, groups, nodes, policies, quotas, releases, run, search},
 };
 
@@ -46,6 +45,19 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let answer = async {
         let cx = Cx::of(&app, headers, peer).await?;
         let params = Params::parse(parts.uri.query().unwrap_or_default());
+        // What is not in the document is not there.
+        let method = if parts.method == Method::POST {
+            "post"
+        } else {
+            "get"
+        };
+        let whole = parts.uri.path();
+        if !PATHS
+            .iter()
+            .any(|(m, p)| *m == method && routes::fits(p, whole))
+        {
+            return Err(Fail::NotFound);
+        }
         let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         match parts.method {
             Method::GET | Method::HEAD => get(&cx, &path, &params).await,
@@ -157,7 +169,7 @@ async fn get(cx: &Cx, path: &[&str], params: &Params) -> Result<Value, Fail> {
         }
         ["api", "v1", "groups", tenant, name, "revisions"] => {
             page::group::seen(cx, tenant, name).await?;
-            let all = page::group::kept(cx, tenant, name).await?;
+            let all = page::revisions::kept(cx, tenant, name).await?;
             let items: Vec<Value> = all
                 .values()
                 .map(|r| json!({"revision": r.number, "digest": r.digest, "spec": r.spec}))
@@ -281,14 +293,14 @@ async fn post(cx: &Cx, path: &[&str], sent: &Value) -> Result<Value, Fail> {
         ["api", "v1", "groups", tenant, name, "instances"] => {
             let group = page::group::seen(cx, tenant, name).await?;
             let form = form(sent);
-            let verb = Verb::named(form.get("verb"))
-                .ok_or_else(|| Fail::Bad("verb: pull-out, put-back or restart".to_owned()))?;
+            let wish = act::wish::Wish::read(form.get("verb"), form.get("to"))
+                .ok_or_else(|| Fail::Bad("verb: pull-out, put-back, restart or move".to_owned()))?;
             let names: Vec<String> = form.all("instances").map(str::to_owned).collect();
             if names.is_empty() {
                 return Err(Fail::Bad("instances: name at least one".to_owned()));
             }
-            act::wish::take(cx, &group, &names, verb, form.get("reason")).await?;
-            Ok(json!({"verb": verb.name(), "instances": names}))
+            act::wish::take(cx, &group, &names, &wish, form.get("reason")).await?;
+            Ok(json!({"verb": wish.name(), "instances": names}))
         }
         ["api", "v1", "policies", "trial"] if cx.sight.policies => {
             let found = page::policies::trials(cx, &form(sent)).await;

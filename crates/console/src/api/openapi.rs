@@ -105,7 +105,8 @@ const ENDPOINTS: &[Endpoint] = &[
         "Wish something for instances: granted as far as the group's budget goes",
         &[],
         &[
-            ("verb", "string", "pull-out, put-back or restart"),
+            ("verb", "string", "pull-out, put-back, restart or move"),
+            ("to", "string", "move: the cell to go to"),
             ("instances", "array", "Which"),
             ("reason", "string", "Why, for the record"),
         ],

@@ -20,8 +20,9 @@ use tracing::{debug, info, warn};
 use super::{
     Model,
     limits::{ElasticQuota, Quota, QuotaKind},
+    member::Member,
     rows::{Instance, Node},
-    state::{Department, Member, Topic, key_of},
+    state::{Department, Topic, key_of},
 };
 
 /// What a watch says.

@@ -122,7 +122,7 @@ fn number(resource: &str, quantity: &Quantity) -> i64 {
 }
 
 /// A quota.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quota {
     /// Its kind.
@@ -138,6 +138,9 @@ pub struct Quota {
     pub kept: bool,
     /// Its resources.
     pub amounts: Vec<Amount>,
+    /// As plans of releases count with it; of a ResourceQuota that counts a Group's instances.
+    #[serde(skip)]
+    pub counted: Option<gantry_hub::world::Quota>,
 }
 
 impl Quota {
@@ -166,6 +169,7 @@ impl Quota {
             parent: String::new(),
             kept: managed.is_some_and(|m| m == labels::MANAGER),
             amounts: amounts(&used, &BTreeMap::new(), &hard),
+            counted: gantry_hub::world::Quota::of(quota),
         }
     }
 
@@ -179,6 +183,7 @@ impl Quota {
             parent: quota.labels().get(PARENT).cloned().unwrap_or_default(),
             kept: false,
             amounts: amounts(&used, &quota.spec.min, &quota.spec.max),
+            counted: None,
         }
     }
 
@@ -203,6 +208,7 @@ impl Quota {
                 parent: String::new(),
                 kept: false,
                 amounts: amounts(&used, &BTreeMap::new(), &quota.hard),
+                counted: None,
             }
         });
         pools.collect()

@@ -3,6 +3,8 @@
 
 mod feed;
 pub mod limits;
+pub mod machines;
+mod member;
 pub mod rows;
 pub mod state;
 pub mod usage;
@@ -14,8 +16,9 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use member::Member;
 pub use rows::{Instance, Key, Load, Node};
-pub use state::{Health, Member, State, Topic};
+pub use state::{Health, State, Topic};
 
 /// Changes that may wait for a slow listener; one that falls behind further looks at everything anew.
 const BACKLOG: usize = 1024;
@@ -28,6 +31,8 @@ pub struct Model {
     access: Mutex<HashMap<String, Config>>,
     /// What instances really use, of Groups that somebody looks at.
     pub usage: usage::Usage,
+    /// What nodes really use, while somebody looks.
+    pub machines: machines::Machines,
     /// The hub, as the console itself.
     pub client: Client,
 }
@@ -40,6 +45,7 @@ impl Model {
             changes: broadcast::channel(BACKLOG).0,
             access: Mutex::default(),
             usage: usage::Usage::default(),
+            machines: machines::Machines::default(),
             client,
         })
     }

@@ -171,35 +171,46 @@ async fn read(member: &str, client: &Client, key: &Key) -> Vec<(String, (i64, i6
         "/apis/metrics.k8s.io/v1beta1/namespaces/{tenant}/pods?labelSelector={}%3D{group}",
         labels::GROUP.replace('/', "%2F")
     );
-    let Ok(request) = http::Request::get(path).body(Vec::new()) else {
-        return Vec::new();
-    };
+    let list = ask(member, client, path).await;
+    list.map_or_else(Vec::new, |list| points(&list))
+}
+
+/// Asks a member's metrics; nothing where it measures none.
+pub(super) async fn ask(member: &str, client: &Client, path: String) -> Option<Value> {
+    let request = http::Request::get(path).body(Vec::new()).ok()?;
     match tokio::time::timeout(ANSWER, client.request::<Value>(request)).await {
-        Ok(Ok(list)) => points(&list),
+        Ok(Ok(list)) => Some(list),
         Ok(Err(error)) => {
             debug!(cluster = %member, %error, "no usage");
-            Vec::new()
+            None
         }
-        Err(_) => Vec::new(),
+        Err(_) => None,
     }
+}
+
+/// Thousandths of a core and bytes of a `usage`.
+pub(super) fn amounts(usage: &Value) -> (i64, i64) {
+    let amount = |name: &str| {
+        let text = usage[name].as_str()?;
+        thousandths(&Quantity(text.to_owned()))
+    };
+    let whole = |n: i128| i64::try_from(n).unwrap_or(i64::MAX);
+    let memory = amount("memory").unwrap_or(0) / 1000;
+    (whole(amount("cpu").unwrap_or(0)), whole(memory))
 }
 
 fn points(list: &Value) -> Vec<(String, (i64, i64))> {
     let items = list["items"].as_array().into_iter().flatten();
     items
         .filter_map(|item| {
-            let (mut cpu, mut memory) = (0i128, 0i128);
+            let (mut cpu, mut memory) = (0i64, 0i64);
             for container in item["containers"].as_array()? {
-                let amount = |name: &str| {
-                    let text = container["usage"][name].as_str()?;
-                    thousandths(&Quantity(text.to_owned()))
-                };
-                cpu += amount("cpu").unwrap_or(0);
-                memory += amount("memory").unwrap_or(0) / 1000;
+                let (c, m) = amounts(&container["usage"]);
+                cpu = cpu.saturating_add(c);
+                memory = memory.saturating_add(m);
             }
-            let whole = |n: i128| i64::try_from(n).unwrap_or(i64::MAX);
             let name = item["metadata"]["name"].as_str()?.to_owned();
-            Some((name, (whole(cpu), whole(memory))))
+            Some((name, (cpu, memory)))
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{group::to_yaml, widgets};
+use super::{Block, group::to_yaml, widgets};
 use crate::{
     act::edit::{Target, plain},
     app::Cx,
@@ -38,6 +38,47 @@ pub async fn editor(
             div.actions { button.primary type="submit" { (cx.t(M::Save)) } }
         }
     })
+}
+
+/// Where what the server says of a text comes; of one that was sent and refused it stands there already.
+pub fn pane(cx: &Cx, refused: Option<&Fail>) -> Markup {
+    html! {
+        div #verdict { @match refused {
+            Some(fail) => (verdict(cx, &Err(fail.clone()))),
+            None => { h2 { (cx.t(M::WhatChanges)) } p.hint { (cx.t(M::EditHint)) } },
+        } }
+    }
+}
+
+/// A text with what is said of it beside it, and more below that.
+pub fn beside(text: Markup, said: Markup, more: Vec<Block>) -> Block {
+    let said = Block::part("beside", "card", said);
+    let right = if more.is_empty() {
+        said
+    } else {
+        let all = [said].into_iter().chain(more).collect();
+        Block::group("side", "stacked", all)
+    };
+    Block::group(
+        "edit",
+        "two wide",
+        vec![Block::part("text", "card", text), right],
+    )
+}
+
+/// The form of a new object, as text. `more` stands between title and text.
+pub fn making(cx: &Cx, title: M, text: &str, to: (&str, &str), more: &Markup) -> Markup {
+    let (place, back) = to;
+    html! {
+        h1 { (cx.t(title)) }
+        form #edit-form.stack method="post" action=(place) data-preview={ (place) "/check" } data-into="verdict" {
+            (widgets::csrf(cx))
+            (more)
+            label for="yaml" { (cx.t(M::Yaml)) }
+            textarea #yaml name="yaml" rows=(rows(text)) spellcheck="false" { (text) }
+            div.actions { button.primary type="submit" { (cx.t(M::Create)) } a.button href=(back) { (cx.t(M::Back)) } }
+        }
+    }
 }
 
 /// As many rows as the text has lines, within reason.

@@ -10,7 +10,8 @@ use crate::{
     view::{
         Params,
         fleet::{self, Counts, PlaceRow, Problem, Wrong},
-        nodes::{self, CellMap, Mark},
+        nodes::{self, By, CellMap, Mark},
+        pools::{self, PoolRow},
         releases::{ReleaseRow, running},
     },
 };
@@ -20,7 +21,12 @@ use crate::{
 /// # Errors
 /// None that are its own.
 pub async fn page(cx: &Cx, params: &Params) -> Result<Page, Fail> {
-    let (counts, problems, releases, clusters, map) = {
+    let by = By::named(params.get("by"));
+    if by == By::Load && cx.sight.nodes {
+        cx.app.model.look_at_nodes(&cx.app.stop, &cx.app.tasks);
+    }
+    let loads = cx.app.model.machines.loads();
+    let (counts, problems, releases, clusters, map, pools) = {
         let state = cx.app.model.read();
         (
             fleet::counts(&state, &cx.sight),
@@ -32,7 +38,12 @@ pub async fn page(cx: &Cx, params: &Params) -> Result<Page, Fail> {
                 Vec::new()
             },
             if cx.sight.nodes {
-                nodes::map(&state)
+                nodes::map(&state, by, &loads)
+            } else {
+                Vec::new()
+            },
+            if cx.sight.nodes && cx.sight.policies {
+                pools::pools(&state)
             } else {
                 Vec::new()
             },
@@ -50,10 +61,15 @@ pub async fn page(cx: &Cx, params: &Params) -> Result<Page, Fail> {
         ),
     ];
     if !map.is_empty() {
-        body.push(Block::part("map", "card", map_of_nodes(cx, &map, params)));
+        let unread = by == By::Load && loads.is_empty();
+        let html = map_of_nodes(cx, &map, params, (by, unread));
+        body.push(Block::part("map", "card", html));
     }
     if !clusters.is_empty() {
         body.push(Block::part("clusters", "card", places(cx, &clusters)));
+    }
+    if !pools.is_empty() {
+        body.push(Block::part("pools", "card", of_pools(cx, &pools)));
     }
     Ok(Page {
         title: cx.t(M::Fleet).to_owned(),
@@ -156,20 +172,43 @@ fn cell_map(map: &CellMap, side: usize) -> Markup {
     }
 }
 
-fn map_of_nodes(cx: &Cx, map: &[CellMap], _params: &Params) -> Markup {
-    let total: usize = map.iter().map(|c| c.marks.len()).sum();
-    let side = side(total);
-    let legend = [
-        ("k-0", M::LoadNone),
-        ("k-1", M::LoadLow),
-        ("k-3", M::LoadHalf),
-        ("k-5", M::LoadFull),
+/// The marks of the legend, with their words.
+fn legend(by: By) -> Vec<(&'static str, M)> {
+    let wrong = [
         ("k-shut", M::Cordoned),
         ("k-warn", M::Problem),
         ("k-bad", M::NotReady),
     ];
+    let none = if by == By::Problems {
+        M::LoadFine
+    } else {
+        M::LoadNone
+    };
+    let mut all = vec![("k-0", none)];
+    if by != By::Problems {
+        let fifths = [
+            M::LoadFifth,
+            M::LoadLow,
+            M::LoadHalf,
+            M::LoadHigh,
+            M::LoadFull,
+        ];
+        let classes = ["k-1", "k-2", "k-3", "k-4", "k-5"];
+        all.extend(classes.into_iter().zip(fifths));
+    }
+    all.extend(wrong);
+    all
+}
+
+fn map_of_nodes(cx: &Cx, map: &[CellMap], params: &Params, (by, unread): (By, bool)) -> Markup {
+    let total: usize = map.iter().map(|c| c.marks.len()).sum();
+    let side = side(total);
+    let words = [M::MapByRequests, M::MapByLoad, M::MapByProblems].map(|m| cx.t(m));
+    let choices: Vec<(&str, &str)> = By::ALL.map(By::name).into_iter().zip(words).collect();
     html! {
-        h2 { (cx.t(M::NodeMap)) span.number { (total) } }
+        div.title { h2 { (cx.t(M::Nodes)) span.number { (total) } }
+            div.actions { span.hint { (cx.t(M::MapBy)) } (widgets::choices(params, "by", &choices)) } }
+        @if unread { p.hint { (cx.t(M::MapNoLoad)) } }
         div.maps {
             @for cell in map {
                 figure {
@@ -184,7 +223,7 @@ fn map_of_nodes(cx: &Cx, map: &[CellMap], _params: &Params) -> Markup {
             }
         }
         ul.legend aria-label=(cx.t(M::Legend)) {
-            @for (class, word) in legend {
+            @for (class, word) in legend(by) {
                 li {
                     svg width="12" height="12" viewBox="0 0 10 10" aria-hidden="true" {
                         @match class {
@@ -200,15 +239,37 @@ fn map_of_nodes(cx: &Cx, map: &[CellMap], _params: &Params) -> Markup {
     }
 }
 
-fn places(cx: &Cx, clusters: &[PlaceRow]) -> Markup {
-    let share = |used: i64, has: i64, label: String| {
-        let tone = if has > 0 && used * 10 > has * 9 {
-            "warn"
-        } else {
-            "plain"
-        };
-        widgets::bar(used, has, tone, &label)
+/// What is asked for of what there is, as a bar and in figures.
+fn share(cx: &Cx, word: M, (used, has): (i64, i64), show: fn(i64) -> String) -> Markup {
+    let tone = if has > 0 && used * 10 > has * 9 {
+        "warn"
+    } else {
+        "plain"
     };
+    let words = format!("{} / {}", show(used), show(has));
+    let label = format!("{}: {words}", cx.t(word));
+    html! { (widgets::bar(used, has, tone, &label)) small { (words) } }
+}
+
+fn of_pools(cx: &Cx, pools: &[PoolRow]) -> Markup {
+    html! {
+        h2 { (cx.t(M::Pools)) span.number { (pools.len()) } }
+        div.scroll { table {
+            thead { tr { th { (cx.t(M::Pool)) } th { (cx.t(M::Cluster)) } th.num { (cx.t(M::NodesReady)) } th.num { (cx.t(M::Instances)) } th { (cx.t(M::CpuRequested)) } th { (cx.t(M::MemoryRequested)) } th { (cx.t(M::Policies)) } } }
+            tbody { @for pool in pools { tr {
+                th scope="row" { (pool.name) }
+                td { (pool.cluster) }
+                td.num { (pool.nodes.0) " / " (pool.nodes.1) }
+                td.num { (pool.instances) }
+                td { (share(cx, M::CpuRequested, pool.cpu, widgets::cores)) }
+                td { (share(cx, M::MemoryRequested, pool.memory, widgets::bytes)) }
+                td { @for (index, policy) in pool.policies.iter().enumerate() { @if index > 0 { ", " } a href={ "/policies/" (pool.cluster) "/" (policy) } { (policy) } } }
+            } } }
+        } }
+    }
+}
+
+fn places(cx: &Cx, clusters: &[PlaceRow]) -> Markup {
     let row = |place: &PlaceRow, cluster: Option<&str>| {
         let nodes = match cluster {
             None => format!("/nodes?cluster={}", place.name),
@@ -220,14 +281,14 @@ fn places(cx: &Cx, clusters: &[PlaceRow]) -> Markup {
                 td {
                     @if cluster.is_some() {}
                     @else if place.connecting { (widgets::badge("busy", "◐", cx.t(M::ClusterConnecting))) span.said { (cx.t(M::ClusterConnectingHint)) } }
-                    @else if !place.trouble.is_empty() { (widgets::badge("bad", "■", cx.t(M::Unreachable))) span.said { (place.trouble) } }
+                    @else if !place.trouble.is_empty() { (widgets::badge("bad", "■", cx.t(M::Unreachable))) span.said { (widgets::local(cx, &place.trouble)) } }
                     @else if !place.stopped.is_empty() { (widgets::badge("warn", "‖", cx.t(M::LineStopped))) span.said { (place.stopped) } }
                     @else { (widgets::badge("good", "●", cx.t(M::Reachable))) }
                 }
                 td.num { (place.nodes.0) " / " (place.nodes.1) }
                 td.num { (place.instances) }
-                td { (share(place.cpu.0, place.cpu.1, format!("CPU {} / {}", widgets::cores(place.cpu.0), widgets::cores(place.cpu.1)))) small { (widgets::cores(place.cpu.0)) " / " (widgets::cores(place.cpu.1)) } }
-                td { (share(place.memory.0, place.memory.1, format!("{} / {}", widgets::bytes(place.memory.0), widgets::bytes(place.memory.1)))) small { (widgets::bytes(place.memory.0)) " / " (widgets::bytes(place.memory.1)) } }
+                td { (share(cx, M::CpuRequested, place.cpu, widgets::cores)) }
+                td { (share(cx, M::MemoryRequested, place.memory, widgets::bytes)) }
                 td { (place.version) }
             }
         }

@@ -1,15 +1,13 @@
 //! A Group: how it is, its instances by cell, its revisions, what happened.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 
-use gantry_api::{Group, group::InstanceNote, labels};
-use gantry_hub::{diff, group::wishes::Verb, world::Revision};
-use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Event};
-use kube::{Api, ResourceExt, api::ListParams};
+use gantry_api::{Group, group::InstanceNote};
+use kube::ResourceExt;
 use maud::{Markup, html};
 use std::sync::Arc;
 
-use super::{Block, Interest, Nav, Page, releases, widgets, wishes};
+use super::{Block, Interest, Nav, Page, events, releases, revisions, widgets, wishes};
 use crate::{
     access::Right,
     app::Cx,
@@ -69,12 +67,12 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
         "revisions" => body.push(Block::part(
             "revisions",
             "card",
-            revisions(cx, params, &group).await?,
+            revisions::tab(cx, params, &group).await?,
         )),
         "events" => {
-            let own = events(cx, tenant, "Group", name).await?;
+            let own = events::of(cx, tenant, "Group", name).await?;
             body.push(Block::part("events", "card", own));
-            for (cluster, html) in instance_events(cx, &key).await {
+            for (cluster, html) in events::of_instances(cx, &key).await {
                 body.push(Block::part(format!("events-{cluster}"), "card", html));
             }
         }
@@ -284,7 +282,7 @@ fn choosing(cx: &Cx, group: &Group, all: &[InstanceRow], params: &Params, wish: 
         form method="get" action={ "/groups/" (tenant) "/" (name) "/instances" } {
             div.actions.chosen {
                 span.hint { (cx.t(M::Chosen)) }
-                @for verb in Verb::ALL { button type="submit" name="verb" value=(verb.name()) { (cx.t(wishes::word(verb))) } }
+                @for wish in wishes::all(group) { button type="submit" name="verb" value=(wish.name()) { (cx.t(wishes::word(&wish))) } }
             }
             (table)
         }
@@ -343,8 +341,8 @@ fn table(cx: &Cx, all: &[InstanceRow], params: &Params, more: &More<'_>) -> Mark
                             td { @if let Some(s) = series { (widgets::spark(&s.memory, i.memory, widgets::bytes)) } }
                         }
                         td.message {
-                            (i.trouble)
-                            @if let Some(note) = more.notes.get(i.name.as_str()) { span.note { (note.state) @if !note.message.is_empty() { ": " (note.message) } } }
+                            (widgets::local(cx, &i.trouble))
+                            @if let Some(note) = more.notes.get(i.name.as_str()) { span.note { (note.state) @if !note.message.is_empty() { ": " (widgets::local(cx, &note.message)) } } }
                             @else if !i.held.is_empty() { span.note { (i.held) } }
                         }
                     }
@@ -364,181 +362,6 @@ pub fn state(cx: &Cx, row: &InstanceRow) -> Markup {
         _ => ("bad", "▲", M::NotReady),
     };
     widgets::badge(tone, shape, cx.t(word))
-}
-
-/// The revisions of a Group that are kept, read as the user.
-///
-/// # Errors
-/// If they may not read them.
-pub async fn kept(cx: &Cx, tenant: &str, group: &str) -> Result<BTreeMap<i64, Revision>, Fail> {
-    let api: Api<ControllerRevision> = Api::namespaced(cx.session.client.clone(), tenant);
-    let selector = ListParams::default().labels(&format!("{}={group}", labels::GROUP));
-    let list = api.list(&selector).await?;
-    let read = list.items.iter().filter_map(gantry_hub::read_revision);
-    Ok(read.map(|r| (r.number, r)).collect())
-}
-
-async fn revisions(cx: &Cx, params: &Params, group: &Group) -> Result<Markup, Fail> {
-    let (tenant, name) = (group.namespace().unwrap_or_default(), group.name_any());
-    let all = kept(cx, &tenant, &name).await?;
-    let current = group
-        .status
-        .as_ref()
-        .and_then(|s| s.current.as_ref())
-        .map(|c| c.revision);
-    let number = |key: &str| params.get(key).parse::<i64>().ok();
-    let newest = all.keys().next_back().copied();
-    let from = number("from")
-        .or_else(|| all.keys().rev().nth(1).copied())
-        .or(current);
-    let to = number("to").or(newest);
-    let pair = from
-        .zip(to)
-        .and_then(|(a, b)| Some((all.get(&a)?, all.get(&b)?)));
-    let release = cx.may(Right::gantry("create", "releases", &tenant)).await;
-    Ok(html! {
-        h2 { (cx.t(M::Revisions)) span.number { (all.len()) } }
-        div.scroll { table data-rows {
-            thead { tr { th { (cx.t(M::Revision)) } th { (cx.t(M::Image)) } th { (cx.t(M::ChangedFields)) } th {} } }
-            tbody {
-                @for (n, revision) in all.iter().rev() {
-                    @let before = all.range(..n).next_back().map(|(_, r)| r);
-                    tr {
-                        th scope="row" { span.mono { (n) } @if current == Some(*n) { " " (widgets::badge("good", "●", cx.t(M::Current))) } }
-                        td { (widgets::image(&revision.spec.image)) }
-                        td { @if let Some(before) = before { (diff::changed(&before.spec, &revision.spec).join(", ")) } }
-                        td.num {
-                            @if let Some(before) = before { a href={ "?tab=revisions&from=" (before.number) "&to=" (n) } data-row { (cx.t(M::Compare)) } }
-                            @if release && current != Some(*n) { " " a href={ "/groups/" (tenant) "/" (name) "/release?to=" (n) } { (cx.t(M::GoBackTo)) } }
-                        }
-                    }
-                }
-            }
-        } }
-        @if let Some((a, b)) = pair {
-            h2 { (cx.f(M::DiffOf, &[&a.number, &b.number])) }
-            (differences(cx, &diff::compare(&a.spec, &b.spec)))
-        }
-    })
-}
-
-/// How two revisions differ.
-pub fn differences(cx: &Cx, fields: &[diff::Field]) -> Markup {
-    html! {
-        @if fields.is_empty() { p.hint { (cx.t(M::SameRevision)) } }
-        @for field in fields {
-            div.diff {
-                div.field { (field.name) }
-                pre {
-                    @for (mark, line) in &field.lines {
-                        @match mark {
-                            '-' => del { "- " (line) "\n" },
-                            '+' => ins { "+ " (line) "\n" },
-                            _ => span { "  " (line) "\n" },
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Events about an object of the hub, read as the user.
-///
-/// # Errors
-/// If the hub does not answer.
-pub async fn events(cx: &Cx, tenant: &str, kind: &str, name: &str) -> Result<Markup, Fail> {
-    let api: Api<Event> = Api::namespaced(cx.session.client.clone(), tenant);
-    let wanted = ListParams::default().fields(&format!(
-        "involvedObject.kind={kind},involvedObject.name={name}"
-    ));
-    let mut list = match api.list(&wanted).await.map_err(Fail::from) {
-        Ok(list) => list.items,
-        Err(Fail::Forbidden(why)) => return Ok(html! { p.said { (why) } }),
-        Err(fail) => return Err(fail),
-    };
-    Ok(event_table(cx, &mut list))
-}
-
-/// Events of instances that are kept of one member.
-const EVENTS: u32 = 500;
-
-/// What happened to a Group's instances, by member.
-async fn instance_events(cx: &Cx, key: &Key) -> Vec<(String, Markup)> {
-    let members: Vec<(String, HashSet<String>)> = {
-        let state = cx.app.model.read();
-        let all = state.members.iter();
-        all.map(|(name, m)| {
-            let names = m.of_group(key).map(|i| i.name.clone());
-            (name.clone(), names.collect::<HashSet<_>>())
-        })
-        .filter(|(_, names)| !names.is_empty())
-        .collect()
-    };
-    let mut told = Vec::new();
-    for (cluster, names) in members {
-        let right = Right::core("list", "events", &key.0);
-        if !cx.may_on(&cluster, right).await {
-            continue;
-        }
-        let found = async {
-            let api: Api<Event> = Api::namespaced(super::reader(cx, &cluster)?, &key.0);
-            let wanted = ListParams::default()
-                .fields("involvedObject.kind=Pod")
-                .limit(EVENTS);
-            Ok::<_, Fail>(api.list(&wanted).await?.items)
-        };
-        let html = match found.await {
-            Ok(mut list) => {
-                let named = |e: &Event| e.involved_object.name.clone().unwrap_or_default();
-                list.retain(|e| names.contains(&named(e)));
-                html! { h2 { (cluster) " · " (cx.t(M::Instances)) } (event_table(cx, &mut list)) }
-            }
-            Err(fail) => html! { h2 { (cluster) } p.said { (fail.detail()) } },
-        };
-        told.push((cluster, html));
-    }
-    told
-}
-
-/// A table of events, newest first.
-pub fn event_table(cx: &Cx, list: &mut [Event]) -> Markup {
-    let last = |e: &Event| {
-        let series = e
-            .series
-            .as_ref()
-            .and_then(|s| s.last_observed_time.as_ref())
-            .map(|t| t.0);
-        let at = e
-            .last_timestamp
-            .as_ref()
-            .map(|t| t.0)
-            .or(e.event_time.as_ref().map(|t| t.0));
-        series
-            .or(at)
-            .or(e.metadata.creation_timestamp.as_ref().map(|t| t.0))
-    };
-    list.sort_by_key(|e| std::cmp::Reverse(last(e)));
-    html! {
-        h2 { (cx.t(M::Events)) span.number { (list.len()) } }
-        @if list.is_empty() { (widgets::empty(cx.t(M::NoEvents), &html! { (cx.t(M::NoEventsHint)) })) }
-        @else {
-            div.scroll { table {
-                thead { tr { th { (cx.t(M::When)) } th { (cx.t(M::Kind)) } th { (cx.t(M::Reason)) } th { (cx.t(M::Message)) } th.num { (cx.t(M::Count)) } } }
-                tbody {
-                    @for e in list.iter().take(200) {
-                        tr {
-                            td { (widgets::ago(cx, last(e))) }
-                            td { @if e.type_.as_deref() == Some("Warning") { (widgets::badge("warn", "▲", cx.t(M::Warning))) } @else { (widgets::badge("dim", "○", cx.t(M::Normal))) } }
-                            td { (e.reason.as_deref().unwrap_or("")) }
-                            td.message { (e.message.as_deref().unwrap_or("")) }
-                            td.num { (e.count.or(e.series.as_ref().and_then(|s| s.count)).unwrap_or(1)) }
-                        }
-                    }
-                }
-            } }
-        }
-    }
 }
 
 fn yaml(cx: &Cx, group: &Group) -> Result<Markup, Fail> {

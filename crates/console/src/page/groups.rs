@@ -170,7 +170,7 @@ fn line(cx: &Cx, row: &GroupRow, tenant: &str) -> Markup {
             @if tenant.is_empty() { td { a href={ "/services/" (row.tenant) } { (row.tenant) } } }
             td { a href={ "/services/" (row.tenant) "/" (row.app) } { (row.app) } }
             td { (row.environment) }
-            td title=(row.message) { (widgets::health(cx, row.health)) }
+            td title=(widgets::local(cx, &row.message)) { (widgets::health(cx, row.health)) }
             td.num { (widgets::bar(i64::from(row.in_service), i64::from(row.desired), tone, &words)) span.n { (row.in_service) " / " (row.desired) } }
             td {
                 @if let Some(n) = row.revision { span.mono { (n) } } @else { "—" }

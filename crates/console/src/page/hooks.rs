@@ -194,10 +194,8 @@ pub async fn one(
         } } }
     };
     let editor = edit::editor(cx, &target, &object, sent.map(|(text, _)| text)).await?;
-    let verdict = match sent.and_then(|(_, fail)| fail) {
-        Some(fail) => edit::verdict(cx, &Err(fail.clone())),
-        None => html! { h2 { (cx.t(M::WhatChanges)) } p.hint { (cx.t(M::EditHint)) } },
-    };
+    let right = edit::pane(cx, sent.and_then(|(_, fail)| fail));
+    let dead = Block::part("dead", "card", dead);
     Ok(Page {
         title: name.to_owned(),
         nav: Nav::Settings,
@@ -207,21 +205,7 @@ pub async fn one(
         ],
         body: vec![
             Block::part("head", "", head),
-            Block::group(
-                "edit",
-                "two wide",
-                vec![
-                    Block::part("text", "card", editor),
-                    Block::group(
-                        "side",
-                        "stacked",
-                        vec![
-                            Block::part("beside", "card", html! { div #verdict { (verdict) } }),
-                            Block::part("dead", "card", dead),
-                        ],
-                    ),
-                ],
-            ),
+            edit::beside(editor, right, vec![dead]),
         ],
         interest: Interest::Hooks,
     })
@@ -248,31 +232,18 @@ pub async fn create(cx: &Cx, form: &Params, wrong: Option<&Fail>) -> Result<Page
         "" => template(&namespace),
         _ => form.text("yaml"),
     };
-    let left = html! {
-        h1 { (cx.t(M::HookNew)) }
+    let more = html! {
         @if let Some(fail) = wrong { p.said role="alert" { (fail.detail()) } }
-        form #edit-form.stack method="post" action="/create/notification" data-preview="/create/notification/check" data-into="verdict" {
-            (widgets::csrf(cx))
-            label for="yaml" { (cx.t(M::Yaml)) }
-            textarea #yaml name="yaml" rows=(edit::rows(&text)) spellcheck="false" { (text) }
-            p.hint { (cx.t(M::HookUrlHint)) }
-            div.actions { button.primary type="submit" { (cx.t(M::Create)) } a.button href="/notifications" { (cx.t(M::Back)) } }
-        }
+        p.hint { (cx.t(M::HookUrlHint)) }
     };
-    let right =
-        html! { div #verdict { h2 { (cx.t(M::WhatChanges)) } p.hint { (cx.t(M::EditHint)) } } };
+    let to = ("/create/notification", "/notifications");
+    let left = edit::making(cx, M::HookNew, &text, to, &more);
+    let right = edit::pane(cx, None);
     Ok(Page {
         title: cx.t(M::HookNew).to_owned(),
         nav: Nav::Settings,
         crumbs: vec![(cx.t(M::Hooks).to_owned(), "/notifications".to_owned())],
-        body: vec![Block::group(
-            "create",
-            "two wide",
-            vec![
-                Block::part("form", "card", left),
-                Block::part("beside", "card", right),
-            ],
-        )],
+        body: vec![edit::beside(left, right, vec![])],
         ..Page::default()
     })
 }

@@ -5,10 +5,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::{Api, Client, api::ListParams};
 use maud::{Markup, html};
 
-use super::{Block, Interest, Nav, Page, group, placement, terminal, widgets, wishes};
+use super::{Block, Interest, Nav, Page, events, group, placement, terminal, widgets, wishes};
 use crate::{
     access::Right,
-    act::exec,
+    act::{exec, wish::Wish},
     app::Cx,
     error::Fail,
     messages::M,
@@ -55,7 +55,7 @@ pub async fn page(
     let tab = params.get("tab");
     let may =
         |verb, resource, sub| cx.may_on(cluster, Right::core(verb, resource, tenant).sub(sub));
-    let (pods, logs, events, wish) = futures::join!(
+    let (pods, logs, lists, wish) = futures::join!(
         may("get", "pods", ""),
         may("get", "pods", "log"),
         may("list", "events", ""),
@@ -63,7 +63,7 @@ pub async fn page(
     );
     let mut tabs = vec![("", M::Overview)];
     tabs.extend(logs.then_some(("logs", M::Logs)));
-    tabs.extend(events.then_some(("events", M::Events)));
+    tabs.extend(lists.then_some(("events", M::Events)));
     tabs.push(("placement", M::Placement));
     let exec = exec::may(cx, cluster, tenant).await;
     tabs.extend(exec.then_some(("terminal", M::Terminal)));
@@ -79,14 +79,19 @@ pub async fn page(
     let key: Key = (tenant.to_owned(), instance.group.clone());
     cx.app.model.look(&key, &cx.app.stop, &cx.app.tasks);
     let used = cx.app.model.usage.of(&key, [name].into_iter()).remove(name);
+    let cells = {
+        let state = cx.app.model.read();
+        let group = state.groups.get(&key);
+        group.map_or(0, |g| g.spec.placement.cells.len())
+    };
     let head = html! {
         div.title {
             h1 { (name) " " (group::state(cx, &row)) }
-            div.actions { @if wish { @for verb in verbs(&instance) {
-                a.button href={ "/groups/" (tenant) "/" (instance.group) "/instances?verb=" (verb.name()) "&instance=" (name) } { (cx.t(wishes::word(verb))) }
+            div.actions { @if wish { @for wish in wishes(&instance, cells) {
+                a.button href={ "/groups/" (tenant) "/" (instance.group) "/instances?verb=" (wish.name()) "&instance=" (name) } { (cx.t(wishes::word(&wish))) }
             } } }
         }
-        @if !instance.trouble.is_empty() { p.said { (instance.trouble) } }
+        @if !instance.trouble.is_empty() { p.said { (widgets::local(cx, &instance.trouble)) } }
         dl.facts.row {
             (widgets::fact(cx.t(M::Cell), &html! { (cluster) "/" (instance.cell) }))
             (widgets::fact(cx.t(M::Node), &html! { @if cx.sight.nodes { a href={ "/nodes/" (cluster) "/" (instance.node) } { (instance.node) } } @else { (instance.node) } }))
@@ -120,11 +125,7 @@ pub async fn page(
                 "involvedObject.kind=Pod,involvedObject.name={name}"
             ));
             let mut list = api.list(&wanted).await?.items;
-            body.push(Block::part(
-                "events",
-                "card",
-                group::event_table(cx, &mut list),
-            ));
+            body.push(Block::part("events", "card", events::table(cx, &mut list)));
         }
         "terminal" => {
             let api: Api<Pod> = Api::namespaced(reader(cx, cluster)?, tenant);
@@ -167,13 +168,15 @@ pub async fn page(
     })
 }
 
-/// What can be wished for an instance as it is.
-fn verbs(instance: &Instance) -> [Verb; 2] {
+/// What can be wished for an instance as it is, of a Group with so many cells.
+fn wishes(instance: &Instance, cells: usize) -> Vec<Wish> {
     let held = !instance.held.is_empty() && !instance.in_service;
-    [
-        if held { Verb::PutBack } else { Verb::PullOut },
-        Verb::Restart,
-    ]
+    let traffic = if held { Verb::PutBack } else { Verb::PullOut };
+    let mut all = vec![Wish::Here(traffic), Wish::Here(Verb::Restart)];
+    if cells > 1 {
+        all.push(Wish::MoveTo(String::new()));
+    }
+    all
 }
 
 fn container_state(cx: &Cx, status: Option<&ContainerStatus>) -> Markup {

@@ -50,7 +50,7 @@ pub async fn page(cx: &Cx) -> Result<Page, Fail> {
         form.stack method="post" action="/lines" {
             (widgets::csrf(cx))
             label for="name" { (cx.t(M::Name)) }
-            input #name name="name" required pattern="[a-z0-9]([-a-z0-9]*[a-z0-9])?" autocomplete="off" placeholder="payment-incident";
+            input #name name="name" required pattern="[a-z0-9]([\\-a-z0-9]*[a-z0-9])?" autocomplete="off" placeholder="payment-incident";
             label for="tenants" { (cx.t(M::LineTenants)) }
             input #tenants name="tenants" autocomplete="off";
             label for="cells" { (cx.t(M::LineCells)) }

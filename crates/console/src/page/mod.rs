@@ -3,6 +3,7 @@
 
 mod create;
 pub mod edit;
+pub mod events;
 mod fleet;
 pub mod frame;
 pub mod group;
@@ -19,6 +20,7 @@ pub mod quotas;
 pub mod records;
 mod release;
 mod releases;
+pub mod revisions;
 mod scale;
 pub mod settings;
 mod terminal;
@@ -34,6 +36,7 @@ use crate::{
     app::Cx,
     error::Fail,
     model::{Key, Topic},
+    routes,
     view::Params,
 };
 
@@ -187,6 +190,9 @@ pub struct Page {
 /// # Errors
 /// If there is none, or none that the user may see: the same.
 pub async fn find(cx: &Cx, path: &str, params: &Params) -> Result<Page, Fail> {
+    if !routes::known(routes::PAGES, path) {
+        return Err(Fail::NotFound);
+    }
     let path: Vec<&str> = path.trim_matches('/').split('/').collect();
     match path.as_slice() {
         [""] | ["fleet"] => fleet::page(cx, params).await,

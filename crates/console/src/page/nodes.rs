@@ -245,8 +245,7 @@ pub async fn confirm(cx: &Cx, cluster: &str, name: &str, action: &str) -> Result
         form.stack method="post" action={ "/nodes/" (cluster) "/" (name) "/" (action) } {
             (widgets::csrf(cx))
             @if danger {
-                label for="confirm" { (cx.f(M::TypeName, &[&name])) }
-                input #confirm name="confirm" required autocomplete="off" placeholder=(name);
+                (widgets::typed(cx, name))
             }
             div.actions {
                 button type="submit" class=(if danger { "danger" } else { "primary" }) { (cx.t(word)) }

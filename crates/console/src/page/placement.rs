@@ -72,7 +72,7 @@ fn scores(cx: &Cx, report: &Report) -> Markup {
             thead { tr { th { (cx.t(M::Node)) } th.num { (cx.t(M::PlacementTotal)) } @for at in &rules { th.num { (rule_name(*at)) } } } }
             tbody { @for row in &report.best {
                 @let here = report.node.as_ref() == Some(&row.node);
-                tr.here[here] {
+                tr.own[here] {
                     th scope="row" { (row.node) @if here { " " (widgets::badge("good", "●", cx.t(M::PlacementHere))) } }
                     td.num { (row.total) }
                     @for at in &rules { td.num { (row.by_rule.get(*at).copied().unwrap_or_default()) } }

@@ -1,7 +1,7 @@
 //! Placement policies of members: the list, one of them with its text, a new one, and what it would change.
 
 use gantry_api::PlacementPolicy;
-use gantry_scheduler::trial::Trial;
+use gantry_scheduler::trial::{Moved, Trial};
 use maud::{Markup, html};
 
 use super::{Block, Interest, Nav, Page, edit, widgets};
@@ -159,12 +159,8 @@ pub async fn one(
         @for problem in &row.problems { p.said { (problem) } }
     };
     let editor = edit::editor(cx, &target, &object, sent.map(|(text, _)| text)).await?;
-    let refused = sent.and_then(|(_, fail)| fail);
     let right = html! {
-        div #verdict { @match refused {
-            Some(fail) => (edit::verdict(cx, &Err(fail.clone()))),
-            None => { h2 { (cx.t(M::WhatChanges)) } p.hint { (cx.t(M::EditHint)) } },
-        } }
+        (edit::pane(cx, sent.and_then(|(_, fail)| fail)))
         (asking(cx, &[cluster.to_owned()], change))
     };
     Ok(Page {
@@ -173,14 +169,7 @@ pub async fn one(
         crumbs: vec![(cx.t(M::Policies).to_owned(), "/policies".to_owned())],
         body: vec![
             Block::part("head", "", head),
-            Block::group(
-                "edit",
-                "two wide",
-                vec![
-                    Block::part("text", "card", editor),
-                    Block::part("beside", "card", right),
-                ],
-            ),
+            edit::beside(editor, right, vec![]),
         ],
         ..Page::default()
     })
@@ -217,37 +206,22 @@ pub async fn create(cx: &Cx, form: &Params, wrong: Option<&Fail>) -> Result<Page
     } else {
         form.text("yaml")
     };
-    let left = html! {
-        h1 { (cx.t(M::PolicyNew)) }
+    let clusters = html! {
         @if let Some(fail) = wrong { p.said role="alert" { (fail.detail()) } }
-        form #edit-form.stack method="post" action="/create/policy" data-preview="/create/policy/check" data-into="verdict" {
-            (widgets::csrf(cx))
-            fieldset { legend { (cx.t(M::Clusters)) }
-                @for cluster in &all {
-                    label.radio { input type="checkbox" name="cluster" value=(cluster) checked[asked.is_empty() || asked.contains(&cluster.as_str())]; (cluster) }
-                }
+        fieldset { legend { (cx.t(M::Clusters)) }
+            @for cluster in &all {
+                label.radio { input type="checkbox" name="cluster" value=(cluster) checked[asked.is_empty() || asked.contains(&cluster.as_str())]; (cluster) }
             }
-            label for="yaml" { (cx.t(M::Yaml)) }
-            textarea #yaml name="yaml" rows=(edit::rows(&text)) spellcheck="false" { (text) }
-            div.actions { button.primary type="submit" { (cx.t(M::Create)) } a.button href="/policies" { (cx.t(M::Back)) } }
         }
     };
-    let right = html! {
-        div #verdict { h2 { (cx.t(M::WhatChanges)) } p.hint { (cx.t(M::EditHint)) } }
-        (asking(cx, &[], true))
-    };
+    let to = ("/create/policy", "/policies");
+    let left = edit::making(cx, M::PolicyNew, &text, to, &clusters);
+    let right = html! { (edit::pane(cx, None)) (asking(cx, &[], true)) };
     Ok(Page {
         title: cx.t(M::PolicyNew).to_owned(),
         nav: Nav::Policies,
         crumbs: vec![(cx.t(M::Policies).to_owned(), "/policies".to_owned())],
-        body: vec![Block::group(
-            "create",
-            "two wide",
-            vec![
-                Block::part("form", "card", left),
-                Block::part("beside", "card", right),
-            ],
-        )],
+        body: vec![edit::beside(left, right, vec![])],
         ..Page::default()
     })
 }
@@ -335,8 +309,17 @@ pub fn trial(cx: &Cx, all: &[(String, Result<Trial, Fail>)]) -> Markup {
 }
 
 fn one_trial(cx: &Cx, trial: &Trial) -> Markup {
-    let all = trial.must_move + trial.would_differ;
-    let shown = trial.list.len().min(LISTED);
+    // A pod that would come back to its node is no move: it is where it is by a draw between equals.
+    let still = |m: &&Moved| m.to.as_deref() == Some(m.from.as_str());
+    let stays = trial.list.iter().filter(still).count();
+    let differ = trial.would_differ.saturating_sub(stays);
+    let all = trial.must_move + differ;
+    let list: Vec<&Moved> = trial
+        .list
+        .iter()
+        .filter(|m| !still(m))
+        .take(LISTED)
+        .collect();
     html! {
         @for policy in &trial.policies {
             p { (cx.f(M::TrialSelects, &[&policy.pods])) }
@@ -344,17 +327,17 @@ fn one_trial(cx: &Cx, trial: &Trial) -> Markup {
         }
         @if all == 0 { p { (widgets::badge("good", "●", cx.t(M::TrialNone))) } }
         @else {
-            p { (cx.f(M::TrialSays, &[&trial.pods, &trial.must_move, &trial.nowhere, &trial.would_differ])) }
+            p { (cx.f(M::TrialSays, &[&trial.pods, &trial.must_move, &trial.nowhere, &differ])) }
             div.scroll { table {
                 thead { tr { th { (cx.t(M::Instance)) } th { (cx.t(M::From)) } th { (cx.t(M::TrialTo)) } th { (cx.t(M::Why)) } } }
-                tbody { @for moved in trial.list.iter().take(LISTED) { tr {
+                tbody { @for moved in &list { tr {
                     th scope="row" { (moved.pod) }
                     td { (moved.from) }
                     td { @match &moved.to { Some(to) => (to), None => (widgets::badge("bad", "■", cx.t(M::TrialNowhere))) } }
                     td.message { (moved.why) }
                 } } }
             } }
-            @if all > shown { p.hint { (cx.f(M::AndMore, &[&(all - shown)])) } }
+            @if all > list.len() { p.hint { (cx.f(M::AndMore, &[&(all - list.len())])) } }
         }
     }
 }
@@ -380,8 +363,7 @@ pub async fn confirm(cx: &Cx, cluster: &str, name: &str) -> Result<Page, Fail> {
         p.big { (cx.f(M::PolicyDeleteSays, &[&selected])) }
         form.stack method="post" action={ (target.place()) "/delete" } {
             (widgets::csrf(cx))
-            label for="confirm" { (cx.f(M::TypeName, &[&name])) }
-            input #confirm name="confirm" required autocomplete="off" placeholder=(name);
+            (widgets::typed(cx, name))
             div.actions {
                 button.danger type="submit" { (cx.t(M::Delete)) }
                 a.button href=(target.place()) { (cx.t(M::Back)) }

@@ -250,32 +250,15 @@ pub async fn one(
         }
     };
     let editor = edit::editor(cx, target, &object, sent.map(|(text, _)| text)).await?;
-    let verdict = match sent.and_then(|(_, fail)| fail) {
-        Some(fail) => edit::verdict(cx, &Err(fail.clone())),
-        None => html! { h2 { (cx.t(M::WhatChanges)) } p.hint { (cx.t(M::EditHint)) } },
-    };
-    let right = html! { div #verdict { (verdict) } };
+    let right = edit::pane(cx, sent.and_then(|(_, fail)| fail));
+    let figures = Block::part("figures", "card", figures);
     Ok(Page {
         title: target.name.clone(),
         nav: Nav::Quotas,
         crumbs: vec![(cx.t(M::Quotas).to_owned(), "/quotas".to_owned())],
         body: vec![
             Block::part("head", "", head),
-            Block::group(
-                "edit",
-                "two wide",
-                vec![
-                    Block::part("text", "card", editor),
-                    Block::group(
-                        "side",
-                        "stacked",
-                        vec![
-                            Block::part("beside", "card", right),
-                            Block::part("figures", "card", figures),
-                        ],
-                    ),
-                ],
-            ),
+            edit::beside(editor, right, vec![figures]),
         ],
         ..Page::default()
     })

@@ -185,7 +185,7 @@ fn line(cx: &Cx, params: &Params, record: &Record) -> Markup {
     html! {
         tr {
             td { (widgets::ago(cx, Some(record.at))) }
-            td { a href=(params.with("who", &record.who.user)) { (record.who.user) } " " small { (record.who.via.as_str()) } }
+            td { @if record.who.user.is_empty() { span.none { "—" } } @else { a href=(params.with("who", &record.who.user)) { (record.who.user) } } " " small { (record.who.via.as_str()) } }
             td { (record.verb.as_str()) }
             th scope="row" { small { (object.kind) " " } @if let Some(href) = href { a href=(href) data-row { (name) } } @else { (name) } }
             td { (outcome(record.outcome)) }

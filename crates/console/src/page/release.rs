@@ -117,6 +117,14 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
         below.push(Block::part("gates", "card", gates));
     }
     below.push(Block::part("log", "card", log(cx, &run::moments(&release))));
+    let plan = release.status.as_ref().and_then(|s| s.plan.as_ref());
+    let rooms = plan.map_or(&[][..], |p| &p.rooms);
+    if rooms
+        .iter()
+        .any(|r| gantry_hub::thousandths(&r.more) != Some(0))
+    {
+        below.push(Block::part("rooms", "card", super::plan::rooms(cx, rooms)));
+    }
     if let Some(working) = working(cx, &columns, tenant, &home(cx, &group)) {
         below.push(Block::part("working", "card", working));
     }
@@ -175,7 +183,7 @@ fn head(cx: &Cx, release: &Release, row: &ReleaseRow, columns: &[Column]) -> Mar
     html! {
         div.title {
             h1 { (row.name) " " (widgets::phase(cx, &row.phase, row.halted, row.waits)) }
-            span.revision { (super::releases::revisions(row)) " " @if !from.is_empty() && from != row.image { (widgets::image(&from)) " → " } (widgets::image(&row.image)) }
+            span.revision { (cx.t(M::Revision)) " " (super::releases::revisions(row)) " · " @if !from.is_empty() && from != row.image { (widgets::image(&from)) " → " } (widgets::image(&row.image)) }
         }
         @if !row.message.is_empty() { p.said.big { (widgets::local(cx, &row.message)) } }
         div.progress-line { (widgets::bar(done, all, tone, &cx.f(M::UpdatedOf, &[&done, &all]))) }
@@ -257,7 +265,7 @@ fn batch(
             div class=(dense) {
                 @for piece in pieces {
                     @let word = widgets::tile_word(cx, piece.state);
-                    @let title = if piece.note.is_empty() { format!("{} · {word}", piece.name) } else { format!("{} · {word} · {}", piece.name, piece.note) };
+                    @let title = if piece.note.is_empty() { format!("{} · {word}", piece.name) } else { format!("{} · {word} · {}", piece.name, widgets::local(cx, &piece.note)) };
                     @match homes.get(&piece.cell) {
                         Some(cluster) => a class={ "tile " (piece.state.class()) } href={ "/instances/" (cluster) "/" (tenant) "/" (piece.name) } title=(title) aria-label=(title) {},
                         None => span class={ "tile " (piece.state.class()) } title=(title) {},
@@ -266,7 +274,7 @@ fn batch(
             }
         }
         @for gate in &column.gates {
-            div.gate title=(gate.message) {
+            div.gate title=(widgets::local(cx, &gate.message)) {
                 (widgets::gate_state(cx, gate.state)) " " (gate.name)
                 @if !gate.value.is_empty() { " " span.mono { (gate.value) } }
             }
@@ -371,7 +379,7 @@ fn log(cx: &Cx, moments: &[Moment]) -> Markup {
             @for m in moments.iter().take(60) {
                 li.(tone(m.kind)) {
                     span.at title=(widgets::absolute(cx, m.at)) { (widgets::clock(cx, m.at)) }
-                    span { (moment(cx, m)) @if detail(m) { small { (m.detail) } } }
+                    span { (moment(cx, m)) @if detail(m) { small { (widgets::local(cx, &m.detail)) } } }
                 }
             }
         }
@@ -407,7 +415,7 @@ fn working(
                         None => (p.name),
                     }
                     " " (widgets::tile_word(cx, p.state)) " " (widgets::ago(cx, p.since))
-                    @if !p.note.is_empty() { div.said { (p.note) } }
+                    @if !p.note.is_empty() { div.said { (widgets::local(cx, &p.note)) } }
                 }
             }
         }
@@ -431,19 +439,13 @@ pub async fn confirm(cx: &Cx, tenant: &str, name: &str, action: &str) -> Result<
     }
     let columns = columns(cx, &release, tenant);
     let pieces = || columns.iter().flat_map(|c| &c.pieces);
-    let touched = pieces()
-        .filter(|p| {
-            !matches!(
-                p.state,
-                Tile::Waiting | Tile::Unready | Tile::Missing | Tile::Untouched
-            )
-        })
-        .count();
-    let left = pieces().count() - touched;
-    let cells: std::collections::BTreeSet<&str> = pieces().map(|p| p.cell.as_str()).collect();
+    let untouched = [Tile::Waiting, Tile::Unready, Tile::Missing, Tile::Untouched];
+    let touched: Vec<_> = pieces().filter(|p| !untouched.contains(&p.state)).collect();
+    let left = pieces().count() - touched.len();
+    let cells: std::collections::BTreeSet<&str> = touched.iter().map(|p| p.cell.as_str()).collect();
     let says = match press {
-        Press::Rollback => cx.f(M::RollbackSays, &[&touched, &cells.len()]),
-        Press::Abort => cx.f(M::AbortSays, &[&touched, &left]),
+        Press::Rollback => cx.f(M::RollbackSays, &[&touched.len(), &cells.len()]),
+        Press::Abort => cx.f(M::AbortSays, &[&touched.len(), &left]),
         Press::Skip => cx.t(M::SkipSays).to_owned(),
         Press::Emergency => cx.t(M::EmergencySays).to_owned(),
         Press::Approve => cx.t(M::ApproveSays).to_owned(),
@@ -469,8 +471,7 @@ pub async fn confirm(cx: &Cx, tenant: &str, name: &str, action: &str) -> Result<
                 _ => {}
             }
             @if named {
-                label for="confirm" { (cx.f(M::TypeName, &[&name])) }
-                input #confirm name="confirm" required autocomplete="off" placeholder=(name) autofocus;
+                (widgets::typed(cx, name))
             }
             div.actions {
                 @if press == Press::Approve {

@@ -71,6 +71,7 @@ fn quota_rows() -> Vec<QuotaRow> {
                 String::new()
             },
             kept: false,
+            counted: None,
             amounts,
         },
         binds: String::new(),

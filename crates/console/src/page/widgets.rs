@@ -119,29 +119,23 @@ pub fn absolute(cx: &Cx, at: Timestamp) -> String {
     zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
-/// A text of the hub with its times in the user's zone: those written as `2026-11-27 08:00 UTC` or as
-/// RFC 3339 in UTC. Other text is left as it is.
+/// A text of the hub with its times in the user's zone: those written as `2026-11-27 08:00 UTC`, as
+/// `08:00:00 UTC` (of the last or next hours) or as RFC 3339 in UTC. Other text is left as it is.
 pub fn local(cx: &Cx, text: &str) -> String {
-    in_zone(text, &cx.prefs.zone)
+    in_zone(text, &cx.prefs.zone, cx.now)
 }
 
-fn in_zone(text: &str, zone: &TimeZone) -> String {
-    // The shortest is `2026-11-27T08:00:00Z`, which is as long as `2026-11-27 08:00 UTC`.
-    const SHORTEST: usize = 20;
+fn in_zone(text: &str, zone: &TimeZone, now: Timestamp) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let found = (c.is_ascii_digit() && rest.len() >= SHORTEST)
-            .then(|| leading_time(rest))
+        let found = c
+            .is_ascii_digit()
+            .then(|| leading_time(rest, now))
             .flatten();
         // A digit before it: the middle of a longer number.
         match found.filter(|_| !out.ends_with(|c: char| c.is_ascii_digit())) {
-            Some((at, long, seconds)) => {
-                let shape = if seconds {
-                    "%Y-%m-%d %H:%M:%S %Z"
-                } else {
-                    "%Y-%m-%d %H:%M %Z"
-                };
+            Some((at, long, shape)) => {
                 out.push_str(&at.to_zoned(zone.clone()).strftime(shape).to_string());
                 rest = &rest[long..];
             }
@@ -154,17 +148,25 @@ fn in_zone(text: &str, zone: &TimeZone) -> String {
     out
 }
 
-/// The time that a text begins with, how long that is, and whether it has seconds.
-fn leading_time(text: &str) -> Option<(Timestamp, usize, bool)> {
-    let spelt = text.get(..20)?;
-    if let Some(minutes) = spelt.strip_suffix(" UTC") {
+/// The time that a text begins with, how long that is, and how such a one is shown.
+fn leading_time(text: &str, now: Timestamp) -> Option<(Timestamp, usize, &'static str)> {
+    if let Some(clock) = text.get(..12).and_then(|t| t.strip_suffix(" UTC")) {
+        let today = now.to_zoned(TimeZone::UTC).date();
+        let of_day = |date: jiff::civil::Date| format!("{date}T{clock}Z").parse::<Timestamp>();
+        // The one that is nearest to now.
+        let days = [today.yesterday().ok(), Some(today), today.tomorrow().ok()];
+        let near = days.into_iter().flatten().filter_map(|d| of_day(d).ok());
+        let at = near.min_by_key(|at| at.duration_since(now).abs())?;
+        return Some((at, 12, "%H:%M:%S"));
+    }
+    if let Some(minutes) = text.get(..20).and_then(|t| t.strip_suffix(" UTC")) {
         let at = format!("{}:00Z", minutes.replacen(' ', "T", 1));
-        return Some((at.parse().ok()?, 20, false));
+        return Some((at.parse().ok()?, 20, "%Y-%m-%d %H:%M %Z"));
     }
     let long = text.find('Z').filter(|n| (19..=30).contains(n))? + 1;
     let at = text.get(..long)?;
     (at.as_bytes().get(10) == Some(&b'T')).then_some(())?;
-    Some((at.parse().ok()?, long, true))
+    Some((at.parse().ok()?, long, "%Y-%m-%d %H:%M:%S %Z"))
 }
 
 /// A time of day in the user's zone.
@@ -210,8 +212,11 @@ pub fn spark(points: &[i64], requested: i64, words: fn(i64) -> String) -> Markup
     };
     let most = points.iter().copied().max().unwrap_or(0);
     let top = most.max(requested).max(1);
-    let wide = points.len().saturating_sub(1).max(1);
-    let line: Vec<String> = points
+    // One point is a level line.
+    let level = [*last, *last];
+    let drawn = if points.len() > 1 { points } else { &level };
+    let wide = drawn.len() - 1;
+    let line: Vec<String> = drawn
         .iter()
         .enumerate()
         .map(|(index, n)| {
@@ -336,6 +341,14 @@ pub fn csrf(cx: &Cx) -> Markup {
     html! { input type="hidden" name="csrf" value=(cx.session.csrf); }
 }
 
+/// A field into which a name has to be typed before something dangerous is done to what has it.
+pub fn typed(cx: &Cx, name: &str) -> Markup {
+    html! {
+        label for="typed" { (cx.f(M::TypeName, &[&name])) }
+        input #typed name="confirm" required autocomplete="off" spellcheck="false" placeholder=(name);
+    }
+}
+
 /// Where there is nothing: what to do about it.
 pub fn empty(title: &str, hint: &Markup) -> Markup {
     html! { div.empty { strong { (title) } p { (hint) } } }
@@ -398,8 +411,14 @@ mod tests {
             ),
             ("2026-13-27 18:30 UTC", "2026-13-27 18:30 UTC"),
             ("发布于 2026-11-27 00:00 UTC", "发布于 2026-11-27 08:00 CST"),
+            (
+                "waits until 23:59:59 UTC (since 9:00:00 UTC)",
+                "waits until 07:59:59 (since 9:00:00 UTC)",
+            ),
+            ("07:51:01", "07:51:01"),
         ] {
-            assert_eq!(in_zone(text, &zone), want);
+            let now = "2026-11-27T08:00:00Z".parse().unwrap();
+            assert_eq!(in_zone(text, &zone, now), want);
         }
     }
 
@@ -412,7 +431,7 @@ mod tests {
         assert!(
             spark(&[100], 1000, cores)
                 .into_string()
-                .contains("0.0,13.6")
+                .contains("0.0,13.6 60.0,13.6")
         );
     }
 

@@ -5,6 +5,7 @@ pub mod fleet;
 pub mod groups;
 pub mod nodes;
 pub mod policies;
+pub mod pools;
 pub mod quotas;
 pub mod releases;
 pub mod run;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Listing, Params, matches, order, words};
-use crate::model::{Load, Member, Node, State};
+use crate::model::{Load, Member, Node, State, machines::Loads};
 
 /// A node as a row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,31 +31,76 @@ pub enum Mark {
     Load(u8),
 }
 
+/// What the map's colours tell, beside what is wrong with a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// What instances ask for.
+    #[default]
+    Requests,
+    /// What is really used.
+    Load,
+    /// Only what is wrong.
+    Problems,
+}
+
+impl By {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Requests, Self::Load, Self::Problems];
+
+    /// Its name in URLs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "",
+            Self::Load => "load",
+            Self::Problems => "problems",
+        }
+    }
+
+    /// By its name; what is unknown is the default.
+    pub fn named(name: &str) -> Self {
+        let found = Self::ALL.into_iter().find(|b| b.name() == name);
+        found.unwrap_or_default()
+    }
+}
+
+/// The greater share of two, CPU's and memory's, in fifths rounded up.
+fn fifths((cpu, memory): (i64, i64), node: &Node) -> u8 {
+    let share = |part: i64, has: i64| {
+        if has > 0 {
+            part.max(0) as f64 / has as f64
+        } else {
+            0.0
+        }
+    };
+    let share = share(cpu, node.cpu).max(share(memory, node.memory));
+    (share * 5.0).ceil().clamp(1.0, 5.0) as u8
+}
+
 impl Mark {
-    /// Of a node.
-    pub fn of(node: &Node, load: Load) -> Self {
+    /// What is wrong with a node, if something is.
+    fn wrong(node: &Node) -> Option<Self> {
         if !node.ready {
-            return Self::NotReady;
+            Some(Self::NotReady)
+        } else if !node.problems.is_empty() {
+            Some(Self::Problem)
+        } else {
+            node.cordoned.then_some(Self::Cordoned)
         }
-        if !node.problems.is_empty() {
-            return Self::Problem;
-        }
-        if node.cordoned {
-            return Self::Cordoned;
-        }
-        let share = |asked: i64, has: i64| {
-            if has > 0 {
-                asked.max(0) as f64 / has as f64
-            } else {
-                0.0
-            }
-        };
-        let share = share(load.cpu, node.cpu).max(share(load.memory, node.memory));
-        Self::Load(if load.instances == 0 {
+    }
+
+    /// Of a node, by what is asked of it.
+    pub fn of(node: &Node, load: Load) -> Self {
+        Self::wrong(node).unwrap_or(Self::Load(if load.instances == 0 {
             0
         } else {
-            (share * 5.0).ceil().clamp(1.0, 5.0) as u8
-        })
+            fifths((load.cpu, load.memory), node)
+        }))
+    }
+
+    /// Of a node, by what is used of it; of what was not measured nothing is.
+    fn used(node: &Node, used: Option<(i64, i64)>) -> Self {
+        let load = used.map_or(0, |used| fifths(used, node));
+        Self::wrong(node).unwrap_or(Self::Load(load))
     }
 
     /// Its class in the style sheet.
@@ -85,16 +130,22 @@ pub struct CellMap {
     pub marks: Vec<Mark>,
 }
 
-/// The map of all nodes, cell by cell.
-pub fn map(state: &State) -> Vec<CellMap> {
+/// The map of all nodes, cell by cell. `loads` is what they use, for the map by load.
+pub fn map(state: &State, by: By, loads: &Loads) -> Vec<CellMap> {
     let mut all = Vec::new();
     for (cluster, member) in &state.members {
+        let used = loads.get(cluster);
+        let mark = |node: &Node| match by {
+            By::Requests => Mark::of(node, member.load(&node.name)),
+            By::Load => Mark::used(node, used.and_then(|m| m.get(&node.name)).copied()),
+            By::Problems => Mark::wrong(node).unwrap_or(Mark::Load(0)),
+        };
         for (cell, names) in &member.by_cell {
             let marks = names.iter().filter_map(|n| member.nodes.get(n));
             all.push(CellMap {
                 cluster: cluster.clone(),
                 cell: cell.clone(),
-                marks: marks.map(|n| Mark::of(n, member.load(&n.name))).collect(),
+                marks: marks.map(|n| mark(n)).collect(),
             });
         }
     }
@@ -208,5 +259,8 @@ mod tests {
         ] {
             assert_eq!(Mark::of(&node, load), want);
         }
+        assert_eq!(Mark::used(&node, Some((100, 900))), Mark::Load(5));
+        assert_eq!(Mark::used(&node, None), Mark::Load(0));
+        assert_eq!(By::ALL.map(|b| By::named(b.name())), By::ALL);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A quota as a row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QuotaRow {
     /// The member; empty of a Tenant's, which is over all.

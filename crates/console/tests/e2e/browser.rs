@@ -1,7 +1,10 @@
 //! What people do, in a real browser: from click to effect in the cluster.
 
 use gantry_api::Phase;
-use gantry_console::model::{Instance, Member, State};
+use gantry_console::{
+    PAGE_PATHS,
+    model::{Instance, Member, State},
+};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     Api,
@@ -29,6 +32,8 @@ pub async fn all(stage: &Stage) {
     policies_and_quotas(stage, &browser).await;
     instances(stage, &browser).await;
     favourites(stage, &browser).await;
+    hooks_lines_tokens(stage, &browser).await;
+    every_page(stage, &browser).await;
     terminal(stage, &browser).await;
     node_buttons(stage, &browser).await;
     lost_connection(stage, &browser).await;
@@ -142,17 +147,85 @@ async fn languages_and_themes(stage: &Stage, browser: &Browser) {
             .await,
         dark
     );
-    for path in ["/", "/services", "/groups/shop/cart-prod", "/nodes"] {
-        browser.size(400, 800).await;
-        browser.go(&url(stage, path)).await;
-        let wide = browser
-            .run("return document.documentElement.scrollWidth - innerWidth")
-            .await;
-        assert!(
-            wide.as_i64().is_some_and(|w| w <= 0),
-            "{path} is {wide} px too wide for a phone"
-        );
+    browser.size(1440, 900).await;
+}
+
+/// What a page lacks for who does not see it, uses no mouse, or has a phone; nothing: it is as it should be.
+const AUDIT: &str = r#"
+    const all = (q) => [...document.querySelectorAll(q)].filter((e) => !e.closest('template, [hidden], dialog:not([open])'));
+    const wrong = [], tell = (what, e) => wrong.push(`${what}: ${e.outerHTML.slice(0, 120)}`);
+    const name = (e) => (e.getAttribute('aria-label') || e.title || e.textContent || '').trim();
+    for (const e of all('input:not([type=hidden]), select, textarea'))
+      if (!e.getAttribute('aria-label') && !(e.labels && e.labels.length)) tell('no label', e);
+    for (const e of all('a[href], button')) if (!name(e) && !e.querySelector('[aria-label], img[alt]')) tell('no name', e);
+    for (const e of all('svg[role=img]')) if (!e.getAttribute('aria-label')) tell('no name', e);
+    for (const e of all('img')) if (!e.hasAttribute('alt')) tell('no alt', e);
+    for (const e of all('nav')) if (!e.getAttribute('aria-label') && !e.matches('.choices')) tell('no name', e);
+    for (const e of all('[tabindex]')) if (e.tabIndex > 0) tell('order', e);
+    for (const e of all('table')) if (!e.querySelector('thead th')) tell('no heads', e);
+    const ids = all('[id]').map((e) => e.id);
+    for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push(`twice: #${id}`);
+    for (const e of all('label[for]')) if (!document.getElementById(e.htmlFor)) tell('of nothing', e);
+    if (all('h1').length !== 1) wrong.push(`${all('h1').length} h1`);
+    if (!document.documentElement.lang || !document.title) wrong.push('no language or title');
+    if (all('[style]').length || all('script:not([src])').length) wrong.push('inline style or script');
+    const wide = document.documentElement.scrollWidth - innerWidth;
+    if (wide > 0) {
+      const who = all('#main *').filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll, pre, .batches, nav'));
+      wrong.push(`${wide} px too wide: ${who.slice(0, 3).map((e) => e.outerHTML.slice(0, 80)).join(' | ')}`);
     }
+    return wrong;
+"#;
+
+/// Every page there is, at the width of a phone, by what a program can see of it.
+async fn every_page(stage: &Stage, browser: &Browser) {
+    browser.size(400, 800).await;
+    let names = [
+        ("{tenant}", "shop"),
+        ("{app}", "cart"),
+        ("{group}", "cart-prod"),
+        ("{release}", "front-prod-2"),
+        ("{press}", "rollback"),
+        ("{cluster}", "sh"),
+        ("{instance}", "cart-prod-sh-a-0"),
+        ("{node}", "sh-a-001"),
+        ("{act}", "drain"),
+        ("{policy}", "spread-zones"),
+        ("{kind}", "ResourceQuota"),
+        ("{quota}", "compute"),
+        ("{hook}", "chat"),
+    ];
+    let mut places: Vec<String> = PAGE_PATHS.iter().map(|p| (*p).to_owned()).collect();
+    for place in &mut places {
+        for (name, value) in names {
+            *place = place.replace(name, value);
+        }
+    }
+    let tabs = ["revisions", "logs", "events", "yaml"];
+    places.extend(tabs.map(|t| format!("/groups/shop/cart-prod?tab={t}")));
+    let tabs = ["logs", "events", "placement", "terminal", "yaml"];
+    places.extend(tabs.map(|t| format!("/instances/sh/shop/cart-prod-sh-a-0?tab={t}")));
+    places.push("/?by=problems".to_owned());
+    for place in &mut places {
+        if place.ends_with("/instances") {
+            place.push_str("?verb=move&instance=cart-prod-sh-a-0");
+        }
+    }
+    let mut wrong = Vec::new();
+    for place in &places {
+        browser.go(&url(stage, place)).await;
+        let found = browser.run(AUDIT).await;
+        for one in found.as_array().into_iter().flatten() {
+            wrong.push(format!("{place}: {}", one.as_str().unwrap_or_default()));
+        }
+        let missing = browser
+            .run("return Boolean(document.querySelector('#error'))")
+            .await;
+        if missing == true && !place.contains("/tenants/") {
+            wrong.push(format!("{place}: is not there"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     browser.size(1440, 900).await;
 }
 
@@ -225,10 +298,10 @@ async fn a_release(stage: &Stage, browser: &Browser) {
     browser
         .until(
             "it says what will happen",
-            "document.querySelector('#confirm input#confirm')",
+            "document.querySelector('#confirm input#typed')",
         )
         .await;
-    browser.fill("input#confirm", "front-prod-2").await;
+    browser.fill("input#typed", "front-prod-2").await;
     browser.click("form.stack button.danger").await;
     browser
         .until(
@@ -427,7 +500,7 @@ async fn instances(stage: &Stage, browser: &Browser) {
             .click(&format!(".chosen button[value='{verb}']"))
             .await;
         browser
-            .until("it says how many", "document.querySelector('#confirm .big').textContent.startsWith('1 instances in 1 cells')")
+            .until("it says how many", "document.querySelector('#confirm .big').textContent.startsWith('1 instance in 1 cell ')")
             .await;
         browser.fill("#reason", "looks slow").await;
         browser.click("#confirm form button").await;
@@ -435,6 +508,7 @@ async fn instances(stage: &Stage, browser: &Browser) {
             .until(state, &format!("location.pathname === '/groups/shop/cart-prod' && {row} && {row}.textContent.includes('{state}')"))
             .await;
     }
+    move_and_restart(stage, browser, &page).await;
     browser
         .until(
             "what it uses, once it was measured",
@@ -470,6 +544,75 @@ async fn instances(stage: &Stage, browser: &Browser) {
         .until(
             "given up, and both stand in its history",
             "!document.querySelector('#progress form') && document.querySelector('#history tbody') && document.querySelector('#history').textContent.includes('400')",
+        )
+        .await;
+}
+
+/// One instance to a cell of another member, another made anew: by clicks, to what then runs.
+async fn move_and_restart(stage: &Stage, browser: &Browser, page: &str) {
+    let row = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('#instances tr')].find(r => r.querySelector('[data-row]') && r.querySelector('[data-row]').textContent === '{name}')"
+        )
+    };
+    let choose = async |name: &str, verb: &str| {
+        browser.go(page).await;
+        let tick = format!("{}.querySelector('input[data-keep]').click()", row(name));
+        browser.run(&tick).await;
+        browser
+            .click(&format!(".chosen button[value='{verb}']"))
+            .await;
+    };
+    choose("cart-prod-sh-a-1", "move").await;
+    browser
+        .until(
+            "the next cell is offered",
+            "document.querySelector('#confirm .big').textContent.startsWith('1 instance goes from 1 cell to sh-b')",
+        )
+        .await;
+    browser.click("#confirm .choices a[href$='to=bj-a']").await;
+    browser
+        .until(
+            "it says what happens to which",
+            "document.querySelector('#confirm .plain li').textContent === 'cart-prod-sh-a-1 goes once bj-a has one more in service'",
+        )
+        .await;
+    browser.click("#confirm form button").await;
+    let (gone, come) = (row("cart-prod-sh-a-1"), row("cart-prod-bj-a-2"));
+    browser
+        .until(
+            "it is there, and then no longer here",
+            &format!("location.pathname === '/groups/shop/cart-prod' && !{gone} && {come} && {come}.textContent.includes('In service')"),
+        )
+        .await;
+    stage.in_service("shop", "cart-prod").await;
+
+    let pods: Api<k8s_openapi::api::core::v1::Pod> =
+        Api::namespaced(stage.members[0].client(), "shop");
+    let uid = async || {
+        let pod = pods.get_opt("cart-prod-sh-a-0").await.unwrap();
+        pod.and_then(|p| p.metadata.uid)
+    };
+    let before = uid().await;
+    choose("cart-prod-sh-a-0", "restart").await;
+    browser
+        .until(
+            "it says what comes in its place",
+            "document.querySelector('#confirm .big').textContent.includes('is replaced by a new one of the same name')",
+        )
+        .await;
+    browser.click("#confirm form button").await;
+    until("another pod of its name", async || {
+        let now = uid().await;
+        now.is_some() && now != before
+    })
+    .await;
+    stage.in_service("shop", "cart-prod").await;
+    let back = row("cart-prod-sh-a-0");
+    browser
+        .until(
+            "and the page shows it in service",
+            &format!("{back} && {back}.textContent.includes('In service')"),
         )
         .await;
 }
@@ -537,6 +680,76 @@ async fn terminal(stage: &Stage, browser: &Browser) {
         .await;
 }
 
+/// A hook that is made and tried; a line that is stopped and let go; a token that is issued and works.
+async fn hooks_lines_tokens(stage: &Stage, browser: &Browser) {
+    browser
+        .go(&url(stage, "/create/notification?namespace=shop"))
+        .await;
+    browser
+        .run("const y = document.querySelector('#yaml'); y.value = y.value.replace('name: releases', 'name: chat').replace('hooks.example.com', '127.0.0.1:9'); y.dispatchEvent(new Event('input', {bubbles: true}))")
+        .await;
+    browser
+        .until(
+            "the hub would take it",
+            "document.querySelector('#verdict .badge.good')",
+        )
+        .await;
+    browser.click("#edit-form button.primary").await;
+    browser
+        .until(
+            "its page",
+            "location.pathname === '/notifications/shop/chat'",
+        )
+        .await;
+    browser.click("form[action$='/test'] button").await;
+    browser
+        .until(
+            "what came of the test: it is not delivered, and why",
+            "document.querySelector('h1 .badge.bad') && document.querySelector('#head .said').textContent.includes('127.0.0.1')",
+        )
+        .await;
+
+    browser.go(&url(stage, "/lines")).await;
+    browser.fill("#name", "night").await;
+    browser.fill("#tenants", "bank").await;
+    browser.fill("#reason", "the books are closed").await;
+    browser.click("form[action='/lines'] button.danger").await;
+    browser
+        .until(
+            "it is stopped, by whom and why",
+            "document.querySelector('table') && document.querySelector('table').textContent.includes('the books are closed')",
+        )
+        .await;
+    let lines: Api<gantry_api::StopLine> = Api::all(stage.client());
+    assert_eq!(lines.get("night").await.unwrap().spec.tenants, ["bank"]);
+    browser.click("form[action='/lines/night/go'] button").await;
+    until("it goes on", async || {
+        lines.get_opt("night").await.unwrap().is_none()
+    })
+    .await;
+
+    browser.go(&url(stage, "/settings")).await;
+    browser.fill("#account", "shop/dev").await;
+    browser.click("form[action='/settings/token'] button").await;
+    browser
+        .until(
+            "the token, this once",
+            "document.querySelector('textarea.token').value.split('.').length === 3",
+        )
+        .await;
+    let token = browser
+        .run("return document.querySelector('textarea.token').value")
+        .await;
+    let mut script = crate::http::Visitor::new(stage.console.address(), &stage.cert);
+    script.bearer = token.as_str().map(str::to_owned);
+    let me = script.get("/api/v1/me").await;
+    assert!(
+        me.text.contains("system:serviceaccount:shop:dev"),
+        "{}",
+        me.text
+    );
+}
+
 async fn node_buttons(stage: &Stage, browser: &Browser) {
     let page = "/nodes/sh/sh-b-002";
     browser.go(&url(stage, page)).await;
@@ -554,10 +767,10 @@ async fn node_buttons(stage: &Stage, browser: &Browser) {
     browser
         .until(
             "it says what that moves",
-            "document.querySelector('#confirm input#confirm')",
+            "document.querySelector('#confirm input#typed')",
         )
         .await;
-    browser.fill("input#confirm", "sh-b-002").await;
+    browser.fill("input#typed", "sh-b-002").await;
     browser.click("#confirm form button").await;
     browser
         .until(

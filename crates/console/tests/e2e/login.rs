@@ -4,7 +4,7 @@ use http::{StatusCode, header};
 
 use crate::{
     http::{Answer, Visitor},
-    stage::Stage,
+    stage::{Stage, until},
 };
 
 fn location(answer: &Answer) -> String {
@@ -85,4 +85,42 @@ pub async fn with_the_provider(stage: &Stage) {
     }
     let begun = console().get("/login/oidc?next=//evil.example").await;
     assert_eq!(begun.status, StatusCode::SEE_OTHER);
+}
+
+/// A session outlives its ID token as long as the provider renews it; then it ends, and the way leads back.
+pub async fn a_token_expires(stage: &Stage) {
+    let console = || Visitor::new(stage.console.address(), &stage.cert);
+    let port = stage.provider.url.rsplit(':').next().unwrap();
+    let at = format!("127.0.0.1:{port}").parse().unwrap();
+    let mut provider = Visitor::new(at, &stage.provider.ca);
+    stage.provider.user("ann@example.com");
+    stage.provider.life(6);
+    let mut ann = console();
+    let asked = location(&ann.get("/login/oidc?next=/services").await);
+    let back = path(&location(&provider.get(&path(&asked)).await));
+    assert_eq!(ann.get(&back).await.status, StatusCode::OK);
+    let first = ann.get("/settings").await;
+    let csrf = |text: &str| {
+        text.split("data-csrf=\"")
+            .nth(1)
+            .map(|t| t[..43].to_owned())
+    };
+    let ann = tokio::sync::Mutex::new(ann);
+    let page = async |path: &str| ann.lock().await.get(path).await;
+    until("the token was renewed", async || {
+        page("/settings").await.status == StatusCode::OK && stage.provider.renewed() > 0
+    })
+    .await;
+    let after = page("/settings").await;
+    assert!(after.text.contains("oidc:ann@example.com"));
+    assert_eq!(csrf(&after.text), csrf(&first.text), "open forms stay good");
+    stage.provider.forget();
+    until("the session ends with its token", async || {
+        page("/services?q=cart").await.status == StatusCode::SEE_OTHER
+    })
+    .await;
+    let sent = location(&page("/services?q=cart").await);
+    assert_eq!(sent, "/login?next=%2Fservices%3Fq%3Dcart&ended=1");
+    assert!(page(&sent).await.text.contains("Your session has ended"));
+    stage.provider.life(600);
 }

@@ -31,8 +31,9 @@ async fn the_console() {
     }
     security::login_and_headers(&stage).await;
     security::one_tenant_only(&stage).await;
+    security::every_path(&stage).await;
     security::writes(&stage).await;
     login::with_the_provider(&stage).await;
-    browser::all(&stage).await;
+    tokio::join!(browser::all(&stage), login::a_token_expires(&stage));
     stage.shutdown().await;
 }

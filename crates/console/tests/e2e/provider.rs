@@ -42,6 +42,12 @@ struct Inner {
     /// Who logs in next.
     user: Mutex<String>,
     codes: Mutex<HashMap<String, (Fields, String)>>,
+    /// Seconds that ID tokens are good for.
+    life: Mutex<i64>,
+    /// Tokens that renew, and who they are of.
+    renewing: Mutex<HashMap<String, String>>,
+    /// How many were used.
+    renewed: Mutex<usize>,
 }
 
 impl Provider {
@@ -63,6 +69,9 @@ impl Provider {
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             user: Mutex::new("ann@example.com".to_owned()),
             codes: Mutex::default(),
+            life: Mutex::new(600),
+            renewing: Mutex::default(),
+            renewed: Mutex::default(),
         });
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
@@ -96,6 +105,23 @@ impl Provider {
     /// Who logs in next.
     pub fn user(&self, name: &str) {
         *self.inner.user.lock().unwrap() = name.to_owned();
+    }
+}
+
+impl Provider {
+    /// How long ID tokens are good for from now on.
+    pub fn life(&self, seconds: i64) {
+        *self.inner.life.lock().unwrap() = seconds;
+    }
+
+    /// Renews nothing any more of what was given until now.
+    pub fn forget(&self) {
+        self.inner.renewing.lock().unwrap().clear();
+    }
+
+    /// How often it has renewed.
+    pub fn renewed(&self) -> usize {
+        *self.inner.renewed.lock().unwrap()
     }
 }
 
@@ -141,8 +167,21 @@ async fn authorize(State(inner): State<Arc<Inner>>, Query(asked): Query<Fields>)
 
 async fn token(State(inner): State<Arc<Inner>>, Form(form): Form<Fields>) -> Response {
     let field = |name: &str| form.get(name).cloned().unwrap_or_default();
-    let found = inner.codes.lock().unwrap().remove(&field("code"));
     let refuse = |why: &str| (StatusCode::BAD_REQUEST, Json(json!({"error": why}))).into_response();
+    if field("grant_type") == "refresh_token" {
+        // Each is good once.
+        let user = inner
+            .renewing
+            .lock()
+            .unwrap()
+            .remove(&field("refresh_token"));
+        let Some(user) = user else {
+            return refuse("invalid_grant");
+        };
+        *inner.renewed.lock().unwrap() += 1;
+        return tokens(&inner, &user, None);
+    }
+    let found = inner.codes.lock().unwrap().remove(&field("code"));
     let Some((asked, user)) = found else {
         return refuse("invalid_grant");
     };
@@ -153,9 +192,18 @@ async fn token(State(inner): State<Arc<Inner>>, Form(form): Form<Fields>) -> Res
     {
         return refuse("invalid_grant");
     }
+    tokens(&inner, &user, Some(&asked["nonce"]))
+}
+
+/// An ID token, and what renews it.
+fn tokens(inner: &Inner, user: &str, nonce: Option<&str>) -> Response {
     let now = jiff::Timestamp::now().as_second();
-    let claims = json!({"iss": inner.url, "aud": "gantry-console", "sub": user, "email": user, "groups": ["people"],
-        "nonce": asked["nonce"], "iat": now, "exp": now + 600});
+    let until = now + *inner.life.lock().unwrap();
+    let mut claims = json!({"iss": inner.url, "aud": "gantry-console", "sub": user, "email": user, "groups": ["people"],
+        "iat": now, "exp": until});
+    if let Some(nonce) = nonce {
+        claims["nonce"] = json!(nonce);
+    }
     let head = json!({"alg": "ES256", "kid": "1", "typ": "JWT"});
     let signed = [head, claims]
         .map(|v| URL_SAFE_NO_PAD.encode(v.to_string()))
@@ -163,5 +211,14 @@ async fn token(State(inner): State<Arc<Inner>>, Form(form): Form<Fields>) -> Res
     let random = rand::SystemRandom::new();
     let signature = inner.key.sign(&random, signed.as_bytes()).unwrap();
     let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-    Json(json!({"access_token": "x", "token_type": "Bearer", "id_token": token})).into_response()
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).unwrap();
+    let renewing = URL_SAFE_NO_PAD.encode(bytes);
+    inner
+        .renewing
+        .lock()
+        .unwrap()
+        .insert(renewing.clone(), user.to_owned());
+    Json(json!({"access_token": "x", "token_type": "Bearer", "id_token": token, "refresh_token": renewing}))
+        .into_response()
 }

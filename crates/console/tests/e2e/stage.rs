@@ -106,6 +106,18 @@ impl Stage {
                 cell: cell.clone(),
                 region: region.into(),
                 count: nodes,
+                cpu: "16".into(),
+                memory: "64Gi".into(),
+                labels: [(
+                    "example.com/pool",
+                    if cell.ends_with("-a") {
+                        "reserved"
+                    } else {
+                        "elastic"
+                    },
+                )]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
                 ..NodeGroup::default()
             });
             let ranges = (
@@ -183,6 +195,10 @@ impl Stage {
     /// An App with one Group in every cell.
     pub async fn service(&self, tenant: &str, app: &str, replicas: i32, more: Value) {
         let level = more["level"].as_str().unwrap_or("L2").to_owned();
+        let (cpu, memory) = (
+            more["cpu"].as_str().unwrap_or("500m"),
+            more["memory"].as_str().unwrap_or("1Gi"),
+        );
         let mut object = App::new(app, AppSpec::default());
         object.metadata.namespace = Some(tenant.to_owned());
         let mut object = serde_json::to_value(&object).unwrap();
@@ -198,7 +214,7 @@ impl Stage {
             "apiVersion": "gantry.dev/v1alpha1", "kind": "Group", "metadata": {"name": name, "namespace": tenant},
             "spec": {"app": app, "environment": "prod", "replicas": replicas, "placement": {"cells": cells},
                 "revision": {"image": format!("registry.example.com/{tenant}/{app}:1.4.2"),
-                    "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
+                    "resources": {"requests": {"cpu": cpu, "memory": memory}}},
                 "availability": {"maxUnavailable": "25%"}},
         });
         put(

@@ -7,14 +7,14 @@
 //! token belongs to this login (`nonce`), and that it was made by this issuer for this client. It comes from
 //! the issuer itself over TLS (OpenID Connect Core 3.1.3.7).
 
+mod check;
+
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -31,6 +31,8 @@ use serde_json::Value;
 
 use crate::{credential::Credential, error::Fail, session::random, view::Params};
 
+use check::{Document, Of, basic, challenge, check, claims, discovered};
+
 /// Name of the cookie that binds a login to the browser that began it.
 pub const COOKIE: &str = "__Host-gantry-login";
 /// Path that the issuer sends browsers back to.
@@ -45,8 +47,8 @@ const FRESH: Duration = Duration::from_secs(3600);
 /// Time for one answer of the issuer.
 const ANSWER: Duration = Duration::from_secs(15);
 const ANSWER_LIMIT: usize = 1 << 20;
-/// By how much clocks may differ, in seconds.
-const LEEWAY: i64 = 60;
+/// How long before its end an ID token is renewed at the earliest: of short ones in their last quarter.
+const EARLY: Duration = Duration::from_secs(60);
 
 /// An issuer, and this console as its client.
 #[derive(Clone, Debug)]
@@ -79,12 +81,25 @@ pub enum Error {
     Tls(#[source] rustls::Error),
 }
 
-/// What discovery told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Document {
-    authorize: String,
-    token: String,
-    basic: bool,
+/// Someone who has logged in.
+#[derive(Clone)]
+pub struct Entered {
+    /// What shows it to the hub: the ID token.
+    pub credential: Credential,
+    /// Who the issuer says it is.
+    subject: String,
+    /// What gives a new ID token, where the issuer gave it.
+    refresh: Option<String>,
+    /// How long the ID token is good for.
+    life: Duration,
+}
+
+impl Entered {
+    /// When its ID token is to be renewed, and when it has expired, of one that came at an instant.
+    pub fn due(&self, born: Instant) -> (Instant, Instant) {
+        let early = (self.life / 4).min(EARLY);
+        (born + self.life - early, born + self.life)
+    }
 }
 
 /// A login that is under way.
@@ -247,15 +262,11 @@ impl Provider {
         pending.insert(state, begun);
     }
 
-    /// Ends a login with what the issuer sent the browser back with: the credential, and where to go.
+    /// Ends a login with what the issuer sent the browser back with: who it is of, and where to go.
     ///
     /// # Errors
     /// If it is not this browser's login, or the issuer refuses it.
-    pub async fn finish(
-        &self,
-        cookie: &str,
-        params: &Params,
-    ) -> Result<(Credential, String), Fail> {
+    pub async fn finish(&self, cookie: &str, params: &Params) -> Result<(Entered, String), Fail> {
         let state = params.get("state");
         if state.is_empty() || !crate::session::same(state, cookie) {
             return Err(Fail::Forbidden(
@@ -275,12 +286,39 @@ impl Provider {
         }
         let document = self.document().await?;
         let told = self.ask(self.exchange(&document, &begun, params)).await?;
+        let entered = self.entered(&told, &Of::Login(&begun.nonce))?;
+        Ok((entered, begun.next))
+    }
+
+    /// A new ID token for one that is about to expire.
+    ///
+    /// # Errors
+    /// If the issuer renews nothing (any more), or does not answer.
+    pub async fn renew(&self, old: &Entered) -> Result<Entered, Fail> {
+        let refresh = old.refresh.as_deref().ok_or(Fail::Login)?;
+        let document = self.document().await?;
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
+        let told = self.ask(self.posted(&document, &fields)).await?;
+        let mut entered = self.entered(&told, &Of::Renewal(&old.subject))?;
+        // Not all issuers give a new one each time.
+        entered.refresh = entered.refresh.or_else(|| old.refresh.clone());
+        Ok(entered)
+    }
+
+    /// Who an answer of the token endpoint is of.
+    fn entered(&self, told: &Value, of: &Of<'_>) -> Result<Entered, Fail> {
         let token = told["id_token"].as_str().unwrap_or_default();
         let claims = claims(token)
             .ok_or_else(|| Fail::Upstream("the identity provider gave no ID token".to_owned()))?;
         let now = Timestamp::now().as_second();
-        check(&claims, &self.options, &begun.nonce, now).map_err(Fail::Forbidden)?;
-        Ok((Credential::Token(token.to_owned()), begun.next))
+        let expires = check(&claims, &self.options, of, now).map_err(Fail::Forbidden)?;
+        let left = u64::try_from(expires - now).unwrap_or(0);
+        Ok(Entered {
+            credential: Credential::Token(token.to_owned()),
+            subject: claims["sub"].as_str().unwrap_or_default().to_owned(),
+            refresh: told["refresh_token"].as_str().map(str::to_owned),
+            life: Duration::from_secs(left),
+        })
     }
 
     /// The request that gives a code for a token.
@@ -290,12 +328,24 @@ impl Provider {
         begun: &Pending,
         params: &Params,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", params.get("code")),
+            ("redirect_uri", &begun.redirect),
+            ("code_verifier", &begun.verifier),
+        ];
+        self.posted(document, &fields)
+    }
+
+    /// A form for the token endpoint, with what shows that it is this client's.
+    fn posted(
+        &self,
+        document: &Document,
+        fields: &[(&str, &str)],
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "authorization_code")
-            .append_pair("code", params.get("code"))
-            .append_pair("redirect_uri", &begun.redirect)
-            .append_pair("client_id", &self.options.client_id)
-            .append_pair("code_verifier", &begun.verifier);
+        form.extend_pairs(fields)
+            .append_pair("client_id", &self.options.client_id);
         let mut request = Request::post(&document.token)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json");
@@ -315,74 +365,6 @@ impl Provider {
     }
 }
 
-/// The credentials of a client as RFC 6749 (2.3.1) has them: each encoded as in a form.
-fn basic(id: &str, secret: &str) -> String {
-    let encoded = |t: &str| form_urlencoded::byte_serialize(t.as_bytes()).collect::<String>();
-    let pair = format!("{}:{}", encoded(id), encoded(secret));
-    format!(
-        "Basic {}",
-        base64::engine::general_purpose::STANDARD.encode(pair)
-    )
-}
-
-/// The S256 challenge of a verifier.
-fn challenge(verifier: &str) -> String {
-    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
-}
-
-fn discovered(told: &Value, issuer: &str) -> Result<Document, Fail> {
-    let bad = |why: String| Fail::Upstream(format!("the identity provider: {why}"));
-    if told["issuer"] != issuer {
-        return Err(bad(format!("its document is of {}", told["issuer"])));
-    }
-    let endpoint = |name: &str| {
-        let url = told[name].as_str().unwrap_or_default();
-        if url.starts_with("https://") {
-            Ok(url.to_owned())
-        } else {
-            Err(bad(format!("its {name} is no https URL")))
-        }
-    };
-    let methods = told["token_endpoint_auth_methods_supported"].as_array();
-    Ok(Document {
-        authorize: endpoint("authorization_endpoint")?,
-        token: endpoint("token_endpoint")?,
-        // What is meant where nothing is said.
-        basic: methods.is_none_or(|m| m.iter().any(|m| m == "client_secret_basic")),
-    })
-}
-
-/// The claims of a token, unverified.
-fn claims(token: &str) -> Option<Value> {
-    let mut parts = token.split('.');
-    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
-    let bytes = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
-fn check(claims: &Value, options: &Options, nonce: &str, now: i64) -> Result<(), String> {
-    let client = options.client_id.as_str();
-    if claims["iss"] != options.issuer.as_str() {
-        return Err("the ID token is of another issuer".to_owned());
-    }
-    let several = claims["aud"].as_array();
-    let ours = several.map_or(claims["aud"] == client, |all| {
-        all.iter().any(|a| a == client)
-    });
-    let other_party = claims["azp"].as_str().is_some_and(|azp| azp != client);
-    if !ours || other_party {
-        return Err("the ID token is for another client".to_owned());
-    }
-    if !crate::session::same(claims["nonce"].as_str().unwrap_or_default(), nonce) {
-        return Err("the ID token is of another login".to_owned());
-    }
-    let expires = claims["exp"].as_f64().unwrap_or_default() as i64;
-    if expires + LEEWAY < now {
-        return Err("the ID token has expired".to_owned());
-    }
-    Ok(())
-}
-
 /// The cookie that binds a login to the browser. It has to come along when the issuer sends the browser back
 /// from its own site, which `Lax` allows and `Strict` does not.
 pub fn set_cookie(state: &str) -> String {
@@ -396,9 +378,18 @@ pub fn clear_cookie() -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn an_issuer_is_reached_by_tls() {
+        assert!(matches!(
+            Provider::new(Options {
+                issuer: "http://id.test".to_owned(),
+                ..options()
+            }),
+            Err(Error::Issuer(_))
+        ));
+    }
 
     fn options() -> Options {
         Options {
@@ -409,58 +400,6 @@ mod tests {
             scopes: vec!["email".to_owned()],
             url: None,
         }
-    }
-
-    #[test]
-    fn the_challenge_is_that_of_the_rfc() {
-        // RFC 7636, appendix B.
-        assert_eq!(
-            challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-        );
-    }
-
-    #[test]
-    fn tokens_of_others_are_refused() {
-        let good = json!({"iss": "https://id.test", "aud": "gantry", "nonce": "n", "exp": 100});
-        let with = |name: &str, value: Value| {
-            let mut claims = good.clone();
-            claims[name] = value;
-            check(&claims, &options(), "n", 90)
-        };
-        assert_eq!(with("x", json!(1)), Ok(()));
-        assert_eq!(with("aud", json!(["other", "gantry"])), Ok(()));
-        for (name, value) in [
-            ("iss", json!("https://evil.test")),
-            ("aud", json!("other")),
-            ("aud", json!(["other"])),
-            ("azp", json!("other")),
-            ("nonce", json!("m")),
-            ("nonce", json!(null)),
-            ("exp", json!(20)),
-        ] {
-            assert!(with(name, value.clone()).is_err(), "{name} {value}");
-        }
-    }
-
-    #[test]
-    fn discovery_has_to_be_of_the_issuer_and_over_tls() {
-        let told = json!({"issuer": "https://id.test", "authorization_endpoint": "https://id.test/a",
-            "token_endpoint": "https://id.test/t", "token_endpoint_auth_methods_supported": ["client_secret_post"]});
-        let read = discovered(&told, "https://id.test").unwrap();
-        assert!(!read.basic && read.token == "https://id.test/t");
-        assert!(discovered(&told, "https://other.test").is_err());
-        let mut plain = told;
-        plain["token_endpoint"] = json!("http://id.test/t");
-        assert!(discovered(&plain, "https://id.test").is_err());
-        assert!(matches!(
-            Provider::new(Options {
-                issuer: "http://id.test".to_owned(),
-                ..options()
-            }),
-            Err(Error::Issuer(_))
-        ));
-        assert_eq!(basic("a b", "c:d"), "Basic YStiOmMlM0Fk");
     }
 
     #[tokio::test]
