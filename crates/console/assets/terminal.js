@@ -232,10 +232,12 @@
   const type = (text) => send(0, encoder.encode(text));
   const tell = (text) => { says.textContent = text; write(`\r\n\x1b[7m ${text} \x1b[0m\r\n`); };
   const fit = () => {
-    const probe = document.createElement("span");
-    probe.textContent = "MMMMMMMMMM";
+    // A line as it is drawn: its height is that of its box, its width that of its letters.
+    const probe = document.createElement("div"), letters = document.createElement("span");
+    letters.textContent = "MMMMMMMMMM";
+    probe.append(letters);
     screen.append(probe);
-    const box = probe.getBoundingClientRect();
+    const box = { width: letters.getBoundingClientRect().width, height: probe.getBoundingClientRect().height };
     probe.remove();
     if (!box.width) return;
     const c = clamp(Math.floor((pane.clientWidth - 20) / (box.width / 10)), 20, 400), r = clamp(Math.floor((pane.clientHeight - 16) / box.height), 6, 200);

@@ -94,7 +94,7 @@ const PAGES: &[(&str, &str, u32)] = &[
     (
         "move",
         "/groups/shop/cart-prod/instances?verb=move&instance=cart-prod-sh-a-1&instance=cart-prod-sh-a-5&to=bj-b",
-        520,
+        640,
     ),
     ("group", "/groups/shop/checkout-prod", 1000),
     ("revisions", "/groups/shop/cart-prod?tab=revisions", 800),
@@ -311,7 +311,10 @@ async fn shot(
     }
     if path.contains("by=load") {
         browser
-            .until("measured", "document.querySelector('#map .k-2, #map .k-3')")
+            .until(
+                "measured",
+                "document.querySelector('#map svg.nodes .k-2, #map svg.nodes .k-3')",
+            )
             .await;
     }
     if path.starts_with("/groups/") && !path.contains('?') && !path.contains("/scale") {
@@ -348,7 +351,7 @@ async fn shot(
             .await;
     }
     if path.starts_with("/policies/") {
-        browser.run("const y = document.querySelector('#yaml'); y.value = y.value.replace('maxSkew: 2', 'maxSkew: 1'); y.dispatchEvent(new Event('input', {bubbles: true}))").await;
+        browser.run("const y = document.querySelector('#yaml'); y.value = y.value.replace('cpu: 80', 'cpu: 25'); y.dispatchEvent(new Event('input', {bubbles: true}))").await;
         browser
             .until("judged", "document.querySelector('#verdict .badge')")
             .await;
@@ -357,6 +360,7 @@ async fn shot(
             .until("tried", "document.querySelector('#trial p')")
             .await;
     }
+    browser.run("window.scrollTo(0, 0)").await;
     let picture = browser.picture().await;
     let file = folder.join(format!("{name}.png"));
     std::fs::write(&file, &picture).unwrap();

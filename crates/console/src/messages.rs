@@ -62,7 +62,7 @@ messages! {
     Move: "Move", "迁移";
     MoveTo: "To the cell", "迁往单元";
     MoveNowhere: "There is no other cell to move to: add one to the group's placement.", "没有其他可迁往的单元：请先在分组的放置中添加。";
-    MoveSays: "{} {instance|instances} {0?goes|go} from {} {cell|cells} to {}: the new one comes first, and the old one goes once that is in service.", "{} 个实例（{} 个单元）将迁往 {}：先增新实例，在服后旧实例退出。";
+    MoveSays: "{} {instance|instances} {0?goes|go} from {} {cell|cells} to {}: {0?the new one comes first|each time the new one comes first}, and the old one goes once that is in service.", "{} 个实例（{} 个单元）将迁往 {}：先增新实例，在服后旧实例退出。";
     MoveStep: "{} goes once {} has one more in service", "{} 将在 {} 多一个在服实例后退出";
     MovePasses: "{} is not the last of {}: its pod goes, {} goes once {} has one more in service, and a new pod takes its name", "{} 不是 {} 的末位实例：其 Pod 先退出，{} 将在 {} 多一个在服实例后退出，随后以原名新建";
     MapBy: "Colour by", "着色依据";

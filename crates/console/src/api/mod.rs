@@ -22,7 +22,7 @@ use crate::{
     error::Fail,
     model::usage,
     page, routes, session,
-    view::{Params, fleet, groups, nodes, policies, quotas, releases, run, search},
+    view::{Params, fleet, groups, nodes, policies, pools, quotas, releases, run, search},
 };
 
 pub use openapi::PATHS;
@@ -134,6 +134,10 @@ async fn get(cx: &Cx, path: &[&str], params: &Params) -> Result<Value, Fail> {
         }
         ["api", "v1", "clusters"] if cx.sight.clusters => {
             let all = fleet::clusters(&cx.app.model.read());
+            Ok(json!({"items": all}))
+        }
+        ["api", "v1", "pools"] if cx.sight.nodes && cx.sight.policies => {
+            let all = pools::pools(&cx.app.model.read());
             Ok(json!({"items": all}))
         }
         ["api", "v1", "tenants"] => {

@@ -89,6 +89,13 @@ const ENDPOINTS: &[Endpoint] = &[
         &[],
         &[],
     ),
+    (
+        "get",
+        "/api/v1/pools",
+        "Pools that placement policies name, by member: nodes, instances, what is asked of what there is",
+        &[],
+        &[],
+    ),
     ("get", "/api/v1/tenants", "Tenants, counted", &[], &[]),
     ("get", "/api/v1/groups", "Groups", GROUPS, &[]),
     ("get", "/api/v1/groups/{tenant}/{name}", "A Group", &[], &[]),

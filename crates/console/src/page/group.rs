@@ -34,13 +34,8 @@ pub async fn seen(cx: &Cx, tenant: &str, name: &str) -> Result<Arc<Group>, Fail>
         return Err(Fail::NotFound);
     }
     let key = (tenant.to_owned(), name.to_owned());
-    cx.app
-        .model
-        .read()
-        .groups
-        .get(&key)
-        .cloned()
-        .ok_or(Fail::NotFound)
+    let find = || cx.app.model.read().groups.get(&key).cloned();
+    super::soon::<Group, _>(cx, (tenant, name), find).await
 }
 
 /// Above every page of a Group.

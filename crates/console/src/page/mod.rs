@@ -185,6 +185,43 @@ pub struct Page {
     pub interest: Interest,
 }
 
+/// What was just made and the model does not know yet is waited for so long.
+const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What `find` finds in the model; where it is not there, and the hub says to the user that it is, as soon as the model
+/// has heard of it.
+///
+/// # Errors
+/// If there is none.
+async fn soon<K, T>(
+    cx: &Cx,
+    (tenant, name): (&str, &str),
+    find: impl Fn() -> Option<T>,
+) -> Result<T, Fail>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+    K::DynamicType: Default,
+{
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    let api: kube::Api<K> = kube::Api::namespaced(cx.session.client.clone(), tenant);
+    api.get_metadata(name).await?;
+    let wait = async {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            if let Some(found) = find() {
+                return found;
+            }
+        }
+    };
+    let found = tokio::time::timeout(SOON, wait).await;
+    found.map_err(|_| Fail::NotFound)
+}
+
 /// The page of a path.
 ///
 /// # Errors

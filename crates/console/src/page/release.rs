@@ -32,14 +32,8 @@ pub async fn seen(cx: &Cx, tenant: &str, name: &str) -> Result<Arc<Release>, Fai
         return Err(Fail::NotFound);
     }
     let key = (tenant.to_owned(), name.to_owned());
-    let kept = cx
-        .app
-        .model
-        .read()
-        .releases
-        .get(&key)
-        .cloned()
-        .ok_or(Fail::NotFound)?;
+    let find = || cx.app.model.read().releases.get(&key).cloned();
+    let kept = super::soon::<Release, _>(cx, (tenant, name), find).await?;
     if kept.status.as_ref().is_some_and(|s| s.phase.is_final()) {
         // The model leaves the plan of what has ended out.
         let api: Api<Release> = Api::namespaced(cx.session.client.clone(), tenant);

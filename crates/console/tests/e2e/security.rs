@@ -379,7 +379,7 @@ pub async fn one_tenant_only(stage: &Stage) {
             )
             .await;
         if path.contains('{')
-            || ["nodes", "clusters", "policies"]
+            || ["nodes", "clusters", "policies", "pools"]
                 .iter()
                 .any(|p| path.contains(p))
         {
