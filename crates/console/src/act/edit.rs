@@ -185,15 +185,19 @@ impl Target {
     /// # Errors
     /// If it is no longer the object that was looked at, or hub or member refuse it.
     pub async fn change(&self, cx: &Cx, text: &str, dry_run: bool) -> Result<(Value, Value), Fail> {
-        let wish = self.parse(text)?;
+        let mut wish = self.parse(text)?;
         let before = plain(self.read(cx).await?);
         let version = &before["metadata"]["resourceVersion"];
         let seen = &wish["metadata"]["resourceVersion"];
         if !seen.is_null() && seen != version {
-            return Err(Fail::Conflict(format!(
-                "{} has been changed since it was read; load the page again",
-                self.name
-            )));
+            // Whoever wrote its status alone has changed nothing that is edited here.
+            if !same_but_for_version(&before["metadata"], &wish["metadata"]) {
+                return Err(Fail::Conflict(format!(
+                    "{} has been changed since it was read; load the page again",
+                    self.name
+                )));
+            }
+            wish["metadata"] = before["metadata"].clone();
         }
         let mut patch = merge(&before, &wish);
         if patch.as_object().is_some_and(Map::is_empty) {
@@ -355,11 +359,41 @@ pub fn merge(before: &Value, after: &Value) -> Value {
     Value::Object(patch)
 }
 
+/// Whether two metadata are of the same generation of an object and differ in its version only.
+fn same_but_for_version(a: &Value, b: &Value) -> bool {
+    let rest = |metadata: &Value| {
+        let mut rest = metadata.clone();
+        rest["resourceVersion"].take();
+        rest
+    };
+    a["generation"].is_number() && rest(a) == rest(b)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_status_that_was_written_meanwhile_is_no_other_object() {
+        let seen =
+            json!({"name": "a", "generation": 2, "resourceVersion": "7", "labels": {"x": "1"}});
+        let with = |field: &str, value: Value| {
+            let mut now = seen.clone();
+            now["resourceVersion"] = json!("9");
+            now[field] = value;
+            same_but_for_version(&now, &seen)
+        };
+        assert!(with("name", json!("a")));
+        assert!(!with("generation", json!(3)));
+        assert!(!with("labels", json!({"x": "2"})));
+        // Kinds without a generation tell nothing of what was changed.
+        assert!(!same_but_for_version(
+            &json!({"resourceVersion": "9"}),
+            &json!({"resourceVersion": "7"})
+        ));
+    }
 
     #[test]
     fn a_patch_says_what_was_edited_and_no_more() {

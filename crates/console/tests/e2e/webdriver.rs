@@ -197,14 +197,14 @@ impl Browser {
 
     /// Waits until a script returns true.
     pub async fn until(&self, what: &str, script: &str) {
-        if self.holds(script, Duration::from_secs(40)).await {
+        if self.holds(script, Duration::from_secs(90)).await {
             return;
         }
         let text = self.run("return document.body.innerText").await;
         let seen = std::env::temp_dir().join("gantry-console-failed.png");
         let _ = std::fs::write(&seen, self.picture().await);
         panic!(
-            "{what}: not within 40s; seen in {}; the page says:\n{}",
+            "{what}: not within 90s; seen in {}; the page says:\n{}",
             seen.display(),
             text.as_str().unwrap_or("")
         );
