@@ -131,6 +131,44 @@ pub struct NodeGroup {
     pub labels: BTreeMap<String, String>,
     /// Taints.
     pub taints: Vec<Taint>,
+    /// Pods that each runs by itself, known by its class.
+    pub static_pods: Vec<StaticPod>,
+}
+
+/// A pod that a file on the node describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticPod {
+    /// Its name, and that of its container; the node's name is added to it in the API.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its image.
+    pub image: String,
+    /// CPUs that it asks for, a quantity.
+    pub cpu: Option<String>,
+    /// Memory that it asks for, a quantity.
+    pub memory: Option<String>,
+    /// Whether it has the node's address.
+    pub host_network: bool,
+    /// Its priority class.
+    pub priority_class: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for StaticPod {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            namespace: "kube-system".into(),
+            image: String::new(),
+            cpu: None,
+            memory: None,
+            host_network: true,
+            priority_class: None,
+            labels: BTreeMap::new(),
+        }
+    }
 }
 
 impl Default for NodeGroup {
@@ -151,6 +189,7 @@ impl Default for NodeGroup {
             failures: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            static_pods: Vec::new(),
         }
     }
 }

@@ -12,6 +12,9 @@ const DAY: f64 = 86_400.0;
 /// Periods of the three waves whose sum passes for noise: none is a multiple of another.
 const NOISE: [f64; 3] = [67.0, 311.0, 1297.0];
 
+/// Seconds between two looks for a time at which much is used.
+const LOOK: f64 = 5.0;
+
 /// An amount: in cores or bytes, or as a share of what the container asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Level {
@@ -221,6 +224,37 @@ impl Profile {
             }
         });
         (base + self.amplitude(whose) * noise / 3.0 + spike).max(0.0)
+    }
+
+    /// An amount that is never exceeded.
+    #[must_use]
+    pub fn most(&self, whose: &Whose) -> f64 {
+        let base = match &self.shape {
+            Shape::Constant(level) => whose.cut(*level),
+            Shape::Diurnal { low, high, .. } => whose.cut(*low).max(whose.cut(*high)),
+            Shape::Replay(series) => series
+                .points
+                .iter()
+                .map(|(_, amount)| *amount)
+                .fold(0.0, f64::max),
+        };
+        base + self.amplitude(whose) + self.spike(whose).map_or(0.0, |it| it.height)
+    }
+
+    /// The first time from `from` on, looked for until `until`, at which more than that is used; to within a
+    /// few seconds, and half a spike.
+    #[must_use]
+    pub fn above(&self, amount: f64, from: f64, until: f64, whose: &Whose) -> Option<f64> {
+        let spike = self.spikes.map_or(LOOK, |it| it.lasts / 2.0);
+        let step = spike.clamp(LOOK / 10.0, LOOK);
+        let mut at = from;
+        while at < until {
+            if self.at(at, whose) > amount {
+                return Some(at);
+            }
+            at += step;
+        }
+        None
     }
 
     /// What is used between two times, in core-seconds.

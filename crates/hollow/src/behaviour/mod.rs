@@ -295,6 +295,18 @@ impl Behaviours {
         ]
     }
 
+    /// What the container uses of the node's disk, if an annotation or a rule says so.
+    #[must_use]
+    pub fn disk(&self, subject: &Subject<'_>) -> Option<Arc<Profile>> {
+        self.find(subject, |it| it.disk.clone())
+    }
+
+    /// What the container uses of memory, if an annotation or a rule says so.
+    #[must_use]
+    pub fn memory(&self, subject: &Subject<'_>) -> Option<Arc<Profile>> {
+        self.find(subject, |it| it.memory.clone())
+    }
+
     fn crash<'s>(
         &'s self,
         subject: &Subject<'s>,

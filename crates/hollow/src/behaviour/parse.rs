@@ -115,7 +115,7 @@ fn ready(text: &str) -> Result<Ready, String> {
 pub type Files<'f> = dyn Fn(&str) -> Result<String, String> + 'f;
 
 /// Fields of a rule.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 24] = [
     "image",
     "namespace",
     "pod",
@@ -139,6 +139,7 @@ const FIELDS: [&str; 23] = [
     "logs",
     "cpu",
     "memory",
+    "disk",
 ];
 
 /// Reads a rule; mistakes are told to the field.
@@ -165,6 +166,7 @@ pub(crate) fn rule(field: &Field<'_>, files: &Files<'_>) -> Rule {
         memory: map
             .get("memory")
             .and_then(|it| profile(it, "memory", files)),
+        disk: map.get("disk").and_then(|it| profile(it, "disk", files)),
     };
     let rule = Rule {
         image: glob("image"),

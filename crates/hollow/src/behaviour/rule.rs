@@ -130,8 +130,10 @@ pub struct Effects {
     pub logs: Option<Arc<Prints>>,
     /// What it uses of processors, in cores.
     pub cpu: Option<Arc<Profile>>,
-    /// What it uses of memory, in bytes.
+    /// What it uses of memory, in bytes. Above its limit it is killed.
     pub memory: Option<Arc<Profile>>,
+    /// What it uses of the node's disk, in bytes.
+    pub disk: Option<Arc<Profile>>,
 }
 
 /// A rule: holds for the containers that fit all of its patterns.

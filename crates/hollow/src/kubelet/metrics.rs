@@ -5,7 +5,7 @@ use super::{
     Answer, METRICS_PORT, Network,
     query::{Query, unescaped},
     typed,
-    usage::{self, NODE, Usage},
+    usage::{self, Usage},
 };
 use crate::{object::parse_quantity, options::SIMULATED, truth::Truth};
 use http::{Request, Response, StatusCode};
@@ -218,20 +218,23 @@ async fn answer(
             let mut used: FxHashMap<String, Usage> = FxHashMap::default();
             for pod in pods_in("").list(&ListParams::default()).await? {
                 if let Some(node) = pod.spec.as_ref().and_then(|it| it.node_name.clone()) {
-                    *used.entry(node).or_insert(NODE) += total(&pod, now, &truth);
+                    *used.entry(node).or_default() += total(&pod, now, &truth);
                 }
             }
             // Of others somebody else would know.
             let ours = nodes.items.iter().filter(|it| {
                 it.labels().contains_key(SIMULATED) && network.reaches(&it.name_any())
             });
-            let items = ours
-                .map(|it| node_metrics(it, used.get(&it.name_any()).copied().unwrap_or(NODE), now));
+            let items = ours.map(|it| {
+                let mut sum = usage::beside(capacity(it, "memory"));
+                sum += used.get(&it.name_any()).copied().unwrap_or_default();
+                node_metrics(it, sum, now)
+            });
             ok(&list("NodeMetricsList", items.collect()))
         }
         ["nodes", name] => match Api::<Node>::all(client.clone()).get_opt(name).await? {
             Some(node) if node.labels().contains_key(SIMULATED) && network.reaches(name) => {
-                let mut sum = NODE;
+                let mut sum = usage::beside(capacity(&node, "memory"));
                 for pod in pods_on(client, name).await? {
                     sum += total(&pod, now, &truth);
                 }
@@ -307,6 +310,12 @@ pub async fn of_node(
             }
         }
     })
+}
+
+/// How much of a resource a node has.
+fn capacity(node: &Node, resource: &str) -> Option<i64> {
+    let all = node.status.as_ref()?.capacity.as_ref()?;
+    parse_quantity(resource, &all.get(resource)?.0)
 }
 
 /// Since when a node is there.
@@ -400,7 +409,8 @@ fn prometheus(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> Strin
         pod_memory,
         error,
     ] = &mut families;
-    let (mut whole, mut seconds) = (NODE, usage::node_seconds(truth, booted(node, now), now));
+    let mut whole = usage::beside(capacity(node, "memory"));
+    let mut seconds = usage::node_seconds(truth, booted(node, now), now);
     for pod in pods {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
         let (mut sum, mut spent, mut runs) = (Usage::default(), 0.0, false);
@@ -439,7 +449,7 @@ fn prometheus(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> Strin
     text
 }
 
-/// `/stats/summary`, in the parts that follow from usage; what would need a disk or a network is left out.
+/// `/stats/summary`, in the parts that follow from usage; what would need a network is left out.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "made-up amounts, far below 2^53"
@@ -450,6 +460,13 @@ fn summary(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> Value {
         json!({
             "time": time, "usageNanoCores": usage.nanos,
             "usageCoreNanoSeconds": (seconds * 1e9) as i64,
+        })
+    };
+    let size = capacity(node, "ephemeral-storage").unwrap_or(0);
+    // All of it is on the node's one disk. Images are not counted: a kubelet reclaims theirs first.
+    let filesystem = |used: i64| {
+        json!({
+            "time": time, "capacityBytes": size, "usedBytes": used, "availableBytes": (size - used).max(0),
         })
     };
     let memory = |usage: Usage, limit: Option<i64>| {
@@ -469,20 +486,26 @@ fn summary(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> Value {
         parse_quantity("memory", &limits.get("memory")?.0)
     };
     let booted = booted(node, now);
-    let (mut whole, mut seconds) = (NODE, usage::node_seconds(truth, booted, now));
-    let mut list = vec![];
+    let mut whole = usage::beside(capacity(node, "memory"));
+    let mut seconds = usage::node_seconds(truth, booted, now);
+    let (mut list, mut disk) = (vec![], 0);
     for pod in pods {
-        let (mut sum, mut spent) = (Usage::default(), 0.0);
+        let (mut sum, mut spent, mut written) = (Usage::default(), 0.0, None);
         let containers: Vec<Value> = usage::of_pod(pod, now, truth)
             .iter()
             .map(|used| {
                 sum += used.usage;
                 spent += used.seconds;
-                json!({
+                let mut container = json!({
                     "name": used.name, "startTime": used.since.to_string(),
                     "cpu": cpu(used.usage, used.seconds),
                     "memory": memory(used.usage, limit(pod, used.name)),
-                })
+                });
+                if let Some(bytes) = used.disk {
+                    container["rootfs"] = filesystem(bytes);
+                    written = Some(written.unwrap_or(0) + bytes);
+                }
+                container
             })
             .collect();
         if containers.is_empty() {
@@ -490,20 +513,22 @@ fn summary(node: &Node, pods: &[Pod], now: Timestamp, truth: &Truth) -> Value {
         }
         whole += sum;
         seconds += spent;
-        list.push(json!({
+        let mut told = json!({
             "podRef": {"name": pod.name_any(), "namespace": pod.namespace(), "uid": pod.uid()},
             "startTime": pod.status.as_ref().and_then(|it| it.start_time.as_ref()),
             "containers": containers, "cpu": cpu(sum, spent), "memory": memory(sum, None),
-        }));
+        });
+        if let Some(bytes) = written {
+            told["ephemeral-storage"] = filesystem(bytes);
+            disk += bytes;
+        }
+        list.push(told);
     }
-    let capacity = node.status.as_ref().and_then(|it| it.capacity.as_ref());
-    let size = capacity
-        .and_then(|it| it.get("memory"))
-        .and_then(|it| parse_quantity("memory", &it.0));
     json!({
         "node": {
             "nodeName": node.name_any(), "startTime": booted.to_string(),
-            "cpu": cpu(whole, seconds), "memory": memory(whole, size),
+            "cpu": cpu(whole, seconds), "memory": memory(whole, capacity(node, "memory")),
+            "fs": filesystem(disk),
         },
         "pods": list,
     })

@@ -19,6 +19,7 @@ mod usage;
 mod web_socket;
 
 pub use metrics::objects;
+pub(crate) use usage::beside;
 
 use crate::{node::parse_cidr, truth::Truth};
 use bytes::Bytes;

@@ -19,6 +19,16 @@ pub const NODE: Usage = Usage {
     bytes: 600 << 20,
 };
 
+/// Of a node of that much memory beside its pods: a small one has a small kubelet.
+#[must_use]
+pub fn beside(memory: Option<i64>) -> Usage {
+    let most = memory.map_or(NODE.bytes, |it| it / 20);
+    Usage {
+        bytes: NODE.bytes.min(most),
+        ..NODE
+    }
+}
+
 /// CPU and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -45,6 +55,8 @@ pub struct Used<'a> {
     pub usage: Usage,
     /// Seconds of CPU that it has used since its start.
     pub seconds: f64,
+    /// Bytes of the node's disk that it uses, where somebody has said so.
+    pub disk: Option<i64>,
 }
 
 /// What a node has used of its CPUs beside its pods, in seconds, since a time.
@@ -84,7 +96,14 @@ pub fn of_pod<'a>(pod: &'a Pod, now: Timestamp, truth: &Truth) -> Vec<Used<'a>> 
         let uses = bounds(container, |requests, limits| {
             truth.uses(&subject, requests, limits)
         });
-        all.push(used(&container.name, &uses, since, now, truth));
+        let disk = disk_bounds(container, |request, limit| {
+            truth.disk(&subject, request, limit)
+        });
+        let disk = disk.map(|(profile, whose)| profile.at(truth.seconds(now.into()), &whose));
+        all.push(Used {
+            disk: disk.map(whole),
+            ..used(&container.name, &uses, since, now, truth)
+        });
     }
     all
 }
@@ -110,7 +129,30 @@ fn used<'a>(
             bytes: memory as i64,
         },
         seconds: uses.spent(seconds(since), seconds(now)),
+        disk: None,
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "made-up amounts, far below 2^53"
+)]
+fn whole(bytes: f64) -> i64 {
+    bytes as i64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "amounts stay far below 2^53")]
+fn disk_bounds<T>(container: &Container, with: impl FnOnce(Option<f64>, Option<f64>) -> T) -> T {
+    const DISK: &str = "ephemeral-storage";
+    let resources = container.resources.as_ref();
+    let read = |of: Option<&BTreeMap<String, Quantity>>| {
+        let Quantity(text) = of?.get(DISK)?;
+        Some(parse_quantity(DISK, text)? as f64)
+    };
+    with(
+        read(resources.and_then(|it| it.requests.as_ref())),
+        read(resources.and_then(|it| it.limits.as_ref())),
+    )
 }
 
 /// A container of a pod, as rules choose among them.

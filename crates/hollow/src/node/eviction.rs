@@ -15,21 +15,68 @@ pub struct Standing<T> {
     pub name: String,
     /// Its priority.
     pub priority: i32,
-    /// Bytes of memory that it uses.
+    /// Bytes that it uses.
     pub usage: f64,
-    /// Bytes of memory that it asks for.
+    /// Bytes that it asks for.
     pub request: f64,
 }
 
-/// The one to be evicted first. For memory: those above their requests before those below, then the lower
-/// priority, then the one further above. Of disks and process ids no usage is simulated: the lower
-/// priority, then the name.
+/// A container of a pod that is evicted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Bytes that it uses.
+    pub usage: f64,
+    /// Bytes that it asks for.
+    pub request: f64,
+    /// The same, as its spec has it.
+    pub written: Option<&'a str>,
+}
+
+/// What is left of something on a node, and how much it wants to keep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Left {
+    /// Bytes below which it evicts pods.
+    pub threshold: f64,
+    /// Bytes that are left.
+    pub available: f64,
+}
+
+impl Left {
+    /// What is left of memory: a kubelet keeps 100 Mi (`memory.available<100Mi`).
+    #[must_use]
+    pub fn of_memory(capacity: f64, used: f64) -> Self {
+        Self {
+            threshold: 104_857_600.0,
+            available: (capacity - used).max(0.0),
+        }
+    }
+
+    /// What is left of the disk: a kubelet keeps a tenth (`nodefs.available<10%`).
+    #[must_use]
+    pub fn of_disk(capacity: f64, used: f64) -> Self {
+        Self {
+            threshold: capacity / 10.0,
+            available: (capacity - used).max(0.0),
+        }
+    }
+
+    /// Whether pods have to go.
+    #[must_use]
+    pub fn short(&self) -> bool {
+        self.available < self.threshold
+    }
+}
+
+/// The one to be evicted first: those above their requests before those below, then the lower priority, then
+/// the one further above. Of process ids no usage is simulated: the lower priority, then the name.
 pub fn first<T>(standings: Vec<Standing<T>>, what: Pressure) -> Option<Standing<T>> {
     let above = |it: &Standing<T>| it.usage - it.request;
     let order = |a: &Standing<T>, b: &Standing<T>| {
         let memory = |order: Ordering| match what {
-            Pressure::Memory => order,
-            Pressure::Disk | Pressure::Pids => Ordering::Equal,
+            Pressure::Memory | Pressure::Disk => order,
+            Pressure::Pids => Ordering::Equal,
         };
         memory((above(b) > 0.0).cmp(&(above(a) > 0.0)))
             .then(a.priority.cmp(&b.priority))
@@ -50,29 +97,60 @@ pub fn resource(what: Pressure) -> &'static str {
     }
 }
 
-/// Why a pod was evicted. The threshold is a kubelet's default one, what was left of it made up.
+/// Why a pod was evicted. Of what is left nothing is said where it is not known.
 #[must_use]
-pub fn message(what: Pressure, containers: &[(&str, f64, f64)]) -> String {
+pub fn message(what: Pressure, left: Option<Left>, containers: &[Share<'_>]) -> String {
     let resource = resource(what);
     let mut text = format!("The node was low on resource: {resource}. ");
-    if what == Pressure::Memory {
-        text += "Threshold quantity: 100Mi, available: 64Mi. ";
-        for (name, usage, request) in containers
-            .iter()
-            .filter(|(_, usage, request)| usage > request)
-        {
-            text += &format!(
-                "Container {name} was using {:.0}Ki, request is {}, has larger consumption of {resource}. ",
-                usage / 1024.0,
-                if *request > 0.0 {
-                    format!("{:.0}Ki", request / 1024.0)
-                } else {
-                    "0".into()
-                },
-            );
-        }
+    if let Some(left) = left {
+        text += &format!(
+            "Threshold quantity: {}, available: {}. ",
+            kibibytes(left.threshold),
+            kibibytes(left.available)
+        );
+    }
+    for it in containers.iter().filter(|it| it.usage > it.request) {
+        text += &format!(
+            "Container {} was using {}, request is {}, has larger consumption of {resource}. ",
+            it.name,
+            kibibytes(it.usage),
+            it.written.unwrap_or("0"),
+        );
     }
     text
+}
+
+/// Why a pod was evicted whose container uses more of the disk than it may.
+#[must_use]
+pub fn overdrawn(container: &str, limit: &str) -> String {
+    format!("Container {container} exceeded its local ephemeral storage limit \"{limit}\". ")
+}
+
+/// Why a pod was evicted whose containers together use more of the disk than they may.
+#[must_use]
+pub fn overdrawn_in_all(limit: f64) -> String {
+    format!(
+        "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
+        kibibytes(limit)
+    )
+}
+
+/// Bytes as Kubernetes writes quantities of them.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "bytes of a machine, far below 2^53"
+)]
+fn kibibytes(bytes: f64) -> String {
+    let bytes = bytes.round() as i64;
+    for (unit, size) in [("Gi", 1i64 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)] {
+        if bytes >= size && bytes % size == 0 {
+            return format!("{}{unit}", bytes / size);
+        }
+    }
+    match bytes {
+        1024.. => format!("{}Ki", bytes / 1024),
+        _ => bytes.to_string(),
+    }
 }
 
 /// Whether a node under these pressures lets a pod in, by its class of service.
@@ -130,7 +208,56 @@ mod tests {
             order.push(next.name);
         }
         assert_eq!(order, ["greedier", "greedy", "important", "frugal"]);
-        assert_eq!(first(all, Pressure::Disk).unwrap().name, "frugal");
+        assert_eq!(first(all, Pressure::Pids).unwrap().name, "frugal");
+    }
+
+    #[test]
+    fn a_kubelet_keeps_some_of_each() {
+        let cases = [
+            (Left::of_memory(8e9, 7.8e9), false),
+            (Left::of_memory(8e9, 7.9e9), true),
+            (Left::of_memory(8e9, 9e9), true),
+            (Left::of_disk(100e9, 89e9), false),
+            (Left::of_disk(100e9, 91e9), true),
+        ];
+        for (left, short) in cases {
+            assert_eq!(left.short(), short, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn messages_are_the_kubelets() {
+        let share = |usage: f64, request: f64, written| Share {
+            name: "app",
+            usage,
+            request,
+            written,
+        };
+        let left = Some(Left {
+            threshold: 104_857_600.0,
+            available: 51_200_000.0,
+        });
+        let gibi = 1_073_741_824.0;
+        assert_eq!(
+            message(
+                Pressure::Memory,
+                left,
+                &[
+                    share(3.0 * gibi + 512.0, gibi, Some("1024Mi")),
+                    share(1.0, 2.0, None)
+                ]
+            ),
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50000Ki. \
+             Container app was using 3145728Ki, request is 1024Mi, has larger consumption of memory. "
+        );
+        assert_eq!(
+            message(Pressure::Pids, None, &[]),
+            "The node was low on resource: pids. "
+        );
+        assert_eq!(
+            overdrawn_in_all(2.0 * gibi),
+            "Pod ephemeral local storage usage exceeds the total limit of containers 2Gi. "
+        );
     }
 
     #[test]

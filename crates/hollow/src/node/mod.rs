@@ -2,12 +2,14 @@
 
 mod address;
 pub mod eviction;
+mod mirror;
 mod report;
 mod room;
 
 pub use address::{AddressError, Blocks, Pool, parse_cidr};
+pub use mirror::{HASH, MIRROR, mirror, static_hash};
 pub use report::{
     Identity, KUBELET_VERSION, Pressures, heartbeat, lease, lease_renewal, node, node_status,
     topology,
 };
-pub use room::Room;
+pub use room::{REJECTED, Room};

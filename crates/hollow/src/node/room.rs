@@ -2,9 +2,12 @@
 
 use crate::{
     object::{Amounts, parse_quantity},
-    pod::Failure,
+    pod::{Failure, Held, Refusal},
 };
 use std::collections::BTreeMap;
+
+/// How the message of a pod begins that was not let in.
+pub const REJECTED: &str = "Pod was rejected: ";
 
 /// What a node offers and what its pods have taken.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,38 @@ impl Room {
         }
     }
 
+    /// Counts a pod that is there with other requests, if there is room for them.
+    ///
+    /// # Errors
+    /// Why not, in the words of a kubelet's allocation manager.
+    pub fn resize(&mut self, before: &Amounts, after: &Amounts) -> Result<(), Held> {
+        let of = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or(0);
+        let resizable = ["memory", "cpu"];
+        let beyond = resizable
+            .into_iter()
+            .find(|name| of(after, name) > of(&self.offered, name));
+        if let Some(name) = beyond {
+            let (requested, capacity) = (of(after, name), of(&self.offered, name));
+            return Err(Held {
+                refusal: Refusal::Infeasible,
+                message: format!(
+                    "Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}"
+                )
+                .into(),
+            });
+        }
+        self.remove(before);
+        if let Err(failure) = self.admit(after) {
+            self.add(before);
+            let message = failure.message.trim_start_matches(REJECTED).into();
+            return Err(Held {
+                refusal: Refusal::Deferred,
+                message,
+            });
+        }
+        Ok(())
+    }
+
     /// Counts a pod in if it fits.
     ///
     /// # Errors
@@ -49,7 +84,7 @@ impl Room {
             (requested > 0 && requested > capacity - used).then(|| Failure {
                 reason: format!("OutOf{name}").into(),
                 message: format!(
-                    "Pod was rejected: Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+                    "{REJECTED}Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
                 )
                 .into(),
             })
@@ -79,6 +114,61 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_resources_are_granted_deferred_or_never_possible() {
+        let mut room = Room::default();
+        let offered = [("cpu", "4"), ("memory", "8Gi"), ("pods", "1")];
+        room.offer(
+            &offered
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .into(),
+        );
+        let ask = |cpu: i64, gibibytes: i64| {
+            Amounts::from([
+                ("cpu".to_owned(), cpu),
+                ("memory".to_owned(), gibibytes << 30),
+            ])
+        };
+        room.add(&ask(1000, 1));
+        let mut room = Room { pods: 1, ..room };
+        room.taken.insert("cpu".into(), 3000);
+        let cases = [
+            (ask(2000, 1), Ok(())),
+            (
+                ask(2100, 1),
+                Err((
+                    Refusal::Deferred,
+                    "Node didn't have enough resource: cpu, requested: 2100, used: 2000, capacity: 4000",
+                )),
+            ),
+            (
+                ask(5000, 1),
+                Err((
+                    Refusal::Infeasible,
+                    "Node didn't have enough capacity: cpu, requested: 5000, capacity: 4000",
+                )),
+            ),
+            (
+                ask(5000, 9),
+                Err((
+                    Refusal::Infeasible,
+                    "Node didn't have enough capacity: memory, requested: 9663676416, capacity: 8589934592",
+                )),
+            ),
+        ];
+        for (after, wanted) in cases {
+            let mut room = room.clone();
+            let answer = room.resize(&ask(1000, 1), &after);
+            let wanted = wanted.map_err(|(refusal, text)| Held {
+                refusal,
+                message: text.into(),
+            });
+            assert_eq!(answer, wanted, "{after:?}");
+            let taken = if answer.is_ok() { 4000 } else { 3000 };
+            assert_eq!((room.taken["cpu"], room.pods), (taken, 1), "{after:?}");
+        }
+    }
 
     #[test]
     fn refuses_in_the_kubelets_words() {

@@ -7,7 +7,7 @@ use super::{Amounts, or_default, parse_quantity, slim_meta};
 use crate::program;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource, core::ObjectMeta};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// A `v1` Pod, slim.
@@ -132,6 +132,9 @@ pub struct ReadinessGate {
     pub condition_type: Arc<str>,
 }
 
+/// The policy of a resource whose change restarts the container.
+const RESTART_CONTAINER: &str = "RestartContainer";
+
 /// A container of the spec, slim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,6 +152,9 @@ pub struct ContainerSpec {
     /// What it asks for.
     #[serde(default, deserialize_with = "or_default")]
     pub resources: Resources,
+    /// Whether a change of them restarts it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub resize_policy: Vec<ResizePolicy>,
     /// Takes it out of service.
     pub readiness_probe: Option<Probe>,
     /// Restarts it.
@@ -181,6 +187,16 @@ pub struct ContainerSpec {
     pub termination_message_policy: Option<Arc<str>>,
     /// What it may do.
     pub security_context: Option<SecurityContext>,
+}
+
+/// What the change of a resource takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResizePolicy {
+    /// The resource.
+    pub resource_name: Arc<str>,
+    /// `NotRequired` or `RestartContainer`.
+    pub restart_policy: Arc<str>,
 }
 
 /// A port of a container.
@@ -272,6 +288,17 @@ impl Port {
 }
 
 impl ContainerSpec {
+    /// Whether it has to be started again to get these resources instead of its own.
+    #[must_use]
+    pub fn restarts_for(&self, before: &Resources, after: &Resources) -> bool {
+        self.resize_policy.iter().any(|policy| {
+            let name = &*policy.resource_name;
+            let of =
+                |it: &Resources| (it.requests.get(name).cloned(), it.limits.get(name).cloned());
+            &*policy.restart_policy == RESTART_CONTAINER && of(before) != of(after)
+        })
+    }
+
     /// Seconds its `preStop` hook sleeps.
     #[must_use]
     pub fn pre_stop_seconds(&self) -> u32 {
@@ -282,15 +309,21 @@ impl ContainerSpec {
 }
 
 /// Requests and limits, as written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Resources {
-    /// What is set aside for it.
-    #[serde(deserialize_with = "or_default")]
-    pub requests: BTreeMap<String, String>,
     /// What it may use at most.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(
+        deserialize_with = "or_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub limits: BTreeMap<String, String>,
+    /// What is set aside for it.
+    #[serde(
+        deserialize_with = "or_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub requests: BTreeMap<String, String>,
 }
 
 /// Hooks of a container.
@@ -429,6 +462,8 @@ impl PodSpec {
                 any = true;
             }
             it.ports.retain(|it| it.host_port != 0);
+            it.resize_policy
+                .retain(|it| &*it.restart_policy == RESTART_CONTAINER);
         }
         for it in &mut self.ephemeral_containers {
             (it.command, it.args, it.env, it.volume_mounts) = Default::default();
@@ -438,6 +473,17 @@ impl PodSpec {
         } else {
             self.volumes = vec![];
         }
+    }
+
+    /// Whether both give the same resources to the same containers.
+    #[must_use]
+    pub fn same_resources(&self, other: &Self) -> bool {
+        let same = |a: &[ContainerSpec], b: &[ContainerSpec]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.resources == b.resources)
+        };
+        same(&self.containers, &other.containers)
+            && same(&self.init_containers, &other.init_containers)
+            && self.resources == other.resources
     }
 
     /// Whether it asks for nothing and is bounded by nothing: the first class of service to suffer.
@@ -538,6 +584,8 @@ pub struct ConditionWire {
     pub reason: Option<String>,
     /// Why, for people.
     pub message: Option<String>,
+    /// The generation of the pod that it speaks of.
+    pub observed_generation: Option<i64>,
     /// Since when.
     pub last_transition_time: Option<Time>,
 }
@@ -556,12 +604,26 @@ pub struct ContainerStatusWire {
     pub started: Option<bool>,
     /// Whether its readiness probe passes.
     pub ready: bool,
+    /// What is set aside for it.
+    #[serde(deserialize_with = "or_default")]
+    pub allocated_resources: BTreeMap<String, String>,
+    /// What it runs with.
+    pub resources: Option<Resources>,
     /// What it does.
     #[serde(deserialize_with = "or_default")]
     pub state: StateWire,
     /// How it last ended.
     #[serde(deserialize_with = "or_default")]
     pub last_state: StateWire,
+}
+
+impl ContainerStatusWire {
+    /// Whether the container has ever run.
+    #[must_use]
+    pub fn created(&self) -> bool {
+        let ran = |it: &StateWire| it.running.is_some() || it.terminated.is_some();
+        self.restart_count > 0 || ran(&self.state) || ran(&self.last_state)
+    }
 }
 
 /// The state of a container: one of three.

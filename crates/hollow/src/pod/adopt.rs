@@ -65,6 +65,7 @@ impl Pod {
             labels,
             overrides,
             gates,
+            source,
             deletion: _,
         } = seen;
         let reason = if spec.init_containers.is_empty() {
@@ -104,6 +105,9 @@ impl Pod {
             killing: false,
             anew: false,
             volumes: None,
+            resize: None,
+            mentioned: [false; 2],
+            source,
             spec,
         };
         pod.phase = match status.phase.as_deref() {
@@ -130,6 +134,7 @@ impl Pod {
         if status.pod_ip.is_some() && pod.start_time.is_some() {
             pod.sandbox = Sandbox::Ready;
         }
+        pod.restore_resize(status, env.now);
         for slot in pod.slots().collect::<Vec<_>>() {
             let list = match slot {
                 Slot::Init(_) => &status.init_container_statuses,
@@ -170,15 +175,7 @@ impl Pod {
             // What it has left in volumes since its start is not known any more.
             let ran = self.program(slot, it.restarts, env.host);
             it.program = ran.map(|(program, ..)| Box::new(program));
-            let run = self.behaves(slot, &it, it.restarts, env.behaviours);
-            let mut course = Course::new(
-                since,
-                self.spec_at(slot),
-                self.role_at(slot),
-                &run,
-                it.program.as_deref(),
-                env.scale,
-            );
+            let mut course = self.course(slot, &it, since, env);
             course.carry_on(it.started, it.ready, env.now);
             it.todo = Todo::Run(Box::new(course));
         } else if let Some(end) = &wire.state.terminated {

@@ -5,7 +5,7 @@
 //! long up to 5 min, and a run of 10 min forgives everything. Failed pulls wait alike.
 
 use super::{
-    Course, End, Pod, Sandbox, State, Terminated, Todo,
+    End, Pod, Sandbox, State, Terminated, Todo,
     conditions::init_passed,
     course::{scaled, seconds},
     step::{Env, Outcome, Slot},
@@ -334,15 +334,8 @@ impl Pod {
         self.tell(out, slot, false, "Started", "Container started".into());
         self.anew &= matches!(slot, Slot::Init(_));
         self.run_program(slot, attempt, env.host);
-        let run = self.behaves(slot, self.at(slot), attempt, env.behaviours);
-        let course = Course::new(
-            env.now,
-            self.spec_at(slot),
-            self.role_at(slot),
-            &run,
-            self.at(slot).program.as_deref(),
-            env.scale,
-        );
+        self.starts_resized(slot);
+        let course = self.course(slot, self.at(slot), env.now, env);
         let it = self.at_mut(slot);
         it.state = State::Running { since: env.now };
         it.todo = Todo::Run(Box::new(course));
@@ -388,6 +381,7 @@ impl Pod {
             out.changed = true;
             course.recovered(now);
         }
+        let looks = due(course.look);
         let complaints = course.complain(now);
         let end = if due(course.end.as_ref().map(|(at, _)| *at)) {
             course.end.take()
@@ -402,6 +396,13 @@ impl Pod {
                 "Unhealthy",
                 format!("{} probe failed: {message}", probe.word()),
             );
+        }
+        if looks && let State::Running { since } = self.at(slot).state {
+            let mut todo = std::mem::replace(&mut self.at_mut(slot).todo, Todo::Done);
+            if let Todo::Run(course) = &mut todo {
+                self.watch_memory(slot, self.at(slot), since, course, env);
+            }
+            self.at_mut(slot).todo = todo;
         }
         match end {
             None => false,

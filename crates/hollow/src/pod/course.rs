@@ -27,6 +27,8 @@ pub struct Course {
     pub end: Option<(Millis, End)>,
     /// Failing probes that are told about in events.
     pub complaints: Vec<Complaint>,
+    /// When it is looked again whether it will want more memory than it may use.
+    pub look: Option<Millis>,
 }
 
 /// Times out of service, as its readiness probe sees them.
@@ -54,6 +56,18 @@ pub enum End {
     },
     /// Its startup or liveness probe has failed too often.
     Probe(ProbeKind),
+}
+
+impl End {
+    /// The kernel ends it, since it wants more memory than it may use.
+    #[must_use]
+    pub fn out_of_memory() -> Self {
+        Self::Exit {
+            code: 137,
+            reason: Some("OOMKilled".into()),
+            message: None,
+        }
+    }
 }
 
 /// Which probe.
@@ -297,6 +311,7 @@ impl Course {
             lapses: None,
             end,
             complaints,
+            look: None,
         };
         if let (Some(out), Some(ready)) = (&run.lapse, ready) {
             let probe = spec.readiness_probe.as_ref();
@@ -364,6 +379,7 @@ impl Course {
             self.ready.filter(|_| !is_ready),
             self.unready,
             self.end.as_ref().map(|(at, _)| *at),
+            self.look,
         ];
         times
             .into_iter()

@@ -54,8 +54,15 @@ impl Pod {
         out.changed = true;
     }
 
-    /// Its node evicts it: killed at once, failed for good, and marked as disrupted.
-    pub(super) fn evict(&mut self, message: &Arc<str>, env: &Env<'_>, out: &mut Outcome) {
+    /// Its node evicts it: killed at once, failed for good. Where the node is short of something, and not the
+    /// pod to blame, it is marked as disrupted.
+    pub(super) fn evict(
+        &mut self,
+        message: &Arc<str>,
+        disrupted: bool,
+        env: &Env<'_>,
+        out: &mut Outcome,
+    ) {
         if self.finished() {
             return;
         }
@@ -63,7 +70,7 @@ impl Pod {
             reason: "Evicted".into(),
             message: message.clone(),
         });
-        self.conditions.disrupted = Some(Condition {
+        self.conditions.disrupted = disrupted.then(|| Condition {
             holds: true,
             reason: Some("TerminationByKubelet"),
             message: Some(message.to_string()),

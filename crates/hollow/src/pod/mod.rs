@@ -9,6 +9,7 @@ mod container;
 mod course;
 mod fate;
 mod program;
+mod resize;
 mod status;
 mod step;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub(crate) use adopt::gates;
 pub use conditions::{Condition, Conditions, Gate};
 pub use course::{Complaint, Course, End, ProbeKind, scaled};
 pub use program::{Health, Program, Volumes};
+pub use resize::{Held, Refusal, Resize};
 pub use status::status_patch;
 pub use step::{Env, Input, Observed, Occurrence, Outcome};
 
@@ -114,6 +116,13 @@ pub struct Pod {
     pub anew: bool,
     /// What its containers have left in its own volumes.
     pub volumes: Option<Box<Volumes>>,
+    /// A change of its resources that is not through.
+    pub resize: Option<Box<Resize>>,
+    /// Whether conditions have told of a resize that was pending, and of one in progress: what is over must
+    /// be taken back.
+    pub mentioned: [bool; 2],
+    /// The hash of the static pod whose mirror it is.
+    pub source: Option<Arc<str>>,
 }
 
 /// Why a pod failed as a whole.

@@ -4,7 +4,7 @@
 //! of containers are replaced whole. The uid in the patch makes it fail on a pod of the same name
 //! that came after.
 
-use super::{Condition, Container, Pod, Sandbox, State, Terminated};
+use super::{Condition, Container, Pod, Sandbox, State, Terminated, step::Slot};
 use crate::{
     behaviour::{Draw, Role},
     object::{ContainerSpec, Resources},
@@ -43,36 +43,51 @@ pub fn status_patch(pod: &Pod) -> Value {
         ("PodScheduled", &pod.conditions.scheduled),
         ("DisruptionTarget", &pod.conditions.disrupted),
     ];
-    let conditions: Vec<Value> = conditions
+    let mut conditions: Vec<Value> = conditions
         .into_iter()
         .filter_map(|(name, it)| it.as_ref().map(|it| condition(name, it, pod.generation)))
         .collect();
+    conditions.extend(pod.resize_conditions().into_iter().map(|(name, said)| {
+        let Some(said) = said else {
+            return json!({"type": name, "$patch": "delete"});
+        };
+        let (reason, message) = said.why.unzip();
+        json!({
+            "type": name, "status": "True", "lastProbeTime": null,
+            "lastTransitionTime": said.since.to_string(), "observedGeneration": said.generation,
+            "reason": reason, "message": message,
+        })
+    }));
     if !conditions.is_empty() {
         put("conditions", conditions.into());
     }
     if !pod.rejected() {
-        let list = |specs: &[ContainerSpec], containers: &[Container], init: bool| -> Value {
-            specs
-                .iter()
-                .zip(containers)
-                .map(|(spec, it)| container_status(pod, spec, it, init))
+        let list = |specs: &[ContainerSpec],
+                    containers: &[Container],
+                    slot: fn(usize) -> Option<Slot>|
+         -> Value {
+            (0..)
+                .zip(specs.iter().zip(containers))
+                .map(|(index, (spec, it))| container_status(pod, spec, it, slot(index)))
                 .collect()
         };
         if !pod.init.is_empty() {
             put(
                 "initContainerStatuses",
-                list(&pod.spec.init_containers, &pod.init, true),
+                list(&pod.spec.init_containers, &pod.init, |it| {
+                    Some(Slot::Init(it))
+                }),
             );
         }
         if !pod.ephemeral.is_empty() {
             put(
                 "ephemeralContainerStatuses",
-                list(&pod.spec.ephemeral_containers, &pod.ephemeral, false),
+                list(&pod.spec.ephemeral_containers, &pod.ephemeral, |_| None),
             );
         }
         put(
             "containerStatuses",
-            list(&pod.spec.containers, &pod.main, false),
+            list(&pod.spec.containers, &pod.main, |it| Some(Slot::Main(it))),
         );
     }
     json!({"metadata": {"uid": &*pod.id.uid}, "status": status})
@@ -96,8 +111,10 @@ fn condition(name: &str, it: &Condition, generation: i64) -> Value {
     value
 }
 
-fn container_status(pod: &Pod, spec: &ContainerSpec, it: &Container, init: bool) -> Value {
-    let id = |attempt: u32| container_id(&pod.id.uid, &spec.name, attempt);
+fn container_status(pod: &Pod, spec: &ContainerSpec, it: &Container, slot: Option<Slot>) -> Value {
+    // The containers of a static pod outlive its mirrors.
+    let whose = pod.source.as_ref().unwrap_or(&pod.id.uid);
+    let id = |attempt: u32| container_id(whose, &spec.name, attempt);
     let mut status = json!({
         "name": &*spec.name,
         "image": &*it.image,
@@ -120,29 +137,22 @@ fn container_status(pod: &Pod, spec: &ContainerSpec, it: &Container, init: bool)
     });
     if it.created {
         status["containerID"] = id(it.restarts).into();
-        resources(
-            &mut status,
-            &spec.resources,
-            init && pod.role(spec, true) == Role::Init,
-        );
+        let slot = slot.filter(|slot| pod.role_at(*slot) != Role::Init);
+        if let Some((allocated, actual)) = slot.map(|slot| pod.resources(slot)) {
+            resources(&mut status, allocated, actual);
+        }
     }
     status
 }
 
 /// As in-place resize reports them: what is set aside, and what holds.
-fn resources(status: &mut Value, resources: &Resources, skip: bool) {
-    if skip || (resources.requests.is_empty() && resources.limits.is_empty()) {
-        return;
+fn resources(status: &mut Value, allocated: &Resources, actual: &Resources) {
+    if !allocated.requests.is_empty() {
+        status["allocatedResources"] = json!(allocated.requests);
     }
-    let mut holds = Map::new();
-    if !resources.requests.is_empty() {
-        status["allocatedResources"] = json!(resources.requests);
-        holds.insert("requests".into(), json!(resources.requests));
+    if !(actual.requests.is_empty() && actual.limits.is_empty()) {
+        status["resources"] = json!(actual);
     }
-    if !resources.limits.is_empty() {
-        holds.insert("limits".into(), json!(resources.limits));
-    }
-    status["resources"] = holds.into();
 }
 
 fn terminated(end: &Terminated, id: &str) -> Value {

@@ -1,7 +1,7 @@
 //! One step of a pod: something happened, or time has passed.
 
 use super::{
-    Container, Course, Failure, Gate, Phase, Pod, Sandbox, State, Todo, Volumes,
+    Container, Course, End, Failure, Gate, Held, Phase, Pod, Sandbox, State, Todo, Volumes,
     conditions::init_passed,
     course::{scaled, seconds},
 };
@@ -10,8 +10,16 @@ use crate::{
     clock::Millis,
     image::{Images, Traffic},
     object::{ContainerSpec, PodSpec, RestartPolicy},
+    truth::{Overflow, simulated, uses},
+    usage::Profile,
 };
 use std::{sync::Arc, time::Duration};
+
+/// Seconds that are looked ahead for a container that wants too much memory.
+const AHEAD: f64 = 3600.0;
+
+/// How a run of a container goes, and what is said of its memory.
+type Conduct = (behaviour::Run, Option<Arc<Profile>>);
 
 /// What a step may know beside the pod.
 pub struct Env<'a> {
@@ -27,6 +35,8 @@ pub struct Env<'a> {
     pub host: &'a mut Volumes,
     /// How many simulated seconds pass in one of the clock's.
     pub scale: f64,
+    /// When the scenario began: from then on usage is counted.
+    pub start: Millis,
 }
 
 /// What happened.
@@ -44,6 +54,10 @@ pub enum Input<'a> {
     Rebooted,
     /// Its node is short of something, and gives this reason.
     Evicted(&'a Arc<str>),
+    /// It uses more of the node's disk than it may, for this reason.
+    Overdrawn(&'a Arc<str>),
+    /// The node grants the resources that the spec asks for, or says why not.
+    Resize(Result<(), Held>),
 }
 
 /// The pod as the API server shows it, without what is the kubelet's own.
@@ -59,6 +73,8 @@ pub struct Observed {
     pub overrides: Option<Arc<Effects>>,
     /// Its readiness gates, as in the spec.
     pub gates: Box<[Gate]>,
+    /// The hash of the static pod whose mirror it is.
+    pub source: Option<Arc<str>>,
     /// The grace period, once it is being deleted.
     pub deletion: Option<Duration>,
 }
@@ -111,7 +127,9 @@ impl Pod {
             }
             Input::Ended(name, code) => self.end(name, code, env, &mut out),
             Input::Rebooted => self.reboot(env, &mut out),
-            Input::Evicted(message) => self.evict(message, env, &mut out),
+            Input::Evicted(message) => self.evict(message, true, env, &mut out),
+            Input::Overdrawn(message) => self.evict(message, false, env, &mut out),
+            Input::Resize(answer) => self.answered_resize(answer, env, &mut out),
         }
         self.start_ephemeral(env.now, &mut out);
         if !self.finished() {
@@ -140,9 +158,9 @@ impl Pod {
         // Containers cannot be added to a pod or taken away, but for ephemeral ones.
         let same_shape = seen.spec.containers.len() == self.main.len()
             && seen.spec.init_containers.len() == self.init.len();
-        if same_shape && !Arc::ptr_eq(&self.spec, &seen.spec) {
-            self.spec = seen.spec;
-            // In-place resize shows in the containers' statuses at once.
+        if same_shape && !self.finished() && !Arc::ptr_eq(&self.spec, &seen.spec) {
+            let before = std::mem::replace(&mut self.spec, seen.spec);
+            self.respecified(before);
             out.changed = true;
         }
         if seen.generation != self.generation {
@@ -198,44 +216,108 @@ impl Pod {
         }
     }
 
-    /// How the running containers behave under these rules.
-    fn runs(&self, behaviours: &Behaviours) -> Vec<(Slot, behaviour::Run)> {
+    /// How the running containers behave under these rules, and what they use of memory.
+    fn runs(&self, behaviours: &Behaviours) -> Vec<(Slot, Conduct)> {
         self.slots()
             .filter(|&slot| matches!(self.at(slot).todo, Todo::Run(_)))
-            .map(|slot| {
-                let it = self.at(slot);
-                (slot, self.behaves(slot, it, it.restarts, behaviours))
-            })
+            .map(|slot| (slot, self.conduct(slot, behaviours)))
             .collect()
+    }
+
+    fn conduct(&self, slot: Slot, behaviours: &Behaviours) -> Conduct {
+        let it = self.at(slot);
+        (
+            self.behaves(slot, it, it.restarts, behaviours),
+            behaviours.memory(&self.subject(slot, it.restarts)),
+        )
     }
 
     /// Gives running containers whose behaviour has changed a new course. One that is ready stays so
     /// until its new course says otherwise.
-    fn rethink(&mut self, before: &[(Slot, behaviour::Run)], env: &Env<'_>) {
+    fn rethink(&mut self, before: &[(Slot, Conduct)], env: &Env<'_>) {
         for (slot, old) in before {
-            let it = self.at(*slot);
-            let new = self.behaves(*slot, it, it.restarts, env.behaviours);
-            let State::Running { since } = self.at(*slot).state else {
-                continue;
-            };
-            if new == *old {
-                continue;
+            if self.conduct(*slot, env.behaviours) != *old {
+                self.reconsider(*slot, env);
             }
-            let mut course = Course::new(
-                since,
-                self.spec_at(*slot),
-                self.role_at(*slot),
-                &new,
-                self.at(*slot).program.as_deref(),
+        }
+    }
+
+    /// Gives a running container a new course, from what holds now.
+    pub(super) fn reconsider(&mut self, slot: Slot, env: &Env<'_>) {
+        let State::Running { since } = self.at(slot).state else {
+            return;
+        };
+        if !matches!(self.at(slot).todo, Todo::Run(_)) {
+            return;
+        }
+        let mut course = self.course(slot, self.at(slot), since, env);
+        for complaint in &mut course.complaints {
+            complaint.next = complaint.next.max(env.now);
+        }
+        if self.at(slot).ready {
+            course.recovered(env.now);
+        }
+        self.at_mut(slot).todo = Todo::Run(Box::new(course));
+    }
+
+    /// The course of a container that has started at `since`: as its behaviour has it, unless it wants more
+    /// memory than it may use before that.
+    pub(super) fn course(
+        &self,
+        slot: Slot,
+        it: &Container,
+        since: Millis,
+        env: &Env<'_>,
+    ) -> Course {
+        let run = self.behaves(slot, it, it.restarts, env.behaviours);
+        let mut course = Course::new(
+            since,
+            self.spec_at(slot),
+            self.role_at(slot),
+            &run,
+            it.program.as_deref(),
+            env.scale,
+        );
+        self.watch_memory(slot, it, since, &mut course, env);
+        course
+    }
+
+    /// Looks for the time at which a container wants more memory than it may use, for an hour ahead.
+    pub(super) fn watch_memory(
+        &self,
+        slot: Slot,
+        it: &Container,
+        since: Millis,
+        course: &mut Course,
+        env: &Env<'_>,
+    ) {
+        course.look = None;
+        let (_, resources) = self.resources(slot);
+        let [requests, limits] = resources.bounds();
+        let subject = self.subject(slot, it.restarts);
+        // What nobody has said anything about stays below what it asks for.
+        if limits[1].is_none() || env.behaviours.memory(&subject).is_none() {
+            return;
+        }
+        let time = |at| simulated(env.start, env.scale, at);
+        let uses = uses(env.behaviours, time(env.start), &subject, requests, limits);
+        // A process takes a moment to grow.
+        let from = time(env.now).max(time(since) + 1.0);
+        let clock = |at: f64| {
+            env.now.plus(scaled(
+                Duration::from_secs_f64((at - time(env.now)).max(0.0)),
                 env.scale,
-            );
-            for complaint in &mut course.complaints {
-                complaint.next = complaint.next.max(env.now);
+            ))
+        };
+        match uses.overflows(from, from + AHEAD) {
+            None => {}
+            Some(Overflow::NotUntil(at)) => course.look = Some(clock(at)),
+            Some(Overflow::At(at)) => {
+                let at = clock(at).max(env.now.plus(Duration::from_millis(1)));
+                if course.end.as_ref().is_none_or(|(sooner, _)| at < *sooner) {
+                    course.end = Some((at, End::out_of_memory()));
+                }
             }
-            if self.at(*slot).ready {
-                course.recovered(env.now);
-            }
-            self.at_mut(*slot).todo = Todo::Run(Box::new(course));
         }
     }
 
@@ -269,6 +351,7 @@ impl Pod {
         if matches!(self.sandbox, Sandbox::Until(at) if at <= env.now) {
             self.sandbox = Sandbox::Ready;
         }
+        self.advance_resize(env, out);
         loop {
             let mut moved = false;
             for slot in self.slots().collect::<Vec<_>>() {
@@ -279,6 +362,8 @@ impl Pod {
                 break;
             }
         }
+        // Containers that were started again have what they were started for.
+        self.advance_resize(env, out);
     }
 
     /// Sidecars end when the containers they serve have.
@@ -435,7 +520,11 @@ impl Pod {
             .iter()
             .chain(&self.main)
             .filter_map(Container::next_due);
-        containers.chain(sandbox).chain(self.deadline(scale)).min()
+        containers
+            .chain(sandbox)
+            .chain(self.deadline(scale))
+            .chain(self.resize_due())
+            .min()
     }
 
     /// A pod that was not let in: it has failed without having been taken on.

@@ -145,6 +145,9 @@ fn node(it: &NodeGroup) -> String {
             .map_or(String::new(), |it| format!("={it}"));
         add(format!("taint {}{value}:{}", taint.key, taint.effect));
     }
+    for pod in &it.static_pods {
+        add(format!("static pod {}/{}", pod.namespace, pod.name));
+    }
     if let Some(failures) = &it.failures {
         add(format!(
             "each fails after {} and is back after {}",
@@ -261,6 +264,10 @@ fn effects(it: &Effects) -> Vec<String> {
         .memory
         .as_ref()
         .map(|it| format!("uses {}", profile(it, "memory"))));
+    add(it
+        .disk
+        .as_ref()
+        .map(|it| format!("uses {}", profile(it, "disk"))));
     all
 }
 

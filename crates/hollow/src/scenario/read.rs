@@ -8,7 +8,7 @@ use crate::{
     behaviour::{self, Files, Glob, Span, duration, span},
     image::{Catalogue, Image, PullFailure, Registry},
     object::{Taint, parse_quantity},
-    options::{Failures, NodeGroup},
+    options::{Failures, NodeGroup, StaticPod},
     yaml::{self, Field, Map, Mistake, Mistakes, unknown},
 };
 use std::{sync::Arc, time::Duration};
@@ -151,6 +151,7 @@ fn node(field: &Field<'_>) -> NodeGroup {
         "taints",
         "kubeletVersion",
         "failures",
+        "staticPods",
     ]);
     let usual = NodeGroup::default();
     let class = map.read("class", name);
@@ -202,8 +203,69 @@ fn node(field: &Field<'_>) -> NodeGroup {
             }
             failures(it)
         }),
+        static_pods: map.get("staticPods").map_or(vec![], |it| {
+            if class.is_none() {
+                it.wrong("static pods need a class: it is how a node's own are found");
+            }
+            static_pods(it)
+        }),
         class,
     }
+}
+
+fn static_pods(field: &Field<'_>) -> Vec<StaticPod> {
+    let mut all: Vec<StaticPod> = vec![];
+    for it in field.list() {
+        let Some(pod) = static_pod(&it) else {
+            continue;
+        };
+        let same =
+            |other: &StaticPod| (&other.namespace, &other.name) == (&pod.namespace, &pod.name);
+        if all.iter().any(same) {
+            it.wrong("there is another static pod of that name");
+        }
+        all.push(pod);
+    }
+    all
+}
+
+fn static_pod(field: &Field<'_>) -> Option<StaticPod> {
+    let map = field.map(&[
+        "name",
+        "namespace",
+        "image",
+        "cpu",
+        "memory",
+        "hostNetwork",
+        "priorityClass",
+        "labels",
+    ]);
+    let usual = StaticPod::default();
+    let (pod, image) = (
+        map.need("name", "what it is called")
+            .and_then(|it| it.read(name)),
+        map.need("image", "what it runs").and_then(Field::word),
+    );
+    let yes = |text: &str| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    };
+    Some(StaticPod {
+        namespace: map.read("namespace", name).unwrap_or(usual.namespace),
+        cpu: map.read("cpu", quantity("cpu")),
+        memory: map.read("memory", quantity("memory")),
+        host_network: map.read("hostNetwork", yes).unwrap_or(usual.host_network),
+        priority_class: map.read("priorityClass", name),
+        labels: map
+            .get("labels")
+            .into_iter()
+            .flat_map(Field::entries)
+            .filter_map(|(key, value)| Some((key.to_owned(), value.word()?.to_owned())))
+            .collect(),
+        name: pod?,
+        image: image?.to_owned(),
+    })
 }
 
 fn version(text: &str) -> Result<String, String> {
@@ -531,6 +593,18 @@ mod tests {
         "1:46: nodes[0].taints[0].effect: there is no such effect of a taint; did you mean NoSchedule?"
     )]
     #[case(
+        "nodes: [{class: a, staticPods: [{name: p}]}]",
+        "1:33: nodes[0].staticPods[0]: image is missing: what it runs"
+    )]
+    #[case(
+        "nodes: [{staticPods: [{name: p, image: i, hostNetwork: often}]}]",
+        "1:22: nodes[0].staticPods: static pods need a class: it is how a node's own are found | 1:56: nodes[0].staticPods[0].hostNetwork: \"often\" is neither true nor false"
+    )]
+    #[case(
+        "nodes: [{class: a, staticPods: [{name: p, image: i}, {name: p, image: j}]}]",
+        "1:54: nodes[0].staticPods[1]: there is another static pod of that name"
+    )]
+    #[case(
         "nodes: [{kubeletVersion: 1.36}]",
         "1:26: nodes[0].kubeletVersion: \"1.36\" is no version such as v1.35.2"
     )]
@@ -544,7 +618,7 @@ mod tests {
     )]
     #[case(
         "behaviours: [{image: a}]",
-        "1:14: behaviours[0]: it changes nothing: give at least one of pull, pullError, start, startError, ready, unready, message, run, exitCode, crash, oom, hang, stop, logs, cpu, memory"
+        "1:14: behaviours[0]: it changes nothing: give at least one of pull, pullError, start, startError, ready, unready, message, run, exitCode, crash, oom, hang, stop, logs, cpu, memory, disk"
     )]
     #[case(
         "behaviours: [{crash: {probability: 2}}]",

@@ -3,11 +3,13 @@
 mod events;
 mod nodes;
 mod pods;
+mod pressure;
 mod record;
 #[cfg(test)]
 mod simulation;
 mod source;
 mod stage;
+mod statics;
 #[cfg(test)]
 mod tests;
 mod timer;

@@ -1,7 +1,9 @@
 //! The nodes of the simulation: creating, taking over, keeping alive.
 
 use super::{
+    pressure::Most,
     stage::Fate,
+    statics::Static,
     timer::{Id, Timer},
     world::{Answer, Due, Subject, World, Write, retry_after},
 };
@@ -50,11 +52,17 @@ pub(super) struct NodeEntry {
     pub renamed: bool,
     /// The kubelet's version.
     version: String,
-    uid: String,
+    pub uid: String,
     pub ip: Arc<str>,
     pub pool: Option<Pool>,
     range: Option<String>,
     pub room: Room,
+    /// The most that its pods ever use.
+    pub most: Most,
+    /// Whether it looks at what they use.
+    pub looking: bool,
+    /// Its static pods.
+    pub statics: Vec<Static>,
     pub images: Images,
     /// Files that programs have left on it.
     pub host: Volumes,
@@ -62,7 +70,7 @@ pub(super) struct NodeEntry {
     resource_version: String,
     conditions: Vec<NodeCondition>,
     taints: Vec<Taint>,
-    capacity: BTreeMap<String, String>,
+    pub capacity: BTreeMap<String, String>,
     allocatable: BTreeMap<String, String>,
     /// The range must be written.
     range_due: bool,
@@ -272,6 +280,7 @@ impl World {
         self.settle_volumes(id);
         self.settle_range(id, spec.pod_cidr);
         self.queue_node(id);
+        self.mirror_statics(id);
     }
 
     fn node_met(
@@ -311,6 +320,9 @@ impl World {
             pool: None,
             range: None,
             room: Room::default(),
+            most: Most::default(),
+            looking: false,
+            statics: Vec::new(),
             images: Images::default(),
             host: Volumes::default(),
             pods: FxHashSet::default(),
@@ -346,6 +358,7 @@ impl World {
         let first = interval.mul_f64(Draw::new(0).word("report").word(&name).unit());
         self.timers.at(now.plus(first), Timer::Report(id));
         self.join(id, now);
+        self.staff(id);
         id
     }
 
@@ -666,7 +679,7 @@ impl World {
                 entry.busy = false;
                 self.queue_node(id);
             }
-            Subject::PodStatus(_) | Subject::PodDelete(_) => {}
+            Subject::PodStatus(_) | Subject::PodDelete(_) | Subject::Mirror(..) => {}
         }
     }
 

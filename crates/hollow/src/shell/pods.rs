@@ -2,6 +2,8 @@
 
 use super::{
     nodes::NodeEntry,
+    pressure::Most,
+    statics,
     timer::{Id, Timer},
     world::{Answer, Due, Subject, World, Write, retry_after},
 };
@@ -23,16 +25,18 @@ const REPAIR: Duration = Duration::from_secs(2);
 /// A pod and the state of its writes.
 pub(super) struct PodEntry {
     pub pod: Pod,
-    node: Id,
+    pub node: Id,
     requests: Arc<Amounts>,
+    /// The most that it ever uses.
+    pub most: Most,
     /// Counted in the node's room, and holding its address.
-    counted: bool,
+    pub counted: bool,
     pub(super) wake: Option<Millis>,
     dirty: bool,
     /// The API's last word: not ready, though it is. Somebody else wrote it (the node controller does when
     /// a node's leases come late), or the watch is behind our own report.
     belied: bool,
-    delete: bool,
+    pub(super) delete: bool,
     deleted: bool,
     /// In the queue, in flight, or waiting for another try.
     busy: bool,
@@ -85,6 +89,10 @@ impl World {
                     nodes = self.node_count(),
                     "pods listed"
                 );
+                self.pods_listed = true;
+                for id in self.nodes.ids() {
+                    self.mirror_statics(id);
+                }
             }
         }
     }
@@ -140,7 +148,10 @@ impl World {
         let (spec, requests) = self.share(spec);
         let annotations = metadata.annotations.unwrap_or_default();
         let (overrides, refused) = behaviour::annotations(&annotations);
-        let deletion = metadata.deletion_timestamp.as_ref().map(|_| {
+        let source = statics::source(&annotations);
+        // The deletion of a mirror is none of the static pod's.
+        let dying = metadata.deletion_timestamp.as_ref();
+        let deletion = dying.filter(|_| source.is_none()).map(|_| {
             let seconds = metadata
                 .deletion_grace_period_seconds
                 .and_then(|it| u64::try_from(it).ok())
@@ -157,17 +168,24 @@ impl World {
             generation: metadata.generation.unwrap_or(0),
             labels: Arc::new(metadata.labels.unwrap_or_default()),
             overrides,
+            source,
             deletion,
         };
+        let unmirror =
+            seen.source.is_some() && (dying.is_some() || !self.is_static(node_id, &key, &seen));
         if let Some(id) = known {
-            self.recount(id, &requests);
             if let Some(entry) = self.pods.get_mut(id) {
                 entry.epoch = self.pod_epoch;
             }
             self.step(id, Input::Observed(seen), now);
+            self.answer_resize(id, now);
             self.belie(id, called_unready, now);
+            if unmirror {
+                self.delete_mirror(id);
+            }
             return;
         }
+        let kept = self.kept_static(node_id, &key);
 
         let task = metadata
             .owner_references
@@ -190,19 +208,39 @@ impl World {
             traffic: &mut self.traffic,
             host: &mut node.host,
             scale: self.options.time_scale,
+            start: self.truth.start,
         };
-        let mut pod = Pod::take_on(
-            identity,
-            node.name.clone(),
-            node.ip.clone(),
-            task,
-            seen.clone(),
-            &status,
-            &mut env,
-        );
+        let goes_on = kept.is_some();
+        let (mut pod, mut counted) = match kept {
+            // The static pod has gone on while it had no mirror.
+            Some((pod, counted)) => (
+                Pod {
+                    id: identity,
+                    ..pod
+                },
+                counted,
+            ),
+            None => {
+                let pod = Pod::take_on(
+                    identity,
+                    node.name.clone(),
+                    node.ip.clone(),
+                    task,
+                    seen.clone(),
+                    &status,
+                    &mut env,
+                );
+                let counted = !pod.finished();
+                (pod, counted)
+            }
+        };
+        // What was granted holds, not what is asked for meanwhile.
+        let requests = match pod.asks_resize() {
+            true => Arc::new(pod.allocated().requests()),
+            false => requests,
+        };
         let mut rejected = None;
-        let mut counted = !pod.finished();
-        if counted {
+        if counted && !goes_on {
             let priority = pod.spec.priority.unwrap_or(0);
             let pressures = node.fate.pressures(now);
             let pressed = node::eviction::admits(pressures, pod.spec.best_effort(), priority).err();
@@ -222,7 +260,7 @@ impl World {
                 counted = false;
             }
         }
-        if counted && !pod.spec.host_network {
+        if counted && !goes_on && !pod.spec.host_network {
             match pod.ip {
                 Some(ip) => {
                     node.pool.as_mut().map(|pool| pool.take(ip));
@@ -230,13 +268,18 @@ impl World {
                 None => pod.ip = node.pool.as_mut().and_then(Pool::allocate),
             }
         }
+        let most = self.weigh(&pod);
+        if let (true, Some(node)) = (counted && !goes_on, self.nodes.get_mut(node_id)) {
+            node.most = node.most.plus(most, 1);
+        }
         let id = self.pods.insert(PodEntry {
             pod,
             node: node_id,
             requests,
+            most,
             counted,
             wake: None,
-            dirty: false,
+            dirty: goes_on,
             belied: false,
             delete: false,
             deleted: false,
@@ -244,7 +287,9 @@ impl World {
             failures: 0,
             epoch: self.pod_epoch,
         });
-        node.pods.insert(id);
+        if let Some(node) = self.nodes.get_mut(node_id) {
+            node.pods.insert(id);
+        }
         self.pod_ids.insert(key, id);
         if self.pods.get(id).is_some_and(|it| it.pod.spec.claims) {
             self.settle_volumes(node_id);
@@ -268,7 +313,7 @@ impl World {
                 reason: rejection_word(&failure.reason),
                 message: failure
                     .message
-                    .trim_start_matches("Pod was rejected: ")
+                    .trim_start_matches(node::REJECTED)
                     .to_owned(),
                 field_path: None,
             };
@@ -279,7 +324,12 @@ impl World {
             }
         }
         self.step(id, Input::Observed(seen), now);
+        self.answer_resize(id, now);
         self.belie(id, called_unready, now);
+        self.mind(node_id, now);
+        if unmirror {
+            self.delete_mirror(id);
+        }
     }
 
     /// Whether a port of the node that a pod wants is taken by another.
@@ -362,22 +412,47 @@ impl World {
         (spec, requests)
     }
 
-    /// After an in-place resize the pod takes more room, or less.
-    fn recount(&mut self, id: Id, requests: &Arc<Amounts>) {
-        let Some(entry) = self
-            .pods
-            .get_mut(id)
-            .filter(|entry| entry.requests != *requests)
-        else {
+    /// A pod that asks for other resources gets them if its node has room.
+    fn answer_resize(&mut self, id: Id, now: Millis) {
+        let Some(entry) = self.pods.get_mut(id).filter(|it| it.pod.asks_resize()) else {
             return;
         };
-        let before = std::mem::replace(&mut entry.requests, requests.clone());
-        if entry.counted
-            && let Some(node) = self.nodes.get_mut(entry.node)
-        {
-            node.room.remove(&before);
-            node.room.add(requests);
+        let Some(node) = self.nodes.get_mut(entry.node) else {
+            return;
+        };
+        let after = entry.pod.spec.requests();
+        let answer = match entry.counted {
+            true => node.room.resize(&entry.requests, &after),
+            false => Ok(()),
+        };
+        if answer.is_ok() {
+            entry.requests = Arc::new(after);
+            self.roomier.insert(entry.node);
         }
+        self.step(id, Input::Resize(answer), now);
+        self.reweigh(id, now);
+    }
+
+    /// A node has more room than before: resizes that were deferred may be granted, those of important pods
+    /// first, then of those that are guaranteed what they ask for.
+    pub(super) fn retry_resizes(&mut self, id: Id, now: Millis) {
+        let pods = self.nodes.get(id).into_iter().flat_map(|it| &it.pods);
+        let deferred = pods.filter_map(|id| {
+            let pod = &self.pods.get(*id)?.pod;
+            let order = (
+                -i64::from(pod.spec.priority.unwrap_or(0)),
+                pod.spec.best_effort(),
+            );
+            pod.resize_deferred()
+                .then(|| (order, pod.id.name.clone(), *id))
+        });
+        let mut deferred: Vec<_> = deferred.collect();
+        deferred.sort();
+        for (_, _, id) in deferred {
+            self.answer_resize(id, now);
+        }
+        // What was granted has taken room, and given none.
+        self.roomier.remove(&id);
     }
 
     /// Lets a pod take in what happened, and notes what follows.
@@ -399,6 +474,7 @@ impl World {
             traffic: &mut self.traffic,
             host: &mut node.host,
             scale: self.options.time_scale,
+            start: self.truth.start,
         };
         let outcome = entry.pod.step(input, &mut env);
         entry.dirty |= outcome.changed;
@@ -411,8 +487,8 @@ impl World {
         }
         if entry.counted && entry.pod.finished() {
             entry.counted = false;
-            node.room.remove(&entry.requests);
-            release_address(node, &entry.pod);
+            give_back(node, entry);
+            self.roomier.insert(entry.node);
         }
         if (entry.dirty || (entry.delete && !entry.deleted)) && !entry.busy {
             entry.busy = true;
@@ -461,13 +537,17 @@ impl World {
         }
         if let Some(node) = self.nodes.get_mut(entry.node) {
             node.pods.remove(&id);
-            if entry.counted {
-                node.room.remove(&entry.requests);
-                release_address(node, &entry.pod);
-            }
         }
-        if entry.pod.spec.claims {
-            self.settle_volumes(entry.node);
+        let (node, claims) = (entry.node, entry.pod.spec.claims);
+        if let Some(entry) = self.keep_static(entry)
+            && entry.counted
+            && let Some(node) = self.nodes.get_mut(entry.node)
+        {
+            give_back(node, &entry);
+            self.roomier.insert(entry.node);
+        }
+        if claims {
+            self.settle_volumes(node);
         }
     }
 
@@ -546,6 +626,13 @@ impl World {
             entry.busy = false;
         }
     }
+}
+
+/// What a pod had of a node is free.
+fn give_back(node: &mut NodeEntry, entry: &PodEntry) {
+    node.room.remove(&entry.requests);
+    node.most = node.most.plus(entry.most, -1);
+    release_address(node, &entry.pod);
 }
 
 fn release_address(node: &mut NodeEntry, pod: &Pod) {

@@ -522,7 +522,9 @@ async fn a_day_passes_with_its_failures() {
     let evicted = cluster.get("pods", "shop", "hog-1")["status"].clone();
     let message = evicted["message"].as_str().unwrap();
     assert!(
-        message.contains("Container app was using 3145728Ki, request is 1048576Ki"),
+        message.contains(
+            "Container app was using 3Gi, request is 1Gi, has larger consumption of memory."
+        ),
         "{message}"
     );
     let conditions = evicted["conditions"].as_array().unwrap();
@@ -549,6 +551,93 @@ async fn a_day_passes_with_its_failures() {
     );
     assert!(gap("a-small-002") < 650.0, "{}", gap("a-small-002"));
     drop(state);
+}
+
+const HUNGRY: &str = r#"
+nodes:
+  - {class: small, count: 1, zone: a, cpu: "8", memory: 4Gi, disk: 100Gi}
+behaviours:
+  - labels: {app: swell}
+    memory: {diurnal: {low: 100Mi, high: 3Gi, peak: "12:00"}}
+  - labels: {app: writer}
+    disk: {constant: 95Gi}
+  - labels: {app: spill}
+    disk: 2Gi
+"#;
+
+/// Nothing is told to happen here: nodes look at what their pods use.
+#[tokio::test(start_paused = true)]
+async fn nodes_evict_by_what_is_used() {
+    let play = Play::begin(HUNGRY, 1, "x");
+    play.until(0.01).await;
+    let node = "a-small-001";
+    for name in ["swell-1", "swell-2"] {
+        play.cluster.pod(name, node, |_| {});
+    }
+    play.cluster.pod("calm-1", node, |_| {});
+    let status = |name: &str| play.cluster.get("pods", "shop", name)["status"].clone();
+    let pressed = |what: &str| {
+        let node = play.cluster.get("nodes", "", node);
+        let all = node["status"]["conditions"].as_array().unwrap();
+        all.iter()
+            .any(|it| it["type"] == what && it["status"] == "True")
+    };
+    play.until(2.0).await;
+    assert!(!pressed("MemoryPressure"));
+    assert_eq!(status("swell-1")["phase"], "Running");
+    play.until(12.0).await;
+    let ended: Vec<&str> = ["swell-1", "swell-2", "calm-1"]
+        .into_iter()
+        .filter(|it| status(it)["reason"] == "Evicted")
+        .collect();
+    assert_eq!(
+        ended.len(),
+        1,
+        "one of the two that grow is enough: {ended:?}"
+    );
+    assert!(ended[0].starts_with("swell"), "{ended:?}");
+    let message = status(ended[0])["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.starts_with(
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: "
+        ),
+        "{message}"
+    );
+    assert!(
+        message.contains("Container app was using ")
+            && message.contains("request is 1Gi, has larger consumption of memory."),
+        "{message}"
+    );
+    assert!(!pressed("MemoryPressure"), "long over");
+
+    // The disk: more than a node can bear, and more than a container may.
+    play.cluster.pod("writer-1", node, |_| {});
+    play.cluster.pod("spill-1", node, |pod| {
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "1Gi"}});
+    });
+    play.cluster.pod("spill-2", node, |pod| {
+        pod["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "3Gi"}});
+    });
+    play.until(12.05).await;
+    assert!(pressed("DiskPressure"));
+    assert_eq!(status("writer-1")["reason"], "Evicted");
+    let message = status("spill-1")["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert_eq!(
+        message,
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "
+    );
+    let conditions = status("spill-1")["conditions"].as_array().unwrap().clone();
+    assert!(
+        conditions.iter().all(|it| it["type"] != "DisruptionTarget"),
+        "its own fault"
+    );
+    assert_eq!(status("spill-2")["phase"], "Running");
+    play.until(12.3).await;
+    assert!(!pressed("DiskPressure"), "over, and five minutes more");
+    play.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,20 +7,17 @@ use super::{
 use crate::{
     behaviour::Draw,
     clock::Millis,
-    node::eviction::{self, Standing},
-    object::{ContainerSpec, PodObject},
-    options::Failures,
+    object::PodObject,
+    options::{Failures, NodeGroup},
     pod::{self, Input},
-    scenario::{self, Act, Pressure, Scenario, Stroke},
+    scenario::{self, Act, Scenario, Stroke},
 };
 use rustc_hash::FxHashMap;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
-/// Between two looks of a kubelet at what is left of its memory and disk.
-const LOOK: Duration = Duration::from_secs(10);
 /// How long a kubelet calls it pressure after it is over, so as not to waver.
-const TRANSITION: Duration = Duration::from_secs(300);
+pub(super) const TRANSITION: Duration = Duration::from_secs(300);
 
 /// What of the scenario goes on.
 #[derive(Default)]
@@ -45,11 +42,13 @@ pub(super) struct Fate {
     /// It cannot reach the API server, so many times over.
     cut: u32,
     /// It is short of something, so many times over.
-    pressed: [u32; 3],
+    pub pressed: [u32; 3],
+    /// Whether what its pods use leaves it short.
+    pub starved: [bool; 3],
     /// Until when it says so although it is over.
-    wavers: [Option<Millis>; 3],
+    pub wavers: [Option<Millis>; 3],
     /// Pods that it still has to evict.
-    evict: [u32; 3],
+    pub evict: [u32; 3],
     /// How far its clock is ahead, in milliseconds.
     pub skew: i64,
     /// How often it was switched on again.
@@ -72,7 +71,9 @@ impl Fate {
     /// What it says that it is short of.
     pub fn pressures(&self, now: Millis) -> [bool; 3] {
         [0, 1, 2].map(|which: usize| {
-            self.pressed[which] > 0 || self.wavers[which].is_some_and(|until| now < until)
+            self.pressed[which] > 0
+                || self.starved[which]
+                || self.wavers[which].is_some_and(|until| now < until)
         })
     }
 
@@ -323,82 +324,6 @@ impl World {
         }
     }
 
-    /// Lets the node report what it is short of, and evict a pod if it has to.
-    pub(super) fn evict_due(&mut self, id: Id, now: Millis) {
-        let scale = self.options.time_scale;
-        let Some(node) = self.nodes.get_mut(id) else {
-            return;
-        };
-        for wavers in &mut node.fate.wavers {
-            if wavers.is_some_and(|until| until <= now) {
-                *wavers = None;
-            }
-        }
-        if node.fate.off() {
-            return self.report_now(id);
-        }
-        let pressed = Pressure::ALL
-            .into_iter()
-            .find(|it| node.fate.pressed[*it as usize] > 0 && node.fate.evict[*it as usize] > 0);
-        if let Some(what) = pressed {
-            node.fate.evict[what as usize] -= 1;
-            let resource = eviction::resource(what);
-            self.tell_node(
-                id,
-                true,
-                "EvictionThresholdMet",
-                &format!("Attempting to reclaim {resource}"),
-                now,
-            );
-            self.evict_one(id, what, now);
-            self.timers
-                .at(now.plus(pod::scaled(LOOK, scale)), Timer::Evict(id));
-        }
-        self.report_now(id);
-    }
-
-    fn evict_one(&mut self, id: Id, what: Pressure, now: Millis) {
-        let time = self.truth.seconds(now);
-        let used = |pod: &pod::Pod, spec: &ContainerSpec| {
-            let [requests, limits] = spec.resources.bounds();
-            let uses = self.truth.uses(&pod.whose(spec), requests, limits);
-            (uses.at(time)[1], requests[1].unwrap_or(0.0))
-        };
-        let pods = self.nodes.get(id).into_iter().flat_map(|it| &it.pods);
-        let standings = pods.filter_map(|id| {
-            let pod = &self.pods.get(*id)?.pod;
-            if pod.finished() || pod.killing {
-                return None;
-            }
-            let amounts = pod.spec.containers.iter().map(|it| used(pod, it));
-            let (usage, request) = amounts.fold((0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-            Some(Standing {
-                pod: *id,
-                name: format!("{}/{}", pod.id.namespace, pod.id.name),
-                priority: pod.spec.priority.unwrap_or(0),
-                usage,
-                request,
-            })
-        });
-        let Some(first) = eviction::first(standings.collect(), what) else {
-            return;
-        };
-        let Some(pod) = self.pods.get(first.pod).map(|it| &it.pod) else {
-            return;
-        };
-        let containers: Vec<(&str, f64, f64)> = pod
-            .spec
-            .containers
-            .iter()
-            .map(|it| {
-                let (usage, request) = used(pod, it);
-                (&*it.name, usage, request)
-            })
-            .collect();
-        let message: Arc<str> = eviction::message(what, &containers).into();
-        self.step(first.pod, Input::Evicted(&message), now);
-    }
-
     /// When the machine next fails by itself.
     fn plan_failure(&mut self, id: Id, now: Millis) {
         let Some((failures, draw)) = self.failures(id) else {
@@ -411,15 +336,17 @@ impl World {
         self.timers.at(now.plus(after), Timer::Fail(id));
     }
 
+    /// What the scenario says of nodes of a class: in that zone, if there it says something else.
+    pub(super) fn class_of(&self, class: &str, zone: &str) -> Option<&NodeGroup> {
+        let classes = self.stage.scenario.as_ref()?.nodes.iter();
+        let named = |it: &&NodeGroup| it.class.as_deref() == Some(class);
+        let here = classes.clone().filter(named).find(|it| *it.cell == *zone);
+        here.or_else(|| classes.clone().find(named))
+    }
+
     fn failures(&self, id: Id) -> Option<(Failures, Draw)> {
         let node = self.nodes.get(id)?;
-        let classes = self.stage.scenario.as_ref()?.nodes.iter();
-        let named = |it: &&crate::NodeGroup| it.class.as_deref() == Some(&*node.class);
-        let here = classes
-            .clone()
-            .filter(named)
-            .find(|it| *it.cell == *node.zone);
-        let failures = here.or_else(|| classes.clone().find(named))?.failures?;
+        let failures = self.class_of(&node.class, &node.zone)?.failures?;
         let draw = Draw::new(self.options.seed)
             .word(&node.name)
             .number(u64::from(node.fate.boots));
@@ -443,7 +370,7 @@ impl World {
         self.plan_failure(id, now);
     }
 
-    fn report_now(&mut self, id: Id) {
+    pub(super) fn report_now(&mut self, id: Id) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.report = true;
         }

@@ -387,3 +387,167 @@ fn volumes_are_in_use_while_a_pod_with_claims_is_there() {
     world.pod_seen(Event::Delete(claimed), T0);
     assert_eq!(told(&settle(&mut world, T0)), [json!([])]);
 }
+
+/// A pod that asks for so many CPUs, as the API shows it after a status was written.
+fn asking(name: &str, cpu: &str, status: &Value) -> PodObject {
+    let mut pod = pod_value(name, "n");
+    pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+    pod["status"] = status.clone();
+    serde_json::from_value(pod).unwrap()
+}
+
+/// Reasons of the conditions of a resize that a patch tells of.
+fn resize_reasons(patch: &Value) -> Vec<String> {
+    let all = patch["status"]["conditions"].as_array().unwrap().iter();
+    all.filter(|it| it["type"] == "PodResizePending" && it["status"] == "True")
+        .map(|it| it["reason"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_resize_waits_for_room_and_gets_it() {
+    let mut world = world(vec![node("n", Some("10.64.0.0/24"))]);
+    settle(&mut world, T0);
+    let pending = json!({"phase": "Pending"});
+    world.pod_seen(Event::Apply(asking("a", "2", &pending)), T0);
+    world.pod_seen(Event::Apply(asking("b", "2", &pending)), T0);
+    settle(&mut world, T0);
+    world.pod_seen(Event::Apply(asking("a", "3", &pending)), T0);
+    let told = settle(&mut world, T0);
+    assert_eq!(resize_reasons(statuses(&told)[0].1), ["Deferred"]);
+    world.pod_seen(Event::Apply(asking("a", "5", &pending)), T0);
+    let told = settle(&mut world, T0);
+    assert_eq!(resize_reasons(statuses(&told)[0].1), ["Infeasible"]);
+    world.pod_seen(Event::Apply(asking("a", "4", &pending)), T0);
+    assert_eq!(
+        resize_reasons(statuses(&settle(&mut world, T0))[0].1),
+        ["Deferred"]
+    );
+
+    // The other goes; what it had is given to the one that waits.
+    world.pod_seen(Event::Delete(asking("b", "2", &pending)), T0);
+    let told = settle(&mut world, T0);
+    let patch = statuses(&told).last().unwrap().1;
+    assert!(resize_reasons(patch).is_empty(), "{patch}");
+    assert_eq!(
+        patch["status"]["containerStatuses"][0]["allocatedResources"],
+        json!({"cpu": "4"})
+    );
+    // And then nobody else gets it.
+    world.pod_seen(Event::Apply(asking("c", "1", &pending)), T0);
+    let told = settle(&mut world, T0);
+    assert_eq!(statuses(&told)[0].1["status"]["reason"], "OutOfcpu");
+}
+
+const STATIC: &str = r#"
+nodes:
+  - class: plain
+    staticPods: [{name: proxy, image: "proxy:1", cpu: 100m, priorityClass: system-node-critical}]
+"#;
+
+/// A world whose node runs a static pod.
+fn staffed() -> World {
+    let scenario = crate::Scenario::parse(STATIC, &|name| Err(name.to_owned())).unwrap();
+    let mut options = options();
+    std::sync::Arc::new(scenario).apply(&mut options);
+    let mut world = World::new(options, T0).unwrap();
+    world.begin(T0, T0);
+    let mut one: Value = json!({
+        "metadata": {"name": "n", "uid": "uid-n", "labels": {"gantry.dev/simulated": "true", "hollow.gantry.dev/class": "plain"}},
+        "spec": {"podCIDR": "10.64.0.0/24"},
+    });
+    one["status"] = json!({
+        "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.36.0"},
+    });
+    world.node_seen(Event::Init, T0);
+    world.node_seen(Event::InitApply(serde_json::from_value(one).unwrap()), T0);
+    world.node_seen(Event::InitDone, T0);
+    world
+}
+
+/// The mirrors that are created, as the API would show them with this uid.
+fn mirrors(writes: &[(Subject, Write)], uid: &str) -> Vec<Value> {
+    let created = writes.iter().filter_map(|(_, write)| match write {
+        Write::Create(collection, object) if collection.ends_with("/pods") => Some(object.clone()),
+        _ => None,
+    });
+    created
+        .map(|mut it| {
+            it["metadata"]["uid"] = uid.into();
+            it["status"] = json!({"phase": "Pending"});
+            it
+        })
+        .collect()
+}
+
+fn seen(value: &Value) -> PodObject {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn a_static_pod_outlives_its_mirrors() {
+    let mut world = staffed();
+    let early = settle(&mut world, T0);
+    assert!(
+        mirrors(&early, "m-1").is_empty(),
+        "not before all pods are known"
+    );
+    world.pod_seen(Event::Init, T0);
+    world.pod_seen(Event::InitDone, T0);
+    let first = mirrors(&settle(&mut world, T0), "m-1");
+    let [mirror] = first.as_slice() else {
+        panic!("{first:#?}");
+    };
+    assert_eq!(mirror["metadata"]["name"], "proxy-n");
+    world.pod_seen(Event::Apply(seen(mirror)), T0);
+    let told = settle(&mut world, T0);
+    let status = statuses(&told).last().unwrap().1["status"].clone();
+    assert_eq!(status["phase"], "Running");
+
+    // Somebody deletes the mirror: it goes at once, and the containers run on.
+    let mut dying = mirror.clone();
+    dying["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    dying["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+    let later = T0.plus(Duration::from_secs(60));
+    world.pod_seen(Event::Apply(seen(&dying)), later);
+    let told = settle(&mut world, later);
+    let gone = told.iter().any(|(_, write)| matches!(write, Write::Delete(_, name, uid) if name == "proxy-n" && uid == "m-1"));
+    assert!(gone, "{told:?}");
+    world.pod_seen(Event::Delete(seen(&dying)), later);
+    let again = mirrors(&settle(&mut world, later), "m-2");
+    assert_eq!(again.len(), 1);
+    assert_eq!(
+        again[0]["metadata"]["annotations"]["kubernetes.io/config.hash"],
+        mirror["metadata"]["annotations"]["kubernetes.io/config.hash"]
+    );
+    world.pod_seen(Event::Apply(seen(&again[0])), later);
+    let told = settle(&mut world, later);
+    let patch = statuses(&told).last().unwrap().1;
+    assert_eq!(patch["metadata"]["uid"], "m-2");
+    for key in ["containerStatuses", "startTime", "phase"] {
+        assert_eq!(
+            patch["status"][key], status[key],
+            "{key}: it is the same pod"
+        );
+    }
+
+    // A mirror of what the file said before goes, and one of what it says now comes.
+    let mut outdated = again[0].clone();
+    outdated["metadata"]["uid"] = "m-3".into();
+    outdated["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "old".into();
+    outdated["metadata"]["annotations"]["kubernetes.io/config.hash"] = "old".into();
+    let mut other = staffed();
+    settle(&mut other, T0);
+    other.pod_seen(Event::Init, T0);
+    other.pod_seen(Event::InitApply(seen(&outdated)), T0);
+    other.pod_seen(Event::InitDone, T0);
+    let told = settle(&mut other, T0);
+    assert!(
+        told.iter()
+            .any(|(_, write)| matches!(write, Write::Delete(_, _, uid) if uid == "m-3")),
+        "{told:?}"
+    );
+    other.pod_seen(Event::Delete(seen(&outdated)), T0);
+    assert_eq!(mirrors(&settle(&mut other, T0), "m-4").len(), 1);
+}

@@ -29,6 +29,10 @@ pub enum Timer {
     Over(u32),
     /// A look of a node at what it is short of.
     Evict(Id),
+    /// A look of a node at what its pods use.
+    Look(Id),
+    /// Another try at the mirror of a node's static pod.
+    Mirror(Id, u32),
     /// A machine fails by itself.
     Fail(Id),
     /// It is repaired.

@@ -52,6 +52,8 @@ pub enum Subject {
     LeaseNamespace,
     /// The NUMA nodes of a node, by its place among the missing.
     Topology(u32),
+    /// The mirror of a static pod, by its place among the node's.
+    Mirror(Id, u32),
 }
 
 /// A write to be carried out.
@@ -89,6 +91,7 @@ pub(super) enum Due {
     Create(u32),
     Topology(u32),
     LeaseNamespace,
+    Mirror(Id, u32),
 }
 
 /// The state of the simulation.
@@ -107,6 +110,10 @@ pub struct World {
     pub(super) pods: Slab<PodEntry>,
     pub(super) pod_ids: FxHashMap<(Arc<str>, Arc<str>), Id>,
     pub(super) pod_epoch: u32,
+    /// All pods that there are have been seen.
+    pub(super) pods_listed: bool,
+    /// Nodes on which room has come up for resizes that were deferred.
+    pub(super) roomier: FxHashSet<Id>,
     pub(super) specs: FxHashMap<Arc<PodSpec>, Arc<Amounts>>,
     pub(super) specs_swept: usize,
     /// Nodes, not known as ours, for which pods were seen.
@@ -164,6 +171,8 @@ impl World {
             pods: Slab::default(),
             pod_ids: FxHashMap::default(),
             pod_epoch: 0,
+            pods_listed: false,
+            roomier: FxHashSet::default(),
             specs: FxHashMap::default(),
             specs_swept: 0,
             strangers: FxHashSet::default(),
@@ -232,12 +241,17 @@ impl World {
                 Timer::Act(event, nth) => self.act_due(event, nth, now),
                 Timer::Over(number) => self.over_due(number, now),
                 Timer::Evict(id) => self.evict_due(id, now),
+                Timer::Look(id) => self.look_due(id, now),
+                Timer::Mirror(id, index) => self.queue.push_back(Due::Mirror(id, index)),
                 Timer::Fail(id) => self.fail_due(id, now),
                 Timer::Repaired(id) => self.repaired_due(id, now),
                 Timer::Report(id) => self.report_due(id, now),
                 Timer::NodeWrite(id) => self.urgent.push_back(Due::Node(id)),
                 Timer::Create(index) => self.queue.push_back(Due::Create(index)),
             }
+        }
+        for node in std::mem::take(&mut self.roomier) {
+            self.retry_resizes(node, now);
         }
     }
 
@@ -297,6 +311,7 @@ impl World {
         }
         for id in self.pods.ids() {
             self.step(id, Input::Rules(&before), now);
+            self.reweigh(id, now);
         }
     }
 
@@ -310,6 +325,7 @@ impl World {
                 Due::Lease(id) => self.lease_write(id, now),
                 Due::Create(index) => self.create_write(index, now),
                 Due::Topology(index) => self.topology_write(index),
+                Due::Mirror(id, index) => self.mirror_write(id, index, now),
                 Due::LeaseNamespace => Some((
                     Subject::LeaseNamespace,
                     Write::Create(
@@ -330,6 +346,7 @@ impl World {
             Subject::PodStatus(id) | Subject::PodDelete(id) => {
                 self.pod_answered(id, subject, answer, now)
             }
+            Subject::Mirror(id, index) => self.mirror_answered(id, index, answer, now),
             _ => self.node_answered(subject, answer, now),
         }
     }

@@ -1,0 +1,271 @@
+//! From being bound to being gone: phases, conditions, probes, gates, ends.
+
+use super::*;
+
+#[test]
+fn from_bound_to_ready_as_a_kubelet_reports_it() {
+    let mut bench = Bench::new(SLOW, one(json!({})));
+    assert_eq!(bench.summary(), "Pending ContainerCreating/0");
+    insta::assert_json_snapshot!("first_status", status_patch(&bench.pod));
+    bench.pass(2.5);
+    assert_eq!(bench.summary(), "Pending ContainerCreating/0");
+    bench.pass(1.0);
+    assert_eq!(bench.summary(), "Running Running/0");
+    assert_eq!(
+        bench.condition("ContainersReady"),
+        (false, "ContainersNotReady".into())
+    );
+    bench.pass(10.0);
+    assert_eq!(bench.summary(), "Running Ready/0");
+    insta::assert_json_snapshot!("ready_status", status_patch(&bench.pod));
+    insta::assert_yaml_snapshot!("events", bench.told());
+    assert_eq!(bench.wake, None, "a healthy pod costs nothing");
+}
+
+#[test]
+fn readiness_gates_hold_ready_back() {
+    let mut spec = one(json!({}));
+    spec["readinessGates"] = json!([{"conditionType": "gantry.dev/in-service"}]);
+    let mut bench = Bench::new("[]", spec);
+    bench.pass(1.0);
+    assert_eq!(
+        bench.condition("Ready"),
+        (false, "ReadinessGatesNotReady".into())
+    );
+    assert_eq!(bench.condition("ContainersReady"), (true, String::new()));
+    bench.gate("gantry.dev/in-service", "True");
+    assert!(bench.ready());
+    bench.gate("gantry.dev/in-service", "False");
+    let ready = bench.pod.conditions.ready.clone().unwrap();
+    assert_eq!(
+        ready.message.unwrap(),
+        "the status of pod readiness gate \"gantry.dev/in-service\" is not \"True\", but False"
+    );
+    assert_eq!(
+        bench.object["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .len(),
+        6,
+        "the gate's own condition stays"
+    );
+}
+
+#[test]
+fn image_changed_in_place_restarts_the_container() {
+    let mut bench = Bench::new(SLOW, one(json!({})));
+    bench.pass(10.0);
+    let before = bench.object["status"].clone();
+    bench.told.clear();
+    bench.edit(|object| {
+        object["spec"]["containers"][0]["image"] = json!("shop/cart:2");
+        object["metadata"]["generation"] = json!(2);
+        object["metadata"]["labels"] = json!({"gantry.dev/revision": "2"});
+    });
+    assert!(!bench.ready(), "out of service at once");
+    bench.pass(1.5);
+    assert_eq!(bench.summary(), "Running Completed(0)/0");
+    bench.pass(3.0);
+    assert_eq!(bench.summary(), "Running Running/1");
+    bench.pass(3.0);
+    assert_eq!(bench.summary(), "Running Ready/1");
+    assert!(bench.ready());
+    let (old, new) = (
+        &before["containerStatuses"][0],
+        &bench.object["status"]["containerStatuses"][0],
+    );
+    assert_ne!(old["containerID"], new["containerID"]);
+    assert_ne!(old["imageID"], new["imageID"]);
+    assert_eq!(new["image"], "shop/cart:2");
+    assert_eq!(
+        new["lastState"]["terminated"]["containerID"],
+        old["containerID"]
+    );
+    assert_eq!(before["podIP"], bench.object["status"]["podIP"]);
+    assert_eq!(bench.object["status"]["observedGeneration"], 2);
+    assert!(
+        bench
+            .told()
+            .iter()
+            .any(|it| it.contains("Killing Container app definition changed, will be restarted"))
+    );
+}
+
+#[test]
+fn never_ready_stays_running_and_complains_ever_more_seldom() {
+    let probe = json!({"readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 10}});
+    let mut bench = Bench::new("[{image: '*:1', ready: never}]", one(probe));
+    bench.pass(60.0);
+    assert_eq!(bench.summary(), "Running Running/0");
+    let told: Vec<_> = bench
+        .told()
+        .into_iter()
+        .filter(|it| it.contains("Unhealthy"))
+        .collect();
+    let message = "Unhealthy Readiness probe failed: HTTP probe failed with statuscode: 503";
+    assert_eq!(
+        told,
+        [
+            format!("0s {message}"),
+            format!("10s {message}"),
+            format!("30s {message}")
+        ]
+    );
+    let before = std::mem::replace(&mut bench.behaviours, behaviours("[]"));
+    bench.step(Input::Rules(&before));
+    bench.pass(10.0);
+    assert_eq!(
+        bench.summary(),
+        "Running Ready/0",
+        "a rule taken back lets it become ready"
+    );
+}
+
+#[test]
+fn init_containers_run_one_after_the_other_and_sidecars_stay() {
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [
+            {"name": "a", "image": "i"},
+            {"name": "side", "image": "s", "restartPolicy": "Always"},
+            {"name": "b", "image": "i"},
+        ],
+        "containers": [{"name": "app", "image": "m"}],
+    });
+    let mut bench = Bench::new(
+        "[{image: i, run: 2s}, {image: m, run: 3s}, {image: s, stop: 1s}]",
+        spec,
+    );
+    bench.pass(0.5);
+    assert_eq!(
+        bench.summary(),
+        "Pending Running/0 PodInitializing/0 PodInitializing/0 PodInitializing/0"
+    );
+    assert_eq!(
+        bench.condition("Initialized"),
+        (false, "ContainersNotInitialized".into())
+    );
+    bench.pass(2.0);
+    assert_eq!(
+        bench.summary(),
+        "Pending Completed(0)/0 Ready/0 Running/0 PodInitializing/0"
+    );
+    bench.pass(2.0);
+    assert_eq!(
+        bench.summary(),
+        "Running Completed(0)/0 Ready/0 Completed(0)/0 Ready/0"
+    );
+    assert_eq!(bench.condition("Initialized"), (true, String::new()));
+    bench.pass(5.0);
+    assert_eq!(
+        bench.summary(),
+        "Succeeded Completed(0)/0 Completed(0)/0 Completed(0)/0 Completed(0)/0"
+    );
+}
+
+#[test]
+fn a_failed_init_container_fails_the_pod_that_never_restarts() {
+    let spec = |policy: &str| {
+        json!({"restartPolicy": policy, "initContainers": [{"name": "a", "image": "i"}],
+               "containers": [{"name": "app", "image": "m"}]})
+    };
+    for (policy, summary) in [
+        ("Never", "Failed Error(1)/0 PodInitializing/0"),
+        ("Always", "Pending CrashLoopBackOff/1 PodInitializing/0"),
+    ] {
+        let mut bench = Bench::new("[{image: i, run: 1s, exitCode: 1}]", spec(policy));
+        bench.pass(4.0);
+        assert_eq!(bench.summary(), summary);
+    }
+}
+
+#[test]
+fn deletion_waits_for_the_containers_then_deletes() {
+    let hook = json!({"lifecycle": {"preStop": {"sleep": {"seconds": 2}}}});
+    // (grace, seconds until it is over, exit code)
+    for (grace, over, code) in [(30, 3, 0), (2, 2, 137), (0, 0, 137)] {
+        let mut bench = Bench::new(SLOW, one(hook.clone()));
+        bench.pass(10.0);
+        bench.delete_with(grace);
+        if over > 0 {
+            assert!(!bench.delete, "not before the containers have ended");
+            bench.pass(f64::from(over) - 0.5);
+            assert!(!bench.delete);
+            bench.pass(1.0);
+        } else {
+            bench.pass(0.1);
+        }
+        assert!(bench.delete, "grace {grace}");
+        let phase = if code == 0 {
+            "Succeeded Completed(0)/0"
+        } else {
+            "Failed Error(137)/0"
+        };
+        assert_eq!(bench.summary(), phase);
+        assert!(!bench.ready());
+    }
+    let mut pending = Bench::new(SLOW, one(json!({})));
+    pending.delete_with(30);
+    assert!(
+        pending.delete,
+        "nothing runs, so there is nothing to wait for"
+    );
+    let mut hastened = Bench::new("[{stop: 20s}]", one(json!({})));
+    hastened.pass(1.0);
+    hastened.delete_with(30);
+    hastened.delete_with(1);
+    hastened.pass(1.5);
+    assert!(hastened.delete, "a second, shorter grace period counts");
+}
+
+#[test]
+fn a_deadline_fails_the_pod() {
+    let mut spec = one(json!({}));
+    spec["activeDeadlineSeconds"] = json!(5);
+    let mut bench = Bench::new("[{stop: 1s}]", spec);
+    bench.pass(5.5);
+    assert_eq!(bench.summary(), "Running Ready/0");
+    bench.pass(1.0);
+    assert_eq!(bench.summary(), "Failed Completed(0)/0");
+    assert_eq!(bench.object["status"]["reason"], "DeadlineExceeded");
+}
+
+#[test]
+fn jobs_end_by_themselves() {
+    let object = json!({
+        "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u-1"},
+        "spec": {"restartPolicy": "OnFailure", "containers": [{"name": "c", "image": "i"}]},
+    });
+    let behaviours = Behaviours::default();
+    let mut bench = Bench::of(behaviours, object, Images::default(), Millis(T0), true);
+    bench.pass(20.0);
+    assert_eq!(bench.summary(), "Succeeded Completed(0)/0");
+    assert_eq!(bench.wake, None);
+}
+
+#[test]
+fn annotations_decide_first() {
+    let object = json!({
+        "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u-1",
+                     "annotations": {"hollow.gantry.dev/ready": "never", "hollow.gantry.dev/start": "5s"}},
+        "spec": one(json!({})),
+    });
+    let mut bench = Bench::of(
+        behaviours("[{ready: 1s, start: 1s}]"),
+        object,
+        Images::default(),
+        Millis(T0),
+        false,
+    );
+    bench.pass(4.0);
+    assert_eq!(bench.summary(), "Pending ContainerCreating/0");
+    bench.pass(60.0);
+    assert_eq!(bench.summary(), "Running Running/0");
+    bench.edit(|object| object["metadata"]["annotations"] = json!({}));
+    bench.pass(1.0);
+    assert_eq!(
+        bench.summary(),
+        "Running Ready/0",
+        "taken back, the rule holds, at once"
+    );
+}
