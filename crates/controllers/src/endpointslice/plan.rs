@@ -8,8 +8,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
+use super::hints::{self, Ready, Shares};
 use crate::model::network::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, ForZone, Hints, MANAGED_BY,
+    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Hints, MANAGED_BY, Named,
     SERVICE_NAME, Service, ServicePort, TargetRef,
 };
 use crate::model::{Labels, Owner, Pod, SERVICES};
@@ -27,6 +28,16 @@ pub struct World<'a> {
     /// The slices of this Service that this controller manages.
     pub slices: &'a [Arc<EndpointSlice>],
     pub zone_of: &'a dyn Fn(&str) -> Option<String>,
+    /// The shares of zones, where the Service asks for hints by them.
+    pub shares: Option<&'a Shares>,
+}
+
+/// Something to be told in an event about the Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub warning: bool,
+    pub reason: &'static str,
+    pub message: String,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -36,6 +47,7 @@ pub struct Plan {
     /// A slice, and the fields to merge into it.
     pub update: Vec<(Arc<EndpointSlice>, Value)>,
     pub delete: Vec<Arc<EndpointSlice>>,
+    pub told: Vec<Told>,
 }
 
 pub type Ports = Vec<EndpointPort>;
@@ -91,6 +103,9 @@ fn plan_family(world: &World<'_>, family: &'static str, plan: &mut Plan) {
             existing.entry(ports).or_default().push(slice);
         }
     }
+    if let Some(shares) = world.shares {
+        plan.told.extend(hint(world, family, shares, &mut desired));
+    }
     if desired.is_empty() {
         // A Service nobody serves still has one slice, which says so.
         desired.insert(Vec::new(), BTreeMap::new());
@@ -104,6 +119,62 @@ fn plan_family(world: &World<'_>, family: &'static str, plan: &mut Plan) {
     for (ports, endpoints) in desired {
         let slices = existing.remove(&ports).unwrap_or_default();
         lay(world, family, &labels, ports, endpoints, slices, plan);
+    }
+}
+
+/// Hints ready endpoints by the shares of zones, and says whether that could be done.
+fn hint(
+    world: &World<'_>,
+    family: &str,
+    shares: &Shares,
+    desired: &mut BTreeMap<Ports, BTreeMap<String, Endpoint>>,
+) -> Option<Told> {
+    let mut before: BTreeMap<String, String> = BTreeMap::new();
+    for endpoint in world
+        .slices
+        .iter()
+        .filter(|it| it.address_type == family)
+        .flat_map(|it| &it.endpoints)
+    {
+        let zone = endpoint.hints.as_ref().and_then(|it| it.for_zones.first());
+        if let (Some(target), Some(zone)) = (&endpoint.target_ref, zone) {
+            before.insert(
+                format!("{}/{}", target.namespace, target.uid),
+                zone.name.clone(),
+            );
+        }
+    }
+    let mut ready: Vec<(&String, &mut Endpoint)> = desired
+        .values_mut()
+        .flatten()
+        .filter(|(_, it)| it.conditions.ready == Some(true))
+        .collect();
+    let known: Vec<Ready<'_>> = ready
+        .iter()
+        .map(|(key, it)| Ready {
+            zone: it.zone.as_deref(),
+            hinted: before.get(*key).map(String::as_str),
+        })
+        .collect();
+    match hints::hints(&known, shares) {
+        Ok(zones) => {
+            for ((_, endpoint), zone) in ready.iter_mut().zip(zones) {
+                endpoint.hints = Some(Hints {
+                    for_zones: vec![Named { name: zone }],
+                    ..Hints::default()
+                });
+            }
+            before.is_empty().then(|| Told {
+                warning: false,
+                reason: "TopologyAwareHintsEnabled",
+                message: format!("Topology Aware Hints has been enabled, addressType: {family}"),
+            })
+        }
+        Err(why) => Some(Told {
+            warning: true,
+            reason: "TopologyAwareHintsDisabled",
+            message: format!("{why}, addressType: {family}"),
+        }),
     }
 }
 
@@ -241,16 +312,9 @@ fn endpoint(world: &World<'_>, pod: &Pod, family: &str) -> Option<Endpoint> {
     let terminating = pod.terminating();
     let ready = service.spec.publish_not_ready_addresses || (pod.ready && !terminating);
     let zone = pod.node.as_deref().and_then(world.zone_of);
-    let same_zone = matches!(
-        service.spec.traffic_distribution.as_str(),
-        "PreferClose" | "PreferSameZone"
-    );
-    let hints = zone
-        .as_ref()
-        .filter(|_| same_zone && ready)
-        .map(|zone| Hints {
-            for_zones: vec![ForZone { name: zone.clone() }],
-        });
+    let node = pod.node.as_deref();
+    let hints =
+        distributed(service, zone.as_deref(), node).filter(|_| ready && world.shares.is_none());
     Some(Endpoint {
         addresses,
         conditions: EndpointConditions {
@@ -270,6 +334,28 @@ fn endpoint(world: &World<'_>, pod: &Pod, family: &str) -> Option<Endpoint> {
         zone,
         hints,
     })
+}
+
+/// The hints of `trafficDistribution`. Whoever prefers the same node is told the zone, too, as the next best.
+fn distributed(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<Hints> {
+    let named = |it: Option<&str>| {
+        it.map(|name| Named {
+            name: name.to_owned(),
+        })
+        .into_iter()
+        .collect()
+    };
+    match service.spec.traffic_distribution.as_str() {
+        "PreferClose" | "PreferSameZone" => zone.map(|zone| Hints {
+            for_zones: named(Some(zone)),
+            for_nodes: vec![],
+        }),
+        "PreferSameNode" => node.map(|node| Hints {
+            for_zones: named(zone),
+            for_nodes: named(Some(node)),
+        }),
+        _ => None,
+    }
 }
 
 /// The ports that a pod serves for a Service. A named target port that the pod does not have is

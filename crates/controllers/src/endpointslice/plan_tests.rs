@@ -34,7 +34,91 @@ fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> P
         pods,
         slices,
         zone_of: &|_| Some("sh-a".into()),
+        shares: None,
     })
+}
+
+#[test]
+fn traffic_stays_on_the_node_or_in_the_zone_where_asked() {
+    let cases = [
+        ("", Value::Null),
+        ("PreferClose", json!({"forZones": [{"name": "sh-a"}]})),
+        ("PreferSameZone", json!({"forZones": [{"name": "sh-a"}]})),
+        (
+            "PreferSameNode",
+            json!({"forZones": [{"name": "sh-a"}], "forNodes": [{"name": "node-1"}]}),
+        ),
+    ];
+    for (distribution, wanted) in cases {
+        let service = service(
+            json!({"clusterIP": "10.0.0.1", "selector": {"a": "1"}, "trafficDistribution": distribution}),
+        );
+        let plan = run(&service, &[pod(0, true), pod(1, false)].map(Arc::new), &[]);
+        let of = |ready: bool| {
+            let all = plan
+                .create
+                .iter()
+                .flat_map(|it| it["endpoints"].as_array().unwrap());
+            let mut all = all.filter(|it| it["conditions"]["ready"] == ready);
+            all.next().unwrap()["hints"].clone()
+        };
+        assert_eq!(
+            (of(true), of(false)),
+            (wanted, Value::Null),
+            "{distribution}: only what is ready"
+        );
+    }
+}
+
+#[test]
+fn hints_by_share_are_told_of_and_stay() {
+    let mut service = plain();
+    service.metadata.annotations = Labels::from_json(Some(
+        &json!({"service.kubernetes.io/topology-mode": "Auto"}),
+    ));
+    assert!(hints::asked(&service));
+    let shares: Shares = Ok([("sh-a".to_owned(), 0.5), ("sh-b".to_owned(), 0.5)].into());
+    let pods: Vec<Arc<Pod>> = (0..4).map(|n| Arc::new(pod(n, true))).collect();
+    let run = |slices: &[Arc<EndpointSlice>], shares: &Shares, pods: &[Arc<Pod>]| {
+        plan(&World {
+            service: &service,
+            pods,
+            slices,
+            zone_of: &|_| Some("sh-a".into()),
+            shares: Some(shares),
+        })
+    };
+    let first = run(&[], &shares, &pods);
+    assert_eq!(first.told[0].reason, "TopologyAwareHintsEnabled");
+    let slices: Vec<Arc<EndpointSlice>> = first
+        .create
+        .iter()
+        .map(|it| Arc::new(serde_json::from_value(it.clone()).unwrap()))
+        .collect();
+    let zones = slices
+        .iter()
+        .flat_map(|it| &it.endpoints)
+        .map(|it| it.hints.as_ref().unwrap().for_zones[0].name.as_str());
+    assert_eq!(
+        zones.filter(|it| *it == "sh-b").count(),
+        2,
+        "half of them, though all are in sh-a"
+    );
+    assert_eq!(
+        run(&slices, &shares, &pods),
+        Plan::default(),
+        "nothing more to do, or to say"
+    );
+    let lost = run(&slices, &shares, &pods[..1]);
+    assert_eq!(
+        lost.told[0].message,
+        "Insufficient number of endpoints (1 endpoints, 2 zones), addressType: IPv4"
+    );
+    assert!(
+        lost.update
+            .iter()
+            .all(|(_, it)| it["endpoints"][0].get("hints").is_none())
+    );
 }
 
 #[test]

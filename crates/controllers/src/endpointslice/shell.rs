@@ -6,9 +6,11 @@ use std::time::Duration;
 use kube::api::Patch;
 use tokio::task::JoinSet;
 
+use super::hints::{self, ZONE};
 use super::plan::{self, MANAGER, World};
 use crate::model::network::{EndpointSlice, MANAGED_BY, SERVICE_NAME, service_index};
-use crate::model::{ENDPOINT_SLICES, Key};
+use crate::model::node::Node;
+use crate::model::{ENDPOINT_SLICES, Key, SERVICES};
 use crate::runtime::api::Deletion;
 use crate::runtime::controller;
 use crate::runtime::membership::Membership;
@@ -17,7 +19,8 @@ use crate::selector::Selector;
 
 /// Pod changes that come within this time are written together.
 const BATCH: Duration = Duration::from_millis(20);
-const ZONE: &str = "topology.kubernetes.io/zone";
+/// Of the controller, and the component of its events.
+const NAME: &str = "endpointslice-controller";
 
 struct Slices {
     context: Context,
@@ -60,15 +63,21 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
         });
     }
     {
-        // A zone that is told late, or changes, is rare: all Services look again.
+        // A zone that is told late, or changes, is rare: all Services look again. Those that ask for hints by
+        // CPU share look at every node that comes or goes.
         let (queue, services) = (queue.clone(), informers.services.clone());
         informers.nodes.on_change(move |old, new| {
-            let zone = |node: Option<&Arc<crate::model::node::Node>>| {
+            let zone = |node: Option<&Arc<Node>>| {
                 node.and_then(|n| n.metadata.labels.get(ZONE))
                     .map(str::to_owned)
             };
-            if new.is_some() && old.is_some() && zone(old) != zone(new) {
-                for service in services.all() {
+            let moved = new.is_some() && old.is_some() && zone(old) != zone(new);
+            let counted = |node: Option<&Arc<Node>>| node.and_then(|it| hints::counts(it));
+            if !moved && counted(old) == counted(new) {
+                return;
+            }
+            for service in services.all() {
+                if moved || hints::asked(&service) {
                     queue.add_after(service.metadata.key(), Duration::from_secs(1));
                 }
             }
@@ -84,7 +93,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
 
 impl Controller for Slices {
     fn name(&self) -> &'static str {
-        "endpointslice-controller"
+        NAME
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
@@ -121,12 +130,25 @@ impl Controller for Slices {
             let node = nodes.get(&Key::new("", node))?;
             node.metadata.labels.get(ZONE).map(str::to_owned)
         };
+        let shares = hints::asked(&service).then(|| {
+            let nodes = informers.nodes.all();
+            hints::shares(nodes.iter().filter_map(|it| hints::counts(it)))
+        });
         let plan = plan::plan(&World {
             service: &service,
             pods: &pods,
             slices: &slices,
             zone_of: &zone_of,
+            shares: shares.as_ref(),
         });
+        for told in &plan.told {
+            let (recorder, about) = (&self.context.recorder, &service.metadata);
+            let message = told.message.clone();
+            match told.warning {
+                true => recorder.warning(NAME, &SERVICES, about, told.reason, message),
+                false => recorder.normal(NAME, &SERVICES, about, told.reason, message),
+            }
+        }
         self.carry_out(&key.namespace, plan).await?;
         Ok(Outcome::Done)
     }

@@ -115,11 +115,13 @@ pub struct TargetRef {
 #[serde(rename_all = "camelCase", default)]
 pub struct Hints {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
-    pub for_zones: Vec<ForZone>,
+    pub for_zones: Vec<Named>,
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
+    pub for_nodes: Vec<Named>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ForZone {
+pub struct Named {
     pub name: String,
 }
 

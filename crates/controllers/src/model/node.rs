@@ -1,9 +1,11 @@
 //! Node, its lease, and the objects that every namespace has.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use gantry_machinery::quantity::Quantity;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::meta::nullable;
 use super::workload::Condition;
@@ -48,6 +50,22 @@ pub struct NodeStatus {
     pub conditions: Vec<NodeCondition>,
     #[serde(deserialize_with = "nullable")]
     pub volumes_attached: Vec<AttachedVolume>,
+    #[serde(deserialize_with = "nullable")]
+    pub allocatable: Allocatable,
+}
+
+/// What of a node's allocatable resources is read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Allocatable {
+    /// Thousandths of CPUs.
+    #[serde(deserialize_with = "milli")]
+    pub cpu: Option<i64>,
+}
+
+fn milli<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let text: Option<Cow<'_, str>> = Option::deserialize(deserializer)?;
+    Ok(text.and_then(|it| Some(Quantity::parse(&it).ok()?.milli())))
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
