@@ -20,6 +20,14 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        match self.group.is_empty() {
+            true => self.version.to_string(),
+            false => format!("{}/{}", self.group, self.version),
+        }
+    }
+
     pub fn path(&self, namespace: &str) -> String {
         crate::model::collection_path(
             &self.group,
@@ -44,6 +52,13 @@ pub struct Node {
     pub foreground: bool,
     /// It waits for its dependents to be orphaned.
     pub orphaning: bool,
+}
+
+impl Node {
+    /// Whether an object of that namespace can be owned by it: owners are looked for beside their dependents.
+    pub fn can_own(&self, namespace: &str) -> bool {
+        !self.resource.namespaced || *self.namespace == *namespace
+    }
 }
 
 /// Work that a change gives rise to.
@@ -146,6 +161,9 @@ impl Graph {
                     .insert(uid.clone());
                 match self.nodes.get(&owner.uid) {
                     Some(owner) if owner.foreground => check = Some(Task::Check(uid.clone())),
+                    Some(owner) if !owner.can_own(&meta.namespace) => {
+                        check.get_or_insert(Task::CheckLater(uid.clone()));
+                    }
                     Some(_) => {}
                     None => {
                         check.get_or_insert(Task::CheckLater(uid.clone()));
@@ -291,6 +309,26 @@ mod tests {
             [Task::CheckLater("b".into())]
         );
         assert_eq!(put(&mut graph, &meta("b", &["a"], None)), []);
+    }
+
+    #[test]
+    fn an_owner_of_another_namespace_is_none() {
+        let mut graph = Graph::default();
+        let of = |uid: &str, namespace: &str, owners: &[&str]| Meta {
+            namespace: namespace.into(),
+            ..meta(uid, owners, None)
+        };
+        put(&mut graph, &of("a", "one", &[]));
+        assert_eq!(put(&mut graph, &of("b", "one", &["a"])), []);
+        assert_eq!(
+            put(&mut graph, &of("c", "other", &["a"])),
+            [Task::CheckLater("c".into())]
+        );
+        assert!(
+            graph
+                .get("a")
+                .is_some_and(|it| it.can_own("one") && !it.can_own("other"))
+        );
     }
 
     #[test]

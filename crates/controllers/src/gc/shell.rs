@@ -45,6 +45,8 @@ struct Collector {
 /// An owner: its collection's path, its name, its uid.
 type Reference = (String, Arc<str>, Arc<str>);
 
+/// The component of its events.
+const NAME: &str = "garbage-collector-controller";
 /// The most absent owners remembered.
 const ABSENT: usize = 512;
 
@@ -241,7 +243,7 @@ impl Collector {
             return Ok(());
         }
         // Most checks end here: all owners are in the graph and stay.
-        if !node.foreground && node.owners.iter().all(|o| self.solid(o)) {
+        if !node.foreground && node.owners.iter().all(|o| self.solid(o, &node.namespace)) {
             return Ok(());
         }
         let api = &self.context.api;
@@ -256,6 +258,7 @@ impl Collector {
         if node.foreground {
             return self.finish_foreground(&node, &meta, &path).await;
         }
+        self.tell_of_strangers(&node, &meta);
         let mut owners = Vec::with_capacity(meta.owners.len());
         for owner in &meta.owners {
             owners.push((owner.clone(), self.state(owner, &node.namespace).await?));
@@ -288,16 +291,42 @@ impl Collector {
     }
 
     /// In the graph, with the reference's coordinates, and not waiting for dependents.
-    fn solid(&self, owner: &Owner) -> bool {
+    fn solid(&self, owner: &Owner, namespace: &str) -> bool {
         self.feed.graph.read().get(&owner.uid).is_some_and(|n| {
-            !n.foreground && *n.name == *owner.name && *n.resource.kind == *owner.kind
+            !n.foreground
+                && *n.name == *owner.name
+                && *n.resource.kind == *owner.kind
+                && n.can_own(namespace)
         })
+    }
+
+    /// Says of an object that names owners in another namespace that it does: it is about to go for that.
+    fn tell_of_strangers(&self, node: &Node, meta: &Meta) {
+        for owner in &meta.owners {
+            let stranger = self
+                .node(&owner.uid)
+                .is_some_and(|it| !it.can_own(&node.namespace));
+            if !stranger {
+                continue;
+            }
+            let namespace = &*node.namespace;
+            self.context.recorder.warning_of(
+                NAME,
+                (node.resource.api_version(), node.resource.kind.to_string()),
+                meta,
+                "OwnerRefInvalidNamespace",
+                format!(
+                    "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
+                    owner.api_version, owner.kind, owner.name, owner.uid
+                ),
+            );
+        }
     }
 
     async fn state(&self, owner: &Owner, namespace: &str) -> Result<State, ApiError> {
         if let Some(node) = self.node(&owner.uid)
             && *node.name == *owner.name
-            && (!node.resource.namespaced || *node.namespace == *namespace)
+            && node.can_own(namespace)
         {
             return Ok(if node.foreground {
                 State::Waiting

@@ -24,7 +24,8 @@ const WAITING: usize = 1000;
 const REMEMBERED: usize = 4096;
 
 struct Event {
-    kind: Kind,
+    api_version: String,
+    kind: Cow<'static, str>,
     namespace: Arc<str>,
     name: Arc<str>,
     uid: Arc<str>,
@@ -73,6 +74,26 @@ impl Recorder {
         self.record(component, kind, about, true, reason, message);
     }
 
+    /// A warning about an object of a kind that is not known beforehand.
+    pub fn warning_of(
+        &self,
+        component: &'static str,
+        (api_version, kind): (String, String),
+        about: &Meta,
+        reason: &'static str,
+        message: String,
+    ) {
+        self.send(
+            component,
+            api_version,
+            kind.into(),
+            about,
+            true,
+            reason.into(),
+            message,
+        );
+    }
+
     fn record(
         &self,
         component: &'static str,
@@ -82,13 +103,37 @@ impl Recorder {
         reason: impl Into<Cow<'static, str>>,
         message: String,
     ) {
+        let (api_version, kind) = (kind.api_version(), kind.kind.into());
+        self.send(
+            component,
+            api_version,
+            kind,
+            about,
+            warning,
+            reason.into(),
+            message,
+        );
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of an event")]
+    fn send(
+        &self,
+        component: &'static str,
+        api_version: String,
+        kind: Cow<'static, str>,
+        about: &Meta,
+        warning: bool,
+        reason: Cow<'static, str>,
+        message: String,
+    ) {
         let event = Event {
-            kind: *kind,
+            api_version,
+            kind,
             namespace: about.namespace.clone(),
             name: about.name.clone(),
             uid: about.uid.clone(),
             warning,
-            reason: reason.into(),
+            reason,
             message,
             component,
             at: Timestamp::now(),
@@ -217,8 +262,8 @@ async fn create(api: &Api, event: Event, memory: &mut Memory) {
         "kind": "Event",
         "metadata": {"name": name, "namespace": namespace},
         "involvedObject": {
-            "apiVersion": event.kind.api_version(),
-            "kind": event.kind.kind,
+            "apiVersion": event.api_version,
+            "kind": event.kind,
             "namespace": &*event.namespace,
             "name": &*event.name,
             "uid": &*event.uid,
@@ -255,7 +300,8 @@ mod tests {
     fn an_object_with_much_to_tell_is_cut_short_and_recovers() {
         let mut memory = Memory::default();
         let event = |n: u32, at: i64| Event {
-            kind: EVENTS,
+            api_version: "v1".into(),
+            kind: "Thing".into(),
             namespace: "n".into(),
             name: "web".into(),
             uid: "u".into(),
