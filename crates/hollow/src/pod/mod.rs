@@ -8,6 +8,7 @@ mod conditions;
 mod container;
 mod course;
 mod fate;
+mod outlook;
 mod program;
 mod resize;
 mod status;
