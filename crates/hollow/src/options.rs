@@ -58,6 +58,13 @@ impl Options {
         self.network.as_ref().map_or(0, |_| KUBELET_PORT)
     }
 
+    /// Whether nodes are known by their names to whoever reaches their kubelets. Over a network of the
+    /// machine's they are known by their addresses alone, and API servers try a name that they are told first.
+    #[must_use]
+    pub fn named(&self) -> bool {
+        self.network.is_none() || self.metrics
+    }
+
     /// The address of the simulated metrics server: the last of the nodes' that can be given.
     #[must_use]
     pub fn metrics_address(&self) -> Option<Ipv4Addr> {

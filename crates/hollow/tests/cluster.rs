@@ -23,7 +23,7 @@ use std::{collections::BTreeSet, fmt::Debug, pin::pin, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Rig {
     server: Server,
@@ -547,14 +547,106 @@ async fn a_full_node_refuses_and_a_job_ends() {
         3
     );
 
+    // Other resources, through the subresource: there is room for some, for others later, for some never.
+    rig.create("small", "sh-a-001", "shop/cart:1", ask("250m"))
+        .await;
+    rig.pod("small", "ready", ready).await;
+    let resize = async |cpu: &str| {
+        let patch = json!({"spec": {"containers": [{"name": "app", "resources": {"requests": {"cpu": cpu}}}]}});
+        rig.pods()
+            .patch_subresource(
+                "resize",
+                "small",
+                &PatchParams::default(),
+                &Patch::Strategic(patch),
+            )
+            .await
+            .unwrap();
+    };
+    let given = |cpu: &'static str| {
+        move |it: &Value| {
+            it["status"]["containerStatuses"][0]["resources"]["requests"]["cpu"] == cpu
+                && condition(it, "PodResizeInProgress").is_none()
+        }
+    };
+    let pending = |reason: &'static str| {
+        move |it: &Value| {
+            let all = it["status"]["conditions"].as_array();
+            let mut all = all.into_iter().flatten();
+            all.any(|it| it["type"] == "PodResizePending" && it["reason"] == reason)
+        }
+    };
+    resize("500m").await;
+    rig.pod("small", "larger", given("500m")).await;
+    resize("3").await;
+    let pod = rig.pod("small", "refused", pending("Infeasible")).await;
+    assert!(given("500m")(&pod), "{pod:#}");
+    resize("1").await;
+    let pod = rig.pod("small", "put off", pending("Deferred")).await;
+    let mut told = pod["status"]["conditions"].as_array().unwrap().iter();
+    let told = told.find(|it| it["type"] == "PodResizePending").unwrap();
+    assert_eq!(
+        told["message"],
+        "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
+    );
+    assert_eq!(told["observedGeneration"], pod["metadata"]["generation"]);
+
     rig.pods()
         .delete("fits", &DeleteParams::default())
         .await
         .unwrap();
     until(rig.pods(), "fits", "gone", |it| it.is_none()).await;
-    rig.create("again", "sh-a-001", "shop/cart:1", ask("2"))
+    let pod = rig.pod("small", "given room", given("1")).await;
+    assert_eq!(condition(&pod, "PodResizePending"), None);
+    rig.create("again", "sh-a-001", "shop/cart:1", ask("1"))
         .await;
     rig.pod("again", "ready", ready).await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn the_mirror_of_a_static_pod_comes_again() {
+    let scenario = gantry_hollow::Scenario::parse(
+        "nodes: [{class: plain, zone: a, staticPods: [{name: proxy, namespace: default, image: 'proxy:1', cpu: 100m}]}]",
+        &|name| Err(name.to_owned()),
+    );
+    let scenario = std::sync::Arc::new(scenario.unwrap());
+    let mut options = options(0);
+    options.groups = scenario.groups(&[("east".into(), "a".into())]);
+    options.scenario = Some(scenario);
+    let rig = Rig::with(options).await;
+    let (node, name) = ("a-plain-001", "proxy-a-plain-001");
+    let pod = rig.pod(name, "ready", ready).await;
+    let nodes: Api<Node> = Api::all(rig.client.clone());
+    let owner = &pod["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["kind"], "Node");
+    assert_eq!(
+        owner["uid"],
+        nodes.get(node).await.unwrap().metadata.uid.unwrap()
+    );
+    let annotations = &pod["metadata"]["annotations"];
+    assert_eq!(annotations["kubernetes.io/config.source"], "file");
+    assert_eq!(
+        annotations["kubernetes.io/config.mirror"],
+        annotations["kubernetes.io/config.hash"]
+    );
+
+    rig.pods()
+        .delete(name, &DeleteParams::default())
+        .await
+        .unwrap();
+    let uid = pod["metadata"]["uid"].clone();
+    let again = rig
+        .pod(name, "there again", |it| {
+            it["metadata"]["uid"] != uid && ready(it)
+        })
+        .await;
+    for key in ["containerStatuses", "podIP", "startTime"] {
+        assert_eq!(
+            again["status"][key], pod["status"][key],
+            "{key}: it has gone on all the time"
+        );
+    }
     rig.end().await;
 }
 

@@ -1,7 +1,7 @@
 //! Commands in simulated containers and attaching to them, over WebSocket or SPDY.
 
 use super::{
-    Answer, Ended, Network,
+    Answer, Deed, Done, Network,
     command::{self, Console, Place, Printed},
     found::{Found, find},
     logs, plain,
@@ -84,6 +84,17 @@ impl Work {
         }
     }
 
+    fn tell(&self, deed: Deed) {
+        let meta = self.pod.metadata.clone();
+        self.network.done(Done {
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            container: self.container.clone(),
+            deed,
+        });
+    }
+
     /// Runs it; the status that its client is told at the end.
     async fn run(self, mut console: Console) -> Value {
         let Some(found) = find(&self.pod, &self.container) else {
@@ -91,7 +102,18 @@ impl Work {
         };
         let mut place = place(&self.network, &self.pod, &found);
         if !self.attach {
-            return status(command::run(&mut place, &mut console, &self.command).await);
+            let page = found.page();
+            let served = |place: &Place| {
+                let page = page.as_deref();
+                page.is_none_or(|page| place.files.read(page).is_some())
+            };
+            let before = served(&place);
+            let code = command::run(&mut place, &mut console, &self.command).await;
+            let after = served(&place);
+            if before != after {
+                self.tell(Deed::Serves(after));
+            }
+            return status(code);
         }
         if found.stdin && self.wants.input {
             // The main process reads what is typed; when it ends, so does the container.
@@ -100,14 +122,7 @@ impl Work {
                 words.push("sh".to_owned());
             }
             let code = command::run(&mut place, &mut console, &words).await;
-            let meta = self.pod.metadata.clone();
-            self.network.ended(Ended {
-                namespace: meta.namespace.unwrap_or_default(),
-                name: meta.name.unwrap_or_default(),
-                uid: meta.uid.unwrap_or_default(),
-                container: self.container.clone(),
-                code,
-            });
+            self.tell(Deed::Ended(code));
             return status(0);
         }
         if let Some(run) = found.current() {
@@ -190,7 +205,17 @@ fn place(network: &Network, pod: &Pod, found: &Found<'_>) -> Place {
             text(&meta.namespace),
         ),
     ];
-    let first = first.map(|(name, content)| (name.to_owned(), content.into_bytes()));
+    let page = found.page().map(|page| {
+        (
+            page,
+            b"<html><body><h1>It works!</h1></body></html>\n".to_vec(),
+        )
+    });
+    let first = first
+        .map(|(name, content)| (name.to_owned(), content.into_bytes()))
+        .into_iter()
+        .chain(page)
+        .collect();
     Place {
         files: network.files(&text(&meta.uid), found.name, first),
         env,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, EnvVar, Pod,
+    ContainerState, ContainerStateTerminated, ContainerStatus, EnvVar, Pod, Probe,
 };
 
 /// A container of a pod.
@@ -17,6 +17,8 @@ pub struct Found<'a> {
     pub env: &'a [EnvVar],
     /// Whether it keeps standard input open.
     pub stdin: bool,
+    /// The path that its readiness probe asks for.
+    pub asked: Option<&'a str>,
     status: Option<&'a ContainerStatus>,
 }
 
@@ -57,6 +59,7 @@ pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<Found<'a>> {
                 command: words(&it.command, &it.args),
                 env: it.env.as_deref().unwrap_or_default(),
                 stdin: it.stdin == Some(true),
+                asked: it.readiness_probe.as_ref().and_then(asked),
                 status,
             });
         }
@@ -72,8 +75,36 @@ pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<Found<'a>> {
         command: words(&it.command, &it.args),
         env: it.env.as_deref().unwrap_or_default(),
         stdin: it.stdin == Some(true),
+        asked: None,
         status: status(all.and_then(|it| it.ephemeral_container_statuses.as_ref())),
     })
+}
+
+/// Where httpd has its pages.
+const PAGES: &str = "/usr/local/apache2/htdocs";
+
+/// The path that a probe asks for.
+fn asked(probe: &Probe) -> Option<&str> {
+    Some(probe.http_get.as_ref()?.path.as_deref().unwrap_or("/"))
+}
+
+impl Found<'_> {
+    /// The file of the page that its readiness probe asks for, if it is a web server whose pages are known to
+    /// be files: httpd.
+    #[must_use]
+    pub fn page(&self) -> Option<String> {
+        let image = self.image.rsplit('/').next().unwrap_or_default();
+        let name = image.split([':', '@']).next().unwrap_or_default();
+        let path = self
+            .asked
+            .filter(|_| name == "httpd" && self.command.is_empty())?;
+        let index = if path.ends_with('/') {
+            "index.html"
+        } else {
+            ""
+        };
+        Some(format!("{PAGES}/{}{index}", path.trim_start_matches('/')))
+    }
 }
 
 fn ended(end: &ContainerStateTerminated, attempt: i32) -> Option<Run> {

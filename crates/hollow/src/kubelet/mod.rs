@@ -68,7 +68,7 @@ struct Inner {
 struct State {
     /// Of the simulation that runs, while one does.
     client: Option<Client>,
-    ended: Option<mpsc::UnboundedSender<Ended>>,
+    done: Option<mpsc::UnboundedSender<Done>>,
     /// Names of nodes, by name and by address.
     nodes: FxHashMap<Arc<str>, Arc<str>>,
     /// First and last address of pods.
@@ -79,9 +79,18 @@ struct State {
     truth: Truth,
 }
 
-/// The main process of a container has ended, because a client has ended it.
+/// What a client has done to a container by a command in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Its main process has ended, with this code.
+    Ended(i32),
+    /// The page that its readiness probe asks for is served again, or no longer.
+    Serves(bool),
+}
+
+/// A client has done something to a container.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Done {
     /// The pod's namespace.
     pub namespace: String,
     /// The pod.
@@ -90,8 +99,8 @@ pub struct Ended {
     pub uid: String,
     /// The container.
     pub container: String,
-    /// The exit code.
-    pub code: i32,
+    /// What.
+    pub deed: Deed,
 }
 
 impl fmt::Debug for Network {
@@ -125,11 +134,11 @@ impl Network {
         client: Client,
         pod_cidr: &str,
         metrics: Option<Ipv4Addr>,
-        ended: mpsc::UnboundedSender<Ended>,
+        done: mpsc::UnboundedSender<Done>,
     ) -> Up {
         let mut state = self.0.state.write();
         state.client = Some(client);
-        state.ended = Some(ended);
+        state.done = Some(done);
         state.pods = parse_cidr(pod_cidr).ok();
         state.metrics = metrics;
         drop(state);
@@ -168,7 +177,7 @@ impl Network {
     }
 
     /// The files of a container, which begin as `first`.
-    fn files(&self, uid: &str, container: &str, first: [(String, Vec<u8>); 4]) -> Arc<Files> {
+    fn files(&self, uid: &str, container: &str, first: Vec<(String, Vec<u8>)>) -> Arc<Files> {
         let mut all = self.0.files.lock();
         let pod = all.entry(uid.into()).or_default();
         pod.entry(container.to_owned())
@@ -176,10 +185,10 @@ impl Network {
             .clone()
     }
 
-    fn ended(&self, what: Ended) {
-        if let Some(ended) = &self.0.state.read().ended {
+    fn done(&self, what: Done) {
+        if let Some(done) = &self.0.state.read().done {
             // A simulation that has ended runs no containers.
-            let _ = ended.send(what);
+            let _ = done.send(what);
         }
     }
 

@@ -23,7 +23,7 @@ pub fn node(
     group: &NodeGroup,
     name: &str,
     ip: &str,
-    port: u16,
+    (port, named): (u16, bool),
     pod_cidr: &str,
     now: Millis,
 ) -> Value {
@@ -67,6 +67,7 @@ pub fn node(
                 port,
                 version: group.kubelet_version.as_deref().unwrap_or(KUBELET_VERSION),
                 boots: 0,
+                named,
             },
             &offered,
             &offered,
@@ -122,6 +123,8 @@ pub struct Identity<'a> {
     pub version: &'a str,
     /// How often it has been switched on again.
     pub boots: u32,
+    /// Whether its name leads to it.
+    pub named: bool,
 }
 
 /// Whether it is short of memory, disk, process ids.
@@ -146,10 +149,14 @@ pub fn node_status(
         let draw = Draw::new(0).word(what).word(name);
         format!("{:016x}{:016x}", draw.bits(), draw.number(1).bits())
     };
+    let mut addresses = vec![json!({"type": "InternalIP", "address": ip})];
+    if who.named {
+        addresses.push(json!({"type": "Hostname", "address": name}));
+    }
     json!({
         "capacity": capacity,
         "allocatable": allocatable,
-        "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
+        "addresses": addresses,
         "conditions": conditions(before, pressures, now),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "nodeInfo": {
@@ -278,7 +285,7 @@ mod tests {
             &group,
             "sh-a-001",
             "172.16.0.1",
-            0,
+            (0, true),
             "10.64.0.0/24",
             Millis(1_700_000_000_000),
         );

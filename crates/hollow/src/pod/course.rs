@@ -331,6 +331,27 @@ impl Course {
         course
     }
 
+    /// From now on the readiness probe finds what it asks for, or does not.
+    pub fn serve(&mut self, probe: &Probe, serves: bool, now: Millis, scale: f64) {
+        let period = seconds(probe.period_seconds.max(1), scale).max(Duration::from_millis(1));
+        let times = |count: u32| now.plus(period.saturating_mul(count.max(1)));
+        self.complaints
+            .retain(|it| it.probe != ProbeKind::Readiness);
+        self.lapses = None;
+        if serves {
+            (self.ready, self.unready) = (Some(times(probe.success_threshold)), None);
+        } else {
+            (self.ready, self.unready) = (None, Some(times(probe.failure_threshold)));
+            self.complaints.push(Complaint {
+                probe: ProbeKind::Readiness,
+                message: "HTTP probe failed with statuscode: 404".into(),
+                next: times(1),
+                gap: period,
+                until: None,
+            });
+        }
+    }
+
     /// It is out of service: for good, or until the lapse is over.
     pub fn lapsed(&mut self) {
         let back = self.unready.take().and_then(|at| {

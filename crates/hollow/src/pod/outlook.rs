@@ -20,6 +20,19 @@ const AHEAD: f64 = 3600.0;
 pub(super) type Conduct = (behaviour::Run, Option<Arc<Profile>>);
 
 impl Pod {
+    /// A client has taken a page away that a readiness probe asks for, or has put it back.
+    pub(super) fn serve(&mut self, name: &str, serves: bool, env: &Env<'_>) {
+        let Some(slot) = self.slots().find(|slot| *self.spec_at(*slot).name == *name) else {
+            return;
+        };
+        let Some(probe) = self.spec_at(slot).readiness_probe.clone() else {
+            return;
+        };
+        if let Todo::Run(course) = &mut self.at_mut(slot).todo {
+            course.serve(&probe, serves, env.now, env.scale);
+        }
+    }
+
     /// How the running containers behave under these rules, and what they use of memory.
     pub(super) fn runs(&self, behaviours: &Behaviours) -> Vec<(Slot, Conduct)> {
         self.slots()

@@ -42,6 +42,8 @@ pub enum Input<'a> {
     Rules(&'a Behaviours),
     /// The main process of a container has ended by itself, with this code.
     Ended(&'a str, i32),
+    /// The page that a container's readiness probe asks for is served again, or no longer.
+    Serves(&'a str, bool),
     /// Its machine was off, and is on again.
     Rebooted,
     /// Its node is short of something, and gives this reason.
@@ -118,6 +120,7 @@ impl Pod {
                 self.rethink(&runs, env);
             }
             Input::Ended(name, code) => self.end(name, code, env, &mut out),
+            Input::Serves(name, serves) => self.serve(name, serves, env),
             Input::Rebooted => self.reboot(env, &mut out),
             Input::Evicted(message) => self.evict(message, true, env, &mut out),
             Input::Overdrawn(message) => self.evict(message, false, env, &mut out),

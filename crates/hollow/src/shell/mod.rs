@@ -17,7 +17,7 @@ mod world;
 
 use crate::{
     clock::{Clock, Millis},
-    kubelet::{self, Ended},
+    kubelet::{self, Done},
     node::AddressError,
     options::Options,
 };
@@ -70,12 +70,12 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         return Err(Error::TimeScale(options.time_scale));
     }
     let metrics = options.metrics_address();
-    let (ends, ended) = mpsc::unbounded_channel();
+    let (deeds, done) = mpsc::unbounded_channel();
     // The network is up as long as this runs.
     let _up = options
         .network
         .as_ref()
-        .map(|network| network.up(client.clone(), &options.pod_cidr, metrics, ends));
+        .map(|network| network.up(client.clone(), &options.pod_cidr, metrics, deeds));
     let mut shell = Shell::new(client.clone(), options)?;
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -83,7 +83,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     }
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        result = shell.run(ended) => result,
+        result = shell.run(done) => result,
         never = offer(client, metrics) => match never {},
     }
 }
@@ -151,7 +151,7 @@ impl Shell {
         self.world.begin(start, self.clock.now());
     }
 
-    async fn run(&mut self, mut ended: mpsc::UnboundedReceiver<Ended>) -> Result<(), Error> {
+    async fn run(&mut self, mut done: mpsc::UnboundedReceiver<Done>) -> Result<(), Error> {
         let (mut sources, mut seen) = Sources::new(self.client.clone());
         sources.watch_nodes_and_rules();
         // Pods are watched once nodes and rules are known: what a pod does depends on both.
@@ -162,7 +162,7 @@ impl Shell {
             let sleep = next.map_or(Duration::from_secs(3600), |at| at.since(self.clock.now()));
             tokio::select! {
                 _ = seen.recv_many(&mut batch, BATCH) => {}
-                Some(ended) = ended.recv() => self.world.container_ended(&ended, self.clock.now()),
+                Some(done) = done.recv() => self.world.client_did(&done, self.clock.now()),
                 Some(joined) = self.writes.join_next() => self.joined(joined),
                 () = tokio::time::sleep(sleep) => {}
             }

@@ -519,7 +519,7 @@ impl World {
             group,
             &it.name,
             &it.ip,
-            self.options.kubelet_port(),
+            (self.options.kubelet_port(), self.options.named()),
             &it.range,
             now,
         );
@@ -534,7 +534,7 @@ impl World {
     }
 
     pub(super) fn node_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
-        let port = self.options.kubelet_port();
+        let (port, named) = (self.options.kubelet_port(), self.options.named());
         let entry = self.nodes.get_mut(id)?;
         if entry.fate.away() {
             entry.busy = false;
@@ -557,8 +557,9 @@ impl World {
                 port,
                 version: &entry.version,
                 boots: entry.fate.boots,
+                named,
             };
-            let status = node::node_status(
+            let mut status = node::node_status(
                 &who,
                 &entry.capacity,
                 &entry.allocatable,
@@ -566,6 +567,9 @@ impl World {
                 pressures,
                 now,
             );
+            if let Some(addresses) = status["addresses"].as_array_mut().filter(|_| !named) {
+                addresses.push(json!({"type": "Hostname", "$patch": "delete"}));
+            }
             let patch = json!({"status": status});
             return Some((
                 Subject::NodeStatus(id),

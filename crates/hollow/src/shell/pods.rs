@@ -10,7 +10,7 @@ use super::{
 use crate::{
     behaviour,
     clock::Millis,
-    kubelet::Ended,
+    kubelet::{Deed, Done},
     node::{self, Pool},
     object::{Amounts, PodObject, PodSpec},
     pod::{self, Env, Failure, Identity, Input, Observed, Occurrence, Pod, status_patch},
@@ -348,18 +348,23 @@ impl World {
         })
     }
 
-    /// A client has ended the main process of a container.
-    pub fn container_ended(&mut self, ended: &Ended, now: Millis) {
-        let key = (ended.namespace.as_str().into(), ended.name.as_str().into());
+    /// A client has done something to a container.
+    pub fn client_did(&mut self, done: &Done, now: Millis) {
+        let key = (done.namespace.as_str().into(), done.name.as_str().into());
         let Some(id) = self.pod_ids.get(&key).copied() else {
             return;
         };
         if self
             .pods
             .get(id)
-            .is_some_and(|it| *it.pod.id.uid == *ended.uid)
+            .is_some_and(|it| *it.pod.id.uid == *done.uid)
         {
-            self.step(id, Input::Ended(&ended.container, ended.code), now);
+            let name = &done.container;
+            let input = match done.deed {
+                Deed::Ended(code) => Input::Ended(name, code),
+                Deed::Serves(serves) => Input::Serves(name, serves),
+            };
+            self.step(id, input, now);
         }
     }
 

@@ -115,3 +115,52 @@ pub(super) fn change(place: &Place, command: &str, args: &[String]) -> Done {
     }
     done
 }
+
+/// Moves files, into a directory or to another name.
+pub(super) fn mv(place: &Place, args: &[String]) -> Done {
+    let tells = args
+        .iter()
+        .any(|it| it.starts_with('-') && it.contains('v'));
+    let names: Vec<&String> = args.iter().filter(|it| !it.starts_with('-')).collect();
+    let Some((to, from)) = names.split_last().filter(|(_, from)| !from.is_empty()) else {
+        return failed(1, "mv: missing file operand");
+    };
+    let target = absolute(&place.folder, to);
+    let folder = place.files.is_folder(&target);
+    if from.len() > 1 && !folder {
+        return failed(1, format!("mv: target '{to}' is not a directory"));
+    }
+    let mut done = Done::default();
+    for name in from {
+        let path = absolute(&place.folder, name);
+        let Some(content) = place.files.read(&path) else {
+            done.err += &format!("mv: cannot stat '{name}': No such file or directory\n");
+            done.code = 1;
+            continue;
+        };
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let (there, shown) = match folder {
+            true => (
+                absolute(&target, last),
+                format!("{}/{last}", to.trim_end_matches('/')),
+            ),
+            false => (target.clone(), (*to).clone()),
+        };
+        match place.files.write(&there, content) {
+            Ok(()) => {
+                if there != path {
+                    place.files.remove(&path);
+                }
+                if tells {
+                    done.out
+                        .extend(format!("renamed '{name}' -> '{shown}'\n").into_bytes());
+                }
+            }
+            Err(why) => {
+                done.err += &format!("mv: cannot move '{name}' to '{shown}': {}\n", why.words());
+                done.code = 1;
+            }
+        }
+    }
+    done
+}

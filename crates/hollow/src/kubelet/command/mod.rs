@@ -8,7 +8,7 @@ mod script;
 use super::files::{Files, absolute};
 use archive::tar;
 use bytes::Bytes;
-use listing::{cat, change, ls, test};
+use listing::{cat, change, ls, mv, test};
 use script::script_of;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -76,7 +76,7 @@ const INPUT_LIMIT: usize = 16 << 20;
 /// A line at most.
 const LINE_LIMIT: usize = 64 * 1024;
 const NOT_FOUND: i32 = 127;
-const KNOWN: &str = "cat, date, echo, env, exit, false, hostname, id, ls, mkdir, printenv, pwd, rm, sh, sleep, tar, test, touch, true, uname, whoami";
+const KNOWN: &str = "cat, date, echo, env, exit, false, hostname, id, ls, mkdir, mv, printenv, pwd, rm, sh, sleep, tar, test, touch, true, uname, whoami";
 
 /// A container as its commands see it.
 pub struct Place {
@@ -243,6 +243,7 @@ async fn one(place: &mut Place, console: &mut Console, words: &[String]) -> Done
         "ls" => ls(place, args),
         "test" | "[" => test(place, args),
         "mkdir" | "touch" | "rm" => change(place, name, args),
+        "mv" => mv(place, args),
         "tar" => tar(place, console, args).await,
         _ => failed(
             NOT_FOUND,
@@ -426,5 +427,21 @@ mod tests {
         assert_eq!(out, b"one\ntwo\n");
         let (code, _, err) = ran(&mut to, &["tar", "cf", "-", "/no"], &[]).await;
         assert_eq!((code, err.contains("Cannot stat")), (2, true));
+    }
+
+    #[tokio::test]
+    async fn files_are_moved_as_mv_says() {
+        let mut place = place();
+        let script = "mv -v /etc/hostname /tmp/ && cat /tmp/hostname && mv /tmp/hostname /etc/name; mv /nowhere /tmp/ || true";
+        let (code, out, err) = ran(&mut place, &["/bin/sh", "-x", "-c", script], &[]).await;
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "renamed '/etc/hostname' -> '/tmp/hostname'\nweb-0\n"
+        );
+        assert!(err.contains("cannot stat '/nowhere'"), "{err}");
+        assert!(
+            place.files.read("/etc/name").is_some() && place.files.read("/tmp/hostname").is_none()
+        );
     }
 }

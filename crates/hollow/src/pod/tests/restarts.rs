@@ -132,3 +132,24 @@ fn a_start_that_fails() {
         (&json!("StartError"), &json!(128))
     );
 }
+
+#[test]
+fn a_page_taken_away_takes_the_container_out_of_service() {
+    let probe = json!({"readinessProbe": {"httpGet": {"path": "/index.html", "port": 80}, "periodSeconds": 1, "failureThreshold": 1}});
+    let mut bench = Bench::new("[]", one(probe));
+    bench.pass(5.0);
+    assert!(bench.ready());
+    bench.step(Input::Serves("app", false));
+    bench.pass(3.0);
+    assert!(!bench.ready());
+    let told = bench.told();
+    assert!(
+        told.iter().any(
+            |it| it.ends_with("Readiness probe failed: HTTP probe failed with statuscode: 404")
+        ),
+        "{told:?}"
+    );
+    bench.step(Input::Serves("app", true));
+    bench.pass(3.0);
+    assert_eq!(bench.summary(), "Running Ready/0");
+}
