@@ -1,6 +1,6 @@
 //! One shared watch a kind, kept in an indexed cache.
 
-use std::collections::hash_map::Entry;
+use std::collections::{VecDeque, hash_map::Entry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,7 +43,13 @@ struct Objects<T> {
     by_name: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<T>>>,
     index: FxHashMap<Arc<str>, FxHashSet<Key>>,
     len: usize,
+    /// Versions at which objects went that went last, by uid, the oldest first.
+    gone: FxHashMap<Arc<str>, u64>,
+    gone_order: VecDeque<Arc<str>>,
 }
+
+/// The most objects whose end is remembered.
+const REMEMBERED: usize = 2048;
 
 impl<T> Default for Objects<T> {
     fn default() -> Self {
@@ -51,6 +57,8 @@ impl<T> Default for Objects<T> {
             by_name: FxHashMap::default(),
             index: FxHashMap::default(),
             len: 0,
+            gone: FxHashMap::default(),
+            gone_order: VecDeque::new(),
         }
     }
 }
@@ -90,6 +98,26 @@ impl<T: Watched> Objects<T> {
             self.index.entry(value).or_default().insert(key.clone());
         });
         old
+    }
+
+    /// Whether an object of that version is one that has gone since.
+    fn went(&self, object: &T) -> bool {
+        let meta = object.meta();
+        self.gone
+            .get(&meta.uid)
+            .is_some_and(|at| meta.version <= *at)
+    }
+
+    /// Remembers that an object went, at that version.
+    fn bury(&mut self, uid: &Arc<str>, version: u64) {
+        if self.gone.insert(uid.clone(), version).is_none() {
+            self.gone_order.push_back(uid.clone());
+        }
+        if self.gone_order.len() > REMEMBERED
+            && let Some(oldest) = self.gone_order.pop_front()
+        {
+            self.gone.remove(&oldest);
+        }
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<T>> {
@@ -200,7 +228,8 @@ impl<T: Watched> Informer<T> {
         self.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Takes an object that was read or written elsewhere, unless the cache has a newer one.
+    /// Takes an object that was read or written elsewhere, unless the cache has a newer one, or has seen it go:
+    /// the answer to a write may come after the news that the object is gone.
     pub fn apply(&self, object: T) {
         let object = Arc::new(object);
         let old = {
@@ -210,6 +239,9 @@ impl<T: Watched> Informer<T> {
                 .get(&object.meta().key())
                 .is_some_and(|old| version != 0 && old.meta().version >= version)
             {
+                return;
+            }
+            if objects.went(&object) {
                 return;
             }
             objects.put(object.clone())
@@ -225,7 +257,20 @@ impl<T: Watched> Informer<T> {
     }
 
     pub fn remove(&self, key: &Key) {
-        let old = self.objects.write().remove(key);
+        self.remove_at(key, 0);
+    }
+
+    /// Removes an object that went at that version, or at that of the cache if it is later.
+    fn remove_at(&self, key: &Key, version: u64) {
+        let old = {
+            let mut objects = self.objects.write();
+            let old = objects.remove(key);
+            if let Some(old) = &old {
+                let meta = old.meta();
+                objects.bury(&meta.uid, meta.version.max(version));
+            }
+            old
+        };
         if let Some(old) = old {
             self.notify(Some(&old), None);
         }
@@ -295,7 +340,7 @@ impl<T: Watched> Sink<T> for Informer<T> {
             .get(&key)
             .is_some_and(|held| held.meta().version <= version)
         {
-            self.remove(&key);
+            self.remove_at(&key, version);
         }
         version
     }
@@ -389,6 +434,29 @@ mod tests {
             "namespace": "n", "name": name, "uid": uid, "resourceVersion": version.to_string(),
             "ownerReferences": owners}}))
         .unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_end_brings_nothing_back() {
+        let informer = Informer::<Pod>::default();
+        informer.apply(pod("a", "1", 5, None));
+        informer.removed(pod("a", "1", 9, None));
+        informer.apply(pod("a", "1", 7, None));
+        assert!(
+            informer.get(&Key::new("n", "a")).is_none(),
+            "a write that was answered late"
+        );
+        informer.apply(pod("a", "1", 10, None));
+        assert!(
+            informer.get(&Key::new("n", "a")).is_some(),
+            "it is among those watched again"
+        );
+        informer.removed(pod("a", "1", 11, None));
+        informer.apply(pod("a", "2", 8, None));
+        assert!(
+            informer.get(&Key::new("n", "a")).is_some(),
+            "another of the same name"
+        );
     }
 
     #[test]
