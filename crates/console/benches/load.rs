@@ -207,6 +207,11 @@ async fn pages(address: SocketAddr, cert: &str, token: &str, seconds: u64, zones
                 }
             }
         });
+        // The first begins the session that all share: a token that many bring at once for the first time is braked,
+        // as guesses are.
+        if page == 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let mut late = Vec::new();
