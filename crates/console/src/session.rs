@@ -173,6 +173,9 @@ pub struct Sessions {
     provider: Option<Arc<Provider>>,
     all: Mutex<HashMap<Mark, Arc<Session>>>,
     logins: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
+    /// Bearer tokens that are being looked into: of requests that come at once with one, the first asks
+    /// and the others wait, so that they are one attempt.
+    entering: Mutex<HashMap<Mark, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Sessions {
@@ -309,6 +312,30 @@ impl Sessions {
         if self.all.lock().contains_key(&mark) {
             return self.current(mark, hub).await;
         }
+        let turn = self.entering.lock().entry(mark).or_default().clone();
+        let entered = {
+            let _mine = turn.lock().await;
+            let known = self.all.lock().get(&mark).cloned();
+            match known {
+                Some(session) => Ok(session),
+                None => self.enter_by_token(mark, token, hub, peer).await,
+            }
+        };
+        let mut entering = self.entering.lock();
+        // Two: the table's own, and this request's.
+        if Arc::strong_count(&turn) <= 2 {
+            entering.remove(&mark);
+        }
+        entered
+    }
+
+    async fn enter_by_token(
+        &self,
+        mark: Mark,
+        token: &str,
+        hub: &Config,
+        peer: Option<IpAddr>,
+    ) -> Result<Arc<Session>, Fail> {
         self.brake(peer, Instant::now())?;
         let client = Credential::Token(token.to_owned()).client(hub)?;
         let user = credential::who(&client).await?;
