@@ -13,6 +13,7 @@ mod election;
 mod faults;
 mod fleet;
 mod people;
+mod scenario;
 mod scheduling;
 mod snapshot;
 mod support;
