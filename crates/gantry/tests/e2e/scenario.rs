@@ -160,9 +160,9 @@ fn a_trace_is_replayed_and_its_nodes_are_a_scenario() {
     let text = String::from_utf8(checked.stdout).unwrap();
     assert!(text.contains("Nodes: 2, of 2 classes"), "{text}");
 
-    // On a slow machine a pod may take seconds: they stay for ten.
+    // On a slow machine a pod may take seconds: they stay for twenty.
     let output = gantry()
-        .args(["bench", "openb", "--within", "10", "--output", "json"])
+        .args(["bench", "openb", "--within", "20", "--output", "json"])
         .arg(folder.path())
         .output()
         .unwrap();
@@ -170,7 +170,7 @@ fn a_trace_is_replayed_and_its_nodes_are_a_scenario() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (&report["nodes"], &report["pods"], &report["compression"]),
-        (&json!(2), &json!(3), &json!(4.0)),
+        (&json!(2), &json!(3), &json!(2.0)),
         "{report}"
     );
     assert_eq!(report["neverRan"], 0, "{report}");
