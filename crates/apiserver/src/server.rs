@@ -110,11 +110,12 @@ pub struct Config {
 /// How kubelets are reached, in the words of kube-apiserver's `--kubelet-…` flags.
 #[derive(Clone, Debug)]
 pub struct Kubelets {
-    /// Certificate and key that kubelets know the server by; without, it makes its own, which the
-    /// kubelets that run beside it know ([`Server::node_link`]).
+    /// Certificate and key that kubelets know the server by. Without, one that the cluster's authority
+    /// of clients has signed, where its key is here; else one that only kubelets know that run beside
+    /// the server ([`Server::node_link`]).
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// Bundle of authorities that kubelets' certificates are verified with. Without, and with a
-    /// certificate of somebody else's, they are not verified, as kube-apiserver does.
+    /// Bundle of authorities that kubelets' certificates are verified with. Without, they are not
+    /// verified, as kube-apiserver does.
     pub certificate_authority: Option<PathBuf>,
     /// Which of a node's addresses is taken: the first of these types that it has.
     pub address_types: Vec<String>,
@@ -197,6 +198,8 @@ pub struct Server {
     address: SocketAddr,
     api: Arc<Api>,
     authority: Authority,
+    /// The authority by which kubelets know the server, PEM.
+    kubelets_know_by: String,
     connections: TaskTracker,
     accepting: Option<JoinHandle<()>>,
     ca_key: Option<String>,
@@ -238,7 +241,8 @@ impl Server {
             Some(audit) => Some(Arc::new(Audit::start(audit)?)),
             None => None,
         };
-        let links = Arc::new(links(&config, &authority)?);
+        let (links, kubelets_know_by) = links(&config, &identity, &authority)?;
+        let links = Arc::new(links);
         let front = authority.client(FRONT_PROXY, &[]);
         let aggregator = Aggregator::new(
             store.clone(),
@@ -307,6 +311,7 @@ impl Server {
             address,
             api,
             authority,
+            kubelets_know_by,
             connections,
             accepting: Some(accepting),
             ca_key: identity.ca_key,
@@ -369,7 +374,7 @@ impl Server {
     pub fn node_link(&self, hosts: &[String]) -> Result<NodeLink, tls::TlsError> {
         Ok(NodeLink {
             serving: self.authority.serving(hosts)?,
-            client_ca: self.authority.cert.clone(),
+            client_ca: self.kubelets_know_by.clone(),
         })
     }
 
@@ -408,21 +413,38 @@ fn file(path: &Path) -> Result<String, tls::TlsError> {
     })
 }
 
-fn links(config: &Config, authority: &Authority) -> Result<Links, tls::TlsError> {
+/// The connections that the server opens, and the authority by which kubelets know it.
+fn links(
+    config: &Config,
+    identity: &tls::Identity,
+    authority: &Authority,
+) -> Result<(Links, String), tls::TlsError> {
     let kubelet = &config.kubelet;
-    let identity = match &kubelet.client_certificate {
-        Some((cert, key)) => Identity {
-            cert: file(cert)?,
-            key: file(key)?,
-        },
-        None => authority.client(KUBELET_CLIENT, &[MASTERS])?,
+    // Kubelets know clients as the server does: by the cluster's authority, where its key is here.
+    let own = match config.authentication.client_ca {
+        None => identity.client(KUBELET_CLIENT, &[MASTERS])?,
+        Some(_) => None,
     };
-    let roots = match (&kubelet.certificate_authority, &kubelet.client_certificate) {
-        (Some(path), _) => Some(file(path)?),
-        (None, None) => Some(authority.cert.clone()),
-        (None, Some(_)) => None,
+    let (shown, known_by) = match (&kubelet.client_certificate, own) {
+        (Some((cert, key)), _) => {
+            let identity = Identity {
+                cert: file(cert)?,
+                key: file(key)?,
+            };
+            (identity, authority.cert.clone())
+        }
+        (None, Some(own)) => own,
+        (None, None) => {
+            let identity = authority.client(KUBELET_CLIENT, &[MASTERS])?;
+            (identity, authority.cert.clone())
+        }
     };
-    Links::new(Some(&identity), roots.as_deref(), config.network.clone())
+    let roots = match &kubelet.certificate_authority {
+        Some(path) => Some(file(path)?),
+        None => None,
+    };
+    let links = Links::new(Some(&shown), roots.as_deref(), config.network.clone())?;
+    Ok((links, known_by))
 }
 
 /// Time for a TLS handshake.

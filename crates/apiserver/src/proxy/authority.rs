@@ -1,8 +1,8 @@
 //! The authority of connections that this server opens: to kubelets, and to extension API servers
 //! in the name of a user.
 //!
-//! It lives in memory and signs three things: the certificate by which kubelets know the server, the
-//! one by which extension servers know that the headers naming a user are true, and the serving
+//! It lives in memory and signs three things: the certificate by which kubelets know the server where
+//! the cluster's authority of clients is somebody else's, the one by which extension servers know that the headers naming a user are true, and the serving
 //! certificates of kubelets that run beside this server. It signs nothing for clients, so who shows
 //! a certificate of it is this server.
 

@@ -86,6 +86,22 @@ pub fn serving(authority_key: &str, addresses: &[IpAddr]) -> Result<Pair, rcgen:
     signed(params, authority_key)
 }
 
+/// A client certificate for this process: a user's name, and its groups as organizations.
+pub fn client(authority_key: &str, name: &str, groups: &[&str]) -> Result<Pair, rcgen::Error> {
+    let now = SystemTime::now();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    for group in groups {
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, *group);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + 3650 * DAY).into();
+    signed(params, authority_key)
+}
+
 fn signed(params: CertificateParams, authority_key: &str) -> Result<Pair, rcgen::Error> {
     let key = KeyPair::generate()?;
     let cert = params.signed_by(&key, &issuer(authority_key)?)?;

@@ -15,7 +15,7 @@ use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::authn::certificate::ClientCertificates;
+use crate::{authn::certificate::ClientCertificates, proxy::links};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -119,6 +119,20 @@ impl Identity {
     /// The authority that signs client certificates where none is named: our own, if there is one.
     pub fn client_ca(&self) -> Option<&str> {
         self.ca_key.as_ref().map(|_| self.ca_pem.as_str())
+    }
+
+    /// A client certificate of our own authority, if there is one, and that authority's: for what knows
+    /// this cluster's clients.
+    pub fn client(
+        &self,
+        name: &str,
+        groups: &[&str],
+    ) -> Result<Option<(links::Identity, String)>, TlsError> {
+        let Some(key) = &self.ca_key else {
+            return Ok(None);
+        };
+        let Pair { cert, key } = made::client(key, name, groups)?;
+        Ok(Some((links::Identity { cert, key }, self.ca_pem.clone())))
     }
 
     /// How connections are secured: clients may show certificates where some are trusted.

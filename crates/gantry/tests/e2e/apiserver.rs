@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::{gantry, wait};
 
-const TOKEN: &str = "e2e-token";
+pub const TOKEN: &str = "e2e-token";
 
 /// A running server; killed when dropped.
 pub struct Server {

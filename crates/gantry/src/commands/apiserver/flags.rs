@@ -67,6 +67,20 @@ pub struct ApiServer {
     #[command(flatten)]
     pub audit: AuditFlags,
 
+    /// Certificate by which kubelets know the server, PEM [default: one that the authority of
+    /// --cert-dir signs, where it was made there]
+    #[arg(long, value_name = "FILE", help_heading = "Kubelets")]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Kubelets")]
+    pub kubelet_client_key: Option<PathBuf>,
+    /// Authorities that kubelets' certificates are verified with, PEM [default: they are not]
+    #[arg(long, value_name = "FILE", help_heading = "Kubelets")]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Which of a node's addresses is taken: the first of these types that it has
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP", value_parser = ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"], help_heading = "Kubelets")]
+    pub kubelet_preferred_address_types: Vec<String>,
+
     /// How requests are authorized, in this order: Node, RBAC, AlwaysAllow, AlwaysDeny [default:
     /// Node,RBAC]
     #[arg(long, value_name = "MODES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]

@@ -12,7 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use gantry_apiserver::{
-    Anonymous, Authorization, Config, PluginSettings, Server, StartError, parse_admission_config,
+    Anonymous, Authorization, Config, Kubelets, PluginSettings, Server, StartError,
+    parse_admission_config,
 };
 use gantry_store::{OpenError, Store};
 
@@ -153,6 +154,7 @@ impl ApiServer {
             tls_least: self.tls_min_version,
             authentication,
             audit: self.audit.config()?,
+            kubelet: self.kubelets()?,
             authorization,
             service_cidr: self.service_cluster_ip_range.ipv4,
             node_ports: self.service_node_port_range,
@@ -196,6 +198,23 @@ impl ApiServer {
             return Ok(Config::default().authorization);
         }
         Ok(modes)
+    }
+
+    fn kubelets(&self) -> Result<Kubelets> {
+        let pair = (&self.kubelet_client_certificate, &self.kubelet_client_key);
+        Ok(Kubelets {
+            client_certificate: match pair {
+                (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+                (None, None) => None,
+                _ => {
+                    return Err(Failure::usage(
+                        "--kubelet-client-certificate and --kubelet-client-key go together",
+                    ));
+                }
+            },
+            certificate_authority: self.kubelet_certificate_authority.clone(),
+            address_types: self.kubelet_preferred_address_types.clone(),
+        })
     }
 
     fn admission(&self) -> Result<PluginSettings> {
