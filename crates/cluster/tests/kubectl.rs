@@ -596,3 +596,57 @@ async fn usage_is_told_by_the_simulated_metrics_server() {
     })
     .await;
 }
+
+/// What two conformance tests of StatefulSets walk: a page is moved away from under a server, whose probe
+/// sees it; sets in order stand still then, others do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn stateful_sets_halt_at_a_pod_whose_page_is_gone() {
+    session(|k| {
+        let set = |name: &str, policy: &str| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
+                "spec": {
+                    "serviceName": name, "replicas": 1, "podManagementPolicy": policy,
+                    "selector": {"matchLabels": {"set": name}},
+                    "template": {
+                        "metadata": {"labels": {"set": name}},
+                        "spec": {"containers": [{
+                            "name": "webserver", "image": "registry.k8s.io/e2e-test-images/httpd:2.4.38-4",
+                            "readinessProbe": {
+                                "httpGet": {"path": "/index.html", "port": 80},
+                                "periodSeconds": 1, "failureThreshold": 1,
+                            },
+                        }]},
+                    },
+                },
+            })
+        };
+        for (name, policy) in [("orderly", "OrderedReady"), ("burst", "Parallel")] {
+            k.applied(&set(name, policy));
+        }
+        for name in ["orderly", "burst"] {
+            k.comes_to(&format!("get sts {name} -o jsonpath={{.status.readyReplicas}}"), "1");
+            k.says(
+                &format!("exec {name}-0 -- mv -v /usr/local/apache2/htdocs/index.html /tmp/"),
+                "renamed",
+            );
+        }
+        for name in ["orderly", "burst"] {
+            k.comes_to(
+                &format!("get pod {name}-0 -o jsonpath={{.status.conditions[?(@.type=='Ready')].status}}"),
+                "False",
+            );
+            k.says(&format!("scale sts {name} --replicas=3"), "scaled");
+        }
+        k.comes_to("get sts burst -o jsonpath={.status.readyReplicas}", "2");
+        // The other set has had as much time.
+        k.comes_to("get sts orderly -o jsonpath={.status.observedGeneration}", "2");
+        k.says("get sts orderly -o jsonpath=of{.status.replicas}", "of1");
+        k.says(
+            "exec orderly-0 -- mv -v /tmp/index.html /usr/local/apache2/htdocs/",
+            "renamed",
+        );
+        k.comes_to("get sts orderly -o jsonpath={.status.readyReplicas}", "3");
+    })
+    .await;
+}

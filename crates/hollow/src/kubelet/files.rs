@@ -113,13 +113,19 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a file, or a directory with all in it; whether there was one.
+    /// Removes a file, or a directory with all in it; whether there was one. The directory that it was
+    /// in stays.
     pub fn remove(&self, path: &str) -> bool {
         let begins = inside(path);
         let mut files = self.0.lock();
         let before = files.len();
         files.retain(|name, _| name != path && !name.starts_with(&begins));
-        files.len() < before
+        let removed = files.len() < before;
+        if removed && let Some((folder, _)) = path.rsplit_once('/') {
+            // A directory need not be written down while something is in it.
+            files.entry(inside(folder)).or_default();
+        }
+        removed
     }
 
     /// Names in a directory.
@@ -167,6 +173,9 @@ mod tests {
         assert!(files.list("/").contains(&"etc".to_owned()));
         assert_eq!(files.write("/tmp/b", vec![0; LIMIT]), Err(Refused::Full));
         assert!(files.remove("/tmp/x") && !files.is_folder("/tmp/x"));
+        let files = Files::with([("/srv/www/a".to_owned(), vec![1])]);
+        assert!(files.remove("/srv/www/a") && files.is_folder("/srv/www"));
+        assert_eq!(files.write("/srv/www/a", vec![1]), Ok(()));
         assert_eq!(absolute("/tmp", "../a/./b//c"), "/a/b/c");
     }
 }
