@@ -717,13 +717,18 @@ async fn a_front_proxy_names_the_user() {
     assert_eq!(user, Err(403));
     // Extension API servers are told of both authorities.
     let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
-    let map = loop {
-        match ask(&server, &token(ADMIN), "GET", path, &Value::Null).await {
-            Ok(map) => break map,
-            Err(404) => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(code) => panic!("{code}"),
+    let published = async {
+        loop {
+            match ask(&server, &token(ADMIN), "GET", path, &Value::Null).await {
+                Ok(map) => break map,
+                Err(404) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(code) => panic!("{code}"),
+            }
         }
     };
+    let map = tokio::time::timeout(Duration::from_secs(60), published)
+        .await
+        .expect("the ConfigMap is published");
     let said = &map["data"];
     assert!(
         said["requestheader-client-ca-file"]
