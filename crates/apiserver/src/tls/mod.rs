@@ -43,6 +43,14 @@ pub struct Files {
     pub serving: Option<(PathBuf, PathBuf)>,
 }
 
+/// A version of TLS that connections have at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
 /// What a server needs to speak TLS and to sign tokens.
 pub struct Identity {
     /// Certificate of the authority, PEM: what clients trust.
@@ -57,14 +65,6 @@ pub struct Identity {
 
 const CA: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
-/// A version of TLS that connections have at least.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TlsVersion {
-    #[default]
-    Tls12,
-    Tls13,
-}
-
 const CERT: &str = "apiserver.crt";
 const KEY: &str = "apiserver.key";
 const ACCOUNT_KEY: &str = "sa.key";

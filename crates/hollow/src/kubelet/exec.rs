@@ -3,6 +3,7 @@
 use super::{
     Answer, Deed, Done, Network,
     command::{self, Console, Place, Printed},
+    farewell,
     found::{Found, find},
     logs, plain,
     query::Query,
@@ -26,8 +27,6 @@ const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
 pub const PROTOCOL_HEADER: &str = "x-stream-protocol-version";
 /// The client opens its streams within this time.
 const STREAM_TIME: Duration = Duration::from_secs(30);
-/// A client that was told the end closes its side within this time.
-const FAREWELL_TIME: Duration = Duration::from_secs(10);
 /// Chunks on their way from a command to its client.
 const WAITING: usize = 16;
 
@@ -373,13 +372,6 @@ async fn over_web_socket(agreed: web_socket::Agreed, work: Work) {
             }
         }
     }
-}
-
-/// Reads on until the client closes too, or has had time enough: a connection closed while something
-/// of the client's is unread is reset, and what was sent last may be lost.
-pub async fn farewell(reading: impl Future) {
-    // A client that does not close has had its time.
-    let _ = tokio::time::timeout(FAREWELL_TIME, reading).await;
 }
 
 async fn over_spdy(upgrade: OnUpgrade, work: Work) {

@@ -35,7 +35,7 @@ use kube::{Api, Client, api::ListParams};
 use parking_lot::{Mutex, RwLock};
 use query::{Query, unescaped};
 use rustc_hash::FxHashMap;
-use std::{convert::Infallible, fmt, io, net::Ipv4Addr, sync::Arc};
+use std::{convert::Infallible, fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
     sync::mpsc,
@@ -419,6 +419,16 @@ async fn kubelet(
 }
 
 /// What tests ask of a network, without a connection.
+/// A client that was told the end closes its side within this time.
+const FAREWELL_TIME: Duration = Duration::from_secs(10);
+
+/// Reads on until the client closes too, or has had time enough: a connection closed while something
+/// of the client's is unread is reset, and what was sent last may be lost.
+async fn farewell(reading: impl Future) {
+    // A client that does not close has had its time.
+    let _ = tokio::time::timeout(FAREWELL_TIME, reading).await;
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use super::{Network, Pod, usage};

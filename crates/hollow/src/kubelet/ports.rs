@@ -3,8 +3,8 @@
 
 use super::{
     Answer,
-    exec::{agree_to_spdy, farewell, wants_spdy},
-    plain,
+    exec::{agree_to_spdy, wants_spdy},
+    farewell, plain,
     query::Query,
     spdy, web_socket,
 };

@@ -3,7 +3,7 @@
 //! As kubelets speak it: no flow control (clients of Kubernetes keep none), no streams opened by the
 //! server, headers compressed with the protocol's dictionary.
 
-use super::exec::farewell;
+use super::farewell;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use std::{collections::HashMap, io, sync::LazyLock};

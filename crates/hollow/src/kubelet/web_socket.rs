@@ -1,7 +1,7 @@
 //! WebSockets, the server's side: the handshake, frames by channel, and a connection as a stream of
 //! bytes for what is tunnelled.
 
-use super::{Answer, exec::farewell, plain};
+use super::{Answer, farewell, plain};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
