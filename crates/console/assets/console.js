@@ -271,13 +271,21 @@
       if (lines.length > most) { lines.splice(0, lines.length - most); draw(); } else { const more = parts.filter(fits).join("\n"); if (more) logs.append(more + "\n"); down(); }
     };
     filter.addEventListener("input", draw);
+    const lost = $("[data-log-lost]");
     const read = async () => {
       try {
         const answer = await fetch(logs.dataset.logs);
+        if (answer.status >= 500) throw new Error();
+        lost.hidden = true;
+        lines.length = 0; open = ""; draw();
         if (!answer.ok) { add(`${await answer.text()}\n`); return; }
         const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
         for (;;) { const { value, done } = await reader.read(); if (done) break; add(value); }
-      } catch { /* tried again below */ }
+      } catch {
+        // From its end again, once the server is there.
+        lost.hidden = false;
+        setTimeout(read, 2000);
+      }
     };
     read();
   }

@@ -114,7 +114,7 @@ const PAGES: &[(&str, &str, u32)] = &[
     ("drain", "/nodes/sh/sh-a-001/drain", 700),
     (
         "create",
-        "/create?tenant=shop&app=pay&image=registry.example.com/shop/pay:1.0.0&replicas=6&port=8080&ready=/healthz&cpu=250m&memory=256Mi",
+        "/create?tenant=shop&app=pay&image=registry.example.com/shop/pay:1.0.0&replicas=6&ports=8080&ready=/healthz&cpu=250m&memory=256Mi",
         1000,
     ),
     ("records", "/records", 900),

@@ -65,6 +65,8 @@ messages! {
     MoveSays: "{} {instance|instances} {0?goes|go} from {} {cell|cells} to {}: {0?the new one comes first|each time the new one comes first}, and the old one goes once that is in service.", "{} 个实例（{} 个单元）将迁往 {}：先增新实例，在服后旧实例退出。";
     MoveStep: "{} goes once {} has one more in service", "{} 将在 {} 多一个在服实例后退出";
     MovePasses: "{} is not the last of {}: its pod goes, {} goes once {} has one more in service, and a new pod takes its name", "{} 不是 {} 的末位实例：其 Pod 先退出，{} 将在 {} 多一个在服实例后退出，随后以原名新建";
+    Topology: "From service to instances", "从服务到实例";
+    MainContainer: "Main", "主容器";
     MapBy: "Colour by", "着色依据";
     MapByRequests: "Requests", "申请量";
     MapByLoad: "Load", "实际负载";
@@ -373,6 +375,10 @@ messages! {
     LoginHowToken: "A token of a ServiceAccount:", "ServiceAccount 的令牌：";
     LoginTooMany: "Too many attempts from your address. Wait a minute.", "来自您地址的尝试过多，请稍等一分钟。";
     LoginUnknown: "The hub knows nobody by this credential, or it has expired.", "中枢不认识此凭证，或其已过期。";
+    LogBefore: "Before the restart", "重启前";
+    LogLost: "The connection is lost; the log goes on when the server is there again.", "连接已断开；服务器恢复后日志会继续。";
+    LogNow: "Now", "当前";
+    LogSome: "{} of {} instances", "前 {} 个实例，共 {} 个";
     Logs: "Logs", "日志";
     MaxUnavailable: "Out of service at once, at most", "同时停服上限";
     Measured: "Passed / asked", "通过 / 检查";
@@ -450,7 +456,6 @@ messages! {
     PhaseSucceeded: "Succeeded", "成功";
     PhaseWaits: "Waits for you", "待人工";
     Plan: "Plan", "计划";
-    Port: "Port", "端口";
     Ports: "Ports", "端口";
     Preview: "Preview", "预览";
     PreviewPlan: "Show the plan", "查看计划";
@@ -458,6 +463,7 @@ messages! {
     Problem: "Problem", "有问题";
     Progress: "Progress", "进度";
     Reachable: "Reachable", "可达";
+    LivePath: "Liveness path", "存活检查路径";
     ReadyPath: "Readiness path", "就绪检查路径";
     ReadyWord: "Ready", "就绪";
     Reason: "Reason", "原因";

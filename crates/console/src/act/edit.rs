@@ -180,24 +180,33 @@ impl Target {
         }
     }
 
-    /// Takes an edited text over, or asks whether it would be taken; what it was and is.
+    /// Takes an edited text over, or asks whether it would be taken; what it was and is. `seen` is the
+    /// text before it was edited, where that is known.
     ///
     /// # Errors
     /// If it is no longer the object that was looked at, or hub or member refuse it.
-    pub async fn change(&self, cx: &Cx, text: &str, dry_run: bool) -> Result<(Value, Value), Fail> {
+    pub async fn change(
+        &self,
+        cx: &Cx,
+        (text, seen): (&str, &str),
+        dry_run: bool,
+    ) -> Result<(Value, Value), Fail> {
         let mut wish = self.parse(text)?;
         let before = plain(self.read(cx).await?);
         let version = &before["metadata"]["resourceVersion"];
-        let seen = &wish["metadata"]["resourceVersion"];
-        if !seen.is_null() && seen != version {
+        let edited = &wish["metadata"]["resourceVersion"];
+        if !edited.is_null() && edited != version {
             // Whoever wrote its status alone has changed nothing that is edited here.
-            if !same_but_for_version(&before["metadata"], &wish["metadata"]) {
+            let seen = self.parse(seen).unwrap_or_default();
+            if edited != &seen["metadata"]["resourceVersion"]
+                || !same_but_for_version(&before, &seen)
+            {
                 return Err(Fail::Conflict(format!(
                     "{} has been changed since it was read; load the page again",
                     self.name
                 )));
             }
-            wish["metadata"] = before["metadata"].clone();
+            wish["metadata"]["resourceVersion"] = version.clone();
         }
         let mut patch = merge(&before, &wish);
         if patch.as_object().is_some_and(Map::is_empty) {
@@ -359,14 +368,14 @@ pub fn merge(before: &Value, after: &Value) -> Value {
     Value::Object(patch)
 }
 
-/// Whether two metadata are of the same generation of an object and differ in its version only.
+/// Whether two states of an object differ in its version only: nothing that is edited was changed.
 fn same_but_for_version(a: &Value, b: &Value) -> bool {
-    let rest = |metadata: &Value| {
-        let mut rest = metadata.clone();
-        rest["resourceVersion"].take();
+    let rest = |object: &Value| {
+        let mut rest = object.clone();
+        rest["metadata"]["resourceVersion"].take();
         rest
     };
-    a["generation"].is_number() && rest(a) == rest(b)
+    rest(a) == rest(b)
 }
 
 #[cfg(test)]
@@ -377,22 +386,16 @@ mod tests {
 
     #[test]
     fn a_status_that_was_written_meanwhile_is_no_other_object() {
-        let seen =
-            json!({"name": "a", "generation": 2, "resourceVersion": "7", "labels": {"x": "1"}});
-        let with = |field: &str, value: Value| {
+        let seen = json!({"metadata": {"name": "a", "resourceVersion": "7", "labels": {"x": "1"}}, "spec": {"hard": {"pods": "1"}}});
+        for (path, value, same) in [
+            ("/metadata/resourceVersion", json!("9"), true),
+            ("/metadata/labels/x", json!("2"), false),
+            ("/spec/hard/pods", json!("2"), false),
+        ] {
             let mut now = seen.clone();
-            now["resourceVersion"] = json!("9");
-            now[field] = value;
-            same_but_for_version(&now, &seen)
-        };
-        assert!(with("name", json!("a")));
-        assert!(!with("generation", json!(3)));
-        assert!(!with("labels", json!({"x": "2"})));
-        // Kinds without a generation tell nothing of what was changed.
-        assert!(!same_but_for_version(
-            &json!({"resourceVersion": "9"}),
-            &json!({"resourceVersion": "7"})
-        ));
+            *now.pointer_mut(path).unwrap() = value;
+            assert_eq!(same_but_for_version(&now, &seen), same, "{path}");
+        }
     }
 
     #[test]

@@ -191,9 +191,8 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
         ["notifications", tenant, name, rest @ ..] => {
             page::hooks::seen(cx, tenant, name).await?;
             let target = edit::Target::notification(tenant, name);
-            let text = form.text("yaml");
-            edited(cx, &target, form, rest, async |fail| {
-                page::hooks::one(cx, tenant, name, Some((&text, Some(&fail)))).await
+            edited(cx, &target, form, rest, async |sent| {
+                page::hooks::one(cx, tenant, name, Some(sent)).await
             })
             .await
         }
@@ -212,7 +211,6 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
         }
         ["policies", cluster, name, rest @ ..] => {
             let target = edit::Target::policy(cluster, name);
-            let text = form.text("yaml");
             match rest {
                 ["delete"] => {
                     page::policies::confirm(cx, cluster, name).await?;
@@ -222,8 +220,8 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
                 }
                 _ => {
                     page::policies::one(cx, cluster, name, None).await?;
-                    edited(cx, &target, form, rest, async |fail| {
-                        page::policies::one(cx, cluster, name, Some((&text, Some(&fail)))).await
+                    edited(cx, &target, form, rest, async |sent| {
+                        page::policies::one(cx, cluster, name, Some(sent)).await
                     })
                     .await
                 }
@@ -248,9 +246,8 @@ pub async fn post(cx: &Cx, path: &str, form: &Params) -> Result<Done, Fail> {
 
 async fn quota(cx: &Cx, target: &edit::Target, form: &Params, rest: &[&str]) -> Result<Done, Fail> {
     page::quotas::seen(cx, target).await?;
-    let text = form.text("yaml");
-    edited(cx, target, form, rest, async |fail| {
-        page::quotas::one(cx, target, Some((&text, Some(&fail)))).await
+    edited(cx, target, form, rest, async |sent| {
+        page::quotas::one(cx, target, Some(sent)).await
     })
     .await
 }
@@ -261,15 +258,15 @@ async fn edited(
     target: &edit::Target,
     form: &Params,
     rest: &[&str],
-    again: impl AsyncFnOnce(Fail) -> Result<Page, Fail>,
+    again: impl AsyncFnOnce(page::edit::Sent<'_>) -> Result<Page, Fail>,
 ) -> Result<Done, Fail> {
-    let text = form.text("yaml");
+    let (text, seen) = (form.text("yaml"), form.text("seen"));
     match rest {
         ["check"] => {
-            let end = target.change(cx, &text, true).await;
+            let end = target.change(cx, (&text, &seen), true).await;
             Ok(Done::Piece(page::edit::verdict(cx, &end)))
         }
-        [] => match target.change(cx, &text, false).await {
+        [] => match target.change(cx, (&text, &seen), false).await {
             Ok((before, after)) => {
                 let told = if before == after {
                     M::EditNothing
@@ -280,7 +277,14 @@ async fn edited(
                 Ok(Done::Go(target.place(), Some(told)))
             }
             Err(Fail::Login) => Err(Fail::Login),
-            Err(fail) => Ok(Done::Page(again(fail).await?)),
+            Err(fail) => {
+                let sent = page::edit::Sent {
+                    text: &text,
+                    seen: &seen,
+                    fail: &fail,
+                };
+                Ok(Done::Page(again(sent).await?))
+            }
         },
         _ => Err(Fail::NotFound),
     }

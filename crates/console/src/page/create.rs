@@ -8,6 +8,28 @@ use serde_json::{Map, Value, json};
 use super::{Block, Nav, Page, widgets};
 use crate::{access::Right, act, app::Cx, error::Fail, messages::M, view::Params};
 
+/// Ports as people write them: `8080`, or `http:8080, metrics:9090`.
+///
+/// # Errors
+/// Which of them is none.
+fn ports(text: &str) -> Result<Vec<Value>, Fail> {
+    let words = text.split([' ', ',']).filter(|w| !w.is_empty());
+    let read = |(index, word): (usize, &str)| {
+        let (name, number) = match word.split_once(':') {
+            Some((name, number)) => (name.to_owned(), number),
+            None if index == 0 => ("http".to_owned(), word),
+            None => (format!("port-{word}"), word),
+        };
+        match number.parse::<u16>() {
+            Ok(port) if port > 0 && !name.is_empty() => Ok(json!({"name": name, "port": port})),
+            _ => Err(Fail::Bad(format!(
+                "ports: {word:?} is neither a port from 1 to 65535 nor NAME:PORT"
+            ))),
+        }
+    };
+    words.enumerate().map(read).collect()
+}
+
 /// The objects that a form asks for, as JSON; empty fields are left out.
 ///
 /// # Errors
@@ -43,13 +65,25 @@ pub fn objects(form: &Params) -> Result<Vec<Value>, Fail> {
     if !owners.is_empty() {
         spec.insert("owners".into(), json!(owners));
     }
-    let port = number("port", 0)?;
-    if port > 0 {
-        spec.insert("ports".into(), json!([{"name": "http", "port": port}]));
-        if !get("ready").is_empty() {
-            let probe = json!({"httpGet": {"path": get("ready"), "port": port}});
-            spec.insert("container".into(), json!({"probes": {"ready": probe}}));
+    let ports = ports(form.get("ports"))?;
+    let mut probes = Map::new();
+    for (field, probe) in [("ready", "ready"), ("live", "live")] {
+        if get(field).is_empty() {
+            continue;
         }
+        let Some(port) = ports.first() else {
+            return Err(Fail::Bad(format!(
+                "{field}: a path needs a port that answers it"
+            )));
+        };
+        let asked = json!({"httpGet": {"path": get(field), "port": port["port"]}});
+        probes.insert(probe.into(), asked);
+    }
+    if !ports.is_empty() {
+        spec.insert("ports".into(), json!(ports));
+    }
+    if !probes.is_empty() {
+        spec.insert("container".into(), json!({"probes": probes}));
     }
     let mut revision = Map::new();
     revision.insert("image".into(), json!(get("image")));
@@ -220,8 +254,9 @@ pub async fn form(cx: &Cx, form: &Params, wrong: Option<&Fail>) -> Result<Page, 
                 (field("replicas", M::Instances, "3", false))
                 (field("cpu", M::CpuRequested, "250m", false))
                 (field("memory", M::MemoryRequested, "256Mi", false))
-                (field("port", M::Port, "8080", false))
+                (field("ports", M::Ports, "http:8080, metrics:9090", false))
                 (field("ready", M::ReadyPath, "/healthz", false))
+                (field("live", M::LivePath, "/livez", false))
                 (field("owners", M::Owners, "alice@example.com", false))
                 div.field { label for="level" { (cx.t(M::Level)) }
                     select #level name="level" { @for l in ["L0", "L1", "L2", "L3"] { option value=(l) selected[form.get("level") == l || form.get("level").is_empty() && l == "L2"] { (l) } } } }
@@ -281,7 +316,7 @@ mod tests {
     #[test]
     fn a_form_and_its_yaml_say_the_same() {
         let form = Params::parse(
-            "tenant=shop&app=cart&image=cart%3A1&replicas=3&cells=sh-a&cells=bj-a&port=8080&ready=%2Fhealthz&cpu=250m&level=L1&owners=a,b",
+            "tenant=shop&app=cart&image=cart%3A1&replicas=3&cells=sh-a&cells=bj-a&ports=8080,metrics%3A9090&live=%2Flivez&ready=%2Fhealthz&cpu=250m&level=L1&owners=a,b",
         );
         let made = objects(&form).unwrap();
         assert_eq!(made[1]["metadata"]["name"], "cart-prod");
@@ -292,6 +327,14 @@ mod tests {
         assert_eq!(
             made[0]["spec"]["container"]["probes"]["ready"]["httpGet"]["path"],
             "/healthz"
+        );
+        assert_eq!(
+            made[0]["spec"]["container"]["probes"]["live"]["httpGet"]["port"],
+            8080
+        );
+        assert_eq!(
+            made[0]["spec"]["ports"],
+            json!([{"name": "http", "port": 8080}, {"name": "metrics", "port": 9090}])
         );
         assert_eq!(parse(&yaml(&made).unwrap()).unwrap(), made);
         serde_json::from_value::<Group>(made[1].clone()).unwrap();
@@ -308,9 +351,17 @@ mod tests {
         ] {
             assert!(matches!(parse(text), Err(Fail::Bad(_))), "{text:?}");
         }
-        assert!(matches!(
-            objects(&Params::parse("replicas=many")),
-            Err(Fail::Bad(_))
-        ));
+        for (form, field) in [
+            ("replicas=many", "replicas"),
+            ("ports=http%3A0", "ports"),
+            ("ports=80%2070000", "ports"),
+            ("ports=%3A80", "ports"),
+            ("ready=%2Fhealthz", "ready"),
+        ] {
+            let Err(Fail::Bad(why)) = objects(&Params::parse(form)) else {
+                panic!("{form} was taken");
+            };
+            assert!(why.starts_with(field), "{why}");
+        }
     }
 }

@@ -13,18 +13,26 @@ use crate::{
     messages::M,
 };
 
-/// The editor of an object that is there, or its text alone for who may not change it. `sent` is a text that
-/// was sent and refused.
+/// A text that was sent and refused.
+#[derive(Clone, Copy)]
+pub struct Sent<'a> {
+    /// As it was edited.
+    pub text: &'a str,
+    /// Before it was edited.
+    pub seen: &'a str,
+    /// Why it was refused.
+    pub fail: &'a Fail,
+}
+
+/// The editor of an object that is there, or its text alone for who may not change it.
 pub async fn editor(
     cx: &Cx,
     target: &Target,
     object: &Value,
-    sent: Option<&str>,
+    sent: Option<Sent<'_>>,
 ) -> Result<Markup, Fail> {
-    let text = match sent {
-        Some(text) => text.to_owned(),
-        None => to_yaml(&plain(object.clone()))?,
-    };
+    let now = to_yaml(&plain(object.clone()))?;
+    let (text, seen) = sent.map_or((now.as_str(), now.as_str()), |s| (s.text, s.seen));
     if !cx.may(target.right("patch")).await {
         return Ok(html! { h2 { (cx.t(M::Yaml)) } pre.yaml { (text) } });
     }
@@ -33,8 +41,9 @@ pub async fn editor(
         h2 { (cx.t(M::Yaml)) }
         form #edit-form.stack method="post" action=(place) data-preview={ (place) "/check" } data-into="verdict" {
             (widgets::csrf(cx))
+            input type="hidden" name="seen" value=(seen);
             label.sr for="yaml" { (cx.t(M::Yaml)) }
-            textarea #yaml name="yaml" rows=(rows(&text)) spellcheck="false" { (text) }
+            textarea #yaml name="yaml" rows=(rows(text)) spellcheck="false" { (text) }
             div.actions { button.primary type="submit" { (cx.t(M::Save)) } }
         }
     })

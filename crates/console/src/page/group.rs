@@ -1,19 +1,20 @@
 //! A Group: how it is, its instances by cell, its revisions, what happened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use gantry_api::{Group, group::InstanceNote};
 use kube::ResourceExt;
 use maud::{Markup, html};
 use std::sync::Arc;
 
-use super::{Block, Interest, Nav, Page, events, releases, revisions, widgets, wishes};
+use super::{Block, Interest, Nav, Page, events, releases, revisions, topology, widgets, wishes};
 use crate::{
     access::Right,
+    act,
     app::Cx,
     error::Fail,
     messages::M,
-    model::{Key, usage::Series},
+    model::{Instance, Key, usage::Series},
     view::{
         Params,
         groups::{self, GroupRow, InstanceRow},
@@ -76,7 +77,7 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
         _ => {
             cx.app.model.look(&key, &cx.app.stop, &cx.app.tasks);
             let wish = wishes::may(cx, tenant, name).await;
-            let (running, recent, listing) = {
+            let (running, recent, listing, whole) = {
                 let state = cx.app.model.read();
                 let all = state.releases_of(&key).filter(|_| releases);
                 let recent: Vec<_> = all.take(5).map(|r| rows::row(r)).collect();
@@ -85,7 +86,8 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
                     .filter(|r| r.finished.is_none() && r.phase != "Failed")
                     .cloned()
                     .collect();
-                (open, recent, groups::instances(&state, &key, params))
+                let whole = groups::by_cell(&state, &key);
+                (open, recent, groups::instances(&state, &key, params), whole)
             };
             if !running.is_empty() {
                 let html =
@@ -96,7 +98,7 @@ pub async fn page(cx: &Cx, params: &Params, tenant: &str, name: &str) -> Result<
                 "overview",
                 "two",
                 vec![
-                    Block::part("cells", "card", cells(cx, &group, &row)),
+                    Block::part("cells", "card", cells(cx, &group, &whole)),
                     Block::part("recent", "card", html! {
                         h2 { (cx.t(M::LastReleases)) }
                         @if recent.is_empty() { (widgets::empty(cx.t(M::NoReleases), &html! { (cx.t(M::NoReleasesHint)) })) }
@@ -207,28 +209,22 @@ async fn logs(cx: &Cx, tenant: &str, name: &str) -> Result<Markup, Fail> {
     {
         return Err(Fail::NotFound);
     }
+    let all = cx.app.model.read().instances(&key).count();
+    let most = act::logs::MERGED;
+    let note = html! { @if all > most { span.hint { (cx.f(M::LogSome, &[&most, &all])) } } };
     Ok(widgets::logs(
         cx,
         &format!("/logs/{tenant}/{name}?tail=100"),
+        &note,
     ))
 }
 
-/// From Service to instances, cell by cell: a picture that is a table.
-fn cells(cx: &Cx, group: &Group, row: &GroupRow) -> Markup {
+/// The Group's cells, as a picture and in figures.
+fn cells(cx: &Cx, group: &Group, all: &BTreeMap<String, Vec<(String, Arc<Instance>)>>) -> Markup {
     let status = group.status.clone().unwrap_or_default();
-    let services: Vec<String> = if group.spec.services.is_empty() {
-        vec![row.name.clone()]
-    } else {
-        group.spec.services.iter().map(|s| s.name.clone()).collect()
-    };
     html! {
         h2 { (cx.t(M::Cells)) span.number { (status.cells.len()) } }
-        p.topology {
-            span.node-box { (cx.t(M::Service)) " " b { (services.join(", ")) } } span aria-hidden="true" { " → " }
-            span.node-box { (cx.t(M::Group)) " " b { (row.name) } } span aria-hidden="true" { " → " }
-            span.node-box { b { (status.cells.len()) } " " (cx.t(M::Cells)) } span aria-hidden="true" { " → " }
-            span.node-box { b { (status.replicas) } " " (cx.t(M::Instances)) }
-        }
+        (topology::picture(cx, group, all))
         div.scroll { table {
             thead { tr { th { (cx.t(M::Cell)) } th { (cx.t(M::Cluster)) } th.num { (cx.t(M::InService)) } th.num { (cx.t(M::ReadyWord)) } th.num { (cx.t(M::Updated)) } th { (cx.t(M::State)) } } }
             tbody {
@@ -347,15 +343,19 @@ fn table(cx: &Cx, all: &[InstanceRow], params: &Params, more: &More<'_>) -> Mark
     }
 }
 
-/// How an instance is.
-pub fn state(cx: &Cx, row: &InstanceRow) -> Markup {
-    let i = &row.instance;
-    let (tone, shape, word) = match (i.terminating, i.ready, i.in_service) {
+/// How an instance is: tone, shape and word.
+pub fn state_word(i: &Instance) -> (&'static str, &'static str, M) {
+    match (i.terminating, i.ready, i.in_service) {
         (true, ..) => ("dim", "○", M::Terminating),
         (_, true, true) => ("good", "●", M::InService),
         (_, true, false) => ("hold", "◇", M::OutOfService),
         _ => ("bad", "▲", M::NotReady),
-    };
+    }
+}
+
+/// The same as a badge.
+pub fn state(cx: &Cx, row: &InstanceRow) -> Markup {
+    let (tone, shape, word) = state_word(&row.instance);
     widgets::badge(tone, shape, cx.t(word))
 }
 

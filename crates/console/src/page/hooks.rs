@@ -160,7 +160,7 @@ pub async fn one(
     cx: &Cx,
     namespace: &str,
     name: &str,
-    sent: Option<(&str, Option<&Fail>)>,
+    sent: Option<edit::Sent<'_>>,
 ) -> Result<Page, Fail> {
     let hook = seen(cx, namespace, name).await?;
     let target = Target::notification(namespace, name);
@@ -193,8 +193,8 @@ pub async fn one(
             } } }
         } } }
     };
-    let editor = edit::editor(cx, &target, &object, sent.map(|(text, _)| text)).await?;
-    let right = edit::pane(cx, sent.and_then(|(_, fail)| fail));
+    let editor = edit::editor(cx, &target, &object, sent).await?;
+    let right = edit::pane(cx, sent.map(|s| s.fail));
     let dead = Block::part("dead", "card", dead);
     Ok(Page {
         title: name.to_owned(),

@@ -112,10 +112,13 @@ pub async fn page(
     let mut interest = Interest::Group(key);
     match tab {
         "logs" => {
+            // One that is gone may still be looked at: the log says so.
+            let containers = container_names(cx, cluster, tenant, name).await;
+            let containers = containers.unwrap_or_default();
             body.push(Block::part(
                 "logs",
                 "card",
-                logs_pane(cx, &instance, cluster, params),
+                logs_pane(cx, &instance, cluster, &containers, params),
             ));
             interest = Interest::Nothing;
         }
@@ -256,15 +259,50 @@ fn conditions(cx: &Cx, pod: &Pod) -> Markup {
     }
 }
 
-fn logs_pane(cx: &Cx, instance: &Instance, cluster: &str, params: &Params) -> Markup {
-    let container = if params.get("container").is_empty() {
-        String::new()
-    } else {
-        format!("&container={}", params.get("container"))
-    };
-    let url = format!(
-        "/logs/{cluster}/{}/{}?tail=500{container}",
+/// The log of one of an instance's containers, now or before its last restart.
+fn logs_pane(
+    cx: &Cx,
+    instance: &Instance,
+    cluster: &str,
+    containers: &[String],
+    params: &Params,
+) -> Markup {
+    let asked = params.get("container");
+    let chosen = containers.iter().find(|c| *c == asked);
+    let before = params.get("previous") == "1";
+    let mut url = format!(
+        "/logs/{cluster}/{}/{}?tail=500",
         instance.tenant, instance.name
     );
-    widgets::logs(cx, &url)
+    if let Some(container) = chosen {
+        url.push_str(&format!("&container={container}"));
+    }
+    if before {
+        url.push_str("&previous=1");
+    }
+    let names: Vec<(&str, &str)> = [("", cx.t(M::MainContainer))]
+        .into_iter()
+        .chain(containers.iter().map(|c| (c.as_str(), c.as_str())))
+        .collect();
+    let runs = [("", cx.t(M::LogNow)), ("1", cx.t(M::LogBefore))];
+    let choices = html! {
+        @if containers.len() > 1 { (widgets::choices(params, "container", &names)) }
+        @if instance.restarts > 0 || before { (widgets::choices(params, "previous", &runs)) }
+    };
+    widgets::logs(cx, &url, &choices)
+}
+
+/// The containers of an instance that may have logs, those that start it last.
+async fn container_names(
+    cx: &Cx,
+    cluster: &str,
+    tenant: &str,
+    name: &str,
+) -> Result<Vec<String>, Fail> {
+    let api: Api<Pod> = Api::namespaced(reader(cx, cluster)?, tenant);
+    let spec = api.get(name).await?.spec.unwrap_or_default();
+    let more = spec.init_containers.unwrap_or_default();
+    let debug = spec.ephemeral_containers.unwrap_or_default();
+    let own = spec.containers.into_iter().chain(more).map(|c| c.name);
+    Ok(own.chain(debug.into_iter().map(|c| c.name)).collect())
 }

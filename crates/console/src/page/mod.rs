@@ -26,6 +26,7 @@ pub mod settings;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod topology;
 pub mod widgets;
 pub mod wishes;
 

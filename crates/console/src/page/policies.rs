@@ -127,7 +127,7 @@ pub fn table(cx: &Cx, params: &Params, rows: &[PolicyRow]) -> Markup {
 }
 
 /// One policy: what it says, its text to be edited, and what an edit would change. `sent` is a text that was
-/// sent, and why it was refused (or nothing, where only the dry run was asked for).
+/// sent and refused.
 ///
 /// # Errors
 /// If there is no such policy, or none that the user may see.
@@ -135,7 +135,7 @@ pub async fn one(
     cx: &Cx,
     cluster: &str,
     name: &str,
-    sent: Option<(&str, Option<&Fail>)>,
+    sent: Option<edit::Sent<'_>>,
 ) -> Result<Page, Fail> {
     seen(cx)?;
     // Read, and not taken from the model: it may just have been made.
@@ -158,9 +158,9 @@ pub async fn one(
         }
         @for problem in &row.problems { p.said { (problem) } }
     };
-    let editor = edit::editor(cx, &target, &object, sent.map(|(text, _)| text)).await?;
+    let editor = edit::editor(cx, &target, &object, sent).await?;
     let right = html! {
-        (edit::pane(cx, sent.and_then(|(_, fail)| fail)))
+        (edit::pane(cx, sent.map(|s| s.fail)))
         (asking(cx, &[cluster.to_owned()], change))
     };
     Ok(Page {

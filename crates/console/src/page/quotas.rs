@@ -227,11 +227,7 @@ pub async fn seen(cx: &Cx, target: &Target) -> Result<Vec<QuotaRow>, Fail> {
 ///
 /// # Errors
 /// If there is none, or none that the user may see.
-pub async fn one(
-    cx: &Cx,
-    target: &Target,
-    sent: Option<(&str, Option<&Fail>)>,
-) -> Result<Page, Fail> {
+pub async fn one(cx: &Cx, target: &Target, sent: Option<edit::Sent<'_>>) -> Result<Page, Fail> {
     let rows = seen(cx, target).await?;
     let object = target.read(cx).await?;
     let kept = rows.iter().any(|r| r.quota.kept) && target.kind != Kind::Tenant;
@@ -249,8 +245,8 @@ pub async fn one(
             @for one in amounts { (usage(cx, one)) }
         }
     };
-    let editor = edit::editor(cx, target, &object, sent.map(|(text, _)| text)).await?;
-    let right = edit::pane(cx, sent.and_then(|(_, fail)| fail));
+    let editor = edit::editor(cx, target, &object, sent).await?;
+    let right = edit::pane(cx, sent.map(|s| s.fail));
     let figures = Block::part("figures", "card", figures);
     Ok(Page {
         title: target.name.clone(),

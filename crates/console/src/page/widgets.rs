@@ -322,15 +322,17 @@ pub fn pager<T>(cx: &Cx, listing: &Listing<T>, params: &Params) -> Markup {
 }
 
 /// A pane that the script fills with the log at a URL.
-pub fn logs(cx: &Cx, url: &str) -> Markup {
+pub fn logs(cx: &Cx, url: &str, choices: &Markup) -> Markup {
     html! {
         div.title { h2 { (cx.t(M::Logs)) }
             div.actions {
+                (choices)
                 label.sr for="log-filter" { (cx.t(M::Search)) }
                 input #log-filter type="search" placeholder=(cx.t(M::Search)) data-log-filter autocomplete="off";
                 label.radio { input type="checkbox" data-log-follow checked; (cx.t(M::Follow)) }
                 a.button href={ (url) "&follow=0" } { (cx.t(M::Download)) }
             } }
+        p.said data-log-lost hidden role="status" { (cx.t(M::LogLost)) }
         pre.logs data-logs=(url) tabindex="0" aria-label=(cx.t(M::Logs)) {}
         noscript { p.hint { a href={ (url) "&follow=0" } { (cx.t(M::Logs)) } } }
     }

@@ -1,5 +1,7 @@
 //! The service tree: Groups of Apps of tenants.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use gantry_api::app::Level;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -188,7 +190,7 @@ pub struct TenantRow {
 
 /// Tenants that someone sees.
 pub fn tenants(state: &State, sight: &Sight) -> Vec<TenantRow> {
-    let mut all: std::collections::BTreeMap<&str, TenantRow> = std::collections::BTreeMap::new();
+    let mut all: BTreeMap<&str, TenantRow> = BTreeMap::new();
     for tenant in state.tenants() {
         if sight.groups.see(tenant) {
             let name = tenant.to_owned();
@@ -241,6 +243,24 @@ pub struct InstanceRow {
     pub instance: Instance,
 }
 
+/// The number at the end of an instance's name.
+fn ordinal(name: &str) -> Option<u32> {
+    name.rsplit('-').next().and_then(|n| n.parse().ok())
+}
+
+/// Instances of a Group by cell, each with its member: what is wrong first, then by number.
+pub fn by_cell(state: &State, group: &Key) -> BTreeMap<String, Vec<(String, Arc<Instance>)>> {
+    let mut cells: BTreeMap<String, Vec<(String, Arc<Instance>)>> = BTreeMap::new();
+    for (cluster, instance) in state.instances(group) {
+        let cell = cells.entry(instance.cell.clone()).or_default();
+        cell.push((cluster.to_owned(), instance.clone()));
+    }
+    for all in cells.values_mut() {
+        all.sort_by_key(|(_, i)| (i.ready, i.in_service, ordinal(&i.name)));
+    }
+    cells
+}
+
 /// Instances of a Group by `cell`, `q` and `state` (`trouble`, `out`), sorted by `sort`.
 pub fn instances(state: &State, group: &Key, params: &Params) -> Listing<InstanceRow> {
     let (cell, q, only) = (
@@ -258,7 +278,6 @@ pub fn instances(state: &State, group: &Key, params: &Params) -> Listing<Instanc
         })
         .filter(|(_, i)| q.is_empty() || matches(&q, &[&i.name, &i.node, &i.address]))
         .collect();
-    let ordinal = |name: &str| name.rsplit('-').next().and_then(|n| n.parse::<u32>().ok());
     let (by, down) = order(params);
     match by {
         "node" => found.sort_by(|a, b| a.1.node.cmp(&b.1.node)),

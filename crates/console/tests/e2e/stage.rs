@@ -237,22 +237,30 @@ impl Stage {
         .await;
     }
 
-    /// Starts a release with a strategy.
+    /// Starts a Group's first release with a strategy.
     pub async fn release(&self, tenant: &str, group: &str, tag: &str, strategy: Value) -> String {
-        let name = format!("{group}-{}", 2);
+        let name = format!("{group}-2");
+        self.release_as(tenant, group, &name, tag, strategy).await;
+        name
+    }
+
+    /// Starts a release of this name with a strategy.
+    pub async fn release_as(
+        &self,
+        tenant: &str,
+        group: &str,
+        name: &str,
+        tag: &str,
+        strategy: Value,
+    ) {
         let image = format!(
             "registry.example.com/{tenant}/{}:{tag}",
             group.trim_end_matches("-prod")
         );
         let release = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Release", "metadata": {"name": name, "namespace": tenant},
             "spec": {"group": group, "revision": {"image": image}, "strategy": {"inline": strategy}, "requestedBy": "alice@example.com", "note": "faster checkout"}});
-        put(
-            Api::<Release>::namespaced(self.client(), tenant),
-            &name,
-            release,
-        )
-        .await;
-        name
+        let api = Api::<Release>::namespaced(self.client(), tenant);
+        put(api, name, release).await;
     }
 
     /// Waits for a release to be so.

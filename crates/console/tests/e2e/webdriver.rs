@@ -294,6 +294,39 @@ impl Browser {
         self.command(Method::POST, "/actions", body).await.unwrap();
     }
 
+    /// Puts the pointer on a place of the window, and presses there if asked to.
+    pub async fn point(&self, (x, y): (i64, i64), press: bool) {
+        let mut actions = vec![json!({"type": "pointerMove", "x": x, "y": y, "duration": 0})];
+        if press {
+            actions.push(json!({"type": "pointerDown", "button": 0}));
+            actions.push(json!({"type": "pointerUp", "button": 0}));
+        }
+        let body = json!({"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]});
+        self.command(Method::POST, "/actions", body).await.unwrap();
+    }
+
+    /// Shows pages as for another medium (`print`; empty: the screen), for someone who wishes for less motion
+    /// or not.
+    pub async fn medium(&self, medium: &str, still: bool) {
+        let motion = if still { "reduce" } else { "no-preference" };
+        let params = json!({"media": medium, "features": [{"name": "prefers-reduced-motion", "value": motion}]});
+        let body = json!({"cmd": "Emulation.setEmulatedMedia", "params": params});
+        self.command(Method::POST, "/goog/cdp/execute", body)
+            .await
+            .unwrap();
+    }
+
+    /// The page as it would be printed, PDF.
+    pub async fn print(&self) -> Vec<u8> {
+        let text = self
+            .command(Method::POST, "/print", json!({}))
+            .await
+            .unwrap();
+        base64::engine::general_purpose::STANDARD
+            .decode(text.as_str().unwrap())
+            .unwrap()
+    }
+
     /// What the browser has complained of.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self

@@ -1,7 +1,9 @@
 //! Logs, streamed as text: of an instance, or of all of a Group's, merged by time over its members. Read
 //! only, but not from the models: the members are asked.
 
-use std::{sync::Arc, time::Duration};
+mod tail;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -9,18 +11,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt, stream};
+use futures::stream;
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use self::tail::Tail;
 use crate::{
     access::Right,
     app::{App, Cx, peer},
     error::Fail,
+    model::Key,
     page,
     view::Params,
 };
@@ -89,37 +94,70 @@ pub async fn open(
         follow: params.get("follow") != "0",
         previous: params.get("previous") == "1",
         tail_lines: Some(params.number("tail").unwrap_or(500).min(100_000) as i64),
-        timestamps: params.get("timestamps") == "1",
         ..LogParams::default()
     };
+    let times = params.get("timestamps") == "1";
     let api: Api<Pod> = Api::namespaced(page::reader(cx, cluster)?, tenant);
-    let reader = Box::pin(api.log_stream(name, &asked).await?);
-    let stop = cx.app.stop.clone();
-    let chunks = stream::unfold((reader, stop), |(mut reader, stop)| async move {
-        let mut buffer = vec![0; 16 * 1024];
-        let read = tokio::select! {
-            () = stop.cancelled() => return None,
-            read = reader.read(&mut buffer) => read,
-        };
-        match read {
-            Ok(0) => None,
-            Ok(n) => {
-                buffer.truncate(n);
-                Some((
-                    Ok::<_, std::io::Error>(Frame::data(Bytes::from(buffer))),
-                    (reader, stop),
-                ))
+    let mut tail = Tail::open(api, name, asked).await?;
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let there = there(cx, cluster, tenant, name);
+    reading(cx, sender.clone(), async move || {
+        while let Some((time, text)) = tail.next(&there).await {
+            let line = if times {
+                format!("{time} {text}\n")
+            } else {
+                format!("{text}\n")
+            };
+            if sender.send(line).await.is_err() {
+                return;
             }
-            Err(error) => Some((Err(error), (reader, stop))),
         }
+    });
+    let chunks = stream::unfold(receiver, |mut receiver| async move {
+        let mut lines = Vec::new();
+        let some = receiver.recv_many(&mut lines, WAITING).await > 0;
+        some.then(|| (chunk(&lines), receiver))
     });
     Ok(Body::new(StreamBody::new(chunks)))
 }
 
+fn chunk(lines: &[String]) -> std::io::Result<Frame<Bytes>> {
+    Ok(Frame::data(Bytes::from(lines.concat())))
+}
+
+/// Whether there is such an instance, asked while its log is followed.
+fn there(cx: &Cx, cluster: &str, tenant: &str, name: &str) -> impl Fn() -> bool + Send + 'static {
+    let (app, cluster) = (cx.app.clone(), cluster.to_owned());
+    let key = (tenant.to_owned(), name.to_owned());
+    move || {
+        let state = app.model.read();
+        let member = state.members.get(&cluster);
+        member.is_some_and(|m| m.instances.contains_key(&key))
+    }
+}
+
+/// Reads beside the answer, until the console ends or nobody listens any more.
+fn reading<F>(cx: &Cx, sender: mpsc::Sender<String>, read: impl FnOnce() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (stop, read) = (cx.app.stop.clone(), read());
+    cx.app.tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            // A quiet log would not notice.
+            () = sender.closed() => {}
+            () = read => {}
+        }
+    });
+}
+
 /// Instances of a Group whose logs are merged, at most.
-const MERGED: usize = 40;
+pub const MERGED: usize = 40;
 /// Lines are gathered this long and sorted by time before they are sent on.
 const GATHER: Duration = Duration::from_millis(300);
+/// How often instances that have come since are looked for.
+const JOIN: Duration = Duration::from_secs(2);
 /// Lines that may wait to be sorted.
 const WAITING: usize = 4096;
 
@@ -148,48 +186,24 @@ async fn merged(cx: &Cx, tenant: &str, group: &str, params: &Params) -> Result<B
     {
         return Err(Fail::NotFound);
     }
-    let instances: Vec<(String, String)> = {
-        let state = cx.app.model.read();
-        let all = state
-            .instances(&key)
-            .map(|(c, i)| (c.to_owned(), i.name.clone()));
-        all.take(MERGED).collect()
-    };
     let asked = LogParams {
         follow: params.get("follow") != "0",
         tail_lines: Some(params.number("tail").unwrap_or(100).min(10_000) as i64),
-        timestamps: true,
         ..LogParams::default()
     };
-    let (sender, receiver) = mpsc::channel::<String>(WAITING);
-    for (cluster, name) in instances {
-        let api: Api<Pod> = Api::namespaced(page::reader(cx, &cluster)?, tenant);
-        let (sender, asked, stop) = (sender.clone(), asked.clone(), cx.app.stop.clone());
-        cx.app.tasks.spawn(async move {
-            let read = async {
-                let Ok(log) = api.log_stream(&name, &asked).await else {
-                    return;
-                };
-                let mut lines = log.lines();
-                while let Some(Ok(line)) = lines.next().await {
-                    // The time stands first, so that lines sort by it.
-                    let (time, rest) = line.split_once(' ').unwrap_or((&line, ""));
-                    if sender
-                        .send(format!("{time} {name} {rest}\n"))
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => {}
-                // Nobody reads any more: a quiet log would not notice.
-                () = sender.closed() => {}
-                () = read => {}
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let open = Arc::default();
+    if asked.follow {
+        // Instances that come while one looks are followed too.
+        let (own, sender) = (cx.clone(), sender.clone());
+        reading(cx, sender.clone(), async move || {
+            loop {
+                join(&own, &key, &asked, &open, &sender);
+                tokio::time::sleep(JOIN).await;
             }
         });
+    } else {
+        join(cx, &key, &asked, &open, &sender);
     }
     drop(sender);
     let chunks = stream::unfold(receiver, |mut receiver| async move {
@@ -204,10 +218,47 @@ async fn merged(cx: &Cx, tenant: &str, group: &str, params: &Params) -> Result<B
         };
         let _ = tokio::time::timeout(GATHER, gather).await;
         lines.sort();
-        Some((
-            Ok::<_, std::io::Error>(Frame::data(Bytes::from(lines.concat()))),
-            receiver,
-        ))
+        Some((chunk(&lines), receiver))
     });
     Ok(Body::new(StreamBody::new(chunks)))
+}
+
+/// Instances whose logs are open: cluster and name.
+type Open = Arc<Mutex<HashSet<(String, String)>>>;
+
+/// Begins to read the logs of a Group's instances that are not read yet.
+fn join(cx: &Cx, group: &Key, asked: &LogParams, open: &Open, sender: &mpsc::Sender<String>) {
+    let new: Vec<(String, String)> = {
+        let state = cx.app.model.read();
+        let mut open = open.lock();
+        let all = state.instances(group);
+        let mut new = Vec::new();
+        for (cluster, instance) in all {
+            let key = (cluster.to_owned(), instance.name.clone());
+            if open.len() < MERGED && open.insert(key.clone()) {
+                new.push(key);
+            }
+        }
+        new
+    };
+    for (cluster, name) in new {
+        let Ok(client) = page::reader(cx, &cluster) else {
+            continue;
+        };
+        let api: Api<Pod> = Api::namespaced(client, &group.0);
+        let there = there(cx, &cluster, &group.0, &name);
+        let (open, asked, lines) = (open.clone(), asked.clone(), sender.clone());
+        reading(cx, sender.clone(), async move || {
+            // One that does not run yet is tried again when instances are looked for the next time.
+            if let Ok(mut tail) = Tail::open(api, &name, asked).await {
+                while let Some((time, text)) = tail.next(&there).await {
+                    // The time stands first, so that lines sort by it.
+                    if lines.send(format!("{time} {name} {text}\n")).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            open.lock().remove(&(cluster, name));
+        });
+    }
 }
