@@ -236,7 +236,7 @@ pub async fn form(cx: &Cx, form: &Params, wrong: Option<&Fail>) -> Result<Page, 
     }
     let form = &filled;
     let field = |name: &str, word: M, hint: &str, required: bool| {
-        html! { div.field { label for=(name) { (cx.t(word)) } input id=(name) name=(name) value=(form.get(name)) placeholder=(hint) required[required] autocomplete="off" spellcheck="false"; } }
+        html! { div.field.long[name == "image"] { label for=(name) { (cx.t(word)) } input id=(name) name=(name) value=(form.get(name)) placeholder=(hint) required[required] autocomplete="off" spellcheck="false"; } }
     };
     let chosen: Vec<&str> = form.all("cells").collect();
     let left = html! {
