@@ -117,17 +117,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn options() -> Options {
-        Options {
-            issuer: "https://id.test".to_owned(),
-            client_id: "gantry".to_owned(),
-            client_secret: None,
-            ca_pem: None,
-            scopes: vec!["email".to_owned()],
-            url: None,
-        }
-    }
+    use crate::oidc::tests::options;
 
     #[test]
     fn the_challenge_is_that_of_the_rfc() {

@@ -391,7 +391,7 @@ mod tests {
         ));
     }
 
-    fn options() -> Options {
+    pub fn options() -> Options {
         Options {
             issuer: "https://id.test".to_owned(),
             client_id: "gantry".to_owned(),

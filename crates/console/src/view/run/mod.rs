@@ -1,16 +1,22 @@
-//! A release's run: batches as columns, instances as tiles, gates, what happened when.
+//! A release's run: batches as columns, instances as tiles, gates, what happened when, what can be pressed.
+
+mod moments;
+mod press;
 
 use std::collections::HashMap;
 
 use gantry_api::{
     Phase, Release, ReleaseStatus,
-    gate::{GateState, GateStatus},
+    gate::GateStatus,
     release::{BatchState, Doing, Method},
 };
-use gantry_hub::release::buttons::{self, Button};
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use self::{
+    moments::{Moment, MomentKind, moments},
+    press::Press,
+};
 use crate::model::Instance;
 
 /// What is happening to an instance, for colour, shape and word.
@@ -103,52 +109,6 @@ pub struct Column {
     pub pieces: Vec<Piece>,
     /// Gates that follow it.
     pub gates: Vec<GateStatus>,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Moment {
-    /// When.
-    pub at: Timestamp,
-    /// What kind of thing.
-    pub kind: MomentKind,
-    /// What it is about: a batch, a gate, an instance.
-    pub subject: String,
-    /// More of it.
-    pub detail: String,
-}
-
-/// Kinds of moments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum MomentKind {
-    /// Somebody asked for it.
-    Asked,
-    /// The plan was frozen.
-    Started,
-    /// A batch began.
-    BatchStarted,
-    /// A batch was done.
-    BatchDone,
-    /// A gate began to be asked.
-    GateAsked,
-    /// A gate passed.
-    GatePassed,
-    /// A gate failed.
-    GateFailed,
-    /// An emergency overrode something.
-    Overridden,
-    /// An instance was given up on.
-    InstanceFailed,
-    /// A cell was left out.
-    CellSkipped,
-    /// Too much failed: it stands still.
-    Halted,
-    /// Failed instances were tried again.
-    Retried,
-    /// It turned round.
-    TurnedBack,
-    /// It ended.
-    Ended,
 }
 
 /// The columns of a release. `pod` tells of an instance in a cell, where it is known.
@@ -270,220 +230,6 @@ fn at_rest(status: &ReleaseStatus, batch: BatchState, pod: Option<&Instance>) ->
     }
 }
 
-/// What has happened, the newest first.
-pub fn moments(release: &Release) -> Vec<Moment> {
-    use MomentKind::{
-        Asked, BatchDone, BatchStarted, CellSkipped, Ended, GateAsked, GateFailed, GatePassed,
-        Halted, InstanceFailed, Overridden, Retried, Started, TurnedBack,
-    };
-    let status = release.status.clone().unwrap_or_default();
-    let mut all = Vec::new();
-    let mut tell = |at: Option<Timestamp>, kind, subject: String, detail: String| {
-        if let Some(at) = at {
-            all.push(Moment {
-                at,
-                kind,
-                subject,
-                detail,
-            });
-        }
-    };
-    let made = release.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    tell(
-        made,
-        Asked,
-        status.requested_by.clone(),
-        release.spec.note.clone(),
-    );
-    let digest = status
-        .plan
-        .as_ref()
-        .map(|p| p.digest.clone())
-        .unwrap_or_default();
-    tell(
-        status.started.as_ref().map(|t| t.0),
-        Started,
-        String::new(),
-        digest,
-    );
-    let planned = |index: i32| {
-        let plan = status.plan.as_ref().filter(|p| !p.batches.is_empty());
-        plan.is_none_or(|p| p.batches.iter().any(|b| b.index == index && b.size > 0))
-    };
-    for b in status.batches.iter().filter(|b| planned(b.index)) {
-        tell(
-            b.started.as_ref().map(|t| t.0),
-            BatchStarted,
-            b.index.to_string(),
-            String::new(),
-        );
-        let took = b
-            .times
-            .as_ref()
-            .map(|t| t.slowest.clone())
-            .unwrap_or_default();
-        tell(
-            b.finished.as_ref().map(|t| t.0),
-            BatchDone,
-            b.index.to_string(),
-            took,
-        );
-    }
-    for g in &status.gates {
-        tell(
-            g.started.as_ref().map(|t| t.0),
-            GateAsked,
-            g.name.clone(),
-            g.batch.to_string(),
-        );
-        let kind = match g.state {
-            GateState::Failed => GateFailed,
-            GateState::Overridden => Overridden,
-            _ => GatePassed,
-        };
-        tell(
-            g.finished.as_ref().map(|t| t.0),
-            kind,
-            g.name.clone(),
-            g.message.clone(),
-        );
-    }
-    for f in &status.failures {
-        tell(
-            Some(f.at.0),
-            InstanceFailed,
-            f.instance.clone(),
-            f.message.clone(),
-        );
-    }
-    for o in &status.overrides {
-        tell(
-            Some(o.at.0),
-            Overridden,
-            o.what.clone(),
-            format!("{}: {}", o.by, o.reason),
-        );
-    }
-    for c in &status.skipped_cells {
-        tell(
-            Some(c.since.0),
-            CellSkipped,
-            c.cell.clone(),
-            c.message.clone(),
-        );
-    }
-    if let Some(turn) = &status.halt {
-        tell(
-            Some(turn.at.0),
-            Halted,
-            turn.reason.clone(),
-            turn.message.clone(),
-        );
-    }
-    if let Some(turn) = &status.rollback {
-        tell(
-            Some(turn.at.0),
-            TurnedBack,
-            turn.reason.clone(),
-            turn.message.clone(),
-        );
-    }
-    if let Some(again) = &status.retried {
-        tell(
-            Some(again.at.0),
-            Retried,
-            again.count.to_string(),
-            String::new(),
-        );
-    }
-    tell(
-        status.finished.as_ref().map(|t| t.0),
-        Ended,
-        status.phase.as_str().to_owned(),
-        status.message.clone(),
-    );
-    all.sort_by_key(|m| (std::cmp::Reverse(m.at), std::cmp::Reverse(m.kind)));
-    all
-}
-
-/// A button, and whether pressing it does something now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Press {
-    /// On.
-    Continue,
-    /// Stand still.
-    Pause,
-    /// Again.
-    Retry,
-    /// No longer wait for the batch.
-    Skip,
-    /// Say yes or no to the gate.
-    Approve,
-    /// Go on in spite of freezes and windows.
-    Emergency,
-    /// Back.
-    Rollback,
-    /// End here.
-    Abort,
-}
-
-impl Press {
-    /// All, in the order in which they stand.
-    pub const ALL: [Self; 8] = [
-        Self::Continue,
-        Self::Pause,
-        Self::Retry,
-        Self::Skip,
-        Self::Approve,
-        Self::Emergency,
-        Self::Rollback,
-        Self::Abort,
-    ];
-
-    /// Its name in URLs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Continue => "continue",
-            Self::Pause => "pause",
-            Self::Retry => "retry",
-            Self::Skip => "skip",
-            Self::Approve => "approve",
-            Self::Emergency => "emergency",
-            Self::Rollback => "rollback",
-            Self::Abort => "abort",
-        }
-    }
-
-    /// By its name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.name() == name)
-    }
-
-    /// Whether it does something to the release as it is.
-    pub fn useful(self, release: &Release) -> bool {
-        let status = release.status.clone().unwrap_or_default();
-        let open = !status.phase.is_final();
-        let plain = |button| buttons::patch(release, button).is_ok();
-        match self {
-            Self::Continue => plain(Button::Continue),
-            Self::Pause => plain(Button::Pause),
-            Self::Retry => open && (status.halt.is_some() || !status.failures.is_empty()),
-            Self::Skip => open && status.halt.is_some() && buttons::under_way(release).is_some(),
-            Self::Approve => open && buttons::asked(release, None).is_ok(),
-            Self::Emergency => {
-                open && release.spec.emergency.is_none() && status.phase == Phase::Paused
-            }
-            Self::Rollback => plain(Button::Rollback) && status.rollback.is_none(),
-            Self::Abort => plain(Button::Abort) && status.rollback.is_none(),
-        }
-    }
-
-    /// Whether a person has to see first what it does.
-    pub fn asks(self) -> bool {
-        !matches!(self, Self::Continue | Self::Pause | Self::Retry)
-    }
-}
-
 /// How many instances of a release are in which state.
 pub fn counts(columns: &[Column]) -> Vec<(Tile, usize)> {
     let mut counts: std::collections::BTreeMap<Tile, usize> = std::collections::BTreeMap::new();
@@ -505,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    fn release(status: serde_json::Value) -> Release {
+    pub fn release(status: serde_json::Value) -> Release {
         serde_json::from_value(json!({
             "apiVersion": "gantry.dev/v1alpha1", "kind": "Release", "metadata": {"name": "r", "namespace": "shop",
                 "creationTimestamp": "2026-11-21T07:59:00Z"},
@@ -648,50 +394,5 @@ mod tests {
                 status.phase
             );
         }
-    }
-
-    #[test]
-    fn moments_are_told_newest_first() {
-        let ended = release(json!({
-            "phase": "Succeeded", "requestedBy": "ann", "started": "2026-11-21T08:00:00Z", "finished": "2026-11-21T08:05:00Z",
-            "batches": [{"index": 0, "state": "Done", "started": "2026-11-21T08:00:00Z", "finished": "2026-11-21T08:01:00Z"}],
-        }));
-        let kinds: Vec<MomentKind> = moments(&ended).into_iter().map(|m| m.kind).collect();
-        assert_eq!(
-            kinds,
-            [
-                MomentKind::Ended,
-                MomentKind::BatchDone,
-                MomentKind::BatchStarted,
-                MomentKind::Started,
-                MomentKind::Asked
-            ]
-        );
-    }
-
-    #[test]
-    fn buttons_are_there_when_they_do_something() {
-        let useful = |status| -> Vec<&str> {
-            let release = release(status);
-            Press::ALL
-                .into_iter()
-                .filter(|p| p.useful(&release))
-                .map(Press::name)
-                .collect()
-        };
-        assert_eq!(
-            useful(
-                json!({"phase": "Gate", "waitingSince": "2026-11-21T08:00:00Z", "batches": [{"index": 0, "state": "Ready"}]})
-            ),
-            ["continue", "pause", "rollback", "abort"]
-        );
-        assert_eq!(
-            useful(
-                json!({"phase": "Paused", "halt": {"reason": "r", "message": "m", "at": "2026-11-21T08:00:00Z"},
-                "batches": [{"index": 1, "state": "Failed"}]})
-            ),
-            ["pause", "retry", "skip", "emergency", "rollback", "abort"]
-        );
-        assert!(useful(json!({"phase": "Succeeded"})).is_empty());
     }
 }
