@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 /// How long anything may take before the test fails. Generous: CI has two slow cores.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -108,7 +109,37 @@ async fn a_deployment_runs_on_simulated_nodes() {
         3,
         "six pods spread over three nodes: {nodes:?}"
     );
+    a_command_ends_its_connection(&client, &pods[0]).await;
     cluster.shutdown().await;
+}
+
+/// Who reads a command's WebSocket to the end of the connection, and never closes it, gets there: what kubelets
+/// say and do last is to close it.
+async fn a_command_ends_its_connection(client: &Client, pod: &Pod) {
+    let name = pod.metadata.name.as_deref().unwrap();
+    let path =
+        format!("/api/v1/namespaces/default/pods/{name}/exec?command=echo&command=hi&stdout=1");
+    let request = http::Request::get(path)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", "v4.channel.k8s.io")
+        .body(kube::client::Body::empty());
+    let answer = client.send(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), http::StatusCode::SWITCHING_PROTOCOLS);
+    let upgraded = hyper::upgrade::on(answer).await.unwrap();
+    let mut said = Vec::new();
+    let mut connection = hyper_util::rt::TokioIo::new(upgraded);
+    let end = connection.read_to_end(&mut said);
+    // Less than a client that is told to close has for it.
+    let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+    assert!(end.is_ok(), "open still, after {said:?}");
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        said.contains("hi\n") && said.contains("\"Success\""),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

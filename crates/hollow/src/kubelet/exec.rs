@@ -3,7 +3,6 @@
 use super::{
     Answer, Deed, Done, Network,
     command::{self, Console, Place, Printed},
-    farewell,
     found::{Found, find},
     logs, plain,
     query::Query,
@@ -360,17 +359,15 @@ async fn over_web_socket(agreed: web_socket::Agreed, work: Work) {
         }
         sink
     };
-    let mut reading = std::pin::pin!(reading);
-    tokio::select! {
+    let (status, mut sink) = tokio::select! {
         // The client has gone, and the command with it.
-        () = &mut reading => {}
-        (status, mut sink) = futures::future::join(work.run(console), writing) => {
-            let told = web_socket::on_channel(3, status.to_string().as_bytes());
-            // Who has gone is not told.
-            if sink.send(told).await.is_ok() && sink.send(web_socket::closing()).await.is_ok() {
-                farewell(reading).await;
-            }
-        }
+        () = reading => return,
+        ended = futures::future::join(work.run(console), writing) => ended,
+    };
+    let told = web_socket::on_channel(3, status.to_string().as_bytes());
+    // Who has gone is not told.
+    if sink.send(told).await.is_ok() {
+        web_socket::close(sink, messages).await;
     }
 }
 

@@ -418,7 +418,6 @@ async fn kubelet(
     }
 }
 
-/// What tests ask of a network, without a connection.
 /// A client that was told the end closes its side within this time.
 const FAREWELL_TIME: Duration = Duration::from_secs(10);
 
@@ -429,6 +428,7 @@ async fn farewell(reading: impl Future) {
     let _ = tokio::time::timeout(FAREWELL_TIME, reading).await;
 }
 
+/// What tests ask of a network, without a connection.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::{Network, Pod, usage};

@@ -4,7 +4,7 @@
 use super::{
     Answer,
     exec::{agree_to_spdy, wants_spdy},
-    farewell, plain,
+    plain,
     query::Query,
     spdy, web_socket,
 };
@@ -304,12 +304,11 @@ async fn over_channels(agreed: web_socket::Agreed, pod: Pod, ports: Vec<u16>) {
                 return;
             }
         }
-        // All ports are closed.
-        let _ = sink.send(web_socket::closing()).await;
     };
-    let mut reading = std::pin::pin!(reading);
     tokio::select! {
-        () = &mut reading => {}
-        () = writing => farewell(reading).await,
+        () = reading => return,
+        () = writing => {}
     }
+    // All ports are closed.
+    web_socket::close(sink, messages).await;
 }

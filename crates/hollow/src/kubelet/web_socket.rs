@@ -5,7 +5,10 @@ use super::{Answer, farewell, plain};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -108,12 +111,24 @@ pub fn on_channel(channel: u8, bytes: &[u8]) -> Message {
     Message::Binary(whole.freeze())
 }
 
-/// The end of a connection on which all has been said. Clients take one without a code for a fault.
-pub fn closing() -> Message {
-    Message::Close(Some(CloseFrame {
+/// Ends a connection on which all has been said.
+pub async fn close(mut sink: SplitSink<Socket, Message>, messages: SplitStream<Socket>) {
+    // Clients take a frame without a code for a fault.
+    let closing = Message::Close(Some(CloseFrame {
         code: CloseCode::Normal,
         reason: "".into(),
-    }))
+    }));
+    // Who has gone is not told.
+    if sink.send(closing).await.is_err() {
+        return;
+    }
+    let Ok(mut socket) = sink.reunite(messages) else {
+        return;
+    };
+    // Clients that wait for bytes on their connection, and not for frames that TLS has decrypted already
+    // (Python's), learn of the end by its end alone.
+    let _ = socket.get_mut().shutdown().await;
+    farewell(async { while let Some(Ok(_)) = socket.next().await {} }).await;
 }
 
 /// What a message carries; `None` when it is about the connection.
@@ -141,20 +156,18 @@ pub async fn tunnel(socket: Socket, pipe: DuplexStream) -> io::Result<()> {
         loop {
             let mut buffer = BytesMut::with_capacity(32 * 1024);
             if reader.read_buf(&mut buffer).await? == 0 {
-                return sink.send(closing()).await.map_err(io::Error::other);
+                return io::Result::Ok(());
             }
             let message = Message::Binary(buffer.freeze());
             sink.send(message).await.map_err(io::Error::other)?;
         }
     };
-    let mut inward = std::pin::pin!(inward);
     tokio::select! {
-        ended = &mut inward => ended,
-        ended = outward => {
-            farewell(inward).await;
-            ended
-        }
+        ended = inward => return ended,
+        ended = outward => ended?,
     }
+    close(sink, messages).await;
+    Ok(())
 }
 
 #[cfg(test)]
