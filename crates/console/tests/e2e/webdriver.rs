@@ -67,13 +67,15 @@ impl Browser {
             .local_addr()
             .unwrap()
             .port();
+        let folder = tempfile::tempdir().unwrap();
         let driver = Command::new("/usr/bin/chromedriver")
             .arg(format!("--port={port}"))
+            // Both leave files where they are killed: they go with the folder.
+            .env("TMPDIR", folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let folder = tempfile::tempdir().unwrap();
         let mut browser = Self {
             driver,
             chromium: None,
