@@ -222,16 +222,32 @@ async fn logs_commands_and_files_of_pods() {
             1,
             "container other is not valid for pod web",
         );
-        let said = k.fed(
-            &["exec", "web", "--", "sh", "-c", "echo one >&2; exit 7"],
-            "",
-        );
-        assert_eq!(said.code, 2, "no redirection of descriptors: {}", said.text);
-        let said = k.fed(&["exec", "web", "--", "sh", "-c", "echo one && exit 7"], "");
+        let script = "echo one >&2; for i in a b; do echo $i; done | wc -l; exit 7";
+        let said = k.fed(&["exec", "web", "--", "sh", "-c", script], "");
+        assert_eq!(said.code, 7, "{}", said.text);
         assert!(
-            said.code == 7 && said.text.starts_with("one\n"),
+            said.text.contains("one\n") && said.text.contains("2\n"),
             "{}",
             said.text
+        );
+
+        // What a container has from ConfigMaps is there for whoever looks.
+        k.says("create configmap words --from-literal=say=hello", "created");
+        let reader = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "reader"}, "spec": {
+            "volumes": [{"name": "words", "configMap": {"name": "words"}}],
+            "containers": [{"name": "app", "image": "r/reader:1", "command": ["sh", "-c", "echo begun > /tmp/begun; sleep 1d"],
+                "envFrom": [{"configMapRef": {"name": "words"}}],
+                "volumeMounts": [{"name": "words", "mountPath": "/etc/words"}]}]}});
+        k.takes("apply -f -", &reader.to_string(), "created");
+        k.says("wait pod reader --for=condition=Ready --timeout=60s", "met");
+        let script = "cat /etc/words/say; echo \" $say\"; cat /tmp/begun; cat - > /tmp/typed";
+        let said = k.fed(&["exec", "-i", "reader", "--", "sh", "-c", script], "typed");
+        assert_eq!((said.code, said.text.as_str()), (0, "hello hello\nbegun\n"));
+        k.says("exec reader -- cat /tmp/typed", "typed");
+        k.says("cp reader:/etc/words copied", "");
+        assert_eq!(
+            std::fs::read_to_string(k.folder.join("copied/say")).unwrap(),
+            "hello"
         );
 
         std::fs::write(k.folder.join("sent"), "there and back\n").unwrap();

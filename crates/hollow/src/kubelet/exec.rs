@@ -6,8 +6,9 @@ use super::{
     found::{Found, find},
     logs, plain,
     query::Query,
-    spdy, web_socket,
+    scene, spdy, web_socket,
 };
+use crate::program::Session;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -98,16 +99,16 @@ impl Work {
         let Some(found) = find(&self.pod, &self.container) else {
             return failure("container not found");
         };
-        let mut place = place(&self.network, &self.pod, &found);
+        let mut place = place(&self, &found).await;
         if !self.attach {
             let page = found.page();
-            let served = |place: &Place| {
+            let served = |place: &mut Place| {
                 let page = page.as_deref();
-                page.is_none_or(|page| place.files.read(page).is_some())
+                page.is_none_or(|page| place.session.disk().read(page).is_some())
             };
-            let before = served(&place);
+            let before = served(&mut place);
             let code = command::run(&mut place, &mut console, &self.command).await;
-            let after = served(&place);
+            let after = served(&mut place);
             if before != after {
                 self.tell(Deed::Serves(after));
             }
@@ -157,74 +158,49 @@ impl Work {
 }
 
 /// A container as its commands see it.
-fn place(network: &Network, pod: &Pod, found: &Found<'_>) -> Place {
+async fn place(work: &Work, found: &Found<'_>) -> Place {
+    let (pod, network) = (&work.pod, &work.network);
     let meta = &pod.metadata;
     let text = |it: &Option<String>| it.clone().unwrap_or_default();
-    let spec = pod.spec.as_ref();
-    let hostname = spec
-        .and_then(|it| it.hostname.clone())
-        .unwrap_or_else(|| text(&meta.name));
-    let mut env = vec![
-        (
-            "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        ),
-        ("HOSTNAME".to_owned(), hostname.clone()),
-        ("HOME".to_owned(), "/root".to_owned()),
-        ("GANTRY_SIMULATED".to_owned(), "true".to_owned()),
-    ];
-    for variable in found.env {
-        // What comes from elsewhere is not looked up.
-        if let Some(value) = &variable.value {
-            env.retain(|(name, _)| *name != variable.name);
-            env.push((variable.name.clone(), value.clone()));
-        }
-    }
-    let ip = pod
-        .status
-        .as_ref()
-        .and_then(|it| it.pod_ip.clone())
-        .unwrap_or_default();
+    let run = found.current();
+    let now = network.truth().clock.now().timestamp();
+    let client = work.pods.clone().into_client();
+    let run = run.as_ref().map(|it| (it, now));
+    let (mut variables, mut disk) = scene::now(&client, pod, found.name, run).await;
+    variables.insert("GANTRY_SIMULATED".to_owned(), "true".to_owned());
     let first = [
-        ("/etc/hostname", format!("{hostname}\n")),
         (
-            "/etc/hosts",
-            format!("127.0.0.1\tlocalhost\n{ip}\t{hostname}\n"),
-        ),
-        (
-            "/etc/os-release",
+            "/etc/os-release".to_owned(),
             format!(
                 "NAME=\"Gantry simulated container\"\nID=gantry-simulated\nIMAGE=\"{}\"\n",
                 found.image
             ),
         ),
         (
-            "/var/run/secrets/kubernetes.io/serviceaccount/namespace",
+            "/var/run/secrets/kubernetes.io/serviceaccount/namespace".to_owned(),
             text(&meta.namespace),
         ),
     ];
-    let page = found.page().map(|page| {
-        (
-            page,
-            b"<html><body><h1>It works!</h1></body></html>\n".to_vec(),
-        )
-    });
-    let first = first
-        .map(|(name, content)| (name.to_owned(), content.into_bytes()))
-        .into_iter()
-        .chain(page)
-        .collect();
+    let page = "<html><body><h1>It works!</h1></body></html>\n".to_owned();
+    let page = found.page().map(|path| (path, page));
+    for (path, content) in first.into_iter().chain(page) {
+        if disk.read(&path).is_none() {
+            disk.put(&path, content.into_bytes());
+        }
+    }
+    let files = network.files(&text(&meta.uid), found.name);
+    files.onto(&mut disk);
+    disk.changes.clear();
+    let what = format!(
+        "container {} of pod {}/{}",
+        found.name,
+        text(&meta.namespace),
+        text(&meta.name)
+    );
     Place {
-        files: network.files(&text(&meta.uid), found.name, first),
-        env,
-        folder: "/".to_owned(),
-        what: format!(
-            "container {} of pod {}/{}",
-            found.name,
-            text(&meta.namespace),
-            text(&meta.name)
-        ),
-        hostname,
+        session: Session::new(variables, disk, now, &what),
+        files,
+        what,
     }
 }
 

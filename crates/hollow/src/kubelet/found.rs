@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, EnvVar, Pod, Probe,
+    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, Probe,
 };
 
 /// A container of a pod.
@@ -13,8 +13,6 @@ pub struct Found<'a> {
     pub image: &'a str,
     /// What it runs: the command and its arguments; empty for what the image says.
     pub command: Vec<String>,
-    /// Its environment, as in the spec.
-    pub env: &'a [EnvVar],
     /// Whether it keeps standard input open.
     pub stdin: bool,
     /// The path that its readiness probe asks for.
@@ -57,7 +55,6 @@ pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<Found<'a>> {
                 name: &it.name,
                 image: it.image.as_deref().unwrap_or_default(),
                 command: words(&it.command, &it.args),
-                env: it.env.as_deref().unwrap_or_default(),
                 stdin: it.stdin == Some(true),
                 asked: it.readiness_probe.as_ref().and_then(asked),
                 status,
@@ -73,7 +70,6 @@ pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<Found<'a>> {
         name: &it.name,
         image: it.image.as_deref().unwrap_or_default(),
         command: words(&it.command, &it.args),
-        env: it.env.as_deref().unwrap_or_default(),
         stdin: it.stdin == Some(true),
         asked: None,
         status: status(all.and_then(|it| it.ephemeral_container_statuses.as_ref())),

@@ -176,13 +176,11 @@ impl Network {
         self.0.files.lock().remove(uid);
     }
 
-    /// The files of a container, which begin as `first`.
-    fn files(&self, uid: &str, container: &str, first: Vec<(String, Vec<u8>)>) -> Arc<Files> {
+    /// What clients have changed in the files of a container.
+    fn files(&self, uid: &str, container: &str) -> Arc<Files> {
         let mut all = self.0.files.lock();
         let pod = all.entry(uid.into()).or_default();
-        pod.entry(container.to_owned())
-            .or_insert_with(|| Arc::new(Files::with(first)))
-            .clone()
+        pod.entry(container.to_owned()).or_default().clone()
     }
 
     fn done(&self, what: Done) {

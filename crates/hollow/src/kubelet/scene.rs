@@ -5,7 +5,7 @@ use super::found::Run;
 use crate::{
     behaviour::Draw,
     object::parse_quantity,
-    program::{self, Disk, Setting},
+    program::{self, Chunk, Disk, Setting, Told},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
@@ -25,23 +25,31 @@ pub struct Scene {
     typed: bool,
 }
 
+/// How long a run has gone on.
+fn passed(run: &Run, until: Timestamp) -> Duration {
+    let passed = until.duration_since(run.started).as_millis();
+    Duration::from_millis(u64::try_from(passed).unwrap_or(0))
+}
+
 impl Scene {
+    /// What a run of it does within a time.
+    fn told(&self, run: &Run, horizon: Duration) -> Option<Told> {
+        let setting = Setting {
+            variables: self.variables.clone(),
+            disk: self.disk.clone(),
+            horizon,
+            draw: self.draw.number(u64::try_from(run.attempt).unwrap_or(0)),
+            typed: self.typed,
+        };
+        program::run(&self.words, setting)
+    }
+
     /// What a run of it prints until an instant, line by line.
     pub fn lines(&self, run: &Run, until: Timestamp) -> Vec<(Timestamp, String)> {
-        let passed = until.duration_since(run.started).as_millis();
-        let told = program::run(
-            &self.words,
-            Setting {
-                variables: self.variables.clone(),
-                disk: self.disk.clone(),
-                horizon: Duration::from_millis(u64::try_from(passed).unwrap_or(0)),
-                draw: self.draw.number(u64::try_from(run.attempt).unwrap_or(0)),
-                typed: self.typed,
-            },
-        );
+        let told = self.told(run, passed(run, until));
         let mut lines: Vec<(Timestamp, String)> = vec![];
         let mut open = false;
-        for (at, bytes) in told.into_iter().flat_map(|it| it.printed) {
+        for Chunk { at, bytes, .. } in told.into_iter().flat_map(|it| it.printed) {
             let at = run.started + jiff::SignedDuration::try_from(at).unwrap_or_default();
             for piece in String::from_utf8_lossy(&bytes).split_inclusive('\n') {
                 match lines.last_mut().filter(|_| open) {
@@ -55,33 +63,70 @@ impl Scene {
     }
 }
 
-/// The process of a container, if it can be run.
-pub async fn scene(client: &Client, pod: &Pod, container: &str) -> Option<Scene> {
-    let pod = serde_json::to_value(pod).ok()?;
-    let spec = ["containers", "initContainers", "ephemeralContainers"]
-        .iter()
-        .filter_map(|list| pod["spec"][*list].as_array())
-        .flatten()
-        .find(|it| it["name"] == container)?
-        .clone();
-    let words = |field: &str| strings(&spec[field]);
-    let words = program::words(text(&spec["image"]), &words("command"), &words("args"))?;
+/// A container of a pod.
+fn container(pod: &Value, name: &str) -> Option<Value> {
+    let lists = ["containers", "initContainers", "ephemeralContainers"];
+    let mut all = lists.iter().flat_map(|it| list(&pod["spec"][*it]));
+    all.find(|it| it["name"] == name).cloned()
+}
+
+/// What the process of a container runs, where that is known.
+fn words(spec: &Value) -> Option<Vec<String>> {
+    let (command, args) = (strings(&spec["command"]), strings(&spec["args"]));
+    program::words(text(&spec["image"]), &command, &args)
+}
+
+/// What a container finds when it starts: its environment and its files.
+async fn found(client: &Client, pod: &Value, spec: &Value) -> (BTreeMap<String, String>, Disk) {
     let place = Place {
         client,
-        pod: &pod,
+        pod,
         namespace: text(&pod["metadata"]["namespace"]),
     };
-    let variables = place.variables(&spec).await;
-    let disk = place.disk(&spec, &variables).await;
+    let variables = place.variables(spec).await;
+    let disk = place.disk(spec, &variables).await;
+    (variables, disk)
+}
+
+/// The process of a container, if it can be run.
+pub async fn scene(client: &Client, pod: &Pod, name: &str) -> Option<Scene> {
+    let pod = serde_json::to_value(pod).ok()?;
+    let spec = container(&pod, name)?;
+    let words = words(&spec)?;
+    let (variables, disk) = found(client, &pod, &spec).await;
+    let uid = text(&pod["metadata"]["uid"]);
     Some(Scene {
         words,
         disk,
         variables,
-        draw: Draw::new(0)
-            .word(text(&pod["metadata"]["uid"]))
-            .word(container),
+        draw: Draw::new(0).word(uid).word(name),
         typed: spec["stdin"] == true,
     })
+}
+
+/// The environment and the files of a container at an instant of a run: what it found, and what its process has
+/// written since, where that is known.
+pub async fn now(
+    client: &Client,
+    pod: &Pod,
+    name: &str,
+    run: Option<(&Run, Timestamp)>,
+) -> (BTreeMap<String, String>, Disk) {
+    if let Some(scene) = scene(client, pod, name).await {
+        let mut disk = scene.disk.clone();
+        if let Some((run, now)) = run {
+            let horizon = passed(run, now);
+            if let Some(told) = scene.told(run, horizon) {
+                disk.replay(&told.disk.changes, horizon);
+            }
+        }
+        return (scene.variables, disk);
+    }
+    let pod = serde_json::to_value(pod).unwrap_or_default();
+    match container(&pod, name) {
+        Some(spec) => found(client, &pod, &spec).await,
+        None => Default::default(),
+    }
 }
 
 fn text(value: &Value) -> &str {

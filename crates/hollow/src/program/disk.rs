@@ -34,6 +34,8 @@ pub struct Disk {
     modes: BTreeMap<String, u32>,
     /// What has been written, in order.
     pub changes: Vec<Change>,
+    /// What all files may measure together, where it is not the usual.
+    pub room: Option<usize>,
 }
 
 /// Why a file cannot be written.
@@ -121,7 +123,7 @@ impl Disk {
             .filter(|(name, _)| *name != path)
             .map(|(_, it)| it.len())
             .sum();
-        if others + whole.len() > LIMIT {
+        if others + whole.len() > self.room.unwrap_or(LIMIT) {
             return Err("No space left on device");
         }
         self.changes
@@ -145,6 +147,12 @@ impl Disk {
             self.changes.push((at, name.clone(), None));
         }
         folder || !gone.is_empty()
+    }
+
+    /// Takes away a file, or a directory with all in it, as if it had never been there.
+    pub fn erase(&mut self, path: &str) {
+        self.files.retain(|it, _| !under(path, it));
+        self.folders.retain(|it| !under(path, it));
     }
 
     /// Names in a directory.
@@ -172,6 +180,24 @@ impl Disk {
         inside
             .map(|(name, content)| (name[folder.len()..].to_owned(), content.clone()))
             .collect()
+    }
+
+    /// All directories but those that every container has.
+    pub fn folders(&self) -> &BTreeSet<String> {
+        &self.folders
+    }
+
+    /// A file or directory and all in it, by their paths; directories have no content.
+    pub fn tree(&self, path: &str) -> BTreeMap<String, Option<Vec<u8>>> {
+        let mut all = BTreeMap::new();
+        if self.is_folder(path) {
+            all.insert(path.to_owned(), None);
+        }
+        let folders = self.folders.iter().filter(|it| under(path, it));
+        all.extend(folders.map(|it| (it.clone(), None)));
+        let files = self.files.iter().filter(|(it, _)| under(path, it));
+        all.extend(files.map(|(it, content)| (it.clone(), Some(content.clone()))));
+        all
     }
 
     /// Does again what was done up to a time.

@@ -6,6 +6,7 @@ use super::{
     tools,
 };
 use crate::behaviour::Draw;
+use jiff::Timestamp;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Why a script does not go on.
@@ -15,6 +16,8 @@ pub enum Stop {
     Exit(i32),
     /// It goes on as long as anybody looks.
     Endless,
+    /// It reads what is not known yet.
+    Reads,
     /// It does what is not simulated.
     Unknown(String),
 }
@@ -25,12 +28,38 @@ pub type Ran = Result<i32, Stop>;
 /// Where an output goes.
 #[derive(Clone, Debug)]
 enum Target {
-    Log,
+    Out,
+    Error,
     Kept,
     File(String),
 }
 
+/// What is printed at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// When, from the start of the program.
+    pub at: Duration,
+    /// Whether to standard error.
+    pub error: bool,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// What a program finds on its standard input.
+#[derive(Clone, Debug)]
+pub enum Stdin {
+    /// Its end.
+    Closed,
+    /// Nothing, for as long as anybody looks.
+    Quiet,
+    /// What is not known yet: who reads it stops there.
+    Asked,
+    /// This, once.
+    Given(Vec<u8>),
+}
+
 /// A program while it runs.
+#[derive(Clone)]
 pub struct Machine {
     /// Its variables.
     pub variables: BTreeMap<String, String>,
@@ -40,14 +69,21 @@ pub struct Machine {
     pub folder: String,
     /// How long it has run.
     pub clock: Duration,
-    /// What it has printed, and when.
-    pub printed: Vec<(Duration, Vec<u8>)>,
+    /// What it has printed.
+    pub printed: Vec<Chunk>,
     /// As far as it is followed.
     pub horizon: Duration,
     /// Random numbers.
     pub draw: Draw,
-    /// Whether somebody may type.
-    pub typed: bool,
+    /// What it may read.
+    pub stdin: Stdin,
+    /// When its clock began.
+    pub began: Timestamp,
+    /// What is said of commands that are not known, which then fail alone; `None`: nothing of a program that
+    /// has one is run.
+    pub lenient: Option<String>,
+    /// What it may print at most.
+    pub most: usize,
     size: usize,
     steps: u32,
     last: i32,
@@ -77,20 +113,44 @@ impl Machine {
             printed: vec![],
             horizon,
             draw,
-            typed: false,
+            stdin: Stdin::Closed,
+            began: Timestamp::UNIX_EPOCH,
+            lenient: None,
+            most: MOST_PRINTED,
             size: 0,
             steps: 0,
             last: 0,
-            out: Target::Log,
-            error: Target::Log,
+            out: Target::Out,
+            error: Target::Error,
             kept: vec![],
         }
     }
 
     /// Runs a script in the words of a command line.
     pub fn script(&mut self, text: &str) -> Ran {
-        let list = parse::script(text).map_err(Stop::Unknown)?;
-        self.list(&list)
+        match parse::script(text) {
+            Ok(list) => self.list(&list),
+            Err(why) if self.lenient.is_some() => self.fail(2, &format!("sh: {why}")),
+            Err(why) => Err(Stop::Unknown(why)),
+        }
+    }
+
+    /// Begins a further command, with what it may read.
+    pub fn anew(&mut self, stdin: Stdin) {
+        self.stdin = stdin;
+        self.printed.clear();
+        self.disk.changes.clear();
+        (self.size, self.steps) = (0, 0);
+    }
+
+    /// What a command reads that is piped nothing; `None` at its end.
+    pub fn read(&mut self) -> Result<Option<Vec<u8>>, Stop> {
+        match std::mem::replace(&mut self.stdin, Stdin::Closed) {
+            Stdin::Closed => Ok(None),
+            Stdin::Given(bytes) => Ok(Some(bytes)),
+            Stdin::Quiet => Err(Stop::Endless),
+            Stdin::Asked => Err(Stop::Reads),
+        }
     }
 
     /// Passes time.
@@ -129,12 +189,16 @@ impl Machine {
                 // That it could be opened was seen before.
                 let _ = self.disk.write(self.clock, path, bytes, true);
             }
-            Target::Log => {
+            Target::Out | Target::Error => {
                 self.size += bytes.len();
-                if self.size > MOST_PRINTED {
+                if self.size > self.most {
                     return Err(Stop::Endless);
                 }
-                self.printed.push((self.clock, bytes.to_vec()));
+                self.printed.push(Chunk {
+                    at: self.clock,
+                    error: matches!(to, Target::Error),
+                    bytes: bytes.to_vec(),
+                });
             }
         }
         Ok(0)
@@ -257,7 +321,8 @@ impl Machine {
                 Some(word) => {
                     let name = self.word(word)?;
                     match name.as_str() {
-                        "/dev/stdout" | "/dev/stderr" | "/proc/1/fd/1" => Target::Log,
+                        "/dev/stdout" | "/proc/1/fd/1" => Target::Out,
+                        "/dev/stderr" => Target::Error,
                         name => {
                             let path = Disk::path(&self.folder, name);
                             let made = self.disk.write(self.clock, &path, b"", it.append);
@@ -304,12 +369,26 @@ impl Machine {
                 });
                 match flag.and_then(|at| rest.get(at + 1)) {
                     Some(script) => self.aside(|it| it.script(script)),
-                    None if rest.is_empty() && self.typed => Err(Stop::Endless),
-                    None if rest.is_empty() => Ok(0),
+                    None if rest.is_empty() => match self.read()? {
+                        Some(typed) => {
+                            let script = String::from_utf8_lossy(&typed).into_owned();
+                            self.aside(|it| it.script(&script))
+                        }
+                        None => Ok(0),
+                    },
                     None => Err(Stop::Unknown("a shell without a script".to_owned())),
                 }
             }
-            _ => tools::run(self, words, input),
+            _ => match (tools::run(self, words, input), &self.lenient) {
+                (Err(Stop::Unknown(why)), Some(_)) if tools::known(name) => {
+                    self.fail(2, &format!("{name}: {why}: not simulated"))
+                }
+                (Err(Stop::Unknown(_)), Some(said)) => {
+                    let said = format!("{first}: not found: {said}");
+                    self.fail(127, &said)
+                }
+                (ran, _) => ran,
+            },
         }
     }
 

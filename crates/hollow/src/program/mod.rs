@@ -9,13 +9,16 @@ mod agnhost;
 mod disk;
 mod machine;
 mod parse;
+mod session;
 mod tools;
 
 pub use disk::{Change, Disk};
+pub use machine::Chunk;
+pub use session::{Ended, Said, Session};
 
 use crate::behaviour::Draw;
 pub(crate) use crate::kubelet::absolute;
-use machine::{Machine, Stop};
+use machine::{Machine, Stdin, Stop};
 use std::{collections::BTreeMap, time::Duration};
 
 /// What a program is given.
@@ -38,8 +41,8 @@ pub struct Setting {
 pub struct Told {
     /// When it ends, and with which code; `None` if it does not end within the horizon.
     pub end: Option<(Duration, i32)>,
-    /// What it prints, and when.
-    pub printed: Vec<(Duration, Vec<u8>)>,
+    /// What it prints.
+    pub printed: Vec<Chunk>,
     /// The files at its end.
     pub disk: Disk,
 }
@@ -111,10 +114,13 @@ pub fn run(words: &[String], setting: Setting) -> Option<Told> {
     } = setting;
     let words: Vec<String> = words.iter().map(|it| expanded(it, &variables)).collect();
     let mut machine = Machine::new(variables, disk, horizon, draw);
-    machine.typed = typed;
+    if typed {
+        machine.stdin = Stdin::Quiet;
+    }
     let end = match machine.command(&words, None) {
         Ok(code) | Err(Stop::Exit(code)) => Some((machine.clock.max(START), code)),
         Err(Stop::Endless) => None,
+        Err(Stop::Reads) => return None,
         Err(Stop::Unknown(why)) => {
             tracing::trace!(why, "a program is not simulated");
             return None;
@@ -190,7 +196,7 @@ pub fn message(told: &Told, path: &str, from_log: bool) -> Option<String> {
             let all = told
                 .printed
                 .iter()
-                .map(|(_, it)| it.as_slice())
+                .map(|it| it.bytes.as_slice())
                 .collect::<Vec<_>>()
                 .concat();
             all[all.len().saturating_sub(MOST_OF_LOG)..].to_vec()

@@ -27,7 +27,11 @@ fn sh(script: &str) -> Option<Told> {
 }
 
 fn output(told: &Told) -> String {
-    let all: Vec<u8> = told.printed.iter().flat_map(|(_, it)| it.clone()).collect();
+    let all: Vec<u8> = told
+        .printed
+        .iter()
+        .flat_map(|it| it.bytes.clone())
+        .collect();
     String::from_utf8(all).unwrap()
 }
 

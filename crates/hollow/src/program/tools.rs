@@ -13,51 +13,17 @@ pub fn name(words: &[String]) -> &str {
     first.rsplit('/').next().unwrap_or(first)
 }
 
-/// Whether this is a command of [`run`].
+/// The commands of [`run`] and of shells.
+pub const KNOWN: &[&str] = &[
+    ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "dash", "date", "echo",
+    "env", "exec", "exit", "export", "false", "grep", "hostname", "id", "ls", "mkdir", "mv",
+    "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync", "tail", "test",
+    "touch", "trap", "true", "uname", "wc", "whoami",
+];
+
+/// Whether this is one of them.
 pub fn known(name: &str) -> bool {
-    matches!(
-        name,
-        "true"
-            | ":"
-            | "false"
-            | "exit"
-            | "exec"
-            | "sh"
-            | "bash"
-            | "ash"
-            | "dash"
-            | "echo"
-            | "printf"
-            | "sleep"
-            | "cat"
-            | "test"
-            | "["
-            | "[["
-            | "touch"
-            | "rm"
-            | "mkdir"
-            | "mv"
-            | "cp"
-            | "ls"
-            | "env"
-            | "printenv"
-            | "export"
-            | "hostname"
-            | "pwd"
-            | "cd"
-            | "date"
-            | "whoami"
-            | "id"
-            | "wc"
-            | "awk"
-            | "grep"
-            | "seq"
-            | "tail"
-            | "set"
-            | "trap"
-            | "sync"
-            | "chmod"
-    )
+    KNOWN.contains(&name)
 }
 
 /// What a command is to work on: as named, and as paths.
@@ -145,10 +111,11 @@ pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> R
             Ok(0)
         }
         "date" => {
-            let passed = i64::try_from(machine.clock.as_millis()).unwrap_or(0);
-            let now = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_millis(passed);
+            let passed = jiff::SignedDuration::try_from(machine.clock).unwrap_or_default();
+            let now = machine.began.checked_add(passed).unwrap_or(machine.began);
             machine.print(now.strftime("%a %b %e %H:%M:%S UTC %Y\n").to_string())
         }
+        "uname" => machine.print("Linux (simulated by Gantry)\n"),
         "whoami" => machine.print("root\n"),
         "id" => match args.first().map(String::as_str) {
             Some("-u" | "-g") => machine.print("0\n"),
@@ -223,10 +190,9 @@ fn printf(machine: &mut Machine, args: &[String]) -> Ran {
 }
 
 fn cat(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
-    if args.is_empty() {
-        return match input {
+    if args.iter().all(|it| it == "-") {
+        return match given(machine, None, input)? {
             Some(input) => machine.print(input),
-            None if machine.typed => Err(Stop::Endless),
             None => Ok(0),
         };
     }
@@ -339,6 +305,10 @@ fn copy(machine: &mut Machine, command: &str, args: &[String]) -> Ran {
     if command == "mv" {
         machine.disk.remove(at, from);
     }
+    if flag(args, 'v') {
+        let done = if command == "mv" { "renamed " } else { "" };
+        return machine.print(format!("{done}'{from}' -> '{to}'\n"));
+    }
     Ok(0)
 }
 
@@ -366,18 +336,37 @@ fn list(machine: &mut Machine, args: &[String]) -> Ran {
     Ok(code)
 }
 
-/// What a command reads: the named file, or its input.
-fn given(machine: &Machine, file: Option<&String>, input: Option<Vec<u8>>) -> Option<String> {
-    let bytes = match file {
-        Some(name) => machine.disk.read(&Disk::path(&machine.folder, name))?,
-        None => input?,
+/// What a command reads: the named file, what is piped to it, or what is typed.
+fn given(
+    machine: &mut Machine,
+    file: Option<&String>,
+    input: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, Stop> {
+    match (file, input) {
+        (Some(name), _) => Ok(machine.disk.read(&Disk::path(&machine.folder, name))),
+        (None, Some(input)) => Ok(Some(input)),
+        (None, None) => machine.read(),
+    }
+}
+
+/// The same as text; nothing at the end of the input.
+fn text(
+    machine: &mut Machine,
+    file: Option<&String>,
+    input: Option<Vec<u8>>,
+) -> Result<Option<String>, Stop> {
+    let bytes = given(machine, file, input)?;
+    let bytes = if file.is_none() {
+        bytes.or_else(|| Some(vec![]))
+    } else {
+        bytes
     };
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes.map(|it| String::from_utf8_lossy(&it).into_owned()))
 }
 
 fn count(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
     let file = args.iter().find(|it| !it.starts_with('-'));
-    let Some(text) = given(machine, file, input) else {
+    let Some(text) = text(machine, file, input)? else {
         return machine.fail(1, "wc: No such file or directory");
     };
     let number = match (flag(args, 'l'), flag(args, 'w'), flag(args, 'c')) {
@@ -403,7 +392,7 @@ fn field(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran 
         .and_then(|it| it.trim().strip_prefix("print $"))
         .ok_or_else(unknown)?;
     let number: usize = inside.trim().parse().map_err(|_| unknown())?;
-    let Some(text) = given(machine, args.get(1), input) else {
+    let Some(text) = text(machine, args.get(1), input)? else {
         return machine.fail(2, "awk: No such file or directory");
     };
     let lines: String = text
@@ -424,7 +413,7 @@ fn grep(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
     if pattern.contains(['*', '[', '^', '$', '\\', '.']) && !flag(args, 'F') {
         return Err(Stop::Unknown("grep with a pattern".to_owned()));
     }
-    let Some(text) = given(machine, words.get(1).copied(), input) else {
+    let Some(text) = text(machine, words.get(1).copied(), input)? else {
         return machine.fail(2, "grep: No such file or directory");
     };
     let found: String = text

@@ -1,12 +1,29 @@
 //! `tar`, as `kubectl cp` runs it.
 
-use super::{Console, Done, Place, failed};
-use crate::kubelet::files::absolute;
-use std::io::Read as _;
+use super::{Console, Place};
+use crate::{kubelet::files::absolute, program::Disk};
+use std::{io::Read as _, time::Duration};
+
+/// What it has done.
+#[derive(Default)]
+pub(super) struct Done {
+    pub code: i32,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+fn failed(code: i32, err: impl Into<String>) -> Done {
+    Done {
+        code,
+        err: err.into() + "\n",
+        ..Done::default()
+    }
+}
 
 /// `tar` as `kubectl cp` uses it: to and from the standard streams.
-pub(super) async fn tar(place: &Place, console: &mut Console, args: &[String]) -> Done {
-    let (mut mode, mut folder, mut names, mut piped) = (' ', place.folder.clone(), vec![], false);
+pub(super) async fn tar(place: &mut Place, console: &mut Console, args: &[String]) -> Done {
+    let (mut mode, mut folder, mut names, mut piped) =
+        (' ', place.session.folder().to_owned(), vec![], false);
     let mut rest = args.iter().enumerate();
     while let Some((at, word)) = rest.next() {
         if word.starts_with("--") {
@@ -39,30 +56,26 @@ pub(super) async fn tar(place: &Place, console: &mut Console, args: &[String]) -
         );
     }
     match mode {
-        'c' => packed(place, &folder, &names),
+        'c' => packed(place.session.disk(), &folder, &names),
         'x' => match console.all().await {
-            Some(bytes) => unpacked(place, &folder, &bytes),
+            Some(bytes) => unpacked(place.session.disk(), &folder, &bytes),
             None => failed(2, "tar: no archive on standard input, or a too large one"),
         },
         _ => failed(2, "tar: only c and x are simulated"),
     }
 }
 
-fn packed(place: &Place, folder: &str, names: &[&str]) -> Done {
+fn packed(disk: &Disk, folder: &str, names: &[&str]) -> Done {
     let mut done = Done::default();
     let mut archive = tar::Builder::new(vec![]);
     let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
     for name in names {
         let path = absolute(folder, name);
-        let mut found = place.files.under(&path);
-        let is_folder = place.files.is_folder(&path);
-        if found.is_empty() && !is_folder {
+        let found = disk.tree(&path);
+        if found.is_empty() {
             done.err += &format!("tar: {name}: Cannot stat: No such file or directory\n");
             done.code = 2;
             continue;
-        }
-        if is_folder && !found.iter().any(|(it, _)| it.trim_end_matches('/') == path) {
-            found.insert(0, (format!("{path}/"), vec![]));
         }
         for (inside, content) in found {
             // As it was named, without the leading slash.
@@ -71,13 +84,11 @@ fn packed(place: &Place, folder: &str, names: &[&str]) -> Done {
             let member = member.trim_start_matches('/');
             let mut header = tar::Header::new_gnu();
             header.set_mtime(now);
-            match inside.ends_with('/') {
-                true => {
-                    header.set_entry_type(tar::EntryType::Directory);
-                    header.set_mode(0o755);
-                }
-                false => header.set_mode(0o644),
+            header.set_mode(disk.mode_of(&inside));
+            if content.is_none() {
+                header.set_entry_type(tar::EntryType::Directory);
             }
+            let content = content.unwrap_or_default();
             header.set_size(content.len() as u64);
             if let Err(e) = archive.append_data(&mut header, member, content.as_slice()) {
                 done.err += &format!("tar: {member}: {e}\n");
@@ -92,9 +103,9 @@ fn packed(place: &Place, folder: &str, names: &[&str]) -> Done {
     done
 }
 
-fn unpacked(place: &Place, folder: &str, bytes: &[u8]) -> Done {
+fn unpacked(disk: &mut Disk, folder: &str, bytes: &[u8]) -> Done {
     let broken = |e: std::io::Error| failed(2, format!("tar: {e}"));
-    if !place.files.is_folder(folder) {
+    if !disk.is_folder(folder) {
         return failed(
             2,
             format!("tar: {folder}: Cannot open: No such file or directory"),
@@ -113,7 +124,7 @@ fn unpacked(place: &Place, folder: &str, bytes: &[u8]) -> Done {
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = absolute(folder, name.trim_start_matches('/'));
         if entry.header().entry_type().is_dir() {
-            place.files.make_folder(&path);
+            disk.folder(&path);
             continue;
         }
         let mut content = vec![];
@@ -121,11 +132,9 @@ fn unpacked(place: &Place, folder: &str, bytes: &[u8]) -> Done {
             return broken(e);
         }
         let parent = absolute(&path, "..");
-        if !place.files.is_folder(&parent) {
-            place.files.make_folder(&parent);
-        }
-        if let Err(why) = place.files.write(&path, content) {
-            return failed(2, format!("tar: {name}: {}", why.words()));
+        disk.folder(&parent);
+        if let Err(why) = disk.write(Duration::ZERO, &path, &content, false) {
+            return failed(2, format!("tar: {name}: {why}"));
         }
     }
     Done::default()

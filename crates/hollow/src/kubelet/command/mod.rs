@@ -1,17 +1,14 @@
-//! Commands in simulated containers: a tiny interpreter that does a handful of them for real, on
-//! files in memory, and says of all others that nothing runs here.
+//! Commands that clients run in simulated containers: what [`crate::program`] can do is done on files in memory,
+//! of all else it is said that nothing runs here.
 
 mod archive;
-mod listing;
-mod script;
 
-use super::files::{Files, absolute};
+use super::files::Files;
+use crate::program::{Ended, Said, Session};
 use archive::tar;
 use bytes::Bytes;
-use listing::{cat, change, ls, mv, test};
-use script::script_of;
-use std::{sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
 
 /// What a command prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,77 +72,38 @@ const CHUNK: usize = 32 * 1024;
 const INPUT_LIMIT: usize = 16 << 20;
 /// A line at most.
 const LINE_LIMIT: usize = 64 * 1024;
-const NOT_FOUND: i32 = 127;
-const KNOWN: &str = "cat, date, echo, env, exit, false, hostname, id, ls, mkdir, mv, printenv, pwd, rm, sh, sleep, tar, test, touch, true, uname, whoami";
 
 /// A container as its commands see it.
 pub struct Place {
-    /// Its host name.
-    pub hostname: String,
-    /// Its environment.
-    pub env: Vec<(String, String)>,
-    /// Its files.
+    /// Its environment and its files, with what clients have changed.
+    pub session: Session,
+    /// Where what they change is kept.
     pub files: Arc<Files>,
-    /// Where it is.
-    pub folder: String,
     /// What it is, for people.
     pub what: String,
 }
 
-/// What a command has done.
-#[derive(Default)]
-struct Done {
-    code: i32,
-    out: Vec<u8>,
-    err: String,
-}
-
-fn said(out: impl Into<String>) -> Done {
-    Done {
-        out: out.into().into_bytes(),
-        ..Done::default()
+impl Place {
+    fn folders(&mut self) -> BTreeSet<String> {
+        self.session.disk().folders().clone()
     }
-}
-
-fn failed(code: i32, err: impl Into<String>) -> Done {
-    Done {
-        code,
-        err: err.into() + "\n",
-        ..Done::default()
-    }
-}
-
-/// How a script or a line of one goes on.
-enum Flow {
-    Next(i32),
-    Exit(i32),
 }
 
 /// Runs a command; its exit code.
 pub async fn run(place: &mut Place, console: &mut Console, words: &[String]) -> i32 {
-    let name = words
-        .first()
-        .map(|it| it.rsplit('/').next().unwrap_or(it))
-        .unwrap_or_default();
-    match name {
-        "sh" | "bash" | "ash" | "dash" => match words
-            .iter()
-            .position(|it| it == "-c" || it == "-ec" || it == "-lc")
+    let (first, args) = match words.split_first() {
+        Some((first, args)) => (first.as_str(), args),
+        None => ("", words),
+    };
+    match first.rsplit('/').next().unwrap_or(first) {
+        "sh" | "bash" | "ash" | "dash"
+            if !args
+                .iter()
+                .any(|it| it.starts_with('-') && it.ends_with('c')) =>
         {
-            Some(at) => match words.get(at + 1) {
-                Some(script) => match script_of(place, console, script).await {
-                    Flow::Next(code) | Flow::Exit(code) => code,
-                },
-                None => {
-                    console
-                        .print(true, b"sh: -c: option requires an argument\n")
-                        .await;
-                    2
-                }
-            },
-            None => interactive(place, console).await,
-        },
-        "cat" if words.len() == 1 && console.input.is_some() => {
+            interactive(place, console).await
+        }
+        "cat" if args.is_empty() && console.input.is_some() => {
             while let Some(bytes) = match &mut console.input {
                 Some(input) => input.recv().await,
                 None => None,
@@ -154,111 +112,78 @@ pub async fn run(place: &mut Place, console: &mut Console, words: &[String]) -> 
             }
             0
         }
-        _ => {
-            let done = one(place, console, words).await;
+        "tar" => {
+            let before = place.folders();
+            let done = tar(place, console, args).await;
+            for (_, path, content) in std::mem::take(&mut place.session.disk().changes) {
+                place.files.keep(path, content);
+            }
+            let after = place.session.disk().folders();
+            place.files.keep_folders(&before, after);
             console.print(false, &done.out).await;
             console.print(true, done.err.as_bytes()).await;
             done.code
         }
+        _ => match step(place, console, |it, input| it.run(words, input)).await {
+            Flow::Next(code) | Flow::Exit(code) => code,
+        },
     }
 }
 
-/// A command that prints when it is done.
-async fn one(place: &mut Place, console: &mut Console, words: &[String]) -> Done {
-    let Some((command, args)) = words.split_first() else {
-        return Done::default();
-    };
-    let name = command.rsplit('/').next().unwrap_or(command);
-    let value = |name: &str| {
-        place
-            .env
-            .iter()
-            .find(|(it, _)| it == name)
-            .map(|(_, value)| value.clone())
-    };
-    match name {
-        "true" | ":" => Done::default(),
-        "false" => Done {
-            code: 1,
-            ..Done::default()
-        },
-        "exit" => Done {
-            code: exit_code(args, 0),
-            ..Done::default()
-        },
-        "echo" => {
-            let quiet = args.first().is_some_and(|it| it == "-n");
-            let text = args[usize::from(quiet)..].join(" ");
-            said(if quiet { text } else { text + "\n" })
-        }
-        "env" | "printenv" => match args.first() {
-            Some(name) => match value(name) {
-                Some(value) => said(value + "\n"),
-                None => Done {
-                    code: 1,
-                    ..Done::default()
-                },
-            },
-            None => said(
-                place
-                    .env
-                    .iter()
-                    .map(|(name, value)| format!("{name}={value}\n"))
-                    .collect::<String>(),
-            ),
-        },
-        "hostname" => said(format!("{}\n", place.hostname)),
-        "pwd" => said(format!("{}\n", place.folder)),
-        "whoami" => said("root\n"),
-        "id" => said("uid=0(root) gid=0(root) groups=0(root)\n"),
-        "uname" => said("Linux (simulated by Gantry)\n"),
-        "date" => said(
-            jiff::Timestamp::now()
-                .strftime("%a %b %e %H:%M:%S UTC %Y\n")
-                .to_string(),
-        ),
-        "sleep" => {
-            let seconds = args.first().map_or("", |it| it.trim_end_matches('s'));
-            match seconds
-                .parse::<f64>()
-                .ok()
-                .and_then(|it| Duration::try_from_secs_f64(it).ok())
-            {
-                Some(time) => {
-                    tokio::time::sleep(time).await;
-                    Done::default()
-                }
-                None => failed(1, format!("sleep: invalid time interval '{seconds}'")),
-            }
-        }
-        "cd" => {
-            let to = absolute(&place.folder, args.first().map_or("/root", String::as_str));
-            if !place.files.is_folder(&to) {
-                return failed(1, format!("sh: cd: {to}: No such file or directory"));
-            }
-            place.folder = to;
-            Done::default()
-        }
-        "cat" => cat(place, args),
-        "ls" => ls(place, args),
-        "test" | "[" => test(place, args),
-        "mkdir" | "touch" | "rm" => change(place, name, args),
-        "mv" => mv(place, args),
-        "tar" => tar(place, console, args).await,
-        _ => failed(
-            NOT_FOUND,
-            format!(
-                "{command}: not found: {} is simulated by Gantry and runs nothing; known here: {KNOWN}",
-                place.what
-            ),
-        ),
-    }
+/// How a shell goes on after a line.
+enum Flow {
+    Next(i32),
+    Exit(i32),
 }
 
-fn exit_code(args: &[String], last: i32) -> i32 {
-    match args.first() {
-        None => last,
-        Some(code) => code.parse::<i32>().map_or(2, |code| code & 0xff),
+/// Runs a line or a command, with what is typed if it reads that. What it prints and changes comes at its time.
+async fn step(
+    place: &mut Place,
+    console: &mut Console,
+    run: impl Fn(&mut Session, Option<&[u8]>) -> Said,
+) -> Flow {
+    let before = place.folders();
+    let mut said = run(&mut place.session, None);
+    if said.end == Ended::Reads {
+        let typed = match (console.all().await, &console.input) {
+            (Some(typed), _) => typed,
+            (None, None) => vec![],
+            (None, Some(_)) => {
+                let said = format!("more than {INPUT_LIMIT} bytes of input: not simulated\n");
+                console.print(true, said.as_bytes()).await;
+                return Flow::Next(1);
+            }
+        };
+        said = run(&mut place.session, Some(&typed));
+    }
+    let start = Instant::now();
+    let at = |time: Duration| tokio::time::sleep_until(start + time);
+    let mut changes = said.changes.into_iter().peekable();
+    for chunk in said.printed {
+        while let Some((time, path, content)) = changes.next_if(|it| it.0 <= chunk.at) {
+            at(time).await;
+            place.files.keep(path, content);
+        }
+        at(chunk.at).await;
+        console.print(chunk.error, &chunk.bytes).await;
+    }
+    for (time, path, content) in changes {
+        at(time).await;
+        place.files.keep(path, content);
+    }
+    let after = place.session.disk().folders();
+    place.files.keep_folders(&before, after);
+    match said.end {
+        Ended::Code(code) => {
+            at(said.took).await;
+            Flow::Next(code)
+        }
+        Ended::Exit(code) => {
+            at(said.took).await;
+            Flow::Exit(code)
+        }
+        // Until the client has had enough of it.
+        Ended::Endless | Ended::Reads => std::future::pending().await,
     }
 }
 
@@ -266,7 +191,7 @@ fn exit_code(args: &[String], last: i32) -> i32 {
 async fn interactive(place: &mut Place, console: &mut Console) -> i32 {
     let (mut code, mut line) = (0, vec![]);
     if console.tty {
-        let hello = format!("# {}: nothing runs here; known: {KNOWN}\n", place.what);
+        let hello = format!("# {}: simulated by Gantry, nothing runs here\n", place.what);
         console.print(false, hello.as_bytes()).await;
         console.print(false, b"$ ").await;
     }
@@ -276,7 +201,7 @@ async fn interactive(place: &mut Place, console: &mut Console) -> i32 {
             None => None,
         }) else {
             let rest = String::from_utf8_lossy(&line).into_owned();
-            return match script_of(place, console, &rest).await {
+            return match step(place, console, |it, input| it.script(&rest, input)).await {
                 Flow::Next(0) if rest.is_empty() => code,
                 Flow::Next(code) | Flow::Exit(code) => code,
             };
@@ -288,7 +213,7 @@ async fn interactive(place: &mut Place, console: &mut Console) -> i32 {
                         console.print(false, b"\n").await;
                     }
                     let text = String::from_utf8_lossy(&std::mem::take(&mut line)).into_owned();
-                    match script_of(place, console, &text).await {
+                    match step(place, console, |it, input| it.script(&text, input)).await {
                         Flow::Exit(code) => return code,
                         Flow::Next(last) => code = last,
                     }
@@ -326,18 +251,28 @@ async fn interactive(place: &mut Place, console: &mut Console) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Disk;
 
     fn place() -> Place {
+        let variables = [("A", "b c"), ("HOSTNAME", "web-0")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut disk = Disk::default();
+        disk.put("/etc/hostname", b"web-0\n".to_vec());
+        let now = "2026-11-27T15:00:00Z".parse().unwrap();
+        let what = "container app of pod default/web-0";
         Place {
-            hostname: "web-0".into(),
-            env: vec![("A".into(), "b c".into())],
-            files: Arc::new(Files::with([(
-                "/etc/hostname".to_owned(),
-                b"web-0\n".to_vec(),
-            )])),
-            folder: "/".into(),
-            what: "container app of pod default/web-0".into(),
+            session: Session::new(variables.into(), disk, now, what),
+            files: Arc::default(),
+            what: what.into(),
         }
+    }
+
+    /// The same container as another command finds it.
+    fn again(place: &Place) -> Place {
+        let mut again = self::place();
+        again.files = place.files.clone();
+        again.files.onto(again.session.disk());
+        again
     }
 
     /// Code, output and errors of a command that is fed `input`.
@@ -382,6 +317,17 @@ mod tests {
                 0,
                 "x\ny\n",
             ),
+            (
+                vec!["sh", "-ec", "for i in 1 2; do echo $i; done | wc -l; date"],
+                0,
+                "2\nFri Nov 27 15:00:00 UTC 2026\n",
+            ),
+            (
+                vec!["sh", "-c", "cat > /tmp/g; wc -c /tmp/g"],
+                0,
+                "18 /tmp/g\n",
+            ),
+            (vec!["grep", "exit"], 0, "exit 7\n"),
             (vec!["/bin/cat", "/etc/hostname"], 0, "web-0\n"),
             (vec!["hostname"], 0, "web-0\n"),
             (vec!["test", "-d", "/tmp"], 0, ""),
@@ -402,8 +348,16 @@ mod tests {
             err.contains("nginx: not found") && err.contains("simulated"),
             "{err}"
         );
-        let (code, _, err) = ran(&mut place, &["sh", "-c", "ls | wc"], &[]).await;
-        assert_eq!((code, err.as_str()), (2, "sh: `|` is not simulated\n"));
+        let script = "echo out; echo err >&2; nginx; sleep 1 & true";
+        let (code, out, err) = ran(&mut place, &["sh", "-c", script], &[]).await;
+        assert_eq!(
+            (code, out.as_slice(), err.as_str()),
+            (2, b"".as_slice(), "sh: `&` is not simulated\n")
+        );
+        let script = script.trim_end_matches(" & true");
+        let (code, out, err) = ran(&mut place, &["sh", "-c", script], &[]).await;
+        assert_eq!((code, out.as_slice()), (0, b"out\n".as_slice()));
+        assert!(err.starts_with("err\nnginx: not found"), "{err}");
     }
 
     #[tokio::test]
@@ -423,8 +377,10 @@ mod tests {
         assert_eq!(code, 0);
         let (code, _, err) = ran(&mut to, &["tar", "-xmf", "-", "-C", "/"], &[&archive]).await;
         assert_eq!((code, err.as_str()), (0, ""));
-        let (_, out, _) = ran(&mut to, &["cat", "/tmp/d/a", "/tmp/d/b"], &[]).await;
-        assert_eq!(out, b"one\ntwo\n");
+        for to in [&mut again(&to), &mut to] {
+            let (_, out, _) = ran(to, &["cat", "/tmp/d/a", "/tmp/d/b"], &[]).await;
+            assert_eq!(out, b"one\ntwo\n");
+        }
         let (code, _, err) = ran(&mut to, &["tar", "cf", "-", "/no"], &[]).await;
         assert_eq!((code, err.contains("Cannot stat")), (2, true));
     }
@@ -439,9 +395,9 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "renamed '/etc/hostname' -> '/tmp/hostname'\nweb-0\n"
         );
-        assert!(err.contains("cannot stat '/nowhere'"), "{err}");
-        assert!(
-            place.files.read("/etc/name").is_some() && place.files.read("/tmp/hostname").is_none()
-        );
+        assert!(err.contains("can't stat '/nowhere'"), "{err}");
+        let mut seen = again(&place);
+        let disk = seen.session.disk();
+        assert!(disk.read("/etc/name").is_some() && disk.read("/etc/hostname").is_none());
     }
 }
