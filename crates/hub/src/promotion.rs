@@ -2,35 +2,65 @@
 //!
 //! Whether a promotion goes through is decided by the release that makes it (`release::promote`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{
     App, AppStatus, Group,
     promotion::{EnvironmentStatus, PlaceState, PlaceStatus},
 };
 
-/// The status of `app`, whose Groups are `groups`.
-pub fn status(app: &App, groups: &[&Group]) -> AppStatus {
-    let mut names: Vec<&str> = app
-        .spec
-        .environments
+/// How a Group stands: what of it the status of its App tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Its environment.
+    pub environment: String,
+    /// The rest.
+    pub status: PlaceStatus,
+}
+
+/// How `group` stands.
+pub fn place(group: &Group) -> Place {
+    let empty = gantry_api::GroupStatus::default();
+    let status = group.status.as_ref().unwrap_or(&empty);
+    let mixed = status
+        .conditions
         .iter()
-        .map(|e| e.name.as_str())
-        .collect();
-    let listed = names.len();
-    let others: BTreeSet<&str> = groups
-        .iter()
-        .map(|g| g.spec.environment.as_str())
-        .filter(|e| !names.contains(e))
-        .collect();
-    names.extend(others);
+        .any(|c| c.type_ == "Settled" && c.status == "False");
+    let state = match (&status.current, &status.target) {
+        (None, _) => PlaceState::Unknown,
+        (_, Some(_)) => PlaceState::Releasing,
+        _ if mixed => PlaceState::Mixed,
+        _ => PlaceState::Settled,
+    };
+    let current = status.current.clone().unwrap_or_default();
+    Place {
+        environment: group.spec.environment.clone(),
+        status: PlaceStatus {
+            group: group.metadata.name.clone().unwrap_or_default(),
+            revision: (state != PlaceState::Unknown).then_some(current.revision),
+            image: current.image,
+            release: current.release,
+            state,
+            under_way: status.target.as_ref().and_then(|t| t.release.clone()),
+        },
+    }
+}
+
+/// The status of `app`, whose Groups stand so.
+pub fn status(app: &App, places: Vec<Place>) -> AppStatus {
+    let mut by_environment: BTreeMap<String, Vec<PlaceStatus>> = BTreeMap::new();
+    for place in places {
+        let all = by_environment.entry(place.environment).or_default();
+        all.push(place.status);
+    }
+    let listed = app.spec.environments.len();
+    let named = app.spec.environments.iter().map(|e| e.name.clone());
+    let mut names: Vec<String> = named.collect();
+    let others = by_environment.keys().filter(|e| !names.contains(e));
+    names.extend(others.cloned().collect::<Vec<_>>());
     let mut environments: Vec<EnvironmentStatus> = Vec::new();
-    for (index, name) in names.into_iter().enumerate() {
-        let mut places: Vec<PlaceStatus> = groups
-            .iter()
-            .filter(|g| g.spec.environment == name)
-            .map(|g| place(g))
-            .collect();
+    for (index, name) in names.iter().enumerate() {
+        let mut places = by_environment.remove(name).unwrap_or_default();
         places.sort_by(|a, b| a.group.cmp(&b.group));
         let before = index
             .checked_sub(1)
@@ -42,29 +72,6 @@ pub fn status(app: &App, groups: &[&Group]) -> AppStatus {
         observed_generation: app.metadata.generation,
         summary: summary(&environments[..], listed),
         environments,
-    }
-}
-
-fn place(group: &Group) -> PlaceStatus {
-    let status = group.status.clone().unwrap_or_default();
-    let mixed = status
-        .conditions
-        .iter()
-        .any(|c| c.type_ == "Settled" && c.status == "False");
-    let state = match (&status.current, &status.target) {
-        (None, _) => PlaceState::Unknown,
-        (_, Some(_)) => PlaceState::Releasing,
-        _ if mixed => PlaceState::Mixed,
-        _ => PlaceState::Settled,
-    };
-    let current = status.current.unwrap_or_default();
-    PlaceStatus {
-        group: group.metadata.name.clone().unwrap_or_default(),
-        revision: (state != PlaceState::Unknown).then_some(current.revision),
-        image: current.image,
-        release: current.release,
-        state,
-        under_way: status.target.and_then(|t| t.release),
     }
 }
 
@@ -212,7 +219,8 @@ mod tests {
             group("cart-lab", "lab", "r/cart@sha256:0123456789abcdef", None),
             group("cart-new", "lab", "", None),
         ];
-        let status = status(&app, &groups.iter().collect::<Vec<_>>());
+        let places = || groups.iter().map(place).collect();
+        let status = status(&app, places());
         assert_eq!(
             status.summary,
             "dev 3… → test 2 → stage – → prod 1/2, lab 0123456789ab"
@@ -234,7 +242,7 @@ mod tests {
         );
         let mut short = app.clone();
         short.spec.environments.remove(2);
-        let status = super::status(&short, &groups.iter().collect::<Vec<_>>());
+        let status = super::status(&short, places());
         assert_eq!(status.environments[2].message, "2 of test can be promoted");
         let prod: Vec<&str> = status.environments[2]
             .groups

@@ -1,15 +1,14 @@
-//! The status of Apps: what is where. Groups are found by their App through an index, so that a change of
-//! one looks at those of its App alone.
+//! The status of Apps: what is where.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use gantry_api::{App, Group};
 use kube::{
-    Api, ResourceExt,
+    Api,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
@@ -20,48 +19,85 @@ use super::{
     reconcile::patience,
     table::{Changed, Key, key},
 };
-use crate::promotion;
+use crate::promotion::{self, Place};
 
-/// Names of Groups by App.
+/// How the Groups of each App stand: kept as they change, so that a change of one costs as much with ten
+/// Groups as with thousands.
 #[derive(Default)]
 pub struct ByApp {
-    groups: Mutex<HashMap<Key, BTreeSet<String>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    apps: HashMap<Key, BTreeMap<String, Place>>,
+    /// The App of each Group.
+    of: HashMap<Key, String>,
+}
+
+impl State {
+    fn take(&mut self, group: &Key) -> Option<(Key, Place)> {
+        let app = (group.0.clone(), self.of.remove(group)?);
+        let places = self.apps.get_mut(&app)?;
+        let old = places.remove(&group.1)?;
+        if places.is_empty() {
+            self.apps.remove(&app);
+        }
+        Some((app, old))
+    }
+
+    /// Takes in how a Group stands, or that it is gone; the Apps of which that changes what is told.
+    fn put(&mut self, group: &Key, now: Option<&Group>) -> Vec<Key> {
+        let now = now.map(|g| ((group.0.clone(), g.spec.app.clone()), promotion::place(g)));
+        let old = self.take(group);
+        let mut changed = Vec::new();
+        if old != now {
+            changed.extend(old.map(|(app, _)| app));
+            changed.extend(now.as_ref().map(|(app, _)| app.clone()));
+            changed.dedup();
+        }
+        if let Some((app, place)) = now {
+            self.of.insert(group.clone(), app.1.clone());
+            let places = self.apps.entry(app).or_default();
+            places.insert(group.1.clone(), place);
+        }
+        changed
+    }
 }
 
 impl ByApp {
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<Key, BTreeSet<String>>) -> T) -> T {
-        f(&mut self.groups.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn add(&self, group: &Group) -> Key {
-        let (namespace, name) = key(group);
-        let app = (namespace, group.spec.app.clone());
-        self.with(|s| s.entry(app.clone()).or_default().insert(name));
-        app
-    }
-
-    /// Everything anew; those that have changed are all of them.
+    /// Everything anew; all Apps that have or had Groups.
     fn rebuild(&self, groups: &[Arc<Group>]) -> Vec<Key> {
-        let mut apps: BTreeSet<Key> = self.with(|s| s.drain().map(|(app, _)| app).collect());
-        apps.extend(groups.iter().map(|g| self.add(g)));
-        apps.into_iter().collect()
-    }
-
-    /// Names of the Groups that are, or have been, of `app`.
-    fn of(&self, app: &Key) -> Vec<String> {
-        self.with(|s| s.get(app).into_iter().flatten().cloned().collect())
-    }
-
-    /// Forgets those that are of `app` no longer.
-    fn retain(&self, app: &Key, names: &BTreeSet<String>) {
         self.with(|s| {
-            if let Some(known) = s.get_mut(app) {
-                known.retain(|n| names.contains(n));
-                if known.is_empty() {
-                    s.remove(app);
-                }
+            let mut apps: BTreeSet<Key> = std::mem::take(s).apps.into_keys().collect();
+            for group in groups {
+                s.put(&key(group.as_ref()), Some(group));
             }
-        });
+            apps.extend(s.apps.keys().cloned());
+            apps.into_iter().collect()
+        })
+    }
+
+    /// Names of the Groups of `app`.
+    fn names(&self, app: &Key) -> Vec<String> {
+        let names = |s: &mut State| s.apps.get(app).map(|p| p.keys().cloned().collect());
+        self.with(names).unwrap_or_default()
+    }
+
+    /// How the Groups of `app` stand.
+    fn places(&self, app: &Key) -> Vec<Place> {
+        let places = |s: &mut State| s.apps.get(app).map(|p| p.values().cloned().collect());
+        self.with(places).unwrap_or_default()
+    }
+
+    /// How long changes of `app` are gathered: its status, which is written whole, tells of all its Groups.
+    fn gather(&self, app: &Key) -> Duration {
+        let groups = self.with(|s| s.apps.get(app).map_or(0, BTreeMap::len));
+        Duration::from_millis((groups as u64 / 5).min(2_000))
     }
 }
 
@@ -71,26 +107,27 @@ impl Hub {
         let key = key(app);
         let told = app.status.as_ref().and_then(|s| s.observed_generation);
         if told.is_none() || told != app.metadata.generation {
-            for group in self.by_app.of(&key) {
+            for group in self.by_app.names(&key) {
                 self.group_again((key.0.clone(), group));
             }
         }
-        self.app_queue.add(key, Duration::ZERO);
+        self.app_queue.add(key.clone(), self.by_app.gather(&key));
     }
 
     /// A Group has changed, or all were listed.
     pub(super) fn group_changed(&self, change: &Changed<'_, Group>) {
-        match change {
+        let apps = match change {
             Changed::Object(group, _) => {
-                let app = self.by_app.add(group);
-                self.app_queue.add(app, Duration::ZERO);
+                let key = key(*group);
+                let now = self.groups.get(&key);
+                self.by_app.with(|s| s.put(&key, now.as_deref()))
             }
-            Changed::Listed(_) => {
-                for app in self.by_app.rebuild(&self.groups.all()) {
-                    self.app_queue.add(app, Duration::ZERO);
-                }
-            }
-            Changed::Failing => {}
+            Changed::Listed(_) => self.by_app.rebuild(&self.groups.all()),
+            Changed::Failing => return,
+        };
+        for app in apps {
+            let delay = self.by_app.gather(&app);
+            self.app_queue.add(app, delay);
         }
     }
 
@@ -119,20 +156,10 @@ impl Hub {
     }
 
     async fn tell_app(&self, app: &Key) -> Result<(), kube::Error> {
-        let groups: Vec<Arc<Group>> = self
-            .by_app
-            .of(app)
-            .into_iter()
-            .filter_map(|name| self.groups.get(&(app.0.clone(), name)))
-            .filter(|g| g.spec.app == app.1)
-            .collect();
-        let names: BTreeSet<String> = groups.iter().map(|g| g.name_any()).collect();
-        self.by_app.retain(app, &names);
         let Some(object) = self.apps.get(app) else {
             return Ok(());
         };
-        let list: Vec<&Group> = groups.iter().map(AsRef::as_ref).collect();
-        let status = promotion::status(&object, &list);
+        let status = promotion::status(&object, self.by_app.places(app));
         if object.status.as_ref() == Some(&status) {
             return Ok(());
         }
@@ -155,5 +182,49 @@ impl Hub {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_api::{GroupSpec, GroupStatus, revision::RevisionRef};
+
+    use super::*;
+
+    fn group(app: &str, image: &str, in_service: i32) -> Group {
+        let spec = GroupSpec {
+            app: app.into(),
+            ..GroupSpec::default()
+        };
+        let mut group = Group::new("g", spec);
+        group.status = Some(GroupStatus {
+            in_service,
+            current: Some(RevisionRef {
+                image: image.into(),
+                ..RevisionRef::default()
+            }),
+            ..GroupStatus::default()
+        });
+        group
+    }
+
+    #[test]
+    fn only_what_an_app_tells_makes_it_tell_again() {
+        let of = |name: &str| ("shop".to_owned(), name.to_owned());
+        let (cart, pay) = (of("cart"), of("pay"));
+        let mut state = State::default();
+        let (one, two) = (group("cart", "r/c:1", 1), group("cart", "r/c:1", 2));
+        let (new, moved) = (group("cart", "r/c:2", 2), group("pay", "r/c:2", 2));
+        for (what, now, apps) in [
+            ("it comes", Some(&one), vec![cart.clone()]),
+            ("one more is in service", Some(&two), vec![]),
+            ("another image", Some(&new), vec![cart.clone()]),
+            ("another app", Some(&moved), vec![cart, pay.clone()]),
+            ("it goes", None, vec![pay]),
+            ("it is gone", None, vec![]),
+        ] {
+            assert_eq!(state.put(&of("g"), now), apps, "{what}");
+        }
+        assert!(state.apps.is_empty() && state.of.is_empty());
     }
 }
