@@ -7,7 +7,7 @@ mod quantity;
 
 pub use node::{NodeCondition, NodeObject, NodeSpec, NodeStatus, Taint};
 pub use pod::{
-    ConditionWire, ContainerSpec, ContainerStatusWire, Exec, Mount, PodObject, PodSpec,
+    ConditionWire, ContainerSpec, ContainerStatusWire, Exec, Hook, Mount, PodObject, PodSpec,
     PodStatusWire, Port, Probe, PullPolicy, ResizePolicy, Resources, RestartPolicy, StateWire,
     TerminatedWire, Variable, Volume, VolumeSource,
 };

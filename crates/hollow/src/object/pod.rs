@@ -161,8 +161,8 @@ pub struct ContainerSpec {
     pub liveness_probe: Option<Probe>,
     /// Holds the other probes back.
     pub startup_probe: Option<Probe>,
-    /// Only a `preStop.sleep` of it.
-    pub lifecycle: Option<Lifecycle>,
+    /// What is done once it has started, and before it is stopped.
+    pub lifecycle: Option<Box<Lifecycle>>,
     /// Ports of the node that it takes.
     #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<Port>,
@@ -298,14 +298,6 @@ impl ContainerSpec {
             &*policy.restart_policy == RESTART_CONTAINER && of(before) != of(after)
         })
     }
-
-    /// Seconds its `preStop` hook sleeps.
-    #[must_use]
-    pub fn pre_stop_seconds(&self) -> u32 {
-        let hook = self.lifecycle.as_ref().and_then(|it| it.pre_stop.as_ref());
-        hook.and_then(|it| it.sleep.as_ref())
-            .map_or(0, |sleep| sleep.seconds)
-    }
 }
 
 /// Requests and limits, as written.
@@ -330,13 +322,17 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lifecycle {
+    /// Runs once it has started; until then it is not said to run.
+    pub post_start: Option<Hook>,
     /// Runs before the signal.
     pub pre_stop: Option<Hook>,
 }
 
-/// A hook.
+/// A hook; a request over HTTP is taken to be answered at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 pub struct Hook {
+    /// It runs a command.
+    pub exec: Option<Exec>,
     /// It sleeps.
     pub sleep: Option<Sleep>,
 }

@@ -8,7 +8,7 @@ use super::{
     End, Pod, Sandbox, State, Terminated, Todo,
     conditions::init_passed,
     course::{scaled, seconds},
-    step::{Env, Outcome, Slot},
+    step::{Env, KILLED, Outcome, Slot},
 };
 use crate::{
     behaviour::{Draw, Role},
@@ -78,6 +78,11 @@ impl Pod {
             Todo::Start { until, error } if *until <= now => {
                 let error = error.take();
                 self.started(slot, error, env, out);
+                true
+            }
+            Todo::Hook { until, code } if *until <= now => {
+                let code = *code;
+                self.hooked(slot, code, env, out);
                 true
             }
             Todo::Stop { until, code, again } if *until <= now => {
@@ -335,10 +340,32 @@ impl Pod {
         self.anew &= matches!(slot, Slot::Init(_));
         self.run_program(slot, attempt, env.host);
         self.starts_resized(slot);
+        let hooks = self.spec_at(slot).lifecycle.as_ref();
+        let hook = hooks.and_then(|it| it.post_start.as_ref());
+        let (takes, code) = hook.map_or((Duration::ZERO, 0), |it| self.hook(slot, it, env.host));
+        if takes.is_zero() {
+            self.hooked(slot, code, env, out);
+        } else {
+            let until = env.now.plus(scaled(takes, env.scale));
+            self.at_mut(slot).todo = Todo::Hook { until, code };
+        }
+    }
+
+    /// Its `postStart` hook has ended, or it has none: it runs, or is killed if that failed.
+    fn hooked(&mut self, slot: Slot, code: i32, env: &Env<'_>, out: &mut Outcome) {
+        if code != 0 {
+            let failed = "PostStartHook failed".to_owned();
+            self.tell(out, slot, true, "FailedPostStartHook", failed);
+            let killed = "FailedPostStartHook".to_owned();
+            self.tell(out, slot, false, "Killing", killed);
+            self.ended(slot, KILLED, None, None, None, env, out);
+            return;
+        }
         let course = self.course(slot, self.at(slot), env.now, env);
         let it = self.at_mut(slot);
         it.state = State::Running { since: env.now };
         it.todo = Todo::Run(Box::new(course));
+        out.changed = true;
     }
 
     fn run_on(&mut self, slot: Slot, env: &Env<'_>, out: &mut Outcome) -> bool {

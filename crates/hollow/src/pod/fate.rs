@@ -25,7 +25,9 @@ impl Pod {
                     (it.ready, it.started) = (false, false);
                 }
                 // What was on its way has to begin again.
-                Todo::Pull { .. } | Todo::Start { .. } => self.at_mut(slot).todo = Todo::Begin,
+                Todo::Pull { .. } | Todo::Start { .. } | Todo::Hook { .. } => {
+                    self.at_mut(slot).todo = Todo::Begin
+                }
                 _ => {}
             }
         }

@@ -228,6 +228,13 @@ pub enum Todo {
         /// The runtime's answer, if it fails.
         error: Option<Arc<str>>,
     },
+    /// Its `postStart` hook runs.
+    Hook {
+        /// When it is through.
+        until: Millis,
+        /// With which code.
+        code: i32,
+    },
     /// It has ended too often.
     CrashBackoff {
         /// When it is started again.

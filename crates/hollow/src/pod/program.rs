@@ -3,7 +3,7 @@
 use super::{Pod, step::Slot};
 use crate::{
     behaviour::{Draw, Exit},
-    object::{ContainerSpec, Probe, VolumeSource},
+    object::{ContainerSpec, Hook, Probe, VolumeSource},
     pod::ProbeKind,
     program::{self, Disk, LONGEST, Setting},
 };
@@ -111,6 +111,28 @@ impl Pod {
             };
         }
         Some((Program { exit, probes }, own, left))
+    }
+
+    /// How long a hook takes, and with which code it ends; nothing where its command cannot be known.
+    pub(super) fn hook(&self, slot: Slot, hook: &Hook, host: &Volumes) -> (Duration, i32) {
+        if let Some(sleep) = &hook.sleep {
+            return (Duration::from_secs(sleep.seconds.into()), 0);
+        }
+        let Some(exec) = &hook.exec else {
+            return (Duration::ZERO, 0);
+        };
+        let spec = self.spec_at(slot);
+        let setting = Setting {
+            variables: self.variables(spec),
+            disk: self.disk(spec, host),
+            horizon: LONGEST,
+            draw: Draw::new(0),
+            typed: false,
+        };
+        match program::run(&exec.command, setting) {
+            Some(told) => told.end.unwrap_or((LONGEST, 0)),
+            None => (Duration::ZERO, 0),
+        }
     }
 
     /// Runs the process of a container, if that can be done.

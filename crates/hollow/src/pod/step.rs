@@ -338,8 +338,10 @@ impl Pod {
         let run = env
             .behaviours
             .run(&self.subject(slot, self.at(slot).restarts));
-        let takes =
-            seconds(self.spec_at(slot).pre_stop_seconds(), env.scale) + scaled(run.stop, env.scale);
+        let hooks = self.spec_at(slot).lifecycle.as_ref();
+        let hook = hooks.and_then(|it| it.pre_stop.as_ref());
+        let (hook, _) = hook.map_or((Duration::ZERO, 0), |it| self.hook(slot, it, env.host));
+        let takes = scaled(hook, env.scale) + scaled(run.stop, env.scale);
         let (takes, code) = if takes <= grace {
             (takes, 0)
         } else {
@@ -552,7 +554,7 @@ impl Pod {
 }
 
 /// Exit code of a container that did not end in time: 128 + SIGKILL.
-const KILLED: i32 = 137;
+pub(super) const KILLED: i32 = 137;
 
 impl Container {
     fn next_due(&self) -> Option<Millis> {
@@ -560,6 +562,7 @@ impl Container {
             Todo::Begin | Todo::Done => None,
             Todo::Pull { until, .. }
             | Todo::Start { until, .. }
+            | Todo::Hook { until, .. }
             | Todo::CrashBackoff { until }
             | Todo::Stop { until, .. } => Some(*until),
             Todo::PullBackoff { until, tell, .. } => {

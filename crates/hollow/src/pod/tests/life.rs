@@ -269,3 +269,41 @@ fn annotations_decide_first() {
         "taken back, the rule holds, at once"
     );
 }
+
+#[test]
+fn hooks_take_as_long_as_their_commands() {
+    let exec = |script: &str| json!({"exec": {"command": ["sh", "-c", script]}});
+    let started = |script: &str| {
+        let hooks = json!({"lifecycle": {"postStart": exec(script)}});
+        Bench::new("[]", one(hooks))
+    };
+    let mut slow = started("sleep 8");
+    slow.pass(7.0);
+    assert_eq!(slow.summary(), "Pending ContainerCreating/0");
+    slow.pass(2.0);
+    assert!(slow.ready());
+    let mut failing = started("exit 3");
+    failing.pass(0.5);
+    assert!(!failing.ready());
+    let told = failing.told();
+    for reason in ["FailedPostStartHook", "Killing"] {
+        assert!(told.iter().any(|it| it.contains(reason)), "{told:?}");
+    }
+    // What is not simulated is taken to succeed.
+    let mut unknown = started("curl -f http://localhost/ready");
+    unknown.pass(0.5);
+    assert!(unknown.ready());
+
+    for (script, grace, over) in [("sleep 7", 30, 7.0), ("sleep 7", 3, 3.0), ("true", 30, 0.0)] {
+        let hooks = json!({"lifecycle": {"preStop": exec(script)}});
+        let mut bench = Bench::new("[]", one(hooks));
+        bench.pass(1.0);
+        bench.delete_with(grace);
+        if over > 0.0 {
+            bench.pass(over - 0.5);
+            assert!(!bench.delete, "{script} {grace}");
+        }
+        bench.pass(1.0);
+        assert!(bench.delete, "{script} {grace}");
+    }
+}
