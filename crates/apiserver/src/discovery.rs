@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gantry_machinery::status::Failure;
 use http::{HeaderMap, Method};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -49,7 +50,7 @@ pub fn serve(
             None => answer(&groups(api, &registry)),
         },
         ["api", version] => match resources(&registry, "", version) {
-            Some(list) => answer(&list),
+            Some(list) => respond::negotiated_text(headers, 200, list),
             None => return Some(Err(errors::no_such_path())),
         },
         ["apis", name] => {
@@ -67,7 +68,7 @@ pub fn serve(
         }
         // Those of others have been passed on before.
         ["apis", group, version] => match resources(&registry, group, version) {
-            Some(list) => answer(&list),
+            Some(list) => respond::negotiated_text(headers, 200, list),
             None if registry.group(group).is_some() => {
                 return Some(Err(errors::no_such_path()));
             }
@@ -153,53 +154,86 @@ fn storage_hash(entry: &Entry) -> String {
     STANDARD.encode(&Sha256::digest(id.as_bytes())[..8])
 }
 
-fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+/// One resource or subresource as discovery tells it: the names in the order in which Kubernetes has
+/// them, which scripts that read it as text rely on.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResource<'a> {
+    name: String,
+    singular_name: &'a str,
+    namespaced: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    group: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    version: &'a str,
+    kind: &'a str,
+    verbs: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    short_names: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    categories: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_version_hash: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResourceList<'a> {
+    kind: &'a str,
+    /// The core group's list goes without, a quirk of history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_version: Option<&'a str>,
+    group_version: String,
+    resources: Vec<ApiResource<'a>>,
+}
+
+/// The list of what a group's version has, as JSON.
+fn resources(registry: &Registry, group: &str, version: &str) -> Option<String> {
     let (_, entries) = registry
         .group(group)?
         .versions
         .iter()
         .find(|(v, _)| v == version)?;
-    let mut list: Vec<Value> = vec![];
+    let mut list: Vec<ApiResource<'_>> = vec![];
     for entry in entries {
         let r = &entry.resource;
-        let mut value = json!({
-            "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced(),
-            "kind": r.kind, "verbs": r.verbs,
+        list.push(ApiResource {
+            name: r.plural.clone(),
+            singular_name: &r.singular,
+            namespaced: r.namespaced(),
+            group: "",
+            version: "",
+            kind: &r.kind,
+            verbs: &r.verbs,
+            short_names: &r.short_names,
+            categories: &r.categories,
+            storage_version_hash: r.allows("list").then(|| storage_hash(entry)),
         });
-        if !r.short_names.is_empty() {
-            value["shortNames"] = r.short_names.clone().into();
-        }
-        if !r.categories.is_empty() {
-            value["categories"] = r.categories.clone().into();
-        }
-        if r.allows("list") {
-            value["storageVersionHash"] = storage_hash(entry).into();
-        }
-        list.push(value);
-        for sub in &r.subresources {
-            let mut value = json!({
-                "name": format!("{}/{}", r.plural, sub.name), "singularName": "",
-                "namespaced": r.namespaced(), "kind": sub.kind, "verbs": sub.verbs,
-            });
-            if !sub.version.is_empty() {
-                value["group"] = sub.group.clone().into();
-                value["version"] = sub.version.clone().into();
+        list.extend(r.subresources.iter().map(|sub| {
+            let elsewhere = !sub.version.is_empty();
+            ApiResource {
+                name: format!("{}/{}", r.plural, sub.name),
+                singular_name: "",
+                namespaced: r.namespaced(),
+                group: if elsewhere { &sub.group } else { "" },
+                version: &sub.version,
+                kind: &sub.kind,
+                verbs: &sub.verbs,
+                short_names: &[],
+                categories: &[],
+                storage_version_hash: None,
             }
-            list.push(value);
-        }
+        }));
     }
-    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    let api_version = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    let list = ApiResourceList {
+        kind: "APIResourceList",
+        api_version: (!group.is_empty()).then_some("v1"),
+        group_version: match group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        },
+        resources: list,
     };
-    let mut all = json!({
-        "kind": "APIResourceList", "groupVersion": api_version, "resources": list,
-    });
-    if !group.is_empty() {
-        // The core group's list goes without, a quirk of history.
-        all["apiVersion"] = "v1".into();
-    }
-    Some(all)
+    serde_json::to_string(&list).ok()
 }

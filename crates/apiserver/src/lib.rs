@@ -47,6 +47,7 @@ mod sealed;
 mod server;
 mod strategy;
 mod tls;
+mod unstructured;
 mod web_socket;
 mod webhook;
 

@@ -269,9 +269,14 @@ pub fn aggregated(accept: Option<&HeaderValue>) -> Option<(Media, &'static str)>
 
 /// A value that has no form but its own, as discovery answers it.
 pub fn negotiated(headers: &HeaderMap, code: u16, value: &Value) -> Result<Reply, Failure> {
+    negotiated_text(headers, code, value.to_string())
+}
+
+/// The same of a value that is JSON already.
+pub fn negotiated_text(headers: &HeaderMap, code: u16, json: String) -> Result<Reply, Failure> {
     let media = plain_media(headers.get(header::ACCEPT));
     let media = media.ok_or_else(|| errors::not_acceptable(OFFERED))?;
-    encoded_as(media, code, (value.to_string() + "\n").into())
+    encoded_as(media, code, (json + "\n").into())
 }
 
 impl Output {

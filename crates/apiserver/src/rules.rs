@@ -13,7 +13,7 @@ use gantry_machinery::{
 };
 use serde_json::Value;
 
-use crate::{api::Cx, certificates, devices};
+use crate::{api::Cx, certificates, devices, unstructured};
 
 pub use gantry_machinery::decode::{Decoded, FieldValidation, Format};
 
@@ -42,15 +42,21 @@ pub fn parse(body: &[u8], format: Format) -> Result<Value, Failure> {
 }
 
 /// What a patch made of `old`, as an object of the resource again; the warnings. A refusal shows
-/// what the patch made, which `again` makes once more: most patches are not refused.
+/// what the patch made, which `again` makes once more: most patches are not refused. That of a
+/// strategic merge patch of a built-in kind shows the patch, in Go's form of a map.
 pub fn normalize_patched(
     resource: &Resource,
     old: &Value,
     object: &mut Value,
     validation: FieldValidation,
+    strategic: Option<&Value>,
     again: impl Fn() -> Result<Value, Failure>,
 ) -> Result<Vec<String>, Failure> {
     let refuse = |why: &str| {
+        if let Some(patch) = strategic {
+            let shown = unstructured::go_map(patch);
+            return invalid_patch(&shown, &unstructured::words(why));
+        }
         let sent = match again() {
             Ok(sent) => sent,
             Err(failure) => return failure,

@@ -16,7 +16,10 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::{certificate::X509Certificate, oid_registry::Oid, prelude::FromDer};
 
-use super::user::{CREDENTIAL_ID, UserInfo};
+use super::{
+    user::{CREDENTIAL_ID, UserInfo},
+    version_1,
+};
 
 /// The attribute of a subject that holds the user's uid: 1.3.6.1.4.1.57683.2.
 const UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
@@ -56,7 +59,8 @@ impl ClientCertVerifier for Any {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        version_1::tls12(message, cert, dss, algorithms)
+            .unwrap_or_else(|| verify_tls12_signature(message, cert, dss, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -66,7 +70,8 @@ impl ClientCertVerifier for Any {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        version_1::tls13(message, cert, dss, algorithms)
+            .unwrap_or_else(|| verify_tls13_signature(message, cert, dss, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -80,6 +85,7 @@ impl ClientCertVerifier for Any {
 #[derive(Clone)]
 pub struct ClientCertificates {
     trusted: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -98,11 +104,15 @@ impl ClientCertificates {
                 .map_err(|_| BundleError)?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let trusted =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                .build()
-                .map_err(|_| BundleError)?;
-        Ok(ClientCertificates { trusted, provider })
+        let roots = Arc::new(roots);
+        let trusted = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(|_| BundleError)?;
+        Ok(ClientCertificates {
+            trusted,
+            roots,
+            provider,
+        })
     }
 
     /// What the TLS handshake asks of clients.
@@ -116,7 +126,10 @@ impl ClientCertificates {
     /// The user of a certificate; `None` when it is not trusted, not for clients, or out of date.
     fn user(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<UserInfo> {
         let (leaf, rest) = chain.split_first()?;
-        self.trusted.verify_client_cert(leaf, rest, now).ok()?;
+        if self.trusted.verify_client_cert(leaf, rest, now).is_err() {
+            let algorithms = &self.provider.signature_verification_algorithms;
+            version_1::trusted(leaf, now, &self.roots, algorithms).then_some(())?;
+        }
         let (_, cert) = X509Certificate::from_der(leaf).ok()?;
         let subject = cert.subject();
         // Of several common names the last one counts, as in Go's pkix.Name.

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod oidc;
 mod proven;
 mod user;
+mod version_1;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 

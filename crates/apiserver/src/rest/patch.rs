@@ -78,6 +78,7 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         retries: 5,
     };
     let validation = input::field_validation(cx);
+    let shown = (kind == Kind::Strategic).then_some(&patch);
     // Of a JSON patch it is not known without carrying it out.
     let keeps_spec = cx.target.subresource == "status"
         && kind != Kind::Json
@@ -95,7 +96,7 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             true => new.as_object_mut().and_then(|o| o.remove("spec")),
             false => None,
         };
-        let warnings = rules::normalize_patched(&resource, old, &mut new, validation, made)?;
+        let warnings = rules::normalize_patched(&resource, old, &mut new, validation, shown, made)?;
         if let (Some(spec), Some(object)) = (spec, new.as_object_mut()) {
             object.insert("spec".to_owned(), spec);
         }

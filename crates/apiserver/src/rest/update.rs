@@ -194,10 +194,15 @@ async fn try_within(
         let (old, pieces) = sealed::open(&cx.entry, reach, &whole)?;
         cx.pieces = pieces;
         let mut new = make(cx, &old)?;
-        let sent = match &change.given {
+        let mut sent = match &change.given {
             Some(given) => given.clone(),
             None => object::meta_text(&new, "resourceVersion").to_owned(),
         };
+        // No object has version 0: who says it means whichever there is.
+        let any = sent.parse() == Ok(0_u64);
+        if any {
+            sent.clear();
+        }
         if !sent.is_empty() && sent != version {
             if sent.parse::<u64>().is_err() {
                 return Err(errors::bad_request(format!(
@@ -206,7 +211,7 @@ async fn try_within(
             }
             return Err(errors::conflict(cx.resource(), &name, errors::MODIFIED));
         }
-        if sent.is_empty() && change.given.is_some() && !unconditional(cx, change) {
+        if sent.is_empty() && (any || change.given.is_some()) && !unconditional(cx, change) {
             return Err(version_needed(cx, &name));
         }
         object::set_meta(&mut new, "resourceVersion", version);

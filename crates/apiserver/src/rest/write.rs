@@ -12,6 +12,7 @@ use crate::{
     convert, crd, errors,
     object::{self, View},
     registry::Entry,
+    rules,
 };
 
 /// Why a commit was not carried out.
@@ -33,7 +34,10 @@ async fn encode(cx: &Cx, object: &Value) -> Result<Bytes, Failure> {
     if entry.native() {
         return object::encode_with(&entry.head, object, "", &cx.pieces);
     }
-    let converted = convert::to_storage(&cx.api, entry, object.clone()).await?;
+    let mut converted = convert::to_storage(&cx.api, entry, object.clone()).await?;
+    // What the version of the store has a default for and that of the request does not: an
+    // autoscaler without a target, asked for in v1.
+    rules::default(&entry.storage, &mut converted, None);
     object::encode(&entry.head, &converted, "")
 }
 

@@ -348,11 +348,17 @@ pub fn carry_service(service: &mut Object, old: Option<&Value>) {
                     }
                 }
             }
-        } else if spec.get("clusterIP") == old.get("clusterIP")
-            && spec.get("clusterIPs").is_none()
-            && let Some(value) = old.get("clusterIPs")
+        } else if spec.get("clusterIP") == old.get("clusterIP") {
+            if spec.get("clusterIPs").is_none()
+                && let Some(value) = old.get("clusterIPs")
+            {
+                spec.insert("clusterIPs".into(), value.clone());
+            }
+        } else if spec.get("clusterIPs") == old.get("clusterIPs")
+            && let Some(one) = spec.get("clusterIP").cloned()
         {
-            spec.insert("clusterIPs".into(), value.clone());
+            // A client that knows of one address alone changes it.
+            spec.insert("clusterIPs".into(), json!([one]));
         }
         for name in ["ipFamilies", "ipFamilyPolicy"] {
             if let Some(value) = old.get(name) {

@@ -83,6 +83,11 @@ pub fn add(resource: &Resource, dialect: Dialect, paths: &mut Map<String, Value>
     };
     let (scope, tag) = scope(resource);
     let (kind, plural) = (&resource.kind, &resource.plural);
+    // `kubectl apply` chooses by these.
+    let patches = match resource.custom {
+        Some(_) => &PATCHES[..3],
+        None => &PATCHES,
+    };
     let namespaced = if resource.namespaced() {
         "Namespaced"
     } else {
@@ -106,7 +111,7 @@ pub fn add(resource: &Resource, dialect: Dialect, paths: &mut Map<String, Value>
             let id = format!("{}{scope}{end}", op.verb);
             item.insert(
                 op.method.into(),
-                describe(op, &id, &tag, gvk, target, dialect),
+                describe(op, &id, &tag, gvk, target, patches, dialect),
             );
         }
         if item.is_empty() {
@@ -158,6 +163,61 @@ fn parameter(name: &str, place: &str, kind: &str, dialect: Dialect) -> Value {
     out
 }
 
+/// What a collection can be asked for: name, type, meaning.
+const LISTED: [(&str, &str, &str); 10] = [
+    (
+        "allowWatchBookmarks",
+        "boolean",
+        "Whether a watch may send bookmarks, which hold a resource version and nothing else.",
+    ),
+    (
+        "continue",
+        "string",
+        "The token of an answer that was cut short by limit: the list goes on from there.",
+    ),
+    (
+        "fieldSelector",
+        "string",
+        "A selector that restricts the list of returned objects by their fields.",
+    ),
+    (
+        "labelSelector",
+        "string",
+        "A selector that restricts the list of returned objects by their labels.",
+    ),
+    (
+        "limit",
+        "integer",
+        "The most objects of one answer; where there are more it has a token to continue with.",
+    ),
+    (
+        "resourceVersion",
+        "string",
+        "The resource version that the answer is to be of, or a watch is to begin after.",
+    ),
+    (
+        "resourceVersionMatch",
+        "string",
+        "Whether resourceVersion is to be met exactly, or is the oldest that will do.",
+    ),
+    (
+        "sendInitialEvents",
+        "boolean",
+        "Whether a watch begins with the objects that there are, and a bookmark after them.",
+    ),
+    (
+        "timeoutSeconds",
+        "integer",
+        "How long the answer may take, whether or not anything happens.",
+    ),
+    (
+        "watch",
+        "boolean",
+        "Watch for changes to the described resources: events of objects added, modified and deleted, instead of a list.",
+    ),
+];
+
+/// How a patch may be written; the last is for built-in kinds.
 const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -171,6 +231,7 @@ fn describe(
     tag: &str,
     gvk: &Value,
     target: Option<&str>,
+    patches: &[&str],
     dialect: Dialect,
 ) -> Value {
     let reference = |suffix: &str| {
@@ -194,6 +255,13 @@ fn describe(
         "responses": {"200": answer},
     });
     let mut parameters = Vec::new();
+    if matches!(op.action, "list" | "deletecollection") {
+        parameters.extend(LISTED.iter().map(|(name, kind, said)| {
+            let mut one = parameter(name, "query", kind, dialect);
+            one["description"] = (*said).into();
+            one
+        }));
+    }
     let body = matches!(op.action, "post" | "put" | "patch");
     // kubectl looks here for whether a request can be tried and its fields be checked.
     if !matches!(op.action, "get" | "list") {
@@ -208,6 +276,9 @@ fn describe(
     }
     if body {
         let patch = op.action == "patch";
+        if patch && dialect == Dialect::V2 {
+            out["consumes"] = json!(patches);
+        }
         let schema = reference("")
             .filter(|_| !patch)
             .unwrap_or_else(|| json!({"type": "object"}));
@@ -215,7 +286,7 @@ fn describe(
             parameters
                 .push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
         } else {
-            let types: &[&str] = if patch { &PATCHES } else { &["*/*"] };
+            let types: &[&str] = if patch { patches } else { &["*/*"] };
             let content: Map<String, Value> = types
                 .iter()
                 .map(|t| ((*t).to_owned(), json!({"schema": schema})))

@@ -73,6 +73,56 @@ pub fn collect<'a>(
     all.done.into_iter().collect()
 }
 
+fn open(node: &Value) -> bool {
+    node.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
+}
+
+/// Takes from a custom resource's schema what version 2 cannot say, and what kubectl, which reads
+/// version 2 for its own validation, would read as more than is meant.
+fn version_2(node: &mut Value) {
+    let open = open(node);
+    let Value::Object(map) = node else { return };
+    for junctor in ["allOf", "oneOf", "anyOf", "not"] {
+        map.remove(junctor);
+    }
+    let nullable = map.remove("nullable") == Some(Value::Bool(true));
+    if nullable || open {
+        map.remove("items");
+        map.remove("properties");
+    }
+    let kind = map.get("type").and_then(Value::as_str);
+    if nullable
+        || (open && kind == Some("object"))
+        || (kind == Some("array") && !map.contains_key("items"))
+    {
+        map.remove("type");
+    }
+    let is_nullable = |schema: &Value| schema.get("nullable") == Some(&Value::Bool(true));
+    let mut optional = vec![];
+    if let Some(fields) = map.get_mut("properties").and_then(Value::as_object_mut) {
+        for (name, field) in fields {
+            if is_nullable(field) {
+                optional.push(Value::from(name.clone()));
+            }
+            version_2(field);
+        }
+    }
+    if map.get("additionalProperties").is_some_and(is_nullable) {
+        map.remove("required");
+    }
+    for below in ["items", "additionalProperties"] {
+        if let Some(below) = map.get_mut(below) {
+            version_2(below);
+        }
+    }
+    if let Some(required) = map.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| !optional.contains(name));
+        if required.is_empty() {
+            map.remove("required");
+        }
+    }
+}
+
 fn gvk(resource: &Resource, suffix: &str) -> Value {
     json!([{"group": resource.group, "version": resource.version,
             "kind": format!("{}{suffix}", resource.kind)}])
@@ -126,6 +176,14 @@ impl Collector {
             Some(source) => source.clone(),
             None => json!({"type": "object"}),
         };
+        if self.dialect == Dialect::V2 {
+            if open(&node) {
+                // kubectl takes whatever is not named for an error as soon as anything is named.
+                self.done.insert(name.to_owned(), json!({"type": "object"}));
+                return;
+            }
+            version_2(&mut node);
+        }
         let metadata = self.meta("ObjectMeta");
         if let Value::Object(node) = &mut node {
             let properties = node.entry("properties").or_insert_with(|| json!({}));
@@ -154,7 +212,10 @@ impl Collector {
                     "apiVersion": {"type": "string"},
                     "kind": {"type": "string"},
                     "metadata": metadata,
-                    "items": {"type": "array", "items": items},
+                    "items": {
+                        "type": "array", "items": items,
+                        "description": format!("List of {}", resource.plural),
+                    },
                 },
                 "x-kubernetes-group-version-kind": gvk(resource, "List"),
             }),
@@ -236,5 +297,42 @@ impl Collector {
             set("x-kubernetes-patch-merge-key", key.clone().into());
         }
         Value::Object(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_2_says_less() {
+        let object = |properties: Value| json!({"type": "object", "properties": properties});
+        for (given, left) in [
+            (
+                json!({"type": "object", "properties": {"a": {"type": "string", "nullable": true}},
+                    "required": ["a"]}),
+                object(json!({"a": {}})),
+            ),
+            (
+                object(
+                    json!({"a": {"type": "object", "properties": {"b": {"type": "string"}},
+                    "x-kubernetes-preserve-unknown-fields": true}}),
+                ),
+                object(json!({"a": {"x-kubernetes-preserve-unknown-fields": true}})),
+            ),
+            (
+                object(json!({"a": {"type": "integer", "oneOf": [{"minimum": 1}], "maximum": 4}})),
+                object(json!({"a": {"type": "integer", "maximum": 4}})),
+            ),
+            (
+                json!({"type": "object", "required": ["a"],
+                    "additionalProperties": {"type": "string", "nullable": true}}),
+                json!({"type": "object", "additionalProperties": {}}),
+            ),
+        ] {
+            let mut made = given.clone();
+            version_2(&mut made);
+            assert_eq!(made, left, "{given}");
+        }
     }
 }

@@ -21,8 +21,13 @@ use super::values::{self, ServiceRange};
 /// about etcd are accepted and said to be unused on standard error, as are flags about what is not
 /// offered. A flag that kube-apiserver does not have is refused.
 #[derive(Debug, Args)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, disable_version_flag = true)]
 pub struct ApiServer {
+    /// Print Kubernetes' version and end; with a value that begins with this version, such as
+    /// v1.36.0-mine, serve under that
+    #[arg(short = 'V', long, value_name = "VERSION", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub version: Option<String>,
+
     /// Where objects are kept between runs; in memory where it is not given. Gantry's own flag
     #[arg(
         long,

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use gantry_apiserver::{
-    Anonymous, Authorization, Config, Kubelets, PluginSettings, Server, StartError,
+    Anonymous, Authorization, Config, Kubelets, PluginSettings, Server, StartError, Version,
     parse_admission_config,
 };
 use gantry_store::{OpenError, Store};
@@ -46,6 +46,12 @@ pub fn as_kube_apiserver(args: impl Iterator<Item = OsString>) -> Vec<OsString> 
 }
 
 pub async fn run(args: ApiServer) -> Result<()> {
+    if args.version.as_deref() == Some("true") {
+        return println(format!(
+            "Kubernetes {}",
+            Config::default().version.git_version
+        ));
+    }
     for line in args.unused.notes() {
         eprintln!("{line}");
     }
@@ -164,8 +170,28 @@ impl ApiServer {
             seats: self.seats()?,
             event_ttl: self.event_ttl,
             list_age: self.history.options().history_age,
+            version: self.reported()?,
             ..Config::default()
         })
+    }
+
+    /// The version that the server says it is of.
+    fn reported(&self) -> Result<Version> {
+        let mut version = Config::default().version;
+        let core = version.git_version.split(['-', '+']).next().unwrap_or("");
+        match self.version.as_deref() {
+            None | Some("false") => {}
+            Some(given) => {
+                let end = given.strip_prefix(core);
+                if !end.is_some_and(|end| end.is_empty() || end.starts_with(['-', '+'])) {
+                    return Err(Failure::usage(format!(
+                        "--version={given}: it must begin with {core}, and go on with - or +"
+                    )));
+                }
+                version.git_version = given.to_owned();
+            }
+        }
+        Ok(version)
     }
 
     fn authorization(&self) -> Result<Vec<Authorization>> {
@@ -289,7 +315,7 @@ impl ApiServer {
                 "--service-cluster-ip-range: the second range {second} is not used"
             ));
         }
-        if !self.feature_gates.is_empty() {
+        if self.feature_gates.iter().any(|gate| !gate.is_empty()) {
             notes.push(format!(
                 "--feature-gates {} is not used: what Kubernetes 1.36 has on by default is on",
                 self.feature_gates.join(",")
@@ -308,6 +334,31 @@ mod tests {
             .into_iter()
             .map(|a| a.into_string().expect("UTF-8"))
             .collect()
+    }
+
+    #[test]
+    fn the_version_that_is_served_begins_with_ours() {
+        use clap::Parser;
+
+        use crate::cli::{Cli, Command};
+
+        let reported = |args: &[&str]| {
+            let all = ["gantry", "apiserver"].iter().chain(args);
+            let Command::Apiserver(args) = Cli::parse_from(all).command else {
+                unreachable!("the command is given");
+            };
+            let version = args.config().map_err(|e| e.to_string())?.version;
+            Ok::<String, String>(version.git_version)
+        };
+        let own = Config::default().version.git_version;
+        assert_eq!(reported(&[]), Ok(own.clone()));
+        let longer = format!("{own}-custom");
+        assert_eq!(reported(&[&format!("--version={longer}")]), Ok(longer));
+        assert_eq!(reported(&["--version=v1.36.0-x"]), Ok("v1.36.0-x".into()));
+        for wrong in ["v1.35.0", "v1.36.01", "raw"] {
+            let said = reported(&[&format!("--version={wrong}")]).expect_err("refused");
+            assert!(said.contains("v1.36.0"), "{said}");
+        }
     }
 
     #[test]
