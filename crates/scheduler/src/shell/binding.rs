@@ -1,6 +1,8 @@
-//! What was decided is written: volumes first, where they are bound late, then the binding; what fails is taken back.
+//! What was decided is written: volumes first, where they are bound late, then claims to devices, then the binding; what
+//! fails is taken back.
 
 use super::calls::{CallError, PodEvent, PodRef, bind};
+use super::devices::{give, withdraw};
 use super::driver::Driver;
 use serde_json::Value;
 use std::sync::Arc;
@@ -23,6 +25,10 @@ impl Driver {
         pending.decided = true;
         pending.unreported = None;
         let class = pending.class;
+        if !self.cluster.has_devices(class, uid) {
+            self.take_back(uid);
+            return;
+        }
         match self.cluster.assume_volumes(class, &node) {
             Some(assumed) if assumed.is_empty() => self.start_bind(uid, node),
             Some(assumed) => self.start_storage(uid, node, assumed),
@@ -63,8 +69,24 @@ impl Driver {
         };
         let decision = pending.decision.take();
         let (client, pod) = (self.client.clone(), pending.pod.clone());
+        let grants = self.cluster.devices.grants(uid);
+        let grants = grants.unwrap_or_default().to_vec();
         self.binds.spawn(async move {
-            let result = bind(&client, &pod, &node).await;
+            let mut result = Ok(());
+            for grant in &grants {
+                if result.is_ok() {
+                    result = give(&client, &pod, grant).await;
+                }
+            }
+            if result.is_ok() {
+                result = bind(&client, &pod, &node).await;
+            }
+            if result.is_err() {
+                // Nobody is kept from the claims by a pod that does not use them.
+                for grant in &grants {
+                    withdraw(&client, &pod, grant).await;
+                }
+            }
             Bound {
                 pod,
                 node,
