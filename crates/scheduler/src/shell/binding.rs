@@ -4,6 +4,7 @@
 use super::calls::{CallError, PodEvent, PodRef, bind};
 use super::devices::{give, withdraw};
 use super::driver::Driver;
+use crate::core::devices::Grant;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,6 +15,8 @@ pub(super) struct Bound {
     node: String,
     decision: Option<Value>,
     result: Result<(), CallError>,
+    /// Claims that were not given what was decided.
+    unwritten: Vec<Grant>,
 }
 
 impl Driver {
@@ -69,18 +72,20 @@ impl Driver {
         };
         let decision = pending.decision.take();
         let (client, pod) = (self.client.clone(), pending.pod.clone());
-        let grants = self.cluster.devices.grants(uid);
-        let grants = grants.unwrap_or_default().to_vec();
+        let mut grants = self.cluster.devices.send(uid);
         self.binds.spawn(async move {
-            let mut result = Ok(());
+            let (mut result, mut written) = (Ok(()), 0);
             for grant in &grants {
-                if result.is_ok() {
-                    result = give(&client, &pod, grant).await;
+                result = give(&client, &pod, grant).await;
+                if result.is_err() {
+                    break;
                 }
+                written += 1;
             }
             if result.is_ok() {
                 result = bind(&client, &pod, &node).await;
             }
+            let unwritten = grants.split_off(written);
             if result.is_err() {
                 // Nobody is kept from the claims by a pod that does not use them.
                 for grant in &grants {
@@ -92,6 +97,7 @@ impl Driver {
                 node,
                 decision,
                 result,
+                unwritten,
             }
         });
     }
@@ -116,6 +122,7 @@ impl Driver {
             node,
             decision,
             result,
+            unwritten,
         } = match bound {
             Ok(bound) => bound,
             Err(error) => {
@@ -127,6 +134,8 @@ impl Driver {
                 return;
             }
         };
+        self.cluster
+            .change_devices(|devices, symbols| devices.unwritten(&pod.uid, &unwritten, symbols));
         let Err(error) = result else {
             let message = format!(
                 "Successfully assigned {}/{} to {node}",

@@ -342,7 +342,7 @@ impl Driver {
         }
         if let Some(node) = pod.node() {
             self.cluster.observe(pod, node);
-            self.cluster.devices.settled(uid);
+            self.cluster.release_devices(uid);
             self.queue.forget(uid);
             self.pending.remove(uid);
             return;

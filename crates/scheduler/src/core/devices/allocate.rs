@@ -127,7 +127,7 @@ impl<'a> Search<'a> {
         let mut candidates = Vec::new();
         let mut faults = FxHashMap::default();
         for (key, pool) in pools {
-            if all && !(pool.complete && !pool.invalid) {
+            if all && (pool.invalid || !pool.complete) {
                 let why = if pool.complete {
                     "invalid"
                 } else {
@@ -191,7 +191,7 @@ impl<'a> Search<'a> {
                         candidates.push(Candidate {
                             pool,
                             key,
-                            slice: &**slice,
+                            slice,
                             device,
                         });
                     }
@@ -402,7 +402,7 @@ impl<'a> Search<'a> {
             let requests = config.requests.as_deref().unwrap_or_default();
             let named =
                 |ask: &&Ask| requests.contains(&ask.request) || requests.contains(&ask.name);
-            if requests.is_empty() || chosen.iter().any(|ask| named(&ask)) {
+            if requests.is_empty() || chosen.iter().any(named) {
                 all.push(k8s::DeviceAllocationConfiguration {
                     opaque: config.opaque.clone(),
                     requests: config.requests.clone(),

@@ -78,6 +78,8 @@ struct Assumed {
     held: Vec<DeviceKey>,
 }
 
+/// A selector, or what is wrong with it.
+type Compiled = Arc<Result<Program, String>>;
 type Verdicts = Arc<[Result<bool, Arc<str>>]>;
 
 /// All that is known of devices and claims to them.
@@ -97,7 +99,7 @@ pub struct Devices {
     grants: FxHashMap<Arc<str>, Vec<Grant>>,
     /// The number of the next slice: what selectors say of a slice is known by it.
     next: u64,
-    programs: Mutex<FxHashMap<Arc<str>, Arc<Result<Program, String>>>>,
+    programs: Mutex<FxHashMap<Arc<str>, Compiled>>,
     verdicts: Mutex<FxHashMap<(u64, Arc<str>), Verdicts>>,
     words: Mutex<Words>,
 }
@@ -253,12 +255,27 @@ impl Devices {
         self.grants.get(pod).map(Vec::as_slice)
     }
 
-    /// The pod is bound: what was assumed for it holds until its claims show it.
-    pub fn settled(&mut self, pod: &str) {
-        self.grants.remove(pod);
+    /// Takes what is to be written for a pod. From then on it is held, whatever becomes of the pod, until its claims show
+    /// it or [`Devices::unwritten`] says that they never will.
+    pub fn send(&mut self, pod: &str) -> Vec<Grant> {
+        self.grants.remove(pod).unwrap_or_default()
     }
 
-    /// The pod is not to be bound after all. Returns whether anything was held for it.
+    /// These grants of a pod were not written. Returns whether anything was held for them.
+    pub fn unwritten(&mut self, pod: &str, grants: &[Grant], symbols: &Symbols) -> bool {
+        let mut any = false;
+        for grant in grants {
+            let key = symbols.known(&format!("{}/{}", grant.namespace, grant.name));
+            let ours = |key: &Symbol| self.assumed.get(key).is_some_and(|a| &*a.pod == pod);
+            if let Some(key) = key.filter(ours) {
+                self.let_go(key);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// The pod is not to be bound after all. Returns whether anything was held for it that is not being written.
     pub fn release(&mut self, pod: &str) -> bool {
         if self.grants.remove(pod).is_none() {
             return false;
@@ -331,7 +348,7 @@ impl Devices {
         verdicts
     }
 
-    fn program(&self, expression: &Arc<str>) -> Arc<Result<Program, String>> {
+    fn program(&self, expression: &Arc<str>) -> Compiled {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = programs.get(expression) {
             return known.clone();

@@ -1,4 +1,3 @@
-use super::*;
 use crate::core::object;
 use crate::core::{Cluster, Decision};
 use rstest::rstest;
@@ -224,7 +223,7 @@ fn what_the_api_shows_takes_the_place_of_what_was_assumed() {
         .clone();
     first["status"] = json!({"allocation": allocation, "reservedFor": [{"resource": "pods", "name": "p", "uid": "uid-p"}]});
     set(&mut cluster, &first);
-    cluster.devices.settled("uid-p");
+    assert_eq!(cluster.devices.send("uid-p").len(), 1);
     // A second pod shares the claim, where its device is.
     assert_eq!(decide(&mut cluster, &pod("q", &["c"])), Ok("a".to_owned()));
     let grant = &cluster.devices.grants("uid-q").expect("grants")[0];
@@ -313,6 +312,26 @@ fn claims_from_templates_are_awaited_and_must_be_the_pods_own() {
     // One that the maker found not to be needed is not waited for.
     made["status"] = json!({"resourceClaimStatuses": [{"name": "gpu"}]});
     assert!(decide(&mut cluster, &decode(&made)).is_ok());
+}
+
+#[test]
+fn what_is_being_written_is_held_even_if_the_pod_goes() {
+    let mut cluster = cluster();
+    let all = requests(
+        json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "count": 2, "selectors": [
+        {"cel": {"expression": "device.attributes['gpu.io'].model == 'small'"}}]}}]),
+    );
+    claim(&mut cluster, "c", &all);
+    claim(&mut cluster, "d", &all);
+    assert!(decide(&mut cluster, &pod("p", &["c"])).is_ok());
+    let sent = cluster.devices.send("uid-p");
+    cluster.uncommit("uid-p");
+    assert!(
+        decide(&mut cluster, &pod("q", &["d"])).is_err(),
+        "it may be written by now"
+    );
+    cluster.change_devices(|devices, symbols| devices.unwritten("uid-p", &sent, symbols));
+    assert!(decide(&mut cluster, &pod("q", &["d"])).is_ok());
 }
 
 #[test]
