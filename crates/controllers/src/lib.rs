@@ -6,7 +6,7 @@
 //! 1.36, and each module names what it leaves out.
 //!
 //! Of kube-controller-manager's controllers these are not there: bootstrap tokens; node addresses
-//! (IPAM), routes and load balancers of a cloud; device and resource claims; storage versions.
+//! (IPAM), routes and load balancers of a cloud; evictions for taints of devices; storage versions.
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
 //! Work is in proportion to change: one shared watch a kind feeds an indexed cache
@@ -40,6 +40,7 @@ pub mod ownership;
 pub mod podgc;
 pub mod quota;
 pub mod replicaset;
+pub mod resourceclaim;
 pub mod runtime;
 pub mod selector;
 pub mod statefulset;
@@ -99,6 +100,7 @@ controllers! {
     ClaimProtection = "persistentvolumeclaim-protection-controller", volume::start_claim_protection;
     VolumeProtection = "persistentvolume-protection-controller", volume::start_volume_protection;
     EphemeralVolume = "ephemeral-volume-controller", volume::start_ephemeral;
+    ResourceClaim = "resourceclaim-controller", resourceclaim::start;
     AttachDetach = "persistentvolume-attach-detach-controller", volume::start_attach_detach;
     CertificateApproving = "certificatesigningrequest-approving-controller", certificates::start_approving;
     CertificateCleaning = "certificatesigningrequest-cleaner-controller", certificates::start_cleaning;

@@ -13,8 +13,8 @@
 //! - [`config`]: KubeSchedulerConfiguration, read into profiles.
 //! - [`report`], [`trial`]: answers for people: why a pod is where it is; what a policy would change.
 //!
-//! Of kube-scheduler's default profile these are not here: dynamic resource allocation (pods that ask for it are refused
-//! by name), extenders and foreign plugins (refused where they are configured), conflicts of in-line disks (RBD, iSCSI
+//! Of kube-scheduler's default profile these are not here: of dynamic resource allocation what [`core::devices`] names,
+//! extenders and foreign plugins (refused where they are configured), conflicts of in-line disks (RBD, iSCSI
 //! and what else has no CSI driver), tolerations by comparison of numbers. Preemption differs in one respect: the node
 //! is held for the pod while victims leave, against all but pods of higher priority, and it is bound there unless another
 //! node comes to have room first; a scheduler started anew takes that up again. Where

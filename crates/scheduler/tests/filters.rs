@@ -570,14 +570,15 @@ fn who_never_preempts_is_told_so() {
 }
 
 #[test]
-fn dynamic_resources_are_refused_by_name() {
+fn claims_to_devices_that_are_not_there_are_waited_for() {
     let mut cluster = cluster(&json!({}));
     let dynamic = pod(
         "p",
         &json!({"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "g"}]}}),
     );
-    let got = try_place(&mut cluster, &dynamic).expect_err("not allocated here");
-    assert!(got.contains("spec.resourceClaims"), "{got}");
+    let got = try_place(&mut cluster, &dynamic).expect_err("there is no such claim");
+    let want = "0/3 nodes are available: resourceclaim.resource.k8s.io \"g\" not found.";
+    assert!(got.starts_with(want), "{got}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod autoscaler;
 pub mod batch;
+pub mod device;
 pub mod meta;
 pub mod network;
 pub mod node;
@@ -246,6 +247,22 @@ kind!(
     "v2",
     "horizontalpodautoscalers",
     "HorizontalPodAutoscaler",
+    true
+);
+kind!(
+    DEVICE_CLAIMS,
+    "resource.k8s.io",
+    "v1",
+    "resourceclaims",
+    "ResourceClaim",
+    true
+);
+kind!(
+    DEVICE_CLAIM_TEMPLATES,
+    "resource.k8s.io",
+    "v1",
+    "resourceclaimtemplates",
+    "ResourceClaimTemplate",
     true
 );
 kind!(LEASES, "coordination.k8s.io", "v1", "leases", "Lease", true);

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::device::{MadeClaim, PodClaim, with_names};
 use super::meta::nullable;
 use super::{Kind, Meta, PODS, Watched};
 
@@ -71,6 +72,8 @@ pub struct Pod {
     pub claims: Box<[(Box<str>, Box<str>)]>,
     /// Its generic ephemeral volumes: volume name and the template of the claim.
     pub ephemeral: Box<[(Box<str>, Value)]>,
+    /// Its claims to devices.
+    pub device_claims: Box<[PodClaim]>,
     pub tolerations: Box<[Toleration]>,
     /// `status.reason`, such as `Evicted` or `NodeLost`.
     pub reason: Box<str>,
@@ -187,6 +190,9 @@ impl Watched for Pod {
         if let Some(node) = &self.node {
             put(node_index(node));
         }
+        for claim in self.device_claims.iter().filter_map(PodClaim::used) {
+            put(device_claim_index(&self.meta.namespace, claim));
+        }
         for (_, claim) in &self.claims {
             put(claim_index(&self.meta.namespace, claim));
         }
@@ -196,6 +202,11 @@ impl Watched for Pod {
 /// Index value of the pods that mount a claim.
 pub fn claim_index(namespace: &str, claim: &str) -> Arc<str> {
     format!("//claims/{namespace}/{claim}").into()
+}
+
+/// Index value of the pods that use a claim to devices.
+pub fn device_claim_index(namespace: &str, claim: &str) -> Arc<str> {
+    format!("//device-claims/{namespace}/{claim}").into()
 }
 
 /// Index value of the pods bound to a node.
@@ -231,6 +242,8 @@ struct WireSpec {
     #[serde(deserialize_with = "nullable")]
     tolerations: Vec<Toleration>,
     affinity: Option<WireAffinity>,
+    #[serde(deserialize_with = "nullable")]
+    resource_claims: Vec<PodClaim>,
 }
 
 #[derive(Deserialize, Default)]
@@ -365,6 +378,8 @@ struct WireStatus {
     init_container_statuses: Vec<WireContainerStatus>,
     #[serde(deserialize_with = "nullable")]
     reason: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    resource_claim_statuses: Vec<MadeClaim>,
 }
 
 #[derive(Deserialize, Default)]
@@ -529,6 +544,7 @@ impl From<Wire> for Pod {
                 .into_iter()
                 .filter_map(|v| Some((v.name, v.ephemeral?.volume_claim_template?)))
                 .collect(),
+            device_claims: with_names(spec.resource_claims, status.resource_claim_statuses),
             tolerations: spec.tolerations.into(),
             disrupted: condition("DisruptionTarget").is_some_and(|c| &*c.status == "True"),
             reason: status.reason,

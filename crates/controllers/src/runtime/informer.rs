@@ -13,6 +13,7 @@ use super::api::Api;
 use super::reflector::{self, Sink, Source};
 use crate::model::autoscaler::Autoscaler;
 use crate::model::batch::{CronJob, Job};
+use crate::model::device::DeviceClaim;
 use crate::model::network::{Budget, EndpointSlice, Endpoints, Service};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::quota::Quota;
@@ -399,6 +400,7 @@ informers! {
     /// Those named `kube-root-ca.crt` only.
     root_certificates: ConfigMap = Informer::selected("metadata.name=kube-root-ca.crt");
     claims: Claim = Informer::default();
+    device_claims: DeviceClaim = Informer::default();
     volumes: Volume = Informer::default();
     storage_classes: StorageClass = Informer::default();
     attachments: Attachment = Informer::default();

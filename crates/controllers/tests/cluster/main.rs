@@ -6,6 +6,7 @@
     reason = "helpers of tests, which clippy.toml does not count as tests"
 )]
 
+mod devices;
 mod garbage;
 mod namespaces;
 mod network;

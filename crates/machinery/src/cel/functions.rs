@@ -47,6 +47,7 @@ pub(super) fn call<'a>(function: &str, args: &[Value<'a>]) -> Result<Value<'a>, 
         ("_-_" | "_*_" | "_/_" | "_%_", [a, b]) => return number::arithmetic(function, a, b),
         ("@in", [item, of]) => match of {
             Value::Map(_) | Value::Object(..) => Value::Bool(of.index(item)?.is_some()),
+            Value::Lazy(lazy) => Value::Bool(matches!(item, Value::String(name) if lazy.has(name))),
             _ => Value::Bool(of.items()?.iter().any(|i| equal(i, item))),
         },
         ("_[_]", [Value::Optional(inner), key]) => match inner {

@@ -55,6 +55,11 @@ pub trait Lazy<'a>: fmt::Debug {
     /// # Errors
     /// Why the variable has no value; `None` when there is no such variable.
     fn get(&self, name: &str) -> Option<Result<Value<'a>, Fault>>;
+
+    /// Whether `name in` it holds; what is given for any name can tell what is really there.
+    fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
 }
 
 /// A key of a map. Whole numbers are one kind, so that `1` and `1u` are one key.
@@ -102,6 +107,20 @@ impl fmt::Display for Key {
 impl<'a> Value<'a> {
     pub fn text(text: impl Into<String>) -> Value<'a> {
         Value::String(Cow::Owned(text.into()))
+    }
+
+    /// A version by semver 2.0, if the text is one.
+    pub fn version(text: &str) -> Option<Value<'a>> {
+        let version = super::semver::parse(text, false).ok()?;
+        Some(Value::Semver(Rc::new(version)))
+    }
+
+    /// A map with text for keys.
+    pub fn map(entries: impl IntoIterator<Item = (String, Value<'a>)>) -> Value<'a> {
+        let keyed = entries
+            .into_iter()
+            .map(|(key, value)| (Key::String(key), value));
+        Value::Map(Rc::new(keyed.collect()))
     }
 
     pub fn list(items: Vec<Value<'a>>) -> Value<'a> {
@@ -244,7 +263,7 @@ impl<'a> Value<'a> {
                 let key = Key::of(key).ok_or_else(Fault::no_overload)?;
                 Ok(entries.get(&key).cloned())
             }
-            Value::Object(..) => match key {
+            Value::Object(..) | Value::Lazy(_) => match key {
                 Value::String(name) => self.field(name),
                 _ => Ok(None),
             },

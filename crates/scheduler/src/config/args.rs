@@ -120,7 +120,14 @@ pub fn read(
             profile.numa = numa(&args.get("scoringStrategy"))?;
         }
         "DynamicResources" => {
-            return Err(name.wrong("dynamic resources are not allocated by this scheduler"));
+            only(&["filterTimeout", "bindingTimeout"])?;
+            for field in ["filterTimeout", "bindingTimeout"] {
+                let node = args.get(field);
+                if node.text()?.is_some() {
+                    let why = "the search for devices is bounded by its steps, and none are bound by conditions";
+                    notes.push(format!("{field} of {plugin} has no effect: {why}"));
+                }
+            }
         }
         _ if args.is_there() => {
             return Err(name.wrong(format!(

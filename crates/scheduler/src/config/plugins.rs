@@ -161,9 +161,6 @@ fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), Co
             "{plugin:?} is no plugin of kube-scheduler, nor {LOAD}, {SERVICES} or {NUMA}; others cannot be loaded"
         )));
     }
-    if plugin == "DynamicResources" {
-        return Err(name.wrong("dynamic resources are not allocated by this scheduler"));
-    }
     let weight = entry.get("weight");
     let value = weight.number_in(0, 100)?;
     if matches!(point, "score" | "multiPoint") {
@@ -183,6 +180,7 @@ fn enable(profile: &mut Profile, point: &str, entry: &Node<'_>) -> Result<(), Co
         ("postFilter" | "multiPoint", "DefaultPreemption") => profile.preemption = true,
         ("multiPoint", "PodTopologySpread") => profile.spread = true,
         ("multiPoint", "InterPodAffinity") => profile.pod_affinity = true,
+        ("multiPoint", "DynamicResources") => profile.devices = true,
         _ => {}
     }
     Ok(())
@@ -222,7 +220,7 @@ fn disable(profile: &mut Profile, point: &str, name: &Node<'_>) -> Result<(), Co
         ("multiPoint", "ImageLocality") => profile.weights.set(Rule::Images, 0),
         ("multiPoint", "NodeResourcesBalancedAllocation") => profile.weights.set(Rule::Balance, 0),
         ("multiPoint", SERVICES) => profile.weights.set(Rule::Services, 0),
-        ("multiPoint", "DynamicResources") => {}
+        ("multiPoint", "DynamicResources") => profile.devices = false,
         (_, "PodTopologySpread" | "InterPodAffinity") => {
             return Err(name.wrong(format!(
                 "{plugin} can be switched off as a whole (in multiPoint) or in its score, not in {point} alone"

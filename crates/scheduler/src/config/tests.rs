@@ -151,7 +151,7 @@ fn usage_is_looked_at_where_its_plugin_is_enabled() {
     "profiles[0].plugins.filter.disabled[0].name")]
 #[case::point(one(json!({"plugins": {"scores": {}}})), "profiles[0].plugins.scores")]
 #[case::weight(one(json!({"plugins": {"score": {"enabled": [{"name": "NodeAffinity", "weight": 101}]}}})), "profiles[0].plugins.score.enabled[0].weight")]
-#[case::dynamic(config("DynamicResources", json!({})), "profiles[0].pluginConfig[0].name")]
+#[case::dynamic(config("DynamicResources", json!({"timeout": "1s"})), "profiles[0].pluginConfig[0].args.timeout")]
 #[case::args_kind(config("NodeResourcesFit", json!({"kind": "Other"})), "profiles[0].pluginConfig[0].args.kind")]
 #[case::args_field(config("NodeResourcesFit", json!({"strategy": {}})), "profiles[0].pluginConfig[0].args.strategy")]
 #[case::strategy(

@@ -4,6 +4,7 @@
 use super::class::{Class, ClassId};
 use super::counters::Counters;
 use super::decide::Choice;
+use super::devices::{Devices, IdleClaim};
 use super::gang::Gangs;
 use super::images::Images;
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
@@ -53,6 +54,8 @@ pub enum Event {
     PodRemoved(ClassId),
     Namespace,
     Claim,
+    /// Devices, or claims to them, changed.
+    Device,
     /// A node's usage was measured, or its measurement is ignored from now on.
     Measured,
     /// Placement policies or quotas changed.
@@ -91,6 +94,7 @@ pub struct Cluster {
     pub(super) services: FxHashMap<Symbol, FxHashMap<String, Selector>>,
     pub(super) owners: FxHashMap<(Symbol, Symbol, Symbol), Selector>,
     pub volumes: Volumes,
+    pub devices: Devices,
     pub images: Images,
     /// By scheduler name; the first is for pods of others too.
     pub profiles: Vec<Rules>,
@@ -179,6 +183,7 @@ impl Cluster {
             services: FxHashMap::default(),
             owners: FxHashMap::default(),
             volumes: Volumes::default(),
+            devices: Devices::default(),
             images: Images::default(),
             policies: Policies::default(),
             quotas: Quotas::default(),
@@ -424,6 +429,45 @@ impl Cluster {
         if change(&mut self.volumes, &mut self.compiler.symbols) {
             self.events.push(Event::Claim);
         }
+    }
+
+    /// Lets devices or the claims to them change, and notes whether that may let a pod fit.
+    pub fn change_devices(&mut self, change: impl FnOnce(&mut Devices, &mut Symbols) -> bool) {
+        if change(&mut self.devices, &mut self.compiler.symbols) {
+            self.events.push(Event::Device);
+        }
+    }
+
+    /// Holds devices for a pod that was decided for a node. Returns whether there are still enough.
+    pub(super) fn assume_devices(&mut self, class: ClassId, node: NodeId) -> bool {
+        let Some(claims) = &self.classes[class.0 as usize].request.devices else {
+            return true;
+        };
+        let node = &self.nodes.all[node.0 as usize];
+        self.devices.assume(claims, node, &self.compiler.symbols)
+    }
+
+    /// Whether what a decided pod asks of devices is held for it.
+    #[must_use]
+    pub fn has_devices(&self, class: ClassId, pod: &str) -> bool {
+        let request = &self.classes[class.0 as usize].request;
+        request.devices.is_none() || self.devices.grants(pod).is_some()
+    }
+
+    /// Gives back what was held for a pod that is not to be bound.
+    pub fn release_devices(&mut self, pod: &str) {
+        if self.devices.release(pod) {
+            self.events.push(Event::Device);
+        }
+    }
+
+    /// A claim of the class's pod that keeps it from nodes although nobody uses it.
+    #[must_use]
+    pub fn idle_device_claim(&self, class: ClassId) -> Option<IdleClaim> {
+        let claims = self.classes[class.0 as usize].request.devices.as_ref()?;
+        let needs = self.devices.needs(claims, &self.compiler.symbols);
+        let nodes = self.nodes.all.iter().filter(|node| node.known);
+        needs.idle(nodes, &self.compiler.symbols)
     }
 
     /// A claim came or changed.

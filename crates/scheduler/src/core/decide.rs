@@ -114,10 +114,28 @@ impl Cluster {
         let class = &self.classes[id.0 as usize];
         let shape = class.shape;
         let request = class.request.clone();
-        if request.dynamic || self.quota_refusal_within(id, placement).is_some() {
+        if self.quota_refusal_within(id, placement).is_some() {
             return None;
         }
         self.refresh_statics(placement);
+        if let Some(claims) = &request.devices {
+            let needs = self.devices.needs(claims, &self.compiler.symbols);
+            if needs.blocked().is_some() {
+                return None;
+            }
+            if let Some(names) = needs.pins() {
+                let named = names.iter().filter_map(|n| self.nodes.find(*n));
+                return Some(Way::Among(named.collect()));
+            }
+            if needs.wants_devices()
+                && let Some(names) = self.devices.nodes_with_devices()
+            {
+                let nodes: Vec<NodeId> = names.filter_map(|n| self.nodes.find(n)).collect();
+                if nodes.len() * FEW_OF_ALL <= self.nodes.slots().max(FEW_OF_ALL * FEW) {
+                    return Some(Way::Among(nodes));
+                }
+            }
+        }
         if !request.claims.is_empty() {
             if self.volumes.needs(&request.claims).blocked.is_some() {
                 return None;

@@ -4,6 +4,7 @@
 use super::class::ClassId;
 use super::cluster::Cluster;
 use super::decide::{Check, Neighbours};
+use super::devices;
 use super::load::MEASURED;
 use super::numa::Misfit;
 use super::policy::Refusal;
@@ -49,6 +50,8 @@ pub enum Reason {
     Affinity,
     AntiAffinity,
     ExistingAntiAffinity,
+    /// Claims to devices that cannot be served there.
+    Devices(devices::Misfit),
     // The rest holds for all nodes at once.
     UnboundClaim,
     MissingClaim(Symbol),
@@ -58,7 +61,8 @@ pub enum Reason {
     LostClaim(Symbol, Option<Symbol>),
     LeavingClaim(Symbol),
     MissingVolume(Symbol),
-    DynamicResources,
+    /// What is wrong with the pod's claims to devices: a message by its number.
+    DevicesBlocked(u32),
     /// A quota, by its index, would pass its maximum of a resource; or has nothing left to borrow.
     OverQuota(u32, Symbol),
     NothingToBorrow(u32, Symbol),
@@ -89,7 +93,7 @@ impl Reason {
                 | Self::LostClaim(..)
                 | Self::LeavingClaim(_)
                 | Self::MissingVolume(_)
-                | Self::DynamicResources
+                | Self::DevicesBlocked(_)
                 | Self::OverQuota(..)
                 | Self::NothingToBorrow(..)
                 | Self::NoPodGroup(_)
@@ -144,16 +148,14 @@ impl Cluster {
     /// Says why no node takes the class.
     #[must_use]
     pub fn diagnose(&self, id: ClassId) -> Diagnosis {
-        let class = &self.classes[id.0 as usize];
         let mut diagnosis = Diagnosis {
             nodes: self.nodes.known,
             nobody: true,
             ..Diagnosis::default()
         };
         let check = Check::new(self, id);
-        let dynamic = class.request.dynamic.then_some(Reason::DynamicResources);
         let quota = || self.quota_refusal(id);
-        if let Some(reason) = dynamic.or(check.needs.blocked).or_else(quota) {
+        if let Some(reason) = check.blocked().or_else(quota) {
             diagnosis.reasons.insert(reason, self.nodes.known);
             let full = matches!(reason, Reason::OverQuota(..) | Reason::NothingToBorrow(..));
             if !full || self.yielding_quotas(id).is_empty() {
@@ -289,20 +291,23 @@ impl Cluster {
             report(Reason::Numa(misfit));
             return !matches!(misfit, Misfit::Unaligned | Misfit::Cores);
         }
-        let Some(neighbours) = check.neighbours_reject(slot) else {
+        if let Some(neighbours) = check.neighbours_reject(slot) {
+            report(neighbours.reason());
+            return !matches!(neighbours, Neighbours::SpreadLabel | Neighbours::Affinity);
+        }
+        let Some(reason) = check.devices_reject(slot) else {
             return true;
         };
-        report(neighbours.reason());
-        !matches!(neighbours, Neighbours::SpreadLabel | Neighbours::Affinity)
+        // A pod that leaves keeps its devices until its claims say otherwise.
+        report(reason);
+        false
     }
 
     /// Whether one node takes the class right now; for tests and explanations, one node at a time.
     #[must_use]
     pub fn feasible(&self, id: ClassId, node: super::nodes::NodeId) -> bool {
         let check = Check::new(self, id);
-        let dynamic = self.classes[id.0 as usize].request.dynamic;
-        let mut rejected = dynamic
-            || check.needs.blocked.is_some()
+        let mut rejected = check.blocked().is_some()
             || self.quota_refusal(id).is_some()
             || !self.nodes.all[node.0 as usize].known;
         self.reject(&check, id, node.0 as usize, &mut |_| rejected = true);
@@ -478,10 +483,12 @@ impl Cluster {
                 "pod group {} waits for members: {there} of at least {min} are there",
                 self.compiler.symbols.text(name)
             ),
-            Reason::DynamicResources => {
-                "pod asks for dynamic resources (spec.resourceClaims), which gantry-scheduler does \
-                 not allocate"
-                    .into()
+            Reason::Devices(devices::Misfit::Elsewhere) => {
+                "resourceclaim not available on the node".into()
+            }
+            Reason::Devices(devices::Misfit::None) => "cannot allocate all claims".into(),
+            Reason::Devices(devices::Misfit::Error(word)) | Reason::DevicesBlocked(word) => {
+                self.devices.text(word)
             }
         }
     }

@@ -97,7 +97,7 @@ impl Cluster {
                 preemption: None,
             };
         }
-        let changes = self.changes(&check, id);
+        let changes = self.changes(&check);
         let diagnosis = Some(self.diagnose(id));
         let preemption = self.preempt(id, |_| false);
         Explanation {
@@ -250,12 +250,12 @@ impl Cluster {
         if let Some(neighbours) = check.neighbours_reject(slot) {
             all.push(Obstacle::Other(neighbours.reason()));
         }
+        all.extend(check.devices_reject(slot).map(Obstacle::Other));
         all
     }
 
-    fn changes(&self, check: &Check<'_>, id: ClassId) -> Vec<Change> {
-        let request = &self.classes[id.0 as usize].request;
-        if request.dynamic || check.needs.blocked.is_some() {
+    fn changes(&self, check: &Check<'_>) -> Vec<Change> {
+        if check.blocked().is_some() {
             return Vec::new();
         }
         let mut changes: BTreeMap<String, (f64, Change)> = BTreeMap::new();

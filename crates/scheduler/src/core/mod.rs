@@ -9,6 +9,7 @@
 //! | [`numa`] | what a kubelet that aligns to NUMA nodes would refuse |
 //! | [`nodes`], [`topology`], [`bits`] | node state in arrays by dense id; topology domains; sets of nodes |
 //! | [`counters`] | how many pods a selector matches, by domain; which domains placed pods forbid or prefer |
+//! | [`devices`] | devices of drivers (dynamic resource allocation): what is offered, taken, and to be given to claims |
 //! | [`volumes`], [`images`] | claims and what can serve them on which node; images that nodes have |
 //! | [`class`] | requests with their selectors resolved to counters |
 //! | [`load`] | usage as it is measured, and estimated of pods that no measurement shows yet |
@@ -31,6 +32,7 @@ pub mod class;
 pub mod cluster;
 pub mod counters;
 pub mod decide;
+pub mod devices;
 pub mod diagnosis;
 pub mod explain;
 pub mod forecast;

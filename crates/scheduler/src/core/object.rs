@@ -87,9 +87,9 @@ pub struct PodSpec {
     pub host_network: Option<bool>,
     #[serde(deserialize_with = "nullable")]
     pub volumes: Vec<Volume>,
-    /// Dynamic resources asked for; which ones does not matter, as none are allocated here.
+    /// Devices asked for.
     #[serde(deserialize_with = "nullable")]
-    pub resource_claims: Vec<serde::de::IgnoredAny>,
+    pub resource_claims: Vec<k8s::PodResourceClaim>,
 }
 
 /// A container: what it requests and which host ports it takes.
@@ -144,6 +144,9 @@ pub struct PodStatus {
     /// The node where room was made for the pod.
     pub nominated_node_name: Option<String>,
     pub start_time: Option<Time>,
+    /// The claims that were made for it from templates.
+    #[serde(deserialize_with = "nullable")]
+    pub resource_claim_statuses: Vec<k8s::PodResourceClaimStatus>,
     #[serde(deserialize_with = "nullable")]
     pub container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "nullable")]

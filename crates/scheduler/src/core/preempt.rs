@@ -56,7 +56,7 @@ impl Cluster {
     pub fn preempt(&mut self, id: ClassId, spared: impl Fn(&str) -> bool) -> Option<Preemption> {
         let request = self.classes[id.0 as usize].request.clone();
         let lowest = *self.priorities.keys().next()?;
-        let able = request.preempts && self.rules(id).profile.preemption && !request.dynamic;
+        let able = request.preempts && self.rules(id).profile.preemption;
         if !able || (lowest >= request.priority && self.quotas.is_empty()) {
             return None;
         }
@@ -65,7 +65,9 @@ impl Cluster {
         if full.is_empty() && self.quota_refusal(id).is_some() {
             return None;
         }
-        if !request.claims.is_empty() && self.volumes.needs(&request.claims).blocked.is_some() {
+        if (!request.claims.is_empty() || request.devices.is_some())
+            && Check::new(self, id).blocked().is_some()
+        {
             return None;
         }
         let mut best: Option<(Cost, Preemption)> = None;

@@ -198,6 +198,8 @@ pub struct Profile {
     /// Whether spread constraints, pod affinity terms and preemption take part.
     pub spread: bool,
     pub pod_affinity: bool,
+    /// Whether claims to devices are looked at (DynamicResources).
+    pub devices: bool,
     pub preemption: bool,
     /// What required affinity of placed pods is worth to those whom they seek.
     pub hard_affinity_weight: i64,
@@ -237,6 +239,7 @@ impl Profile {
             ignored_groups: Vec::new(),
             spread: true,
             pod_affinity: true,
+            devices: true,
             preemption: true,
             hard_affinity_weight: 1,
             ignore_preferences_of_placed: false,

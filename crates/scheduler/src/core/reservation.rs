@@ -234,11 +234,14 @@ impl Cluster {
             self.turn_slot(&slot, Some(pod));
         }
         self.place_at(pod, class, node);
+        // Who finds that there are not enough any more takes the pod back.
+        self.assume_devices(class, node);
     }
 
     /// A pod that was placed is not to be bound after all: takes it off, and holds its slot again.
     pub fn uncommit(&mut self, pod: &str) -> Option<Placed> {
         let placed = self.remove(pod);
+        self.release_devices(pod);
         if let Some((key, at)) = self.reservations.taken.remove(pod)
             && let Some(reservation) = self.reservations.all.get_mut(&key)
             && let Some(Slot::Taken(_, node)) = reservation.slots.get(at).cloned()

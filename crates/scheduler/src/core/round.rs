@@ -213,7 +213,9 @@ impl Cluster {
         }
         // A gang is decided as a whole, and whoever has room held for it takes that.
         order.retain(|class| {
-            self.classes[class.0 as usize].gang.is_none() && !self.may_have_slot(*class)
+            let of = &self.classes[class.0 as usize];
+            // Devices are given away one pod after another.
+            of.gang.is_none() && of.request.devices.is_none() && !self.may_have_slot(*class)
         });
         // Stable: of equally many pods, who came first.
         order.sort_by_key(|class| std::cmp::Reverse(pods[class].len()));

@@ -1,7 +1,10 @@
-//! What was decided is written: volumes first, where they are bound late, then the binding; what fails is taken back.
+//! What was decided is written: volumes first, where they are bound late, then claims to devices, then the binding; what
+//! fails is taken back.
 
 use super::calls::{CallError, PodEvent, PodRef, bind};
+use super::devices::{give, withdraw};
 use super::driver::Driver;
+use crate::core::devices::Grant;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +15,8 @@ pub(super) struct Bound {
     node: String,
     decision: Option<Value>,
     result: Result<(), CallError>,
+    /// Claims that were not given what was decided.
+    unwritten: Vec<Grant>,
 }
 
 impl Driver {
@@ -23,6 +28,10 @@ impl Driver {
         pending.decided = true;
         pending.unreported = None;
         let class = pending.class;
+        if !self.cluster.has_devices(class, uid) {
+            self.take_back(uid);
+            return;
+        }
         match self.cluster.assume_volumes(class, &node) {
             Some(assumed) if assumed.is_empty() => self.start_bind(uid, node),
             Some(assumed) => self.start_storage(uid, node, assumed),
@@ -63,13 +72,32 @@ impl Driver {
         };
         let decision = pending.decision.take();
         let (client, pod) = (self.client.clone(), pending.pod.clone());
+        let mut grants = self.cluster.devices.send(uid);
         self.binds.spawn(async move {
-            let result = bind(&client, &pod, &node).await;
+            let (mut result, mut written) = (Ok(()), 0);
+            for grant in &grants {
+                result = give(&client, &pod, grant).await;
+                if result.is_err() {
+                    break;
+                }
+                written += 1;
+            }
+            if result.is_ok() {
+                result = bind(&client, &pod, &node).await;
+            }
+            let unwritten = grants.split_off(written);
+            if result.is_err() {
+                // Nobody is kept from the claims by a pod that does not use them.
+                for grant in &grants {
+                    withdraw(&client, &pod, grant).await;
+                }
+            }
             Bound {
                 pod,
                 node,
                 decision,
                 result,
+                unwritten,
             }
         });
     }
@@ -94,6 +122,7 @@ impl Driver {
             node,
             decision,
             result,
+            unwritten,
         } = match bound {
             Ok(bound) => bound,
             Err(error) => {
@@ -105,6 +134,8 @@ impl Driver {
                 return;
             }
         };
+        self.cluster
+            .change_devices(|devices, symbols| devices.unwritten(&pod.uid, &unwritten, symbols));
         let Err(error) = result else {
             let message = format!(
                 "Successfully assigned {}/{} to {node}",

@@ -38,6 +38,8 @@ pub enum CallError {
     },
     #[error("volume {0} is bound to another claim meanwhile")]
     Taken(String),
+    #[error("resource claim {0} has changed meanwhile")]
+    Changed(String),
     #[error("{operation} failed")]
     Call {
         operation: &'static str,

@@ -85,9 +85,12 @@ pub(super) enum Kind {
     PodGroup,
     Reservation,
     Topology,
+    DeviceClaim,
+    DeviceClass,
+    DeviceSlice,
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 21;
 
 /// The owner of the core.
 pub struct Driver {
@@ -296,6 +299,7 @@ impl Driver {
         match decision {
             Decision::Place(node) => self.place(uid, class, node),
             Decision::Unschedulable(diagnosis) => {
+                self.free_idle_claim(class, &diagnosis);
                 match self.cluster.preempt(class, spared(&self.pending)) {
                     Some(room) => self.start_preemption(uid, class, room, &diagnosis),
                     None => return Some(diagnosis),

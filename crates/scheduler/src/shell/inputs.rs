@@ -150,6 +150,27 @@ impl Driver {
                 }
                 self.other(Kind::Topology, change, key);
             }
+            Input::DeviceClaim(change) => {
+                if let Change::Applied(claim) = &change {
+                    self.cluster
+                        .change_devices(|devices, symbols| devices.set_claim(claim, symbols));
+                }
+                self.other(Kind::DeviceClaim, change, key);
+            }
+            Input::DeviceClass(change) => {
+                if let Change::Applied(class) = &change {
+                    self.cluster
+                        .change_devices(|devices, symbols| devices.set_class(class, symbols));
+                }
+                self.other(Kind::DeviceClass, change, key);
+            }
+            Input::DeviceSlice(change) => {
+                if let Change::Applied(slice) = &change {
+                    self.cluster
+                        .change_devices(|devices, symbols| devices.set_slice(slice, symbols));
+                }
+                self.other(Kind::DeviceSlice, change, key);
+            }
             Input::ServiceProfile(Change::Applied(profile)) => self.service_profile(&profile),
             Input::ServiceProfile(Change::Deleted(profile)) => self.service_profile_gone(&profile),
             // What is not listed any more was deleted while nobody watched: it is learned on and written again.
@@ -272,6 +293,15 @@ impl Driver {
             Kind::PodGroup => self.cluster.remove_pod_group(namespace, short),
             Kind::Reservation => self.reservation_gone(name),
             Kind::Topology => self.cluster.remove_topology(short),
+            Kind::DeviceClaim => self
+                .cluster
+                .change_devices(|devices, symbols| devices.remove_claim(namespace, short, symbols)),
+            Kind::DeviceClass => self
+                .cluster
+                .change_devices(|devices, symbols| devices.remove_class(short, symbols)),
+            Kind::DeviceSlice => self
+                .cluster
+                .change_devices(|devices, _| devices.remove_slice(short)),
             Kind::Pod => self.pod_gone(name),
         }
     }
@@ -288,6 +318,7 @@ impl Driver {
 
     fn pod_gone(&mut self, uid: &str) {
         self.cluster.remove(uid);
+        self.cluster.release_devices(uid);
         self.queue.forget(uid);
         if let Some(pending) = self.pending.remove(uid) {
             for victim in pending.waits.into_iter().flat_map(|w| w.victims) {
@@ -311,6 +342,7 @@ impl Driver {
         }
         if let Some(node) = pod.node() {
             self.cluster.observe(pod, node);
+            self.cluster.release_devices(uid);
             self.queue.forget(uid);
             self.pending.remove(uid);
             return;

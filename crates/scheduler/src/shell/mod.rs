@@ -3,6 +3,7 @@
 
 mod binding;
 mod calls;
+mod devices;
 mod driver;
 mod gangs;
 mod inputs;
@@ -182,6 +183,22 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
     watches.spawn(follow_optional(
         client.clone(),
         Input::Topology,
+        send.clone(),
+    ));
+    // Before Kubernetes 1.34 these were not there in this form.
+    watches.spawn(follow_optional(
+        client.clone(),
+        Input::DeviceClaim,
+        send.clone(),
+    ));
+    watches.spawn(follow_optional(
+        client.clone(),
+        Input::DeviceClass,
+        send.clone(),
+    ));
+    watches.spawn(follow_optional(
+        client.clone(),
+        Input::DeviceSlice,
         send.clone(),
     ));
     let loads = options.profiles.iter().filter_map(|p| p.load.as_ref());

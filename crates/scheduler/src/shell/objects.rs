@@ -6,6 +6,7 @@ use crate::core::object::{
 };
 use futures::StreamExt;
 use gantry_api::{PlacementPolicy, Reservation, ServiceProfile};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -221,6 +222,9 @@ pub enum Input {
     PodGroup(Change<PodGroup>),
     Reservation(Change<Reservation>),
     Topology(Change<NodeTopology>),
+    DeviceClaim(Change<ResourceClaim>),
+    DeviceClass(Change<DeviceClass>),
+    DeviceSlice(Change<ResourceSlice>),
     ServiceProfile(Change<ServiceProfile>),
     /// The metrics API answered.
     Usage(Vec<super::usage::Measurement>),

@@ -8,6 +8,7 @@ use crate::core::object::{
 };
 use crate::core::{Cluster, Profile};
 use gantry_api::{PlacementPolicy, Reservation};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use rustc_hash::FxHashSet;
@@ -115,6 +116,7 @@ pub async fn snapshot(client: &Client, profiles: Vec<Profile>) -> Result<Snapsho
     list::<ElasticQuota>(client, |quota| cluster.set_quota(quota)).await?;
     cluster.settle_rules();
     storage(client, &mut cluster).await?;
+    devices(client, &mut cluster).await?;
     let mut waiting = Vec::new();
     let mut placed = Vec::new();
     let mut unowned = FxHashSet::default();
@@ -223,6 +225,22 @@ async fn storage(client: &Client, cluster: &mut Cluster) -> Result<(), SnapshotE
         let name = meta.name.as_deref().unwrap_or_default();
         cluster
             .change_volumes(|v, symbols| v.set_capacity(namespace, name, Some(capacity), symbols));
+    })
+    .await
+}
+
+/// Devices; before Kubernetes 1.34 there are none in this form.
+async fn devices(client: &Client, cluster: &mut Cluster) -> Result<(), SnapshotError> {
+    list::<DeviceClass>(client, |class| {
+        cluster.change_devices(|devices, symbols| devices.set_class(class, symbols));
+    })
+    .await?;
+    list::<ResourceSlice>(client, |slice| {
+        cluster.change_devices(|devices, symbols| devices.set_slice(slice, symbols));
+    })
+    .await?;
+    list::<ResourceClaim>(client, |claim| {
+        cluster.change_devices(|devices, symbols| devices.set_claim(claim, symbols));
     })
     .await
 }

@@ -101,7 +101,10 @@ impl World {
             Quota,
             PodGroup,
             Reservation,
-            Topology
+            Topology,
+            DeviceClaim,
+            DeviceClass,
+            DeviceSlice
         );
         world
     }

@@ -11,6 +11,7 @@
 )]
 
 mod binding;
+mod devices;
 mod policies;
 mod preemption;
 mod profiles;

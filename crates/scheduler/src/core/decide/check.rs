@@ -3,6 +3,7 @@
 use crate::core::class::{Class, ClassId};
 use crate::core::cluster::Cluster;
 use crate::core::counters::{CounterId, Counters};
+use crate::core::devices::DeviceNeeds;
 use crate::core::diagnosis::Reason;
 use crate::core::load::Limits;
 use crate::core::nodes::{NodeId, Nodes};
@@ -27,6 +28,8 @@ pub struct Check<'a> {
     pub(in crate::core) rules: &'a Rules,
     /// What its volumes ask of the node.
     pub(in crate::core) needs: Needs<'a>,
+    /// What its claims to devices ask of the node.
+    pub(in crate::core) devices: Option<DeviceNeeds<'a>>,
     /// The placement that is tried: the class's own, or that of one of its pools.
     pub(super) placement: u32,
     /// Bounds of usage, where there are such.
@@ -144,6 +147,10 @@ impl<'a> Check<'a> {
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
             needs: cluster.volumes.needs(&request.claims),
+            devices: request
+                .devices
+                .as_ref()
+                .map(|claims| cluster.devices.needs(claims, &cluster.compiler.symbols)),
             placement,
             limits: cluster.placements[placement as usize].limits,
             images: rules.weight(Rule::Images) > 0
@@ -265,7 +272,20 @@ impl<'a> Check<'a> {
             .reject(node, &self.nodes.all[node as usize], self.symbols)
     }
 
-    /// Fit, ports, volumes and neighbours.
+    /// Why the node cannot serve the pod's claims to devices.
+    pub(in crate::core) fn devices_reject(&self, node: u32) -> Option<Reason> {
+        let needs = self.devices.as_ref()?;
+        let node = &self.nodes.all[node as usize];
+        needs.reject(node, self.symbols).map(Reason::Devices)
+    }
+
+    /// What keeps the pod from any node at all, whatever else there is.
+    pub(in crate::core) fn blocked(&self) -> Option<Reason> {
+        let devices = self.devices.as_ref().and_then(DeviceNeeds::blocked);
+        self.needs.blocked.or(devices.map(Reason::DevicesBlocked))
+    }
+
+    /// Fit, ports, volumes, neighbours and devices.
     pub(in crate::core) fn fits(&self, node: u32, fit_known: bool, done: Option<KeyId>) -> bool {
         let request = &self.class.request;
         (fit_known || self.seats.fits(node, &request.shape) && self.too_hot(node).is_none())
@@ -276,6 +296,7 @@ impl<'a> Check<'a> {
             && (self.class.pool_quotas.is_empty()
                 || self.cluster.quota_refusal_at(self.class, NodeId(node)).is_none())
             && self.neighbours_fit(node, done)
+            && self.devices_reject(node).is_none()
     }
 
     /// Whether pods around, or images, change the order of nodes.

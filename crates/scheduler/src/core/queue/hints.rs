@@ -17,12 +17,13 @@ pub(super) enum Hint {
     NeighbourGone,
     Namespace,
     Claim,
+    Device,
     Measured,
     Rules,
     Gang,
 }
 
-pub(super) const HINTS: usize = 13;
+pub(super) const HINTS: usize = 14;
 
 pub(super) fn bits(hints: u16) -> impl Iterator<Item = usize> {
     (0..HINTS).filter(move |hint| hints & (1 << hint) != 0)
@@ -44,6 +45,7 @@ pub(super) fn hints_of(event: Event) -> [Option<(Hint, Option<ClassId>)>; 2] {
         ],
         Event::Namespace => one(Hint::Namespace),
         Event::Claim => one(Hint::Claim),
+        Event::Device => one(Hint::Device),
         Event::Measured => one(Hint::Measured),
         Event::Rules => one(Hint::Rules),
         Event::Gang => one(Hint::Gang),
@@ -100,10 +102,14 @@ pub(super) fn hints(diagnosis: &Diagnosis) -> u16 {
             | Reason::ForeignClaim(_)
             | Reason::LostClaim(..)
             | Reason::LeavingClaim(_)
-            | Reason::MissingVolume(_)
-            | Reason::DynamicResources => {
+            | Reason::MissingVolume(_) => {
                 claims = true;
                 add(&[H::Claim]);
+            }
+            Reason::Devices(_) => add(&[H::NodeLabels, H::Device]),
+            Reason::DevicesBlocked(_) => {
+                claims = true;
+                add(&[H::Device]);
             }
             Reason::NoPodGroup(_) | Reason::GangIncomplete(..) => {
                 claims = true;

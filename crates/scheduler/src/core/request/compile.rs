@@ -1,6 +1,7 @@
 //! Pods compiled to requests.
 
 use super::{ClaimUse, Effect, GroupKey, HostPort, Placement, Request, Spread, Term, Toleration};
+use crate::core::devices::{PodClaim, PodClaims};
 use crate::core::images::normal_name;
 use crate::core::object::{Container, Pod};
 use crate::core::profile::{DefaultSpread, ProfileId, Rules};
@@ -131,7 +132,7 @@ impl Compiler {
             shape: self.shape(pod, rules),
             profile,
             images: self.images(pod),
-            dynamic: !spec.resource_claims.is_empty(),
+            devices: self.devices(pod).filter(|_| rules.profile.devices),
             pools: Vec::new(),
             asks: self.asks(pod),
             numa: false,
@@ -321,6 +322,36 @@ impl Compiler {
             .collect();
         ports.sort_unstable();
         ports
+    }
+
+    fn devices(&mut self, pod: &Pod) -> Option<Arc<PodClaims>> {
+        let mut claims = Vec::new();
+        for claim in &pod.spec.resource_claims {
+            let mut key = |name: &str| {
+                let key = format!("{}/{name}", pod.namespace());
+                self.symbols.intern(&key)
+            };
+            if let Some(name) = &claim.resource_claim_name {
+                claims.push(PodClaim::Named(key(name)));
+                continue;
+            }
+            let mut made = pod.status.resource_claim_statuses.iter();
+            match made.find(|status| status.name == claim.name) {
+                None => claims.push(PodClaim::Awaited),
+                // Its maker may find that the pod needs none.
+                Some(status) => {
+                    let name = status.resource_claim_name.as_deref();
+                    claims.extend(name.map(|name| PodClaim::Made(key(name))));
+                }
+            }
+        }
+        (!claims.is_empty()).then(|| {
+            Arc::new(PodClaims {
+                uid: pod.uid().into(),
+                pod: pod.key().into(),
+                claims,
+            })
+        })
     }
 
     fn claims(&mut self, pod: &Pod) -> Vec<ClaimUse> {

@@ -3,6 +3,7 @@
 mod compile;
 mod resources;
 
+use super::devices::PodClaims;
 use super::numa::Asks;
 use super::policy::{NodeRules, Refusal};
 use super::profile::ProfileId;
@@ -267,8 +268,8 @@ pub struct Request {
     pub claims: Vec<ClaimUse>,
     /// Images, one for each container.
     pub images: Vec<Symbol>,
-    /// Asks for dynamic resources, which are not allocated here.
-    pub dynamic: bool,
+    /// Claims to devices. They tell every pod that has some apart from all others.
+    pub devices: Option<Arc<PodClaims>>,
     /// Pools to try one after another: names and nodes. None: all nodes at once.
     pub pools: Vec<(Symbol, NodeTerm)>,
     /// What has to be on one NUMA node, where it is aligned.

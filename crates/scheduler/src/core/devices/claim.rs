@@ -1,0 +1,234 @@
+//! Claims and classes: what is asked for.
+
+use super::DeviceKey;
+use super::slice::terms;
+use crate::core::selector::NodeTerm;
+use crate::core::symbols::{Symbol, Symbols};
+use k8s_openapi::api::resource::v1 as k8s;
+use std::sync::Arc;
+
+/// A selector, and where it stands: its place in the list.
+pub(super) type Selectors = Vec<Arc<str>>;
+
+fn selectors(list: Option<&Vec<k8s::DeviceSelector>>) -> Selectors {
+    let expression = |s: &k8s::DeviceSelector| match &s.cel {
+        Some(cel) => cel.expression.as_str().into(),
+        // What is of another kind selects nothing: it does not compile.
+        None => "".into(),
+    };
+    list.into_iter().flatten().map(expression).collect()
+}
+
+/// A device class.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Class {
+    pub name: String,
+    pub selectors: Selectors,
+    pub config: Vec<k8s::DeviceClassConfiguration>,
+}
+
+impl Class {
+    pub fn compile(class: &k8s::DeviceClass) -> Self {
+        Self {
+            name: class.metadata.name.clone().unwrap_or_default(),
+            selectors: selectors(class.spec.selectors.as_ref()),
+            config: class.spec.config.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// How many devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Amount {
+    Exactly(usize),
+    All,
+}
+
+/// What one request, or one of its alternatives, asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ask {
+    /// As results name it: `request`, or `request/alternative`.
+    pub name: String,
+    /// The request's own name.
+    pub request: String,
+    pub class: Symbol,
+    pub class_name: String,
+    pub selectors: Selectors,
+    pub amount: Amount,
+    pub admin: bool,
+    pub tolerations: Vec<k8s::DeviceToleration>,
+    /// Asks for something that is not supported here.
+    pub unsupported: Option<&'static str>,
+}
+
+fn amount(mode: Option<&str>, count: Option<i64>) -> Amount {
+    match mode {
+        Some("All") => Amount::All,
+        _ => Amount::Exactly(usize::try_from(count.unwrap_or(1)).unwrap_or_default()),
+    }
+}
+
+fn unsupported(mode: Option<&str>, capacity: bool) -> Option<&'static str> {
+    match mode {
+        None | Some("" | "All" | "ExactCount") => {
+            capacity.then_some("capacity.requests (a part of a device's capacity)")
+        }
+        Some(_) => Some("its allocationMode"),
+    }
+}
+
+fn asks(request: &k8s::DeviceRequest, symbols: &mut Symbols) -> Vec<Ask> {
+    if let Some(exactly) = &request.exactly {
+        let mode = exactly.allocation_mode.as_deref();
+        return vec![Ask {
+            name: request.name.clone(),
+            request: request.name.clone(),
+            class: symbols.intern(&exactly.device_class_name),
+            class_name: exactly.device_class_name.clone(),
+            selectors: selectors(exactly.selectors.as_ref()),
+            amount: amount(mode, exactly.count),
+            admin: exactly.admin_access == Some(true),
+            tolerations: exactly.tolerations.clone().unwrap_or_default(),
+            unsupported: unsupported(mode, exactly.capacity.is_some()),
+        }];
+    }
+    let alternatives = request.first_available.iter().flatten();
+    let alternative = |sub: &k8s::DeviceSubRequest| Ask {
+        name: format!("{}/{}", request.name, sub.name),
+        request: request.name.clone(),
+        class: symbols.intern(&sub.device_class_name),
+        class_name: sub.device_class_name.clone(),
+        selectors: selectors(sub.selectors.as_ref()),
+        amount: amount(sub.allocation_mode.as_deref(), sub.count),
+        admin: false,
+        tolerations: sub.tolerations.clone().unwrap_or_default(),
+        unsupported: unsupported(sub.allocation_mode.as_deref(), sub.capacity.is_some()),
+    };
+    alternatives.map(alternative).collect()
+}
+
+/// What devices of a claim must have in common, or must differ in.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Constraint {
+    pub attribute: String,
+    pub distinct: bool,
+    /// Of these requests; none means all.
+    requests: Vec<String>,
+}
+
+impl Constraint {
+    /// Whether it is about the devices of a request (or alternative).
+    pub fn covers(&self, ask: &Ask) -> bool {
+        self.requests.is_empty()
+            || self
+                .requests
+                .iter()
+                .any(|r| *r == ask.request || *r == ask.name)
+    }
+}
+
+/// What a claim has been given.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Allocation {
+    /// Where it can be used; `None` is everywhere.
+    pub nodes: Option<Vec<NodeTerm>>,
+    /// The devices that nobody else can have.
+    pub held: Vec<DeviceKey>,
+}
+
+/// A claim.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub version: String,
+    pub leaving: bool,
+    /// The uid of its controlling owner.
+    pub owner: Option<String>,
+    /// One list of alternatives for each request.
+    pub requests: Vec<Vec<Ask>>,
+    pub constraints: Vec<Constraint>,
+    pub config: Vec<k8s::DeviceClaimConfiguration>,
+    pub allocation: Option<Allocation>,
+    /// The uids of those that may use it.
+    pub reserved: Vec<String>,
+}
+
+impl Claim {
+    pub fn compile(claim: &k8s::ResourceClaim, symbols: &mut Symbols) -> Self {
+        let meta = &claim.metadata;
+        let owners = meta.owner_references.iter().flatten();
+        let mut owners = owners.filter(|o| o.controller == Some(true));
+        let devices = claim.spec.devices.as_ref();
+        let requests = devices.and_then(|d| d.requests.as_ref());
+        let constraints = devices.and_then(|d| d.constraints.as_ref());
+        let status = claim.status.as_ref();
+        let allocation = status.and_then(|s| s.allocation.as_ref());
+        let allocation = allocation.map(|allocation| {
+            let results = allocation.devices.iter().flat_map(|d| &d.results).flatten();
+            let held = results.filter(|r| r.admin_access != Some(true)).map(|r| {
+                (
+                    symbols.intern(&r.driver),
+                    symbols.intern(&r.pool),
+                    symbols.intern(&r.device),
+                )
+            });
+            let held = held.collect();
+            let nodes = allocation.node_selector.as_ref();
+            let nodes = nodes.map(|selector| terms(selector, symbols));
+            Allocation { nodes, held }
+        });
+        let constraint = |c: &k8s::DeviceConstraint| Constraint {
+            attribute: c
+                .match_attribute
+                .clone()
+                .or_else(|| c.distinct_attribute.clone())
+                .unwrap_or_default(),
+            distinct: c.match_attribute.is_none(),
+            requests: c.requests.clone().unwrap_or_default(),
+        };
+        let reserved = status.and_then(|s| s.reserved_for.as_ref());
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            leaving: meta.deletion_timestamp.is_some(),
+            owner: owners.next().map(|o| o.uid.clone()),
+            requests: requests
+                .into_iter()
+                .flatten()
+                .map(|r| asks(r, symbols))
+                .collect(),
+            constraints: constraints.into_iter().flatten().map(constraint).collect(),
+            config: devices.and_then(|d| d.config.clone()).unwrap_or_default(),
+            allocation,
+            reserved: reserved
+                .into_iter()
+                .flatten()
+                .map(|r| r.uid.clone())
+                .collect(),
+        }
+    }
+
+    /// Whether another form of it may decide otherwise.
+    pub fn tells_apart(&self, other: &Self) -> bool {
+        self.uid != other.uid
+            || self.leaving != other.leaving
+            || self.owner != other.owner
+            || self.allocation != other.allocation
+            || self.reserved != other.reserved
+    }
+
+    /// `namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// What of a claim is not supported here: the request, and what it is.
+    pub fn unsupported(&self) -> Option<(&str, &'static str)> {
+        let mut asks = self.requests.iter().flatten();
+        asks.find_map(|ask| Some((ask.name.as_str(), ask.unsupported?)))
+    }
+}

@@ -1,0 +1,385 @@
+//! Dynamic resource allocation (KEP-4381, structured parameters): which devices drivers offer (ResourceSlices), which
+//! of them are taken (allocated ResourceClaims), and which a pod's claims would get on a node.
+//!
+//! What was allocated for a decided pod is *assumed* here until the API shows it, so that no device is given away twice.
+//! Rules and words are those of the DynamicResources plugin of Kubernetes 1.36. Not supported: devices that may be
+//! allocated several times or whose use is decided while the pod is bound (passed over), requests for a part of a
+//! device's capacity (refused by name), attributes that are lists in constraints (never equal), DeviceTaintRules.
+
+mod allocate;
+mod claim;
+mod needs;
+mod select;
+mod slice;
+
+use super::symbols::{Symbol, Symbols};
+use claim::{Claim, Class};
+use gantry_machinery::cel::Program;
+use k8s_openapi::api::resource::v1 as k8s;
+pub use needs::{DeviceNeeds, Misfit};
+use rustc_hash::{FxHashMap, FxHashSet};
+use slice::{Pool, PoolKey, Slice};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Keeps a claim from being deleted while it is allocated.
+pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+/// Pods that one claim can be reserved for.
+const MOST_CONSUMERS: usize = 256;
+/// Devices of one claim.
+const MOST_RESULTS: usize = 32;
+
+/// A device: driver, pool, name.
+type DeviceKey = (Symbol, Symbol, Symbol);
+
+/// The claims of a pod.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PodClaims {
+    pub uid: Arc<str>,
+    /// `namespace/name` of the pod.
+    pub pod: Arc<str>,
+    pub claims: Vec<PodClaim>,
+}
+
+/// One claim of a pod.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum PodClaim {
+    /// Named by the pod: `namespace/name`.
+    Named(Symbol),
+    /// Made for the pod from a template.
+    Made(Symbol),
+    /// To be made from a template, and not there yet.
+    Awaited,
+}
+
+/// What is to be written before a pod with claims is bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// What the claim gets; `None` if it is allocated already and only to be reserved for the pod.
+    pub allocation: Option<k8s::AllocationResult>,
+}
+
+/// A claim that could be allocated elsewhere, since nobody uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleClaim {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub version: String,
+}
+
+/// What was decided for a claim and is not yet seen.
+struct Assumed {
+    pod: Arc<str>,
+    node: Symbol,
+    held: Vec<DeviceKey>,
+}
+
+/// A selector, or what is wrong with it.
+type Compiled = Arc<Result<Program, String>>;
+type Verdicts = Arc<[Result<bool, Arc<str>>]>;
+
+/// All that is known of devices and claims to them.
+#[derive(Default)]
+pub struct Devices {
+    claims: FxHashMap<Symbol, Claim>,
+    classes: FxHashMap<Symbol, Class>,
+    pools: BTreeMap<PoolKey, Pool>,
+    /// The pool of each slice, by the slice's name.
+    slices: FxHashMap<String, PoolKey>,
+    /// Pools with devices of one node, and with devices that several can reach.
+    local: FxHashMap<Symbol, BTreeSet<PoolKey>>,
+    wide: BTreeSet<PoolKey>,
+    taken: FxHashMap<DeviceKey, u32>,
+    assumed: FxHashMap<Symbol, Assumed>,
+    /// By pod: what is to be written for it.
+    grants: FxHashMap<Arc<str>, Vec<Grant>>,
+    /// The number of the next slice: what selectors say of a slice is known by it.
+    next: u64,
+    programs: Mutex<FxHashMap<Arc<str>, Compiled>>,
+    verdicts: Mutex<FxHashMap<(u64, Arc<str>), Verdicts>>,
+    words: Mutex<Words>,
+}
+
+/// Messages, by number.
+#[derive(Default)]
+struct Words {
+    by_text: FxHashMap<Arc<str>, u32>,
+    texts: Vec<Arc<str>>,
+}
+
+/// Answers of selectors kept; beyond, all are forgotten.
+const MOST_VERDICTS: usize = 1 << 17;
+
+impl Devices {
+    /// A claim came or changed. Returns whether that may let a pod fit.
+    pub fn set_claim(&mut self, claim: &k8s::ResourceClaim, symbols: &mut Symbols) -> bool {
+        let key = symbols.intern(&key(&claim.metadata));
+        let fresh = Claim::compile(claim, symbols);
+        if fresh.allocation.is_some() {
+            self.let_go(key);
+        }
+        let old = self.claims.remove(&key);
+        if let Some(allocation) = old.as_ref().and_then(|c| c.allocation.as_ref()) {
+            count(&mut self.taken, &allocation.held, false);
+        }
+        if let Some(allocation) = &fresh.allocation {
+            count(&mut self.taken, &allocation.held, true);
+        }
+        let changed = old.is_none_or(|old| old.tells_apart(&fresh));
+        self.claims.insert(key, fresh);
+        changed
+    }
+
+    /// A claim went.
+    pub fn remove_claim(&mut self, namespace: &str, name: &str, symbols: &Symbols) -> bool {
+        let Some(key) = symbols.known(&format!("{namespace}/{name}")) else {
+            return false;
+        };
+        self.let_go(key);
+        let Some(old) = self.claims.remove(&key) else {
+            return false;
+        };
+        if let Some(allocation) = &old.allocation {
+            count(&mut self.taken, &allocation.held, false);
+        }
+        true
+    }
+
+    /// A class came or changed.
+    pub fn set_class(&mut self, class: &k8s::DeviceClass, symbols: &mut Symbols) -> bool {
+        let name = symbols.intern(class.metadata.name.as_deref().unwrap_or_default());
+        let fresh = Class::compile(class);
+        self.classes.insert(name, fresh.clone()) != Some(fresh)
+    }
+
+    /// A class went.
+    pub fn remove_class(&mut self, name: &str, symbols: &Symbols) -> bool {
+        let name = symbols.known(name);
+        name.is_some_and(|name| self.classes.remove(&name).is_some())
+    }
+
+    /// A slice came or changed.
+    pub fn set_slice(&mut self, slice: &k8s::ResourceSlice, symbols: &mut Symbols) -> bool {
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        self.next += 1;
+        let fresh = Arc::new(Slice::compile(slice, self.next, symbols));
+        let pool = PoolKey::of(slice);
+        if let Some(old) = self.slices.insert(name.clone(), pool.clone()) {
+            if old == pool
+                && let Some(there) = self.pools.get(&pool)
+                && there.slices.get(&name).is_some_and(|old| old.same(&fresh))
+            {
+                return false;
+            }
+            self.take_from_pool(&old, &name);
+        }
+        self.change_pool(&pool, |pool| {
+            pool.slices.insert(name, fresh);
+        });
+        true
+    }
+
+    /// A slice went.
+    pub fn remove_slice(&mut self, name: &str) -> bool {
+        let Some(pool) = self.slices.remove(name) else {
+            return false;
+        };
+        self.take_from_pool(&pool, name);
+        true
+    }
+
+    fn take_from_pool(&mut self, key: &PoolKey, name: &str) {
+        self.change_pool(key, |pool| {
+            pool.slices.remove(name);
+        });
+        if self.pools.get(key).is_some_and(|p| p.slices.is_empty()) {
+            self.pools.remove(key);
+        }
+    }
+
+    fn change_pool(&mut self, key: &PoolKey, change: impl FnOnce(&mut Pool)) {
+        let pool = self.pools.entry(key.clone()).or_default();
+        for node in &pool.nodes {
+            if let Some(pools) = self.local.get_mut(node) {
+                pools.remove(key);
+                if pools.is_empty() {
+                    self.local.remove(node);
+                }
+            }
+        }
+        self.wide.remove(key);
+        change(pool);
+        pool.settle();
+        for node in &pool.nodes {
+            self.local.entry(*node).or_default().insert(key.clone());
+        }
+        if pool.wide {
+            self.wide.insert(key.clone());
+        }
+    }
+
+    // Decisions.
+
+    /// Holds devices for the claims of a pod that was decided for a node, and notes what is to be written for it.
+    /// Returns whether they can be served there (still).
+    pub fn assume(&mut self, of: &PodClaims, node: &super::nodes::Node, symbols: &Symbols) -> bool {
+        self.release(&of.uid);
+        let needs = self.needs(of, symbols);
+        if needs.blocked().is_some() {
+            return false;
+        }
+        let Ok(granted) = needs.grant(node, symbols) else {
+            return false;
+        };
+        let mut grants = Vec::new();
+        for (key, grant, held) in granted {
+            if grant.allocation.is_some() {
+                count(&mut self.taken, &held, true);
+                let pod = of.uid.clone();
+                let node = node.name;
+                self.assumed.insert(key, Assumed { pod, node, held });
+            }
+            grants.push(grant);
+        }
+        self.grants.insert(of.uid.clone(), grants);
+        true
+    }
+
+    /// What is to be written for a pod that was decided.
+    #[must_use]
+    pub fn grants(&self, pod: &str) -> Option<&[Grant]> {
+        self.grants.get(pod).map(Vec::as_slice)
+    }
+
+    /// Takes what is to be written for a pod. From then on it is held, whatever becomes of the pod, until its claims show
+    /// it or [`Devices::unwritten`] says that they never will.
+    pub fn send(&mut self, pod: &str) -> Vec<Grant> {
+        self.grants.remove(pod).unwrap_or_default()
+    }
+
+    /// These grants of a pod were not written. Returns whether anything was held for them.
+    pub fn unwritten(&mut self, pod: &str, grants: &[Grant], symbols: &Symbols) -> bool {
+        let mut any = false;
+        for grant in grants {
+            let key = symbols.known(&format!("{}/{}", grant.namespace, grant.name));
+            let ours = |key: &Symbol| self.assumed.get(key).is_some_and(|a| &*a.pod == pod);
+            if let Some(key) = key.filter(ours) {
+                self.let_go(key);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// The pod is not to be bound after all. Returns whether anything was held for it that is not being written.
+    pub fn release(&mut self, pod: &str) -> bool {
+        if self.grants.remove(pod).is_none() {
+            return false;
+        }
+        let held = self.assumed.iter().filter(|(_, a)| &*a.pod == pod);
+        let held: Vec<Symbol> = held.map(|(key, _)| *key).collect();
+        for key in held {
+            self.let_go(key);
+        }
+        true
+    }
+
+    fn let_go(&mut self, claim: Symbol) {
+        if let Some(assumed) = self.assumed.remove(&claim) {
+            count(&mut self.taken, &assumed.held, false);
+        }
+    }
+
+    /// Nodes that have devices of their own, if there are no others; `None` if any node may be able to reach some.
+    #[must_use]
+    pub fn nodes_with_devices(&self) -> Option<impl Iterator<Item = Symbol> + '_> {
+        self.wide.is_empty().then(|| self.local.keys().copied())
+    }
+
+    // Words.
+
+    fn word(&self, text: String) -> u32 {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = words.by_text.get(&*text) {
+            return *at;
+        }
+        let at = u32::try_from(words.texts.len()).unwrap_or(u32::MAX);
+        let text: Arc<str> = text.into();
+        words.texts.push(text.clone());
+        words.by_text.insert(text, at);
+        at
+    }
+
+    /// A message by its number.
+    #[must_use]
+    pub fn text(&self, word: u32) -> String {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = words.texts.get(word as usize);
+        text.map(|t| t.to_string()).unwrap_or_default()
+    }
+
+    // Selectors.
+
+    /// What a selector says of each device of a slice.
+    fn verdicts(&self, slice: &Slice, expression: &Arc<str>) -> Verdicts {
+        let key = (slice.number, expression.clone());
+        let lock = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&key) {
+            return known.clone();
+        }
+        let program = self.program(expression);
+        let verdict = |device: &slice::Device| match &*program {
+            Ok(program) => device
+                .seen
+                .selected(program)
+                .map_err(|e| format!("CEL runtime error: {e}").into()),
+            Err(error) => Err(format!("CEL compile error: {error}").into()),
+        };
+        let verdicts: Verdicts = slice.devices.iter().map(verdict).collect();
+        let mut all = lock();
+        if all.len() >= MOST_VERDICTS {
+            all.clear();
+        }
+        all.insert(key, verdicts.clone());
+        verdicts
+    }
+
+    fn program(&self, expression: &Arc<str>) -> Compiled {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = programs.get(expression) {
+            return known.clone();
+        }
+        let program = Arc::new(select::compile(expression));
+        programs.insert(expression.clone(), program.clone());
+        program
+    }
+}
+
+fn key(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> String {
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", text(&meta.namespace), text(&meta.name))
+}
+
+fn count(taken: &mut FxHashMap<DeviceKey, u32>, devices: &[DeviceKey], more: bool) {
+    for device in devices {
+        let count = taken.entry(*device).or_default();
+        *count = if more {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+        if *count == 0 {
+            taken.remove(device);
+        }
+    }
+}
+
+/// Devices that are being given to a pod's claims: device, claim.
+type InUse = FxHashSet<(DeviceKey, usize)>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! What a pod's claims ask of its node.
+
+use super::allocate::Search;
+use super::claim::Claim;
+use super::{DeviceKey, Devices, Grant, IdleClaim, MOST_CONSUMERS, PodClaim, PodClaims, slice};
+use crate::core::nodes::Node;
+use crate::core::symbols::{Symbol, Symbols};
+
+/// Why a node cannot serve a pod's claims.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Misfit {
+    /// A claim has devices that cannot be reached from there.
+    Elsewhere,
+    /// Not enough devices.
+    None,
+    /// It cannot be told: a message by its number.
+    Error(u32),
+}
+
+/// The claims of a pod, found.
+pub struct DeviceNeeds<'a> {
+    pub(super) of: &'a Devices,
+    blocked: Option<u32>,
+    /// Allocated already.
+    given: Vec<&'a Claim>,
+    /// Assumed for this pod, with the node.
+    assumed: Vec<Symbol>,
+    pub(super) open: Vec<(Symbol, &'a Claim)>,
+    pod: &'a PodClaims,
+}
+
+impl Devices {
+    /// Finds the claims of a pod.
+    #[must_use]
+    pub fn needs<'a>(&'a self, pod: &'a PodClaims, symbols: &Symbols) -> DeviceNeeds<'a> {
+        let mut needs = DeviceNeeds {
+            of: self,
+            blocked: None,
+            given: Vec::new(),
+            assumed: Vec::new(),
+            open: Vec::new(),
+            pod,
+        };
+        if let Err(message) = needs.find(pod, symbols) {
+            needs.blocked = Some(self.word(message));
+        }
+        needs
+    }
+}
+
+impl<'a> DeviceNeeds<'a> {
+    fn find(&mut self, pod: &'a PodClaims, symbols: &Symbols) -> Result<(), String> {
+        for wanted in &pod.claims {
+            let (key, made) = match wanted {
+                PodClaim::Named(key) => (key, false),
+                PodClaim::Made(key) => (key, true),
+                PodClaim::Awaited => {
+                    return Err(format!(
+                        "pod \"{}\": ResourceClaim not created yet",
+                        pod.pod
+                    ));
+                }
+            };
+            let Some(claim) = self.of.claims.get(key) else {
+                let key = symbols.text(*key);
+                let name = key.rsplit('/').next().unwrap_or_default();
+                return Err(format!(
+                    "resourceclaim.resource.k8s.io \"{name}\" not found"
+                ));
+            };
+            if claim.leaving {
+                return Err(format!("resourceclaim \"{}\" is being deleted", claim.name));
+            }
+            if made && claim.owner.as_deref() != Some(&*pod.uid) {
+                return Err(format!(
+                    "ResourceClaim {} was not created for pod {} (pod is not owner)",
+                    claim.key(),
+                    pod.pod
+                ));
+            }
+            if claim.allocation.is_some() {
+                let ours = claim.reserved.iter().any(|uid| **uid == *pod.uid);
+                if !ours && claim.reserved.len() >= MOST_CONSUMERS {
+                    return Err("resourceclaim in use".to_owned());
+                }
+                self.given.push(claim);
+                continue;
+            }
+            if let Some(assumed) = self.of.assumed.get(key) {
+                if assumed.pod != pod.uid {
+                    return Err(format!(
+                        "resource claim {} is in the process of being allocated",
+                        claim.key()
+                    ));
+                }
+                self.assumed.push(assumed.node);
+                continue;
+            }
+            if let Some((request, what)) = claim.unsupported() {
+                return Err(format!(
+                    "resource claim {}, request {request}: gantry-scheduler does not support {what}",
+                    claim.key()
+                ));
+            }
+            for ask in claim.requests.iter().flatten() {
+                if !self.of.classes.contains_key(&ask.class) {
+                    return Err(format!(
+                        "request {}: device class {} does not exist",
+                        ask.name, ask.class_name
+                    ));
+                }
+            }
+            self.open.push((*key, claim));
+        }
+        Ok(())
+    }
+
+    /// What keeps the pod from any node at all, by the number of the message.
+    #[must_use]
+    pub const fn blocked(&self) -> Option<u32> {
+        self.blocked
+    }
+
+    /// Whether a node of its own must have devices for the pod.
+    #[must_use]
+    pub fn wants_devices(&self) -> bool {
+        self.open
+            .iter()
+            .any(|(_, claim)| !claim.requests.is_empty())
+    }
+
+    /// The only nodes that can serve what is allocated already, where that names nodes.
+    #[must_use]
+    pub fn pins(&self) -> Option<Vec<Symbol>> {
+        if let Some(node) = self.assumed.first() {
+            return Some(vec![*node]);
+        }
+        let nodes = self.given.iter().filter_map(|claim| {
+            let terms = claim.allocation.as_ref()?.nodes.as_ref()?;
+            let mut names = Vec::new();
+            for term in terms {
+                names.extend(term.pins()?);
+            }
+            Some(names)
+        });
+        nodes.min_by_key(Vec::len)
+    }
+
+    fn reached(claim: &Claim, node: &Node, symbols: &Symbols) -> bool {
+        let allocation = claim.allocation.as_ref();
+        let nodes = allocation.and_then(|a| a.nodes.as_ref());
+        nodes.is_none_or(|terms| slice::any(terms, node, symbols))
+    }
+
+    /// Why the node cannot serve the claims, if it cannot.
+    #[must_use]
+    pub fn reject(&self, node: &Node, symbols: &Symbols) -> Option<Misfit> {
+        let elsewhere = |claim: &&Claim| !Self::reached(claim, node, symbols);
+        if self.given.iter().any(elsewhere) || self.assumed.iter().any(|at| *at != node.name) {
+            return Some(Misfit::Elsewhere);
+        }
+        if self.open.is_empty() {
+            return None;
+        }
+        match Search::new(self, node, symbols).run() {
+            Ok(true) => None,
+            Ok(false) => Some(Misfit::None),
+            Err(message) => Some(Misfit::Error(self.of.word(message))),
+        }
+    }
+
+    /// What is to be written so that the pod can run on the node, with the devices that each claim holds then.
+    pub(super) fn grant(
+        &self,
+        node: &Node,
+        symbols: &Symbols,
+    ) -> Result<Vec<(Symbol, Grant, Vec<DeviceKey>)>, Misfit> {
+        if let Some(misfit) = self.reject(node, symbols) {
+            return Err(misfit);
+        }
+        let mut search = Search::new(self, node, symbols);
+        let found = self.open.is_empty() || search.run() == Ok(true);
+        if !found {
+            return Err(Misfit::None);
+        }
+        let grant = |claim: &Claim| Grant {
+            namespace: claim.namespace.clone(),
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+            allocation: None,
+        };
+        let mut grants = Vec::new();
+        for claim in &self.given {
+            if !claim.reserved.iter().any(|uid| **uid == *self.pod.uid) {
+                let key = symbols.known(&claim.key()).ok_or(Misfit::None)?;
+                grants.push((key, grant(claim), Vec::new()));
+            }
+        }
+        for (at, (key, claim)) in self.open.iter().enumerate() {
+            let (allocation, held) = search.result(at, claim);
+            let mut grant = grant(claim);
+            grant.allocation = Some(allocation);
+            grants.push((*key, grant, held));
+        }
+        Ok(grants)
+    }
+
+    /// A claim that holds the pod away from some node although nobody uses it.
+    #[must_use]
+    pub fn idle<'n>(
+        &self,
+        nodes: impl Iterator<Item = &'n Node> + Clone,
+        symbols: &Symbols,
+    ) -> Option<IdleClaim> {
+        let unused = |claim: &Claim| claim.reserved.iter().all(|uid| **uid == *self.pod.uid);
+        let mut idle = self.given.iter().filter(|claim| unused(claim));
+        let idle = idle.find(|claim| {
+            let mut nodes = nodes.clone();
+            nodes.any(|node| !Self::reached(claim, node, symbols))
+        })?;
+        Some(IdleClaim {
+            namespace: idle.namespace.clone(),
+            name: idle.name.clone(),
+            uid: idle.uid.clone(),
+            version: idle.version.clone(),
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Claims to devices: what was decided for a pod is written into its claims before the pod is bound.
+
+use super::calls::{CallError, PodRef, send};
+use super::driver::Driver;
+use crate::core::devices::{FINALIZER, Grant, IdleClaim, Misfit};
+use crate::core::{ClassId, Diagnosis, Reason};
+use http::Method;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use serde_json::{Value, json};
+
+const MERGE: &str = "application/merge-patch+json";
+/// How often a claim that others write too is tried again.
+const TRIES: usize = 5;
+
+impl Driver {
+    /// Where a claim that nobody uses keeps a pod from nodes, it loses its devices, to be given others. One at a time:
+    /// the pod is decided anew when that is seen.
+    pub(super) fn free_idle_claim(&mut self, class: ClassId, diagnosis: &Diagnosis) {
+        if !diagnosis.any(|reason| *reason == Reason::Devices(Misfit::Elsewhere)) {
+            return;
+        }
+        let Some(claim) = self.cluster.idle_device_claim(class) else {
+            return;
+        };
+        let client = self.client.clone();
+        self.notes.spawn(async move {
+            if let Err(error) = deallocate(&client, &claim).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, claim = %claim.name, namespace = %claim.namespace, "claim not deallocated");
+            }
+        });
+    }
+}
+
+fn path(namespace: &str, name: &str, sub: &str) -> String {
+    format!("/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}{sub}")
+}
+
+async fn deallocate(client: &Client, claim: &IdleClaim) -> Result<(), CallError> {
+    let body = json!({
+        // Whoever begins to use it wins.
+        "metadata": {"uid": claim.uid, "resourceVersion": claim.version},
+        "status": {"allocation": null, "reservedFor": null},
+    });
+    let path = path(&claim.namespace, &claim.name, "/status");
+    send(
+        client,
+        "deallocate claim",
+        Method::PATCH,
+        path,
+        MERGE,
+        &body,
+    )
+    .await
+}
+
+async fn read(client: &Client, grant: &Grant) -> Result<Value, CallError> {
+    const WHAT: &str = "read claim";
+    let request = http::Request::get(path(&grant.namespace, &grant.name, ""))
+        .body(Vec::new())
+        .map_err(|source| CallError::Build {
+            operation: WHAT,
+            source,
+        })?;
+    let call = client.request(request).await;
+    call.map_err(|source| CallError::Call {
+        operation: WHAT,
+        source,
+    })
+}
+
+/// Gives a claim its devices, if it has none yet, and reserves it for the pod.
+pub(super) async fn give(client: &Client, pod: &PodRef, grant: &Grant) -> Result<(), CallError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_to_give(client, pod, grant).await {
+            Err(error) if error.code() == Some(409) && tries < TRIES => {}
+            result => return result,
+        }
+    }
+}
+
+async fn try_to_give(client: &Client, pod: &PodRef, grant: &Grant) -> Result<(), CallError> {
+    let found = read(client, grant).await?;
+    let changed = || CallError::Changed(format!("{}/{}", grant.namespace, grant.name));
+    let meta = &found["metadata"];
+    let allocated = !found["status"]["allocation"].is_null();
+    if meta["uid"].as_str() != Some(&grant.uid)
+        || !meta["deletionTimestamp"].is_null()
+        || allocated != grant.allocation.is_none()
+    {
+        return Err(changed());
+    }
+    let mut version = meta["resourceVersion"].clone();
+    let finalizers = meta["finalizers"].as_array().cloned().unwrap_or_default();
+    if grant.allocation.is_some() && !finalizers.iter().any(|f| f == FINALIZER) {
+        let mut finalizers = finalizers;
+        finalizers.push(FINALIZER.into());
+        let body = json!({"metadata": {"uid": grant.uid, "resourceVersion": version, "finalizers": finalizers}});
+        let claim = path(&grant.namespace, &grant.name, "");
+        send(client, "protect claim", Method::PATCH, claim, MERGE, &body).await?;
+        let found = read(client, grant).await?;
+        if !found["status"]["allocation"].is_null() {
+            return Err(changed());
+        }
+        version = found["metadata"]["resourceVersion"].clone();
+    }
+    let reserved = found["status"]["reservedFor"].as_array();
+    let mut reserved = reserved.cloned().unwrap_or_default();
+    if !reserved.iter().any(|r| r["uid"].as_str() == Some(&pod.uid)) {
+        reserved.push(json!({"resource": "pods", "name": &*pod.name, "uid": &*pod.uid}));
+    }
+    let mut status = json!({"reservedFor": reserved});
+    if let Some(allocation) = &grant.allocation {
+        status["allocation"] = json!(allocation);
+        let now = Timestamp::now();
+        status["allocation"]["allocationTimestamp"] =
+            json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+    }
+    let body =
+        json!({"metadata": {"uid": grant.uid, "resourceVersion": version}, "status": status});
+    let claim = path(&grant.namespace, &grant.name, "/status");
+    send(client, "allocate claim", Method::PATCH, claim, MERGE, &body).await
+}
+
+/// The pod will not use the claim after all. What it was given stays until somebody else asks for it.
+pub(super) async fn withdraw(client: &Client, pod: &PodRef, grant: &Grant) {
+    let body = json!({
+        "metadata": {"uid": grant.uid},
+        "status": {"reservedFor": [{"$patch": "delete", "uid": &*pod.uid}]},
+    });
+    let claim = path(&grant.namespace, &grant.name, "/status");
+    let strategic = "application/strategic-merge-patch+json";
+    let sent = send(
+        client,
+        "release claim",
+        Method::PATCH,
+        claim,
+        strategic,
+        &body,
+    )
+    .await;
+    if let Err(error) = sent {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, claim = %grant.name, "claim not released; it is when the pod ends");
+    }
+}
