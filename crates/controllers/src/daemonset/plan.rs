@@ -39,7 +39,7 @@ pub struct Plan {
     pub after: Option<Duration>,
 }
 
-/// The pods of each node they are on or meant for, oldest first.
+/// The pods of each node they are on or meant for: those on it first, then the oldest.
 fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<&Arc<Pod>>> {
     let mut map: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
     for pod in pods {
@@ -48,7 +48,8 @@ fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<&Arc<Pod>>> {
         }
     }
     for pods in map.values_mut() {
-        pods.sort_by(|a, b| (a.meta.created, &a.meta.name).cmp(&(b.meta.created, &b.meta.name)));
+        let key = |pod: &Pod| (pod.node.is_none(), pod.meta.created, pod.meta.name.clone());
+        pods.sort_by_cached_key(|pod| key(pod));
     }
     map
 }
@@ -244,7 +245,9 @@ fn status(
                 status.number_available += 1;
             }
         }
-        if there.iter().any(|p| of_hash(p, world.hash)) {
+        // While an old pod is there the node is not updated, or a rollout with surge would be told
+        // as done too early.
+        if of_hash(first, world.hash) {
             status.updated_number_scheduled += 1;
         }
     }

@@ -114,3 +114,32 @@ fn the_status_counts_nodes() {
         (4, 3, 1, 2, 2, 2, 0, 2)
     );
 }
+
+#[test]
+fn a_node_is_updated_once_its_old_pod_is_gone() {
+    let updated = |pods: &[&str]| {
+        let plan = run(rolling("50%", "0%"), &["a"], pods);
+        plan.status.updated_number_scheduled
+    };
+    assert_eq!(updated(&["1@a:old ready", "9@a:new pending"]), 0);
+    assert_eq!(updated(&["9@a:new ready"]), 1);
+}
+
+#[test]
+fn of_two_pods_the_one_on_the_node_stays() {
+    let set: DaemonSet = serde_json::from_value(json!({
+        "metadata": {"name": "d", "namespace": "n", "uid": "d"},
+        "spec": {"updateStrategy": rolling("0%", "50%"), "template": {"spec": {}}}}))
+    .unwrap();
+    let mut bound = (*pod("2@a:new ready")).clone();
+    bound.node = Some("a".into());
+    let plan = plan(&World {
+        set: &set,
+        nodes: &[node("a")],
+        pods: &[pod("1@a:new pending"), Arc::new(bound)],
+        hash: "new",
+        now: now(),
+    });
+    let deleted: Vec<&str> = plan.delete.iter().map(|p| &*p.meta.name).collect();
+    assert_eq!(deleted, ["1"]);
+}

@@ -573,6 +573,17 @@ fn fewer_run_when_fewer_may() {
 }
 
 #[test]
+fn of_indexes_too_the_one_that_has_got_furthest_stays() {
+    let mut bench =
+        Bench::new(json!({"completions": 9, "parallelism": 3, "completionMode": "Indexed"}));
+    bench.sync();
+    bench.change("p1", |p| p.node = Some("somewhere".into()));
+    bench.job.spec.parallelism = Some(1);
+    bench.sync();
+    assert_eq!(bench.active(), ["p1=0"]);
+}
+
+#[test]
 fn one_pod_an_index_and_none_beyond() {
     let mut bench =
         Bench::new(json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed"}));

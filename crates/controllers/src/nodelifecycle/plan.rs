@@ -112,6 +112,11 @@ pub enum Pace {
     Retract,
 }
 
+impl Pace {
+    /// That of a zone that is well, or of which no node counts.
+    pub const USUAL: Pace = Pace::Every(INTERVAL);
+}
+
 /// The pace of each zone.
 pub fn paces(zones: &[Zone]) -> Vec<Pace> {
     let down = |zone: &Zone| zone.ready == 0 && zone.unready > 0;
@@ -124,7 +129,7 @@ pub fn paces(zones: &[Zone]) -> Vec<Pace> {
             let size = zone.ready + zone.unready;
             let partial = !down(zone) && zone.unready > 2 && zone.unready * 100 >= size * 55;
             match (partial, size > LARGE) {
-                (false, _) => Pace::Every(INTERVAL),
+                (false, _) => Pace::USUAL,
                 (true, true) => Pace::Every(INTERVAL_IN_TROUBLE),
                 (true, false) => Pace::Stop,
             }

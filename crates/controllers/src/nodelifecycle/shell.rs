@@ -19,6 +19,8 @@ use crate::runtime::api::{Api, Deletion};
 use crate::runtime::{ApiError, Context, controller};
 
 const NAME: &str = "node-controller";
+/// Label of nodes that do not count when a zone is weighed, whatever its value.
+const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
 const LEASES_IN: &str = "kube-node-lease";
 /// Node changes that come within this time are looked at together.
 const BATCH: Duration = Duration::from_millis(100);
@@ -105,10 +107,12 @@ impl Lifecycle {
             let health = plan::health(&node, of_node.at, timing.grace, now);
             self.heard.insert(node.metadata.uid.clone(), of_node);
             let zone = zone_of(&node);
-            let counts = zones.entry(zone.clone()).or_default();
-            match health {
-                Health::Ready => counts.ready += 1,
-                _ => counts.unready += 1,
+            if node.metadata.labels.get(EXCLUDED).is_none() {
+                let counts = zones.entry(zone.clone()).or_default();
+                match health {
+                    Health::Ready => counts.ready += 1,
+                    _ => counts.unready += 1,
+                }
             }
             looked.push((node, health, zone));
         }
@@ -116,7 +120,7 @@ impl Lifecycle {
         let paces: FxHashMap<String, Pace> = names.into_iter().zip(plan::paces(&counts)).collect();
         let mut next = timing.period;
         for (node, health, zone) in &looked {
-            let pace = paces.get(zone).copied().unwrap_or(Pace::Stop);
+            let pace = paces.get(zone).copied().unwrap_or(Pace::USUAL);
             if let Err(error) = self.settle(node, *health, zone, pace, now).await
                 && !error.not_found()
             {
@@ -201,6 +205,7 @@ impl Lifecycle {
                 .filter(|p| p.ready)
                 .collect();
             let at = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let recorder = &self.context.recorder;
             let write = |n: usize| {
                 let pod = unready.get(n);
                 let condition =
@@ -208,7 +213,10 @@ impl Lifecycle {
                 async move {
                     match pod {
                         Some(pod) => {
-                            write_status(api, pod, json!({"conditions": [condition]})).await
+                            write_status(api, pod, json!({"conditions": [condition]})).await?;
+                            let message = "Node is not ready".to_owned();
+                            recorder.warning(NAME, &PODS, &pod.meta, "NodeNotReady", message);
+                            Ok(())
                         }
                         None => Ok(()),
                     }

@@ -247,7 +247,7 @@ fn update_replicas(
     let max_unavailable = rolling_update.and_then(|r| r.max_unavailable.as_ref());
     let total = i32::try_from(places.len()).unwrap_or(i32::MAX);
     let allowed = match max_unavailable {
-        Some(value) => scaled(Some(value), total, true).max(1),
+        Some(value) => scaled(Some(value), total, false).max(1),
         None => 1,
     };
     if allowed == 1 {

@@ -95,6 +95,8 @@ fn partition(n: i32) -> serde_json::Value {
 #[case::on_delete_waits(json!({"replicas": 2, "updateStrategy": {"type": "OnDelete"}}), "w-0:a:r w-1:a:r", "")]
 #[case::on_delete_comes_back_new(json!({"replicas": 2, "updateStrategy": {"type": "OnDelete"}}), "w-0:a:r", "+1b")]
 #[case::max_unavailable(json!({"replicas": 4, "podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1, "maxUnavailable": 2}}}), "w-0:a:r w-1:a:r w-2:a:r w-3:a:r", "-w-3 -w-2")]
+#[case::max_unavailable_is_rounded_down(json!({"replicas": 5, "podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}}), "w-0:a:r w-1:a:r w-2:a:r w-3:a:r w-4:a:r", "-w-4 -w-3")]
+#[case::max_unavailable_is_at_least_one(json!({"replicas": 3, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}}), "w-0:a:r w-1:a:r w-2:a:r", "-w-2")]
 #[case::max_unavailable_counts_the_down(json!({"replicas": 4, "podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}), "w-0:a:r w-1:a:r w-2:a:r w-3:b:u", "-w-2")]
 #[case::broken_old_pods_are_free(json!({"replicas": 3, "podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}), "w-0:a:u w-1:a:u w-2:a:r", "-w-1 -w-0")]
 #[case::strangers_are_left_alone(json!({"replicas": 1}), "w-0:b:r w-x:a:r v-1:a:r", "")]
