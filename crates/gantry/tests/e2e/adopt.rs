@@ -21,7 +21,7 @@ fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-fn spec(name: &str, replicas: i32) -> Value {
+pub fn spec(name: &str, replicas: i32) -> Value {
     json!({
         "replicas": replicas, "selector": {"matchLabels": {"app": name}},
         "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{
@@ -31,7 +31,9 @@ fn spec(name: &str, replicas: i32) -> Value {
     })
 }
 
-async fn make(client: &Client) {
+/// Two workloads of a team in a namespace, and a Service of one.
+pub async fn make(client: &Client) {
+    let labels = json!({"team": "checkout"});
     let post = PostParams::default();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces
@@ -42,7 +44,7 @@ async fn make(client: &Client) {
     deployments
         .create(
             &post,
-            &object(json!({"metadata": {"name": "web"}, "spec": spec("web", 4)})),
+            &object(json!({"metadata": {"name": "web", "labels": labels}, "spec": spec("web", 4)})),
         )
         .await
         .unwrap();
@@ -51,7 +53,7 @@ async fn make(client: &Client) {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "shop");
     sets.create(
         &post,
-        &object(json!({"metadata": {"name": "db"}, "spec": set})),
+        &object(json!({"metadata": {"name": "db", "labels": labels}, "spec": set})),
     )
     .await
     .unwrap();

@@ -12,6 +12,7 @@ mod bench;
 mod election;
 mod faults;
 mod fleet;
+mod guides;
 mod kubelets;
 mod people;
 mod scenario;

@@ -1,0 +1,189 @@
+//! Guides as a reader follows them: every indented line of theirs, in order, by a shell, on one embedded fleet.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::json;
+
+use crate::adopt;
+use crate::fleet::client;
+use crate::support::{Fleet, Up, gantry, wait};
+
+/// What a reader puts his own word for. An entry that no command has any more fails the test.
+const OWN_WORDS: [(&str, &str); 2] = [
+    ("helm template web ./chart", "cat web.json"),
+    // The guide shows two ways to leave, and a Group can leave once.
+    (
+        "unmanage web-prod -n shop --kind deployment",
+        "unmanage db-prod -n shop --kind deployment",
+    ),
+];
+
+fn guide(name: &str) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    std::fs::read_to_string(docs.join(name)).unwrap()
+}
+
+/// Lines that are indented by four blanks, outside of fences.
+fn commands(guide: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let mut commands = vec![];
+    for line in guide.lines() {
+        fenced ^= line.starts_with("```");
+        if let Some(command) = line.strip_prefix("    ").filter(|_| !fenced) {
+            commands.push(command.trim());
+        }
+    }
+    commands
+}
+
+/// What a fence holds whose text has this word.
+fn fence<'a>(guide: &'a str, word: &str) -> &'a str {
+    let fences = guide.split("```yaml\n").skip(1);
+    let mut texts = fences.filter_map(|f| f.split("```").next());
+    texts.find(|t| t.contains(word)).unwrap()
+}
+
+/// A reader's shell: the binary is called `gantry` there, and the fleet is the one he works with.
+struct Shell {
+    folder: PathBuf,
+    path: String,
+    kubeconfig: PathBuf,
+    used: BTreeSet<&'static str>,
+}
+
+impl Shell {
+    fn new(folder: &Path, up: &Up) -> Shell {
+        let bin = folder.join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::os::unix::fs::symlink(gantry().get_program(), bin.join("gantry")).unwrap();
+        Shell {
+            folder: folder.to_owned(),
+            path: format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()),
+            kubeconfig: up.kubeconfig().to_owned(),
+            used: BTreeSet::new(),
+        }
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let mut bash = Command::new("bash");
+        bash.args(["-o", "pipefail", "-c", line])
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .env_remove("GANTRY_DATA_DIR")
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1")
+            .env("HOME", &self.folder)
+            .env("PATH", &self.path)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("GANTRY_KUBECONFIG", &self.kubeconfig);
+        bash.output().unwrap()
+    }
+
+    fn ok(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {output:#?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A guide's command, with the reader's own words; it must succeed and say something.
+    fn follow(&mut self, command: &str) -> String {
+        let mut line = command.to_owned();
+        for (theirs, own) in OWN_WORDS {
+            if line.contains(theirs) {
+                line = line.replace(theirs, own);
+                self.used.insert(theirs);
+            }
+        }
+        let said = self.ok(&line);
+        assert!(!said.trim().is_empty(), "{line} says nothing");
+        said
+    }
+}
+
+fn adopting(up: &Up, shell: &mut Shell) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        adopt::make(&client(up.kubeconfig(), Some("sh".to_owned())).await).await;
+    });
+    let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": adopt::spec("web", 4)});
+    std::fs::write(shell.folder.join("web.json"), web.to_string()).unwrap();
+    // The guide is about what runs: a rollout under way is in the way.
+    wait("the workloads to run", || {
+        let said = shell
+            .run("gantry adopt deployment/web statefulset/db -n shop --cluster sh --dry-run")
+            .stdout;
+        String::from_utf8(said)
+            .unwrap()
+            .contains("2 of 2 workloads can be adopted: 6 instances")
+            .then_some(())
+    });
+    let text = guide("adopting.md");
+    let mut dry = vec![];
+    for command in commands(&text) {
+        let said = shell.follow(command);
+        if command.contains("adopt") && command.contains("--dry-run") {
+            dry.push(said);
+        }
+    }
+    let can = |n: usize| format!("{n} of {n} workload");
+    assert_eq!(dry.len(), 3, "{dry:#?}");
+    for (said, n) in dry.iter().zip([2, 2, 1]) {
+        assert!(
+            said.contains(&can(n)) && said.contains("can be adopted"),
+            "{said}"
+        );
+    }
+    // All have left again.
+    let groups = up.json(&["get", "groups", "-n", "shop", "-o", "json"]);
+    assert_eq!(groups["items"], json!([]), "{groups}");
+}
+
+/// The guide's two looks are `kubectl`'s; its export is applied as it stands there.
+fn fleet_services(shell: &mut Shell) {
+    let text = guide("fleet-services.md");
+    std::fs::write(
+        shell.folder.join("export.yaml"),
+        fence(&text, "ServiceExport"),
+    )
+    .unwrap();
+    wait("the hub to bring the definitions", || {
+        let seen = shell.run("kubectl --context sh get serviceexport,serviceimport -A");
+        seen.status.success().then_some(())
+    });
+    shell.run("kubectl --context bj create namespace shop");
+    shell.ok("kubectl --context sh create service clusterip cart-prod -n shop --tcp=80");
+    shell.ok("kubectl --context sh apply -f export.yaml");
+    wait("the import to be in the other member", || {
+        let seen = shell.run("kubectl --context bj get serviceimport cart-prod -n shop -o name");
+        seen.status.success().then_some(())
+    });
+    let condition = "kubectl --context sh wait serviceexport/cart-prod -n shop --for=condition=Ready --timeout=60s";
+    shell.ok(condition);
+    let said: Vec<String> = commands(&text).iter().map(|c| shell.follow(c)).collect();
+    assert!(
+        said[0].contains("serviceimport.multicluster.x-k8s.io/cart-prod"),
+        "{said:?}"
+    );
+    for kind in ["Valid", "Ready", "Conflict"] {
+        assert!(said[1].contains(&format!("type: {kind}")), "{said:?}");
+    }
+}
+
+#[test]
+fn the_guides_to_adopting_and_to_services_do_as_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let up = Up::start(&data, &["--nodes", "8"]);
+    let mut shell = Shell::new(folder.path(), &up);
+    adopting(&up, &mut shell);
+    if shell.run("kubectl version --client").status.success() {
+        fleet_services(&mut shell);
+    } else {
+        eprintln!("kubectl is not installed: docs/fleet-services.md is not run");
+    }
+    let theirs: BTreeSet<&str> = OWN_WORDS.iter().map(|w| w.0).collect();
+    assert_eq!(shell.used, theirs, "own words that no command has any more");
+    assert_eq!(up.interrupt(), Some(0));
+}
