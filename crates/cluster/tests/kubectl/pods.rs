@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
+use serde_json::json;
+
 use crate::harness::{Reaped, pod, session};
 
 #[tokio::test(flavor = "multi_thread")]
