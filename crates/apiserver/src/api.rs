@@ -52,6 +52,7 @@ pub struct Api {
     pub authorizer: Authorizer,
     pub audit: Option<Arc<Audit>>,
     pub hooks: crate::admission::Hooks,
+    pub event_limits: crate::admission::EventLimits,
     pub callers: crate::webhook::Callers,
     pub services: allocate::Services,
     pub stop: CancellationToken,

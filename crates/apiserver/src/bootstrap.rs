@@ -61,7 +61,7 @@ pub fn own(
 }
 
 /// Creates an object unless there is one of its name.
-async fn ensure(
+pub async fn ensure(
     api: &Arc<Api>,
     group: &str,
     plural: &str,

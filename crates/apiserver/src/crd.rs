@@ -48,7 +48,7 @@ pub fn reload(api: &Arc<Api>) {
     }
     let mut registry = api.registry.write();
     let generation = registry.generation + 1;
-    *registry = Arc::new(Registry::new(custom, generation));
+    *registry = Arc::new(Registry::serving(custom, generation, &api.config.runtime));
     api.aggregator.registered.notify_one();
 }
 

@@ -43,6 +43,7 @@ mod request;
 mod respond;
 mod rest;
 mod rules;
+mod runtime_config;
 mod sealed;
 mod server;
 mod strategy;
@@ -52,7 +53,8 @@ mod web_socket;
 mod webhook;
 
 pub use admission::{
-    Offer as AdmissionOffer, PluginSettings, parse_config as parse_admission_config,
+    EventLimit, LimitOn as EventLimitOn, Offer as AdmissionOffer, PluginSettings,
+    Tolerations as TolerationSettings, parse_config as parse_admission_config,
     plugin as admission_plugin,
 };
 pub use audit::{AuditConfig, AuditError, LogFile as AuditLogFile, Policy as AuditPolicy};
@@ -65,5 +67,6 @@ pub use authn::{
 pub use authz::Authorization;
 pub use backup::PATH as SNAPSHOT_PATH;
 pub use proxy::links::{Identity, Network, Stream};
+pub use runtime_config::RuntimeConfig;
 pub use server::{Config, Kubelets, NodeLink, Server, StartError, Version};
-pub use tls::{TlsError, TlsVersion};
+pub use tls::{Ciphers as TlsCiphers, TlsError, TlsVersion};

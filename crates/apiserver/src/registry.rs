@@ -6,7 +6,7 @@ use gantry_machinery::crd;
 use gantry_machinery::resource::{Resource, builtin_resources};
 use rustc_hash::FxHashMap;
 
-use crate::{object, strategy::Traits};
+use crate::{object, runtime_config::RuntimeConfig, strategy::Traits};
 
 /// One served resource and the place where its objects are kept.
 #[derive(Debug)]
@@ -71,6 +71,16 @@ fn storage_of(resource: &Resource) -> (&str, &str) {
 impl Registry {
     /// All built-in resources and these custom ones, each with the revision of its definition.
     pub fn new(custom: Vec<(Resource, u64)>, generation: u64) -> Registry {
+        Registry::serving(custom, generation, &RuntimeConfig::default())
+    }
+
+    /// The same without the built-in ones that are switched off. The places of their objects are
+    /// still known.
+    pub fn serving(
+        custom: Vec<(Resource, u64)>,
+        generation: u64,
+        switched: &RuntimeConfig,
+    ) -> Registry {
         let since: FxHashMap<String, u64> = custom
             .iter()
             .filter(|(r, _)| crd::has_defaults(r.schema()))
@@ -116,6 +126,9 @@ impl Registry {
             }
             let sharing = registry.sharing.entry(entry.bucket.clone()).or_default();
             sharing.push(entry.clone());
+            if resource.custom.is_none() && !switched.serves(&resource) {
+                continue;
+            }
             registry.by_path.insert(
                 path(&resource.group, &resource.version, &resource.plural),
                 entry.clone(),

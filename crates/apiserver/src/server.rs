@@ -39,6 +39,7 @@ use crate::{
         links::{Identity, Links, Network},
     },
     registry::Registry,
+    runtime_config::RuntimeConfig,
     tls,
 };
 
@@ -87,13 +88,21 @@ pub struct Config {
     /// Range of node ports, both ends included.
     pub node_ports: (u16, u16),
     pub allow_privileged: bool,
+    /// Certificate and private key, PEM files, that extension API servers know the server by, if not
+    /// its own.
+    pub proxy_client: Option<(PathBuf, PathBuf)>,
+    /// Versions of built-in groups that are not served.
+    pub runtime: RuntimeConfig,
     /// Admission steps left out, by Kubernetes' name (`ServiceAccount`, `LimitRanger`, …).
     pub disabled_admission: Vec<String>,
+    /// Admission steps taken that are not by default, by Kubernetes' name (`AlwaysPullImages`, …).
+    pub enabled_admission: Vec<String>,
     /// What is set of the others.
     pub admission: PluginSettings,
     pub version: Version,
     /// The oldest version of TLS that clients may speak.
     pub tls_least: tls::TlsVersion,
+    pub tls_ciphers: tls::Ciphers,
     /// How long events are kept.
     pub event_ttl: Duration,
     /// How old a state may be that a list begins or goes on with; what the store still has of older
@@ -162,10 +171,14 @@ impl Default for Config {
             node_ports: (30_000, 32_767),
             allow_privileged: true,
             // Needs the controller that makes the `default` account; see `admission`.
+            proxy_client: None,
+            runtime: RuntimeConfig::default(),
             disabled_admission: vec![],
+            enabled_admission: vec![],
             admission: PluginSettings::default(),
             version: Version::default(),
             tls_least: tls::TlsVersion::default(),
+            tls_ciphers: tls::Ciphers::default(),
             event_ttl: Duration::from_secs(3600),
             list_age: Duration::from_secs(600),
             seats: 600,
@@ -235,7 +248,11 @@ impl Server {
             &identity.account_key,
             identity.client_ca(),
         )?;
-        let tls = identity.config(authenticator.asked_for(), config.tls_least)?;
+        let tls = identity.config(
+            authenticator.asked_for(),
+            config.tls_least,
+            &config.tls_ciphers,
+        )?;
         let authority = Authority::new().map_err(tls::TlsError::from)?;
         let audit = match &config.audit {
             Some(audit) => Some(Arc::new(Audit::start(audit)?)),
@@ -243,13 +260,17 @@ impl Server {
         };
         let (links, kubelets_know_by) = links(&config, &identity, &authority)?;
         let links = Arc::new(links);
-        let front = authority.client(FRONT_PROXY, &[]);
-        let aggregator = Aggregator::new(
-            store.clone(),
-            links.clone(),
-            front.map_err(tls::TlsError::from)?,
-            authority.cert.clone(),
-        );
+        let front = match &config.proxy_client {
+            Some((cert, key)) => Identity {
+                cert: file(cert)?,
+                key: file(key)?,
+            },
+            None => authority
+                .client(FRONT_PROXY, &[])
+                .map_err(tls::TlsError::from)?,
+        };
+        let aggregator =
+            Aggregator::new(store.clone(), links.clone(), front, authority.cert.clone());
         aggregator.load(&store);
         let client_ca = match &config.authentication.client_ca {
             Some(path) => Some(file(path)?),
@@ -262,6 +283,7 @@ impl Server {
             audit,
             authorizer: Authorizer::new(&config.authorization, &bootstrap::roles()),
             hooks: crate::admission::Hooks::default(),
+            event_limits: crate::admission::EventLimits::new(&config.admission.event_limits),
             callers: crate::webhook::Callers::new(store.clone()),
             services: allocate::Services::load(&config, &store),
             registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),

@@ -5,7 +5,10 @@
     reason = "a test's helpers, which clippy does not see as such"
 )]
 
-use gantry_apiserver::{Config, PluginSettings, Server, parse_admission_config};
+use gantry_apiserver::{
+    Config, EventLimit, EventLimitOn, PluginSettings, Server, TolerationSettings,
+    parse_admission_config,
+};
 use gantry_store::{Options, Store};
 use http::{Request, header};
 use http_body_util::BodyExt;
@@ -321,5 +324,183 @@ plugins:
     let mut isolated = host;
     isolated["runtimeClassName"] = "kata".into();
     made(&client, PODS, pod("b", isolated)).await;
+    server.shutdown().await;
+}
+
+/// A server with plugins that are off by default.
+async fn with(enabled: &[&str], admission: PluginSettings) -> Server {
+    let config = Config {
+        disabled_admission: vec!["ServiceAccount".to_owned()],
+        enabled_admission: enabled.iter().map(|e| (*e).to_owned()).collect(),
+        admission,
+        ..Config::default()
+    };
+    Server::start(config, Store::in_memory(Options::default()))
+        .await
+        .expect("the server starts")
+}
+
+#[tokio::test]
+async fn plugins_that_are_asked_for_work() {
+    let settings = PluginSettings {
+        node_selectors: [("clusterDefaultNodeSelector".to_owned(), "a=b".to_owned())].into(),
+        event_limits: vec![EventLimit {
+            on: EventLimitOn::Namespace,
+            qps: 1,
+            burst: 2,
+            keys: 10,
+        }],
+        tolerations: TolerationSettings {
+            default: vec![json!({"key": "k", "operator": "Exists"})],
+            allowed: vec![],
+        },
+        ..PluginSettings::default()
+    };
+    let all = [
+        "AlwaysAdmit",
+        "AlwaysPullImages",
+        "DenyServiceExternalIPs",
+        "EventRateLimit",
+        "ExtendedResourceToleration",
+        "LimitPodHardAntiAffinityTopology",
+        "NamespaceAutoProvision",
+        "PodNodeSelector",
+        "PodTolerationRestriction",
+    ];
+    let server = with(&all, settings).await;
+    let client = server.client();
+
+    // The namespace comes with the pod, except of one that is only tried.
+    let fresh = "/api/v1/namespaces/fresh/pods";
+    let requests = json!({"limits": {"x.io/gpu": "1"}});
+    let spec = json!({"containers": [
+        {"name": "c", "image": "i", "imagePullPolicy": "IfNotPresent", "resources": requests}]});
+    let tried = ask(
+        &client,
+        "POST",
+        &format!("{fresh}?dryRun=All"),
+        pod("x", spec.clone()),
+    )
+    .await;
+    assert_eq!(tried.code, 404, "{}", tried.body);
+    let made = made(&client, fresh, pod("x", spec)).await;
+    assert_eq!(made["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(made["spec"]["nodeSelector"], json!({"a": "b"}));
+    let tolerated: Vec<&str> = made["spec"]["tolerations"]
+        .as_array()
+        .expect("tolerations")
+        .iter()
+        .map(|t| t["key"].as_str().expect("a key"))
+        .collect();
+    for key in ["k", "x.io/gpu", "node.kubernetes.io/not-ready"] {
+        assert!(tolerated.contains(&key), "{key}: {tolerated:?}");
+    }
+
+    let services = "/api/v1/namespaces/default/services";
+    let apart = json!({"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}]}}});
+    for (path, object, said) in [
+        (
+            services,
+            json!({"metadata": {"name": "s"},
+                "spec": {"ports": [{"port": 80}], "externalIPs": ["9.9.9.9"]}}),
+            "services \"s\" is forbidden: Use of external IPs is denied by admission control.",
+        ),
+        (
+            PODS,
+            pod("p", json!({"nodeSelector": {"a": "c"}})),
+            "pods \"p\" is forbidden: pod node label selector conflicts with its namespace node label selector",
+        ),
+        (
+            PODS,
+            pod("p", apart),
+            "pods \"p\" is forbidden: affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey zone but only key kubernetes.io/hostname is allowed",
+        ),
+    ] {
+        let answer = ask(&client, "POST", path, object).await;
+        assert_eq!((answer.code, answer.message()), (403, said));
+    }
+
+    let event = |i: u32| json!({"metadata": {"name": format!("e{i}")}, "involvedObject": {"namespace": "default"}});
+    let events = "/api/v1/namespaces/default/events";
+    let mut codes = vec![];
+    for i in 0..4 {
+        codes.push(ask(&client, "POST", events, event(i)).await.code);
+    }
+    // A slow machine may let a second pass.
+    assert_eq!(codes[..2], [201, 201]);
+    assert!(codes.contains(&429), "{codes:?}");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn owners_are_given_by_those_who_may() {
+    let server = with(
+        &["OwnerReferencesPermissionEnforcement"],
+        PluginSettings::default(),
+    )
+    .await;
+    let admin = server.client();
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "update", "patch"]}]);
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    made(
+        &admin,
+        roles,
+        json!({"metadata": {"name": "some"}, "rules": rules}),
+    )
+    .await;
+    let binding = json!({"metadata": {"name": "some"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "some"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}]});
+    made(
+        &admin,
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        binding,
+    )
+    .await;
+    let owner = made(&admin, PODS, pod("owner", json!({}))).await["metadata"]["uid"].clone();
+    let ann = server.client_as("ann", &[]);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = |name: &str, blocks: bool| {
+        json!({"metadata": {"name": name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Pod", "name": "owner", "uid": owner, "blockOwnerDeletion": blocks}]}})
+    };
+    let blocked = ask(&ann, "POST", maps, map("a", true)).await;
+    assert_eq!(blocked.code, 403);
+    assert_eq!(
+        blocked.message(),
+        "configmaps \"a\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>"
+    );
+    made(&ann, maps, map("a", false)).await;
+    made(&ann, maps, json!({"metadata": {"name": "b"}})).await;
+    let given = ask(&ann, "PATCH", &format!("{maps}/b"), map("b", false)).await;
+    assert_eq!(given.code, 403);
+    assert!(
+        given.message().contains("a resource you can't delete"),
+        "{}",
+        given.message()
+    );
+    let given = ask(&admin, "PATCH", &format!("{maps}/b"), map("b", true)).await;
+    assert_eq!(given.code, 200, "{}", given.body);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_that_always_denies_starts_and_denies() {
+    let server = with(&["AlwaysDeny"], PluginSettings::default()).await;
+    let client = server.client();
+    let denied = "is forbidden: admission control is denying all modifications";
+    let created = ask(&client, "POST", PODS, pod("x", json!({}))).await;
+    assert_eq!(created.code, 403);
+    assert!(created.message().contains(denied), "{}", created.message());
+    let deleted = ask(
+        &client,
+        "DELETE",
+        "/api/v1/namespaces/default/services/kubernetes",
+        json!({}),
+    );
+    assert_eq!(deleted.await.code, 403);
     server.shutdown().await;
 }

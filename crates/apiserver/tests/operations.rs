@@ -9,7 +9,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use gantry_apiserver::{Config, Server};
+use gantry_apiserver::{Config, RuntimeConfig, Server};
 use gantry_store::{Options, Store};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -328,5 +328,44 @@ async fn openapi_is_answered_in_both_forms() {
     let maps = format!("{MAPS}?pretty=true");
     let (_, _, body) = ask(&client, "GET", &maps, "identity", Value::Null).await;
     assert!(body.starts_with(b"{\n  \"kind\": \"ConfigMapList\",\n"));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_switched_off_is_not_served_and_not_shown() {
+    let config = Config {
+        runtime: RuntimeConfig::parse("batch/v1=false,apps/v1/daemonsets=false").expect("read"),
+        disabled_admission: vec!["ServiceAccount".to_owned()],
+        ..Config::default()
+    };
+    let server = Server::start(config, Store::in_memory(Options::default()))
+        .await
+        .expect("the server starts");
+    let client = server.client();
+    let get = async |path: &str| {
+        let request = Request::get(path).body(vec![]).expect("a request");
+        client
+            .request_text(request)
+            .await
+            .map_err(|e| e.to_string())
+    };
+    let apis = get("/apis").await.expect("groups");
+    assert!(
+        apis.contains("\"apps\"") && !apis.contains("\"batch\""),
+        "{apis}"
+    );
+    let apps = get("/apis/apps/v1").await.expect("resources");
+    assert!(
+        apps.contains("deployments") && !apps.contains("daemonsets"),
+        "{apps}"
+    );
+    for path in [
+        "/apis/batch/v1",
+        "/apis/batch/v1/jobs",
+        "/apis/apps/v1/namespaces/default/daemonsets",
+    ] {
+        let answer = get(path).await.expect_err(path);
+        assert!(answer.contains("404"), "{path}: {answer}");
+    }
     server.shutdown().await;
 }

@@ -1,17 +1,24 @@
 //! Reads an `AdmissionConfiguration`: what is set of admission plugins from a file.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use gantry_machinery::pod_security;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::plugins;
+use super::{EventLimit, LimitOn, Tolerations, plugins};
 
 /// What is set of plugins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PluginSettings {
     pub pod_security: pod_security::Configuration,
+    /// Of EventRateLimit.
+    pub event_limits: Vec<EventLimit>,
+    /// Of PodNodeSelector: labels that pods may choose nodes by, of namespaces, and under
+    /// `clusterDefaultNodeSelector` those that pods get where their namespace says nothing.
+    pub node_selectors: BTreeMap<String, String>,
+    /// Of PodTolerationRestriction.
+    pub tolerations: Tolerations,
 }
 
 #[derive(Deserialize)]
@@ -71,15 +78,124 @@ pub fn parse(
                 serde_saphyr::from_str(&text).map_err(|e| format!("{field}.path: {path}: {e}"))?
             }
         };
-        if name != "PodSecurity" {
-            return Err(format!(
-                "{field}: nothing can be set of {name} here; of PodSecurity it can"
-            ));
-        }
-        settings.pod_security = pod_security::Configuration::read(&value)
-            .map_err(|why| format!("{field}.configuration: {why}"))?;
+        let set = match name {
+            "PodSecurity" => {
+                pod_security::Configuration::read(&value).map(|read| settings.pod_security = read)
+            }
+            "EventRateLimit" => event_limits(&value).map(|read| settings.event_limits = read),
+            "PodNodeSelector" => serde_json::from_value(value)
+                .map(|NodeSelectors { all }| settings.node_selectors = all)
+                .map_err(|e| e.to_string()),
+            "PodTolerationRestriction" => {
+                tolerations(&value).map(|read| settings.tolerations = read)
+            }
+            _ => {
+                return Err(format!("{field}: nothing can be set of {name}"));
+            }
+        };
+        set.map_err(|why| format!("{field}.configuration: {why}"))?;
     }
     Ok(settings)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodeSelectors {
+    #[serde(rename = "podNodeSelectorPluginConfig")]
+    all: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenLimits {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    limits: Vec<WrittenLimit>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenLimit {
+    r#type: String,
+    qps: u32,
+    burst: u32,
+    #[serde(default)]
+    cache_size: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenTolerations {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    default: Vec<Value>,
+    #[serde(default)]
+    whitelist: Vec<Value>,
+}
+
+/// Refuses what is not a `Configuration` of this plugin's group.
+fn configuration(version: &str, kind: &str, group: &str) -> Result<(), String> {
+    let known = version.strip_prefix(group);
+    match matches!(known, Some("/v1alpha1")) && kind == "Configuration" {
+        true => Ok(()),
+        false => Err(format!(
+            "{version} {kind} is not a Configuration of {group}/v1alpha1"
+        )),
+    }
+}
+
+/// How many keys a limit remembers that does not say.
+const KEYS: usize = 4096;
+
+fn event_limits(value: &Value) -> Result<Vec<EventLimit>, String> {
+    let written = WrittenLimits::deserialize(value).map_err(|e| e.to_string())?;
+    let group = "eventratelimit.admission.k8s.io";
+    configuration(&written.api_version, &written.kind, group)?;
+    if written.limits.is_empty() {
+        return Err("limits: there must be at least one".to_owned());
+    }
+    let all = written.limits.iter().enumerate();
+    all.map(|(i, limit)| {
+        let on = match limit.r#type.as_str() {
+            "Server" => LimitOn::Server,
+            "Namespace" => LimitOn::Namespace,
+            "User" => LimitOn::User,
+            "SourceAndObject" => LimitOn::SourceAndObject,
+            other => {
+                return Err(format!(
+                    "limits[{i}].type: {other:?} is not Server, Namespace, User or SourceAndObject"
+                ));
+            }
+        };
+        for (field, number) in [("qps", limit.qps), ("burst", limit.burst)] {
+            if number == 0 {
+                return Err(format!("limits[{i}].{field}: must be more than 0"));
+            }
+        }
+        let keys = match limit.cache_size {
+            0 => KEYS,
+            size => size,
+        };
+        Ok(EventLimit {
+            on,
+            qps: limit.qps,
+            burst: limit.burst,
+            keys,
+        })
+    })
+    .collect()
+}
+
+fn tolerations(value: &Value) -> Result<Tolerations, String> {
+    let written = WrittenTolerations::deserialize(value).map_err(|e| e.to_string())?;
+    let group = "podtolerationrestriction.admission.k8s.io";
+    configuration(&written.api_version, &written.kind, group)?;
+    Ok(Tolerations {
+        default: written.default,
+        allowed: written.whitelist,
+    })
 }
 
 #[cfg(test)]
@@ -111,6 +227,42 @@ mod tests {
     }
 
     #[test]
+    fn what_other_plugins_are_told() {
+        let text = format!(
+            "{HEAD}plugins:
+- name: EventRateLimit
+  configuration:
+    apiVersion: eventratelimit.admission.k8s.io/v1alpha1
+    kind: Configuration
+    limits: [{{type: Namespace, qps: 50, burst: 100, cacheSize: 2000}}, {{type: Server, qps: 1, burst: 2}}]
+- name: PodNodeSelector
+  configuration:
+    podNodeSelectorPluginConfig: {{clusterDefaultNodeSelector: a=b}}
+- name: PodTolerationRestriction
+  configuration:
+    apiVersion: podtolerationrestriction.admission.k8s.io/v1alpha1
+    kind: Configuration
+    default: [{{operator: Exists}}]
+"
+        );
+        let read = parse(&text, none).expect("read");
+        let limits: Vec<_> = read
+            .event_limits
+            .iter()
+            .map(|l| (l.on, l.qps, l.burst, l.keys))
+            .collect();
+        assert_eq!(
+            limits,
+            [
+                (LimitOn::Namespace, 50, 100, 2000),
+                (LimitOn::Server, 1, 2, 4096)
+            ]
+        );
+        assert_eq!(read.node_selectors["clusterDefaultNodeSelector"], "a=b");
+        assert_eq!(read.tolerations.default.len(), 1);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (plugins, said) in [
             ("[{name: Nope}]", "plugins[0].name: \"Nope\""),
@@ -119,8 +271,16 @@ mod tests {
                 "plugins[1].name",
             ),
             (
-                "[{name: EventRateLimit, configuration: {a: 1}}]",
-                "nothing can be set of EventRateLimit",
+                "[{name: AlwaysPullImages, configuration: {a: 1}}]",
+                "nothing can be set of AlwaysPullImages",
+            ),
+            (
+                "[{name: EventRateLimit, configuration: {apiVersion: eventratelimit.admission.k8s.io/v1alpha1, kind: Configuration, limits: [{type: All, qps: 1, burst: 1}]}}]",
+                "plugins[0].configuration: limits[0].type: \"All\"",
+            ),
+            (
+                "[{name: PodTolerationRestriction, configuration: {apiVersion: v1, kind: Configuration}}]",
+                "v1 Configuration is not a Configuration of podtolerationrestriction",
             ),
             (
                 "[{name: PodSecurity, path: gone}]",

@@ -11,6 +11,7 @@ mod hooks;
 mod limits;
 mod matching;
 mod namespace;
+mod optional;
 mod plugins;
 mod pods;
 pub mod policies;
@@ -27,6 +28,7 @@ pub use config::{PluginSettings, parse as parse_config};
 use gantry_machinery::status::Failure;
 use gantry_store::{Key, Stored};
 pub use hooks::{GROUP, Hooks};
+pub use optional::{EventLimit, EventLimits, LimitOn, Tolerations};
 pub use plugins::{Offer, plugin};
 pub use quota::Charges;
 use serde_json::Value;
@@ -86,10 +88,12 @@ fn operation(old: Option<&Value>) -> &'static str {
 }
 
 /// Waits for what other steps need and what is about to come.
-pub async fn prepare(cx: &Cx, object: &Value) {
+pub async fn prepare(cx: &Cx, object: &Value) -> Result<(), Failure> {
+    optional::prepare(cx).await?;
     if cx.entry.is("", "pods") && enabled(cx, "ServiceAccount") {
         pods::default_account(cx, object).await;
     }
+    Ok(())
 }
 
 /// Fills in and refuses, before validation; then policies and webhooks do, and when those changed
@@ -101,9 +105,13 @@ pub async fn mutate(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<bool, Failure> {
+    optional::deny(cx, object)?;
     let own = subresource.is_empty();
     if own {
         fill(cx, object, old)?;
+    }
+    if own || subresource == "ephemeralcontainers" {
+        optional::admit(cx, object, old)?;
     }
     let Some(asking) = asking else {
         return Ok(false);
@@ -119,6 +127,7 @@ pub async fn mutate(
     if rounds.repeat {
         if own {
             fill(cx, object, old)?;
+            optional::admit(cx, object, old)?;
         }
         rounds.second = true;
         changed |= asking
@@ -236,6 +245,7 @@ pub async fn validate(
         restriction::check(cx, object, old)
     })?;
     certificates::admit(cx, object, old, |plugin| enabled(cx, plugin))?;
+    optional::validate(cx, object, old)?;
     if resizes {
         pods::node_of_resize(cx, object, old)?;
     }
@@ -276,6 +286,7 @@ pub async fn validate(
 
 /// Refuses deletions.
 pub fn deletion(cx: &Cx, object: &Value) -> Result<(), Failure> {
+    optional::deny(cx, object)?;
     if enabled(cx, "NodeRestriction") && cx.target.subresource != "eviction" {
         restriction::deletion(cx, object)?;
     }

@@ -5,17 +5,20 @@
 pub enum Offer {
     /// Works unless it is disabled.
     On,
+    /// Works where it is enabled.
+    Off,
     /// Known in Kubernetes, not offered here.
     Absent,
 }
 
-use Offer::{Absent, On};
+use Offer::{Absent, Off, On};
 
-/// All plugins of Kubernetes 1.36, by name.
+/// All plugins of Kubernetes 1.36, by name. (AlwaysAdmit does nothing, and what NamespaceExists does
+/// NamespaceLifecycle does too, which always works here.)
 const PLUGINS: &[(&str, Offer)] = &[
-    ("AlwaysAdmit", Absent),
-    ("AlwaysDeny", Absent),
-    ("AlwaysPullImages", Absent),
+    ("AlwaysAdmit", Off),
+    ("AlwaysDeny", Off),
+    ("AlwaysPullImages", Off),
     ("CertificateApproval", On),
     ("CertificateSigning", On),
     ("CertificateSubjectRestriction", On),
@@ -23,24 +26,24 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("DefaultIngressClass", On),
     ("DefaultStorageClass", On),
     ("DefaultTolerationSeconds", On),
-    ("DenyServiceExternalIPs", Absent),
-    ("EventRateLimit", Absent),
-    ("ExtendedResourceToleration", Absent),
+    ("DenyServiceExternalIPs", Off),
+    ("EventRateLimit", Off),
+    ("ExtendedResourceToleration", Off),
     ("ImagePolicyWebhook", Absent),
-    ("LimitPodHardAntiAffinityTopology", Absent),
+    ("LimitPodHardAntiAffinityTopology", Off),
     ("LimitRanger", On),
     ("MutatingAdmissionPolicy", On),
     ("MutatingAdmissionWebhook", On),
-    ("NamespaceAutoProvision", Absent),
-    ("NamespaceExists", Absent),
+    ("NamespaceAutoProvision", Off),
+    ("NamespaceExists", Off),
     ("NamespaceLifecycle", On),
     ("NodeDeclaredFeatureValidator", Absent),
     ("NodeRestriction", On),
-    ("OwnerReferencesPermissionEnforcement", Absent),
+    ("OwnerReferencesPermissionEnforcement", Off),
     ("PersistentVolumeClaimResize", On),
-    ("PodNodeSelector", Absent),
+    ("PodNodeSelector", Off),
     ("PodSecurity", On),
-    ("PodTolerationRestriction", Absent),
+    ("PodTolerationRestriction", Off),
     ("PodTopologyLabels", On),
     ("Priority", On),
     ("ResourceQuota", On),

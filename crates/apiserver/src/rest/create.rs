@@ -75,7 +75,7 @@ pub async fn object_of(
         let manager = cx.manager();
         rules::track(cx, &resource, None, None, &mut object, &manager)?;
     }
-    admission::prepare(cx, &object).await;
+    admission::prepare(cx, &object).await?;
     let asked = asking(cx, Operation::Create, "", object::name(&object));
     if admission::mutate(cx, asked.as_ref(), "", &mut object, None).await? {
         input::place(cx, &mut object)?;

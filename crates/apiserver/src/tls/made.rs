@@ -48,14 +48,14 @@ pub fn authority() -> Result<Pair, rcgen::Error> {
     })
 }
 
-/// An authority of [`authority`] as the issuer of other certificates. Its name is always the same,
-/// and the key identifies it, so its own certificate is not needed.
-fn issuer(key: &str) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
-    Ok(Issuer::new(authority_params(), KeyPair::from_pem(key)?))
+/// An authority as the issuer of other certificates: one of [`authority`], or one of another name
+/// that somebody has put in its place.
+fn issuer(authority: &Pair) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+    Issuer::from_ca_cert_pem(&authority.cert, KeyPair::from_pem(&authority.key)?)
 }
 
 /// A serving certificate for this machine, the names of the Service `kubernetes`, and `addresses`.
-pub fn serving(authority_key: &str, addresses: &[IpAddr]) -> Result<Pair, rcgen::Error> {
+pub fn serving(authority: &Pair, addresses: &[IpAddr]) -> Result<Pair, rcgen::Error> {
     let now = SystemTime::now();
     let mut params = CertificateParams::new(
         [
@@ -83,11 +83,11 @@ pub fn serving(authority_key: &str, addresses: &[IpAddr]) -> Result<Pair, rcgen:
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.not_before = (now - DAY).into();
     params.not_after = (now + SERVING_LIFE).into();
-    signed(params, authority_key)
+    signed(params, authority)
 }
 
 /// A client certificate for this process: a user's name, and its groups as organizations.
-pub fn client(authority_key: &str, name: &str, groups: &[&str]) -> Result<Pair, rcgen::Error> {
+pub fn client(authority: &Pair, name: &str, groups: &[&str]) -> Result<Pair, rcgen::Error> {
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -99,12 +99,12 @@ pub fn client(authority_key: &str, name: &str, groups: &[&str]) -> Result<Pair, 
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.not_before = (now - DAY).into();
     params.not_after = (now + 3650 * DAY).into();
-    signed(params, authority_key)
+    signed(params, authority)
 }
 
-fn signed(params: CertificateParams, authority_key: &str) -> Result<Pair, rcgen::Error> {
+fn signed(params: CertificateParams, authority: &Pair) -> Result<Pair, rcgen::Error> {
     let key = KeyPair::generate()?;
-    let cert = params.signed_by(&key, &issuer(authority_key)?)?;
+    let cert = params.signed_by(&key, &issuer(authority)?)?;
     Ok(Pair {
         cert: cert.pem(),
         key: key.serialize_pem(),

@@ -1,6 +1,7 @@
 //! Certificates: the ones that are given, or one authority and one serving certificate that are
 //! made at the first start and kept.
 
+mod ciphers;
 mod made;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+pub use ciphers::Ciphers;
 use made::Pair;
 use rcgen::KeyPair;
 use rustls::ServerConfig;
@@ -131,7 +133,11 @@ impl Identity {
         let Some(key) = &self.ca_key else {
             return Ok(None);
         };
-        let Pair { cert, key } = made::client(key, name, groups)?;
+        let authority = Pair {
+            cert: self.ca_pem.clone(),
+            key: key.clone(),
+        };
+        let Pair { cert, key } = made::client(&authority, name, groups)?;
         Ok(Some((links::Identity { cert, key }, self.ca_pem.clone())))
     }
 
@@ -140,8 +146,9 @@ impl Identity {
         &self,
         clients: Option<&ClientCertificates>,
         least: TlsVersion,
+        ciphers: &Ciphers,
     ) -> Result<Arc<ServerConfig>, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(ciphers.provider());
         let versions: &[_] = match least {
             TlsVersion::Tls12 => rustls::DEFAULT_VERSIONS,
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -182,7 +189,7 @@ fn authority(dir: Option<&Path>) -> Result<Pair, TlsError> {
 
 fn serving(dir: Option<&Path>, authority: &Pair, addresses: &[IpAddr]) -> Result<Pair, TlsError> {
     let Some(dir) = dir else {
-        return Ok(made::serving(&authority.key, addresses)?);
+        return Ok(made::serving(authority, addresses)?);
     };
     let (cert, key) = (dir.join(CERT), dir.join(KEY));
     // The authority's own certificate is part of what the kept certificate is for: both go together.
@@ -200,7 +207,7 @@ fn serving(dir: Option<&Path>, authority: &Pair, addresses: &[IpAddr]) -> Result
             key: read(&key)?,
         });
     }
-    let pair = made::serving(&authority.key, addresses)?;
+    let pair = made::serving(authority, addresses)?;
     // Before the certificate: a crash in between must not make it look like somebody else's.
     save(dir, ADDRESS_FILE, "")?;
     save(dir, KEY, &pair.key)?;
@@ -288,10 +295,37 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_of_somebody_else_signs_in_its_own_name() {
+        use rcgen::{
+            BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair,
+        };
+
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "corp");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&key).expect("signed");
+        fs::write(dir.path().join(CA), authority.pem()).expect("written");
+        fs::write(dir.path().join(CA_KEY), key.serialize_pem()).expect("written");
+        let identity = identity(&files(dir.path()), &[]).expect("made");
+        let client = identity.client("ann", &[]).expect("signed");
+        let (client, by) = client.expect("by an authority");
+        assert_eq!(by, authority.pem());
+        let serving = fs::read_to_string(dir.path().join(CERT)).expect("kept");
+        for pem in [serving, client.cert] {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).expect("PEM");
+            let cert = pem.parse_x509().expect("a certificate");
+            assert_eq!(cert.issuer().to_string(), "CN=corp");
+        }
+    }
+
+    #[test]
     fn a_certificate_of_somebody_else_is_served_as_it_is() {
         let dir = tempfile::tempdir().expect("a folder");
         let authority = made::authority().expect("an authority");
-        let theirs = made::serving(&authority.key, &[]).expect("a certificate");
+        let theirs = made::serving(&authority, &[]).expect("a certificate");
         fs::write(dir.path().join(CERT), &theirs.cert).expect("written");
         fs::write(dir.path().join(KEY), &theirs.key).expect("written");
         let identity = identity(&files(dir.path()), &[]).expect("used");

@@ -10,9 +10,12 @@ use kube::client::Body;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use gantry_apiserver::Config;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
 use super::{
     Cluster,
-    extension::{GROUP, SERVICE},
+    extension::{Extension, GROUP, SERVICE},
 };
 
 fn things(rest: &str) -> String {
@@ -154,4 +157,29 @@ async fn a_server_that_cannot_be_believed_is_not_asked() {
         .await;
     assert_eq!(seen["headers"]["x-remote-user"], "system:admin");
     cluster.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_server_shows_the_certificate_that_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap().pem();
+    let own = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::default();
+    let leaf = leaf.signed_by(&own, &Issuer::new(params, key)).unwrap();
+    let files = (folder.path().join("cert"), folder.path().join("key"));
+    std::fs::write(&files.0, leaf.pem()).unwrap();
+    std::fs::write(&files.1, own.serialize_pem()).unwrap();
+    let config = Config {
+        disabled_admission: vec!["ServiceAccount".to_owned()],
+        proxy_client: Some(files),
+        ..Config::default()
+    };
+    let cluster = Cluster::of(config).await;
+    // One that knows nobody whom the server's own authority has signed.
+    let extension = Extension::start(&authority, true).await;
+    cluster.registered(&extension, &extension.bundle).await;
+    cluster.comes_to("True", "Passed").await;
 }

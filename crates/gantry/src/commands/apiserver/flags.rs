@@ -65,6 +65,9 @@ pub struct ApiServer {
     /// The oldest version of TLS that clients may speak: VersionTLS12 or VersionTLS13
     #[arg(long, value_name = "VERSION", default_value = "VersionTLS12", value_parser = values::tls_version, help_heading = "Serving")]
     pub tls_min_version: TlsVersion,
+    /// Cipher suites of TLS 1.2 that connections may use [default: all that are offered]
+    #[arg(long, value_name = "NAMES", action = ArgAction::Append, help_heading = "Serving")]
+    pub tls_cipher_suites: Vec<String>,
 
     #[command(flatten)]
     pub authentication: AuthenticationFlags,
@@ -85,6 +88,14 @@ pub struct ApiServer {
     /// Which of a node's addresses is taken: the first of these types that it has
     #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP", value_parser = ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"], help_heading = "Kubelets")]
     pub kubelet_preferred_address_types: Vec<String>,
+
+    /// Certificate by which extension API servers know the server, PEM [default: one of an authority
+    /// of its own]
+    #[arg(long, value_name = "FILE", help_heading = "Extension API servers")]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Extension API servers")]
+    pub proxy_client_key_file: Option<PathBuf>,
 
     /// How requests are authorized, in this order: Node, RBAC, AlwaysAllow, AlwaysDeny [default:
     /// Node,RBAC]
@@ -133,6 +144,9 @@ pub struct ApiServer {
     /// How long events are kept
     #[arg(long, value_name = "DURATION", default_value = "1h0m0s", value_parser = values::duration, help_heading = "Cluster")]
     pub event_ttl: Duration,
+    /// What of the API is switched on or off: api/beta, GROUP/VERSION or GROUP/VERSION/RESOURCE
+    #[arg(long, value_name = "NAME=BOOL", action = ArgAction::Append, help_heading = "Cluster")]
+    pub runtime_config: Vec<String>,
     /// Features to switch; accepted and logged, none can be switched
     #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', action = ArgAction::Append, help_heading = "Cluster")]
     pub feature_gates: Vec<String>,

@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use gantry_apiserver::{
-    Anonymous, Authorization, Config, Kubelets, PluginSettings, Server, StartError, Version,
-    parse_admission_config,
+    Anonymous, Authorization, Config, Kubelets, PluginSettings, RuntimeConfig, Server, StartError,
+    TlsCiphers, Version, parse_admission_config,
 };
 use gantry_store::{OpenError, Store};
 
@@ -140,6 +140,16 @@ impl ApiServer {
             // As kube-apiserver does: everybody is not to be nobody in particular.
             authentication.anonymous = Anonymous::Never;
         }
+        let proxy = (&self.proxy_client_cert_file, &self.proxy_client_key_file);
+        let proxy_client = match proxy {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                return Err(Failure::usage(
+                    "--proxy-client-cert-file and --proxy-client-key-file go together",
+                ));
+            }
+        };
         let serving_certificate = match (&self.tls_cert_file, &self.tls_private_key_file) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,
@@ -158,19 +168,25 @@ impl ApiServer {
                 .or_else(|| self.data_dir.as_ref().map(|d| d.join("pki"))),
             serving_certificate,
             tls_least: self.tls_min_version,
+            tls_ciphers: TlsCiphers::parse(&self.tls_cipher_suites.join(","))
+                .map_err(|why| Failure::usage(format!("--tls-cipher-suites: {why}")))?,
             authentication,
             audit: self.audit.config()?,
             kubelet: self.kubelets()?,
+            proxy_client,
             authorization,
             service_cidr: self.service_cluster_ip_range.ipv4,
             node_ports: self.service_node_port_range,
             allow_privileged: self.allow_privileged,
             disabled_admission: self.disabled_admission()?,
+            enabled_admission: self.enable_admission_plugins.clone(),
             admission: self.admission()?,
             seats: self.seats()?,
             event_ttl: self.event_ttl,
             list_age: self.history.options().history_age,
             version: self.reported()?,
+            runtime: RuntimeConfig::parse(&self.runtime_config.join(","))
+                .map_err(|why| Failure::usage(format!("--runtime-config: {why}")))?,
             ..Config::default()
         })
     }
@@ -244,6 +260,18 @@ impl ApiServer {
     }
 
     fn admission(&self) -> Result<PluginSettings> {
+        const LIMITS: &str = "EventRateLimit";
+        let settings = self.plugin_settings()?;
+        let limits = self.enable_admission_plugins.iter().any(|p| p == LIMITS);
+        if limits && settings.event_limits.is_empty() {
+            return Err(Failure::usage(format!(
+                "--enable-admission-plugins: {LIMITS} needs its limits in --admission-control-config-file"
+            )));
+        }
+        Ok(settings)
+    }
+
+    fn plugin_settings(&self) -> Result<PluginSettings> {
         const FLAG: &str = "--admission-control-config-file";
         let Some(path) = &self.admission_control_config_file else {
             return Ok(PluginSettings::default());
