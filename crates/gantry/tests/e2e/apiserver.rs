@@ -230,9 +230,9 @@ fn flags_that_cannot_be_met_are_named() {
         (vec!["--no-such-flag=1"], 2, "--no-such-flag"),
         (vec!["--authorization-mode=ABAC"], 2, "ABAC"),
         (
-            vec!["--enable-admission-plugins=AlwaysDeny"],
+            vec!["--enable-admission-plugins=ImagePolicyWebhook"],
             2,
-            "AlwaysDeny",
+            "ImagePolicyWebhook",
         ),
         (vec!["--disable-admission-plugins=Nothing"], 2, "Nothing"),
         (vec!["--tls-cert-file=x"], 2, "--tls-private-key-file"),
