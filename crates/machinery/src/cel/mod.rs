@@ -9,6 +9,7 @@ mod ast;
 mod authorizer;
 mod check;
 mod cost;
+pub mod device;
 mod error;
 mod eval;
 mod format;

@@ -5,8 +5,6 @@ mod claim;
 mod slice;
 mod status;
 
-use std::sync::{Arc, LazyLock};
-
 use serde_json::Value;
 
 pub use self::{
@@ -20,7 +18,7 @@ use super::{
     value::{at, has, list, same, text},
 };
 use crate::{
-    cel::{Decl, Environment, Field, Object, Program, Type},
+    cel::{Type, device},
     path::Path,
 };
 
@@ -29,7 +27,6 @@ const MOST: usize = 32;
 /// What opaque parameters may take as JSON.
 const MOST_PARAMETERS: usize = 10 * 1024;
 const MOST_EXPRESSION: usize = 10 * 1024;
-const MOST_COST: u64 = 1_000_000;
 const MOST_POOL_NAME: usize = 253;
 const MOST_IDENTIFIER: usize = 32;
 
@@ -155,12 +152,7 @@ fn expression(source: &str, path: &Path<'_>, e: &mut Errors) {
         e.too_long(path, MOST_EXPRESSION);
         return;
     }
-    let variables = [("device", DEVICE.ty.clone())];
-    let environment = Environment {
-        variables: &variables,
-        structures: None,
-    };
-    match Program::compile(&environment, source) {
+    match device::compile(source) {
         Err(issues) => e.invalid_text(path, source, &format!("compilation failed: {issues}")),
         Ok(program) if !matches!(program.result(), Type::Bool | Type::Dyn) => {
             let got = program.result();
@@ -168,61 +160,13 @@ fn expression(source: &str, path: &Path<'_>, e: &mut Errors) {
             e.invalid_text(path, source, &detail);
         }
         Ok(program) => {
-            let cost = program.estimate(&[("device", &*DEVICE)]).most;
-            if cost > MOST_COST {
+            let cost = program.estimate(&[("device", &*device::DEVICE)]).most;
+            if cost > device::MOST_COST {
                 e.forbidden(path, "too complex, exceeds cost limit");
             }
         }
     }
 }
-
-/// The variable that selectors read: one device.
-static DEVICE: LazyLock<Decl> = LazyLock::new(|| {
-    let sized = |ty: Type, most: usize| Decl {
-        most: most as u64,
-        ..Decl::of(ty)
-    };
-    // Two levels: the domain, then the name.
-    let facts = |leaf: Decl| {
-        let inner = Decl {
-            most: MOST as u64,
-            items: Some(Arc::new(leaf)),
-            ..Decl::default()
-        };
-        let leaf_type = inner.items.as_ref().map(|d| d.ty.clone());
-        let inner = Decl {
-            ty: Type::map(Type::String, leaf_type.unwrap_or_default()),
-            ..inner
-        };
-        Decl {
-            ty: Type::map(Type::String, inner.ty.clone()),
-            most: MOST as u64,
-            items: Some(Arc::new(inner)),
-            ..Decl::default()
-        }
-    };
-    let field = |name: &str, decl: Decl| {
-        let field = Field {
-            json: name.into(),
-            decl: Arc::new(decl),
-        };
-        (name.to_owned(), field)
-    };
-    let fields = [
-        field("driver", sized(Type::String, 63)),
-        field("attributes", facts(sized(Type::Dyn, 64))),
-        field(
-            "capacity",
-            facts(Decl::of(Type::Named("kubernetes.Quantity"))),
-        ),
-        field("allowMultipleAllocations", Decl::of(Type::Bool)),
-    ];
-    Decl::of(Type::Object(Arc::new(Object {
-        name: "kubernetes.DRADevice".to_owned(),
-        fields: fields.into_iter().collect(),
-        open: false,
-    })))
-});
 
 /// Parameters that a driver understands, and nobody else.
 fn opaque(config: &Value, stored: bool, path: &Path<'_>, e: &mut Errors) {

@@ -1,48 +1,18 @@
 //! Device selectors: CEL over `device.driver`, `device.attributes` and `device.capacity`, as
 //! `staging/src/k8s.io/dynamic-resource-allocation/cel` of Kubernetes has them.
 
-use gantry_machinery::cel::{Decl, Environment, Fault, Field, Lazy, Object, Program, Type, Value};
+use gantry_machinery::cel::device::{self, MOST_COST};
+use gantry_machinery::cel::{Fault, Lazy, Program, Type, Value};
 use gantry_machinery::quantity::Quantity;
 use k8s_openapi::api::resource::v1 as k8s;
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
-
-/// What one evaluation may cost, as Kubernetes bounds it.
-const MOST_COST: u64 = 1_000_000;
-
-/// The type of `device`.
-static DEVICE: LazyLock<Type> = LazyLock::new(|| {
-    let by_domain = |values: Type| Type::map(Type::String, Type::map(Type::String, values));
-    let fields = [
-        ("driver", Type::String),
-        ("attributes", by_domain(Type::Dyn)),
-        ("capacity", by_domain(Type::Named("kubernetes.Quantity"))),
-        ("allowMultipleAllocations", Type::Bool),
-    ];
-    let field = |(name, ty): (&str, Type)| {
-        let field = Field {
-            json: name.into(),
-            decl: Arc::new(Decl::of(ty)),
-        };
-        (name.to_owned(), field)
-    };
-    Type::Object(Arc::new(Object {
-        name: "kubernetes.DRADevice".to_owned(),
-        fields: fields.into_iter().map(field).collect(),
-        open: false,
-    }))
-});
 
 /// Reads a selector.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn compile(expression: &str) -> Result<Program, String> {
-    let environment = Environment {
-        variables: &[("device", DEVICE.clone())],
-        structures: None,
-    };
-    let program = Program::compile(&environment, expression).map_err(|e| e.to_string())?;
+    let program = device::compile(expression).map_err(|e| e.to_string())?;
     match program.result() {
         Type::Bool | Type::Dyn => Ok(program),
         other => Err(format!("must evaluate to bool, not {other}")),
@@ -168,7 +138,7 @@ impl Seen {
     /// # Errors
     /// Why it cannot be told.
     pub(super) fn selected(&self, program: &Program) -> Result<bool, String> {
-        let device = Value::map([
+        let seen = Value::map([
             ("driver".to_owned(), Value::text(self.driver.clone())),
             ("attributes".to_owned(), Value::Lazy(&self.attributes)),
             ("capacity".to_owned(), Value::Lazy(&self.capacity)),
@@ -177,7 +147,7 @@ impl Seen {
                 Value::Bool(self.shared),
             ),
         ]);
-        match program.eval(&[("device", device)], MOST_COST).0 {
+        match program.eval(&[("device", seen)], MOST_COST).0 {
             Ok(Value::Bool(selected)) => Ok(selected),
             Ok(other) => Err(format!("must evaluate to bool, not {}", other.type_name())),
             Err(fault) => Err(fault.to_string()),
