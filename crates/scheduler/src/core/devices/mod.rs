@@ -2,7 +2,8 @@
 //! of them are taken (allocated ResourceClaims), and which a pod's claims would get on a node.
 //!
 //! What was allocated for a decided pod is *assumed* here until the API shows it, so that no device is given away twice.
-//! Rules and words are those of the DynamicResources plugin of Kubernetes 1.36. Not supported: devices that may be
+//! Rules and words follow Kubernetes' DynamicResources plugin and its allocator of structured parameters; what was read
+//! of them is not tied to one release. Not supported: devices that may be
 //! allocated several times or whose use is decided while the pod is bound (passed over), requests for a part of a
 //! device's capacity (refused by name), attributes that are lists in constraints (never equal), DeviceTaintRules.
 
@@ -19,7 +20,7 @@ use k8s_openapi::api::resource::v1 as k8s;
 pub use needs::{DeviceNeeds, Misfit};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slice::{Pool, PoolKey, Slice};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keeps a claim from being deleted while it is allocated.
@@ -104,15 +105,45 @@ pub struct Devices {
     words: Mutex<Words>,
 }
 
-/// Messages, by number.
+/// Messages, by number. They name pods and claims: the oldest are forgotten, long after they were told.
 #[derive(Default)]
 struct Words {
     by_text: FxHashMap<Arc<str>, u32>,
-    texts: Vec<Arc<str>>,
+    texts: VecDeque<Arc<str>>,
+    /// The number of the oldest that is kept.
+    first: u32,
+}
+
+impl Words {
+    fn number(&mut self, text: String) -> u32 {
+        if let Some(known) = self.by_text.get(&*text) {
+            return *known;
+        }
+        if self.texts.len() >= MOST_WORDS
+            && let Some(oldest) = self.texts.pop_front()
+        {
+            self.by_text.remove(&oldest);
+            self.first = self.first.wrapping_add(1);
+        }
+        let after = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        let number = self.first.wrapping_add(after);
+        let text: Arc<str> = text.into();
+        self.texts.push_back(text.clone());
+        self.by_text.insert(text, number);
+        number
+    }
+
+    fn text(&self, number: u32) -> Option<&Arc<str>> {
+        self.texts.get(number.wrapping_sub(self.first) as usize)
+    }
 }
 
 /// Answers of selectors kept; beyond, all are forgotten.
 const MOST_VERDICTS: usize = 1 << 17;
+/// Selectors kept that were read; beyond, all are forgotten.
+const MOST_PROGRAMS: usize = 1 << 12;
+/// Messages kept: more than there are pods that wait for devices at once.
+const MOST_WORDS: usize = 1 << 16;
 
 impl Devices {
     /// A claim came or changed. Returns whether that may let a pod fit.
@@ -304,22 +335,14 @@ impl Devices {
 
     fn word(&self, text: String) -> u32 {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = words.by_text.get(&*text) {
-            return *at;
-        }
-        let at = u32::try_from(words.texts.len()).unwrap_or(u32::MAX);
-        let text: Arc<str> = text.into();
-        words.texts.push(text.clone());
-        words.by_text.insert(text, at);
-        at
+        words.number(text)
     }
 
     /// A message by its number.
     #[must_use]
     pub fn text(&self, word: u32) -> String {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = words.texts.get(word as usize);
-        text.map(|t| t.to_string()).unwrap_or_default()
+        words.text(word).map(|t| t.to_string()).unwrap_or_default()
     }
 
     // Selectors.
@@ -352,6 +375,9 @@ impl Devices {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = programs.get(expression) {
             return known.clone();
+        }
+        if programs.len() >= MOST_PROGRAMS {
+            programs.clear();
         }
         let program = Arc::new(select::compile(expression));
         programs.insert(expression.clone(), program.clone());

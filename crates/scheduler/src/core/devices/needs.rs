@@ -155,17 +155,27 @@ impl<'a> DeviceNeeds<'a> {
     /// Why the node cannot serve the claims, if it cannot.
     #[must_use]
     pub fn reject(&self, node: &Node, symbols: &Symbols) -> Option<Misfit> {
+        self.serve(node, symbols).err()
+    }
+
+    /// The search that has found devices for the open claims; `None` if there are none.
+    fn serve<'s>(
+        &'s self,
+        node: &'s Node,
+        symbols: &'s Symbols,
+    ) -> Result<Option<Search<'s>>, Misfit> {
         let elsewhere = |claim: &&Claim| !Self::reached(claim, node, symbols);
         if self.given.iter().any(elsewhere) || self.assumed.iter().any(|at| *at != node.name) {
-            return Some(Misfit::Elsewhere);
+            return Err(Misfit::Elsewhere);
         }
         if self.open.is_empty() {
-            return None;
+            return Ok(None);
         }
-        match Search::new(self, node, symbols).run() {
-            Ok(true) => None,
-            Ok(false) => Some(Misfit::None),
-            Err(message) => Some(Misfit::Error(self.of.word(message))),
+        let mut search = Search::new(self, node, symbols);
+        match search.run() {
+            Ok(true) => Ok(Some(search)),
+            Ok(false) => Err(Misfit::None),
+            Err(message) => Err(Misfit::Error(self.of.word(message))),
         }
     }
 
@@ -175,14 +185,7 @@ impl<'a> DeviceNeeds<'a> {
         node: &Node,
         symbols: &Symbols,
     ) -> Result<Vec<(Symbol, Grant, Vec<DeviceKey>)>, Misfit> {
-        if let Some(misfit) = self.reject(node, symbols) {
-            return Err(misfit);
-        }
-        let mut search = Search::new(self, node, symbols);
-        let found = self.open.is_empty() || search.run() == Ok(true);
-        if !found {
-            return Err(Misfit::None);
-        }
+        let search = self.serve(node, symbols)?;
         let grant = |claim: &Claim| Grant {
             namespace: claim.namespace.clone(),
             name: claim.name.clone(),
@@ -196,7 +199,11 @@ impl<'a> DeviceNeeds<'a> {
                 grants.push((key, grant(claim), Vec::new()));
             }
         }
-        for (at, (key, claim)) in self.open.iter().enumerate() {
+        let found = search.iter().flat_map(|search| {
+            let open = self.open.iter().enumerate();
+            open.map(move |(at, (key, claim))| (search, at, key, claim))
+        });
+        for (search, at, key, claim) in found {
             let (allocation, held) = search.result(at, claim);
             let mut grant = grant(claim);
             grant.allocation = Some(allocation);

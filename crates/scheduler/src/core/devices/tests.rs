@@ -559,3 +559,21 @@ fn members_of_one_pod_get_different_devices_on_one_node() {
     );
     assert!(decide(&mut cluster, &pod("q", &["x", "y", "z"])).is_err());
 }
+
+#[test]
+fn messages_are_told_by_their_numbers_until_many_came_after() {
+    let mut words = super::Words::default();
+    let first = words.number("first".to_owned());
+    assert_eq!(words.number("first".to_owned()), first);
+    let told = |words: &super::Words, number| words.text(number).map(|t| t.to_string());
+    assert_eq!(told(&words, first).as_deref(), Some("first"));
+    let last = (0..super::MOST_WORDS).map(|n| words.number(format!("{n}")));
+    let last = last.last().unwrap();
+    assert_eq!(told(&words, first), None);
+    assert_eq!(
+        told(&words, last),
+        Some((super::MOST_WORDS - 1).to_string())
+    );
+    assert_eq!(words.texts.len(), super::MOST_WORDS);
+    assert_ne!(words.number("first".to_owned()), first);
+}
