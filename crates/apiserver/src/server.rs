@@ -170,7 +170,6 @@ impl Default for Config {
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 12),
             node_ports: (30_000, 32_767),
             allow_privileged: true,
-            // Needs the controller that makes the `default` account; see `admission`.
             proxy_client: None,
             runtime: RuntimeConfig::default(),
             disabled_admission: vec![],

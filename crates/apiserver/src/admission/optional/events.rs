@@ -1,7 +1,7 @@
 //! EventRateLimit: how many events the server, a namespace, a user, or a source about one object may
 //! write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use gantry_machinery::status::{Details, Failure};
 use jiff::Timestamp;
@@ -120,12 +120,11 @@ fn one(
 
 /// Keeps those that were used last.
 fn forget(buckets: &mut HashMap<String, Bucket>, most: usize) {
-    let mut by_age: BTreeMap<(Timestamp, String), ()> = BTreeMap::new();
-    for (key, bucket) in buckets.iter() {
-        by_age.insert((bucket.at, key.clone()), ());
-    }
-    let many = buckets.len().saturating_sub(most);
-    for ((_, key), ()) in by_age.into_iter().take(many) {
+    let mut by_age: Vec<(Timestamp, String)> =
+        buckets.iter().map(|(key, b)| (b.at, key.clone())).collect();
+    by_age.sort_unstable();
+    let many = by_age.len().saturating_sub(most);
+    for (_, key) in by_age.into_iter().take(many) {
         buckets.remove(&key);
     }
 }

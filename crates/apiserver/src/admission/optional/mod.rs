@@ -125,7 +125,8 @@ pub fn validate(cx: &Cx, object: &Value, old: Option<&Value>) -> Result<(), Fail
     if !status_of_pod && asked(cx, "OwnerReferencesPermissionEnforcement") {
         owners::check(cx, object, old).map_err(|why| refuse(&why))?;
     }
-    if own && cx.entry.resource.kind == "Event" && asked(cx, "EventRateLimit") {
+    let event = cx.entry.is("", "events") || cx.entry.is("events.k8s.io", "events");
+    if own && event && !cx.dry_run() && asked(cx, "EventRateLimit") {
         let (namespace, user) = (&cx.target.namespace, &cx.user.name);
         cx.api.event_limits.take(namespace, user, object, cx.now)?;
     }
