@@ -190,7 +190,6 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
     }
     let files = network.files(&text(&meta.uid), found.name);
     files.onto(&mut disk);
-    disk.changes.clear();
     let what = format!(
         "container {} of pod {}/{}",
         found.name,

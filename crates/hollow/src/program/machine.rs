@@ -141,6 +141,13 @@ impl Machine {
         self.printed.clear();
         self.disk.changes.clear();
         (self.size, self.steps) = (0, 0);
+        self.back_to_console();
+    }
+
+    /// Outputs go where they went at first: a command that was given up had perhaps redirected them.
+    pub fn back_to_console(&mut self) {
+        (self.out, self.error) = (Target::Out, Target::Error);
+        self.kept.clear();
     }
 
     /// What a command reads that is piped nothing; `None` at its end.

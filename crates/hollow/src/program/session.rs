@@ -81,7 +81,9 @@ impl Session {
         input: Option<&[u8]>,
         run: impl FnOnce(&mut Machine) -> Result<i32, Stop>,
     ) -> Said {
-        let before = self.machine.clone();
+        let began = self.machine.clock;
+        // Who has been given its input does not stop for it.
+        let before = input.is_none().then(|| self.machine.clone());
         let stdin = input.map_or(Stdin::Asked, |it| Stdin::Given(it.to_vec()));
         self.machine.anew(stdin);
         let end = match run(&mut self.machine) {
@@ -89,7 +91,9 @@ impl Session {
             Err(Stop::Exit(code)) => Ended::Exit(code),
             Err(Stop::Endless) => Ended::Endless,
             Err(Stop::Reads) => {
-                self.machine = before;
+                if let Some(before) = before {
+                    self.machine = before;
+                }
                 return Said {
                     printed: vec![],
                     changes: vec![],
@@ -97,10 +101,13 @@ impl Session {
                     took: Duration::ZERO,
                 };
             }
-            // Whoever is lenient knows all.
-            Err(Stop::Unknown(_)) => Ended::Code(2),
+            // Words that cannot be worked out: it is not known what of the line would be left.
+            Err(Stop::Unknown(why)) => {
+                self.machine.back_to_console();
+                let said = self.machine.fail(2, &format!("sh: {why}"));
+                Ended::Code(said.unwrap_or(2))
+            }
         };
-        let began = before.clock;
         let mut printed = std::mem::take(&mut self.machine.printed);
         for chunk in &mut printed {
             chunk.at -= began;
