@@ -509,14 +509,13 @@ fn surplus(job: &Job, active: &[Arc<Pod>], at_least: usize) -> Vec<Arc<Pod>> {
     let (mut gone, mut left) = (Vec::new(), Vec::new());
     if job.indexed() {
         let mut best: BTreeMap<u32, Arc<Pod>> = BTreeMap::new();
-        let sorted = pods;
-        for pod in &sorted {
+        for pod in &pods {
             match valid_index(job, pod) {
                 Some(index) => gone.extend(best.insert(index, pod.clone())),
                 None => gone.push(pod.clone()),
             }
         }
-        left.extend(sorted.into_iter().filter(|pod| {
+        left.extend(pods.into_iter().filter(|pod| {
             index_of(pod)
                 .and_then(|index| best.get(&index))
                 .is_some_and(|b| Arc::ptr_eq(b, pod))

@@ -1,6 +1,6 @@
 //! The planner of a node's health, and of how fast unhealthy nodes may be emptied.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
@@ -98,6 +98,27 @@ pub fn unknown_conditions(node: &Node, now: Timestamp) -> Vec<Value> {
 pub struct Zone {
     pub ready: usize,
     pub unready: usize,
+}
+
+/// Label of nodes that do not count when their zone is weighed, whatever its value.
+const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
+
+/// Weighs zones by their nodes. A zone of which no node counts is not among them.
+pub fn zones<'a>(
+    nodes: impl Iterator<Item = (&'a Node, Health, &'a str)>,
+) -> BTreeMap<&'a str, Zone> {
+    let mut zones: BTreeMap<&str, Zone> = BTreeMap::new();
+    for (node, health, zone) in nodes {
+        if node.metadata.labels.get(EXCLUDED).is_some() {
+            continue;
+        }
+        let zone = zones.entry(zone).or_default();
+        match health {
+            Health::Ready => zone.ready += 1,
+            _ => zone.unready += 1,
+        }
+    }
+    zones
 }
 
 /// What may be done to the pods of unhealthy nodes.

@@ -162,6 +162,28 @@ fn many_failures_slow_it_down(#[case] zones: &[(usize, usize)], #[case] wanted: 
 }
 
 #[test]
+fn nodes_that_are_excluded_do_not_count_in_their_zones() {
+    let node = |excluded: Option<&str>| -> Node {
+        let labels = excluded.map(|value| json!({EXCLUDED: value}));
+        serde_json::from_value(json!({"metadata": {"labels": labels.unwrap_or(json!({}))}}))
+            .unwrap()
+    };
+    let (plain, out, out_too) = (node(None), node(Some("true")), node(Some("")));
+    let nodes = [
+        (&plain, Health::Ready, "a"),
+        (&plain, Health::Unknown, "a"),
+        (&plain, Health::New, "a"),
+        (&out, Health::Unknown, "a"),
+        (&out_too, Health::Ready, "b"),
+    ];
+    let of_a = Zone {
+        ready: 1,
+        unready: 2,
+    };
+    assert_eq!(zones(nodes.into_iter()), [("a", of_a)].into());
+}
+
+#[test]
 fn one_node_of_a_zone_at_a_time() {
     let mut limits = Limits::default();
     let pace = Pace::Every(INTERVAL);

@@ -19,8 +19,6 @@ use crate::runtime::api::{Api, Deletion};
 use crate::runtime::{ApiError, Context, controller};
 
 const NAME: &str = "node-controller";
-/// Label of nodes that do not count when a zone is weighed, whatever its value.
-const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
 const LEASES_IN: &str = "kube-node-lease";
 /// Node changes that come within this time are looked at together.
 const BATCH: Duration = Duration::from_millis(100);
@@ -90,7 +88,6 @@ impl Lifecycle {
         let informers = &self.context.informers;
         let nodes = informers.nodes.all();
         let mut heard = std::mem::take(&mut self.heard);
-        let mut zones: FxHashMap<String, Zone> = FxHashMap::default();
         let mut looked = Vec::with_capacity(nodes.len());
         for node in nodes {
             let lease: Option<Arc<Lease>> = informers.leases.get(&Key {
@@ -107,20 +104,16 @@ impl Lifecycle {
             let health = plan::health(&node, of_node.at, timing.grace, now);
             self.heard.insert(node.metadata.uid.clone(), of_node);
             let zone = zone_of(&node);
-            if node.metadata.labels.get(EXCLUDED).is_none() {
-                let counts = zones.entry(zone.clone()).or_default();
-                match health {
-                    Health::Ready => counts.ready += 1,
-                    _ => counts.unready += 1,
-                }
-            }
             looked.push((node, health, zone));
         }
-        let (names, counts): (Vec<String>, Vec<Zone>) = zones.into_iter().unzip();
-        let paces: FxHashMap<String, Pace> = names.into_iter().zip(plan::paces(&counts)).collect();
+        let weighed = looked
+            .iter()
+            .map(|(node, health, zone)| (&**node, *health, zone.as_str()));
+        let (names, counts): (Vec<&str>, Vec<Zone>) = plan::zones(weighed).into_iter().unzip();
+        let paces: FxHashMap<&str, Pace> = names.into_iter().zip(plan::paces(&counts)).collect();
         let mut next = timing.period;
         for (node, health, zone) in &looked {
-            let pace = paces.get(zone).copied().unwrap_or(Pace::USUAL);
+            let pace = paces.get(zone.as_str()).copied().unwrap_or(Pace::USUAL);
             if let Err(error) = self.settle(node, *health, zone, pace, now).await
                 && !error.not_found()
             {
