@@ -183,26 +183,30 @@ async fn pages(address: SocketAddr, cert: &str, token: &str, seconds: u64, zones
                 .body(Full::new(Bytes::new()))
                 .unwrap();
             let mut body = sender.send_request(request).await.unwrap().into_body();
-            let mut first = true;
+            // When what the page shows was changed. The first is of the whole page, which a browser has already: how
+            // long ago that was says nothing about the server.
+            let mut shown: Option<u64> = None;
             while let Some(Ok(frame)) = body.frame().await {
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };
-                // The whole page, which a browser has already.
-                if std::mem::take(&mut first) {
-                    continue;
+                if shown.is_some() {
+                    bytes.fetch_add(data.len() as u64, Relaxed);
                 }
-                bytes.fetch_add(data.len() as u64, Relaxed);
                 let text = String::from_utf8_lossy(&data);
                 let Some(at) = text.find("t=1").or(text.find("t=2")) else {
                     continue;
                 };
-                updates.fetch_add(1, Relaxed);
                 let digits: String = text[at + 2..]
                     .chars()
                     .take_while(char::is_ascii_digit)
                     .collect();
-                if let Ok(at) = digits.parse::<u64>() {
+                let Ok(at) = digits.parse::<u64>() else {
+                    continue;
+                };
+                let before = shown.replace(at);
+                if before.is_some_and(|before| at > before) {
+                    updates.fetch_add(1, Relaxed);
                     let _ = tell.send(millis().saturating_sub(at));
                 }
             }
