@@ -1,4 +1,4 @@
-//! The whole flow with each part as a process of its own, as on real clusters: `gantry hub` and
+//! The flow with each part as a process of its own, as on real clusters: `gantry hub` and
 //! `gantry hollow` against a cluster that is hub and member at once.
 //!
 //! `GANTRY_E2E_KUBECONFIG` names a kubeconfig whose current context is a real cluster (one that
@@ -13,7 +13,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::fleet::{TENANT, client, whole_flow};
+use crate::fleet::{TENANT, client, short_flow};
 use crate::support::{Fleet, Process, gantry, wait};
 
 const NAMESPACE: &str = "gantry-system";
@@ -149,7 +149,7 @@ fn the_parts_alone_against_any_cluster() {
     });
     runtime.block_on(register(&client, &text));
 
-    let parts = whole_flow(parts, CELLS.len());
+    let parts = short_flow(parts, CELLS.len());
 
     runtime.block_on(clean(&client));
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -91,7 +91,25 @@ fn a_shop_is_imported_released_broken_scaled_and_survives_a_crash() {
 }
 
 /// From plain manifests to a release that outlives a crash, on any fleet of so many cells.
-pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
+pub fn whole_flow<F: Fleet + Sync>(up: F, cells: usize) -> F {
+    imported(&up, cells);
+    // Of other groups, so that neither waits for the other.
+    std::thread::scope(|scope| {
+        scope.spawn(|| an_order_of_two(&up));
+        released(&up);
+        single_instances(&up);
+    });
+    outlives_a_crash(up)
+}
+
+/// The same without what does not depend on where the parts run: orders and what is done to single instances.
+pub fn short_flow<F: Fleet>(up: F, cells: usize) -> F {
+    imported(&up, cells);
+    released(&up);
+    outlives_a_crash(up)
+}
+
+fn imported(up: &impl Fleet, cells: usize) {
     // Import: every service becomes a group, and instances come into service in all cells.
     let said = up.ok(&[
         "import",
@@ -104,16 +122,19 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
     ]);
     assert!(said.contains("12 apps and 12 groups made"), "{said}");
     for name in ["cart-prod", "checkout-prod"] {
-        serving(&up, name, 4);
+        serving(up, name, 4);
     }
-    let mut used: Vec<_> = instances(&up, "cart-prod")
+    let mut used: Vec<_> = instances(up, "cart-prod")
         .iter()
         .map(|i| i["cell"].clone())
         .collect();
     used.sort_by_key(Value::to_string);
     used.dedup();
     assert_eq!(used.len(), cells, "instances in every cell: {used:?}");
-    let before = names_and_addresses(&up, "cart-prod");
+}
+
+fn released(up: &impl Fleet) {
+    let before = names_and_addresses(up, "cart-prod");
 
     // A good release: everything on the new image, names and addresses as before. First its plan, which
     // changes nothing.
@@ -124,10 +145,7 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
         said.contains("update in place of 4 instances in 2 batches") && said.contains("bastion"),
         "{said}"
     );
-    assert_eq!(
-        group(&up, "cart-prod", "/status/current/revision"),
-        json!(1)
-    );
+    assert_eq!(group(up, "cart-prod", "/status/current/revision"), json!(1));
     let args = [
         "release",
         "start",
@@ -142,18 +160,18 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
     let output = up.run(&[&args[..], &TENANT, &["--watch", "--timeout", "3m"]].concat());
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
     assert_eq!(
-        group(&up, "cart-prod", "/status/current/image"),
+        group(up, "cart-prod", "/status/current/image"),
         json!(image)
     );
-    serving(&up, "cart-prod", 4);
+    serving(up, "cart-prod", 4);
     assert!(
-        instances(&up, "cart-prod")
+        instances(up, "cart-prod")
             .iter()
             .all(|i| i["image"] == image),
         "{:#?}",
-        instances(&up, "cart-prod")
+        instances(up, "cart-prod")
     );
-    assert_eq!(names_and_addresses(&up, "cart-prod"), before);
+    assert_eq!(names_and_addresses(up, "cart-prod"), before);
 
     // What is in it; then one of the environment alone, which a stopped line halts before it begins.
     let said = up.ok(&[&["revision", "list", "cart-prod"], &TENANT[..]].concat());
@@ -189,9 +207,9 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
     let watch = ["--watch", "--timeout", "3m"];
     let output = up.run(&[&["release", "status", "cart-prod"], &TENANT[..], &watch].concat());
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
-    serving(&up, "cart-prod", 4);
+    serving(up, "cart-prod", 4);
     assert_eq!(
-        names_and_addresses(&up, "cart-prod")
+        names_and_addresses(up, "cart-prod")
             .into_iter()
             .map(|(name, _)| name)
             .collect::<Vec<_>>(),
@@ -202,7 +220,7 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
     );
 
     // A broken one: stopped at the bastion, said why, taken back; the exit code tells.
-    break_tag(&up);
+    break_tag(up);
     let args = [
         "release",
         "start",
@@ -244,9 +262,9 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
             .all(|b| b["updated"] == 0 || b["updated"].is_null()),
         "no batch was touched: {release:#}"
     );
-    serving(&up, "checkout-prod", 4);
+    serving(up, "checkout-prod", 4);
     assert!(
-        instances(&up, "checkout-prod")
+        instances(up, "checkout-prod")
             .iter()
             .all(|i| i["revision"] == "1")
     );
@@ -258,16 +276,16 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
         &["--watch", "--timeout", "2m"],
     ]
     .concat());
-    assert_eq!(instances(&up, "cart-prod").len(), 6);
+    assert_eq!(instances(up, "cart-prod").len(), 6);
     assert!(
-        instances(&up, "cart-prod")
+        instances(up, "cart-prod")
             .iter()
             .all(|i| i["image"] == image)
     );
+}
 
-    scaled_further(&up);
-
-    // A release waits for a person; the process dies; another goes on from where it was.
+/// A release waits for a person; the process dies; another goes on from where it was.
+fn outlives_a_crash<F: Fleet>(up: F) -> F {
     let image = "registry.example.com/bookshop/cart:1.2.0";
     up.ok(&[
         &[
@@ -310,8 +328,9 @@ pub fn whole_flow<F: Fleet>(up: F, cells: usize) -> F {
     up
 }
 
-/// Nothing to give up; single instances out of service, back, and restarted; an order of two groups.
-fn scaled_further(up: &impl Fleet) {
+/// Nothing to give up; single instances out of service, back, and restarted.
+fn single_instances(up: &impl Fleet) {
+    let watch = ["--watch", "--timeout", "3m"];
     let said = up.ok(&[&["scale", "cart-prod", "--cancel"], &TENANT[..]].concat());
     assert!(said.contains("nothing is under way"), "{said}");
     let name = instances(up, "cart-prod")[0]["name"]
@@ -329,7 +348,6 @@ fn scaled_further(up: &impl Fleet) {
     up.ok(&[&["instance", "put-back", &name], &TENANT[..]].concat());
     serving(up, "cart-prod", 6);
     up.ok(&[&["instance", "restart", &name], &TENANT[..]].concat());
-    let watch = ["--watch", "--timeout", "3m"];
     let output = up.run(&[&["restart", "cart-prod"], &TENANT[..], &watch].concat());
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
 
@@ -341,6 +359,14 @@ fn scaled_further(up: &impl Fleet) {
     let args = ["promote", "cart", "--to", "moon"];
     let output = up.run(&[&args[..], &TENANT].concat());
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
+}
+
+/// One release order over two groups, one after the other, and back.
+fn an_order_of_two(up: &impl Fleet) {
+    let watch = ["--watch", "--timeout", "3m"];
+    for name in ["search-prod", "reviews-prod"] {
+        serving(up, name, 4);
+    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("night.yaml");
     let quick =
@@ -354,14 +380,14 @@ fn scaled_further(up: &impl Fleet) {
         &file,
         format!(
             "nodes:\n{}{}",
-            node("checkout", ""),
-            node("cart", "checkout")
+            node("search", ""),
+            node("reviews", "search")
         ),
     )
     .unwrap();
     let file = file.to_str().unwrap();
     let said = up.ok(&[&["order", "plan", "-f", file], &TENANT[..]].concat());
-    assert!(said.contains("release checkout-prod"), "{said}");
+    assert!(said.contains("release search-prod"), "{said}");
     let start = ["order", "start", "-f", file, "--name", "night"];
     let output = up.run(&[&start[..], &TENANT, &watch].concat());
     assert_eq!(output.status.code(), Some(0), "{output:#?}");
@@ -376,5 +402,5 @@ fn scaled_further(up: &impl Fleet) {
     assert_eq!(output.status.code(), Some(3), "{output:#?}");
     let order = up.json(&[&["order", "status", "night", "-o", "json"], &TENANT[..]].concat());
     assert_eq!(order["status"]["phase"], "RolledBack", "{order:#}");
-    serving(up, "cart-prod", 6);
+    serving(up, "reviews-prod", 4);
 }

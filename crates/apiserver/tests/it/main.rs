@@ -1,0 +1,17 @@
+//! What the API server does, seen from its socket. One program, so that it is linked once and its tests run side by side.
+
+mod access;
+mod admission;
+mod aggregation;
+mod authentication;
+mod client;
+mod full_disk;
+mod golden;
+mod hooks;
+mod hostile;
+mod list_watch;
+mod operations;
+mod protobuf;
+mod protobuf_answers;
+mod streams;
+mod web_socket;
