@@ -30,6 +30,7 @@ use tokio::{
     sync::{broadcast::error::RecvError, watch},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, Cx, peer, to},
@@ -45,7 +46,8 @@ const GATHER: Duration = Duration::from_millis(120);
 const APART: Duration = Duration::from_millis(450);
 /// And at least this often: what someone may see changes without any object changing.
 const AT_LEAST: Duration = Duration::from_secs(30);
-/// A comment is sent when nothing else is, so that a lost connection is noticed.
+/// This often a comment is sent, so that a lost connection is noticed, and the session is looked at: it may have
+/// expired, or its token been revoked. (One that is ended here ends its pages at once.)
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// A page as it was rendered last.
@@ -152,6 +154,8 @@ enum Said {
     Gone,
     Login,
     Nothing,
+    /// Whose eyes the room looked with has left for good: whoever else is in it opens another.
+    Closed,
 }
 
 type Room = watch::Sender<Said>;
@@ -181,12 +185,28 @@ impl Rooms {
         all.retain(|_, room| room.strong_count() > 0);
         let (sender, receiver) = watch::channel(Said::Nothing);
         let room = Arc::new(sender);
-        all.insert(key, Arc::downgrade(&room));
+        all.insert(key.clone(), Arc::downgrade(&room));
         drop(all);
-        cx.app
-            .tasks
-            .spawn(run(cx.clone(), place.to_owned(), Arc::downgrade(&room)));
+        let (cx, place, weak) = (cx.clone(), place.to_owned(), Arc::downgrade(&room));
+        let (app, ended) = (cx.app.clone(), cx.session.ended.clone());
+        app.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = run(cx, place, weak.clone()) => {}
+                () = ended.cancelled() => app.rooms.close(&key, &weak),
+            }
+        });
         (room, receiver)
+    }
+
+    fn close(&self, key: &str, room: &Weak<Room>) {
+        let mut all = self.all.lock();
+        if all.get(key).is_some_and(|known| known.ptr_eq(room)) {
+            all.remove(key);
+        }
+        drop(all);
+        if let Some(room) = room.upgrade() {
+            room.send_replace(Said::Closed);
+        }
     }
 }
 
@@ -255,11 +275,14 @@ pub async fn stream(State(app): State<Arc<App>>, request: Request) -> Response {
         // An EventSource cannot read a status: the page is told, and goes to log in.
         Err(_) => return answer(Body::from(event("login", "{}"))),
     };
+    let ended = session.ended.clone();
     let cx = Cx::with(&app, session, Arc::new(Prefs::of(&headers))).await;
     let (room, receiver) = app.rooms.enter(&cx, &place);
     let state = Listener {
         app,
         headers,
+        ended,
+        beat: Instant::now() + HEARTBEAT,
         room,
         receiver,
         last: None,
@@ -288,6 +311,10 @@ fn answer(body: Body) -> Response {
 struct Listener {
     app: Arc<App>,
     headers: http::HeaderMap,
+    /// Of the session.
+    ended: CancellationToken,
+    /// When the session is looked at next, however much is sent meanwhile.
+    beat: Instant,
     /// Keeps the room open.
     room: Arc<Room>,
     receiver: watch::Receiver<Said>,
@@ -314,26 +341,36 @@ impl Listener {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.app.stop.cancelled() => return None,
-                changed = self.receiver.changed() => if changed.is_err() { return None },
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    // A session that has ended sees no more.
-                    if self.app.sessions.of(&self.headers, &self.app.hub, None).await.is_err() {
-                        self.over = true;
-                        return Some(event("login", "{}"));
-                    }
-                    return Some(Bytes::from_static(b": beat\n\n"));
+                () = self.ended.cancelled() => return Some(self.login()),
+                () = sleep_until(self.beat) => {
+                    self.beat = Instant::now() + HEARTBEAT;
+                    let session = self.app.sessions.of(&self.headers, &self.app.hub, None).await;
+                    return Some(match session {
+                        Ok(_) => Bytes::from_static(b": beat\n\n"),
+                        Err(_) => self.login(),
+                    });
                 }
+                changed = self.receiver.changed() => if changed.is_err() { return None },
             }
         }
+    }
+
+    /// The session is over, and so is the stream.
+    fn login(&mut self) -> Bytes {
+        self.over = true;
+        event("login", "{}")
     }
 
     fn hear(&mut self, said: Said) {
         match said {
             Said::Nothing => {}
-            Said::Login => {
-                self.waiting.push(event("login", "{}"));
-                self.over = true;
+            // A browser comes again, and into a room that is open.
+            Said::Closed if !self.ended.is_cancelled() => self.over = true,
+            Said::Login | Said::Closed => {
+                let login = self.login();
+                self.waiting.push(login);
             }
             Said::Gone => {
                 if self.last.take().is_some() || self.seen.take().is_some() {

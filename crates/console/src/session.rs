@@ -13,6 +13,7 @@ use http::HeaderMap;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::{Client, Config};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::Rights,
@@ -75,6 +76,8 @@ pub struct Session {
     pub rights: Rights,
     /// What the last write came to, for the next page to say.
     pub told: Mutex<Option<String>>,
+    /// Cancelled when it ends: what goes on beside requests (open pages, logs, terminals) ends with it.
+    pub ended: CancellationToken,
     born: Instant,
     used: Mutex<Instant>,
     checked: Mutex<Instant>,
@@ -97,6 +100,7 @@ impl Session {
             bearer,
             rights: Rights::default(),
             told: Mutex::default(),
+            ended: CancellationToken::new(),
             born: now,
             used: Mutex::new(now),
             checked: Mutex::new(now),
@@ -241,17 +245,29 @@ impl Sessions {
     fn put(&self, mark: Mark, session: Arc<Session>) {
         let now = Instant::now();
         let mut all = self.all.lock();
-        all.retain(|_, s| !s.over(now));
+        all.retain(|_, s| {
+            let over = s.over(now);
+            if over {
+                s.ended.cancel();
+            }
+            !over
+        });
         if all.len() >= SESSIONS {
             let oldest = all
                 .iter()
                 .min_by_key(|(_, s)| *s.used.lock())
                 .map(|(m, _)| *m);
-            if let Some(oldest) = oldest {
-                all.remove(&oldest);
+            if let Some(session) = oldest.and_then(|oldest| all.remove(&oldest)) {
+                session.ended.cancel();
             }
         }
         all.insert(mark, session);
+    }
+
+    fn end(&self, mark: &Mark) {
+        if let Some(session) = self.all.lock().remove(mark) {
+            session.ended.cancel();
+        }
     }
 
     /// Takes back what `brake` has counted: an attempt that succeeded was nobody's guess.
@@ -349,7 +365,7 @@ impl Sessions {
         let now = Instant::now();
         let mut session = self.all.lock().get(&mark).cloned().ok_or(Fail::Login)?;
         if session.over(now) {
-            self.all.lock().remove(&mark);
+            self.end(&mark);
             return Err(Fail::Login);
         }
         if session.due().is_some_and(|(due, _)| due <= now) {
@@ -365,7 +381,7 @@ impl Sessions {
             due
         };
         if due && matches!(credential::who(&session.client).await, Err(Fail::Login)) {
-            self.all.lock().remove(&mark);
+            self.end(&mark);
             return Err(Fail::Login);
         }
         Ok(session)
@@ -397,7 +413,7 @@ impl Sessions {
                 Ok(session.clone())
             }
             Err(_) => {
-                self.all.lock().remove(&mark);
+                self.end(&mark);
                 Err(Fail::Login)
             }
         }
@@ -416,6 +432,7 @@ impl Sessions {
         Ok(Session {
             csrf: session.csrf.clone(),
             told: Mutex::new(session.told.lock().take()),
+            ended: session.ended.clone(),
             born: session.born,
             entered: Some((entered, now)),
             ..Session::new(user, client, false)?
@@ -425,7 +442,7 @@ impl Sessions {
     /// Ends the session of a request.
     pub fn logout(&self, headers: &HeaderMap) {
         if let Some(id) = cookie(headers, COOKIE) {
-            self.all.lock().remove(&mark("cookie", id));
+            self.end(&mark("cookie", id));
         }
     }
 }

@@ -138,6 +138,7 @@ async fn opened(
     let begun = Begun::write(&cx, cluster, tenant, name, (container, shell)).await?;
     let browser = hyper::upgrade::on(&mut request);
     let (app, headers_then) = (app.clone(), headers.clone());
+    let ended = cx.session.ended.clone();
     let stop = app.stop.clone();
     app.tasks.clone().spawn(async move {
         let _turn = turn;
@@ -161,6 +162,7 @@ async fn opened(
         };
         let end = tokio::select! {
             () = stop.cancelled() => Err("the console ended".to_owned()),
+            () = ended.cancelled() => Err("the session ended".to_owned()),
             () = holds => Err("the session ended".to_owned()),
             end = relayed => end.map_err(|e| e.to_string()),
         };

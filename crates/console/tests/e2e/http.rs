@@ -3,13 +3,16 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::stage::PATIENCE;
 
 /// An answer.
 #[derive(Debug)]
@@ -17,6 +20,31 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
+}
+
+/// An answer that goes on.
+pub struct Open {
+    body: Incoming,
+    /// What has come so far.
+    pub text: String,
+}
+
+impl Open {
+    /// Waits until something has come, or the end; whether it goes on.
+    pub async fn until(&mut self, what: &str) -> bool {
+        let read = async {
+            while !self.text.contains(what) {
+                let Some(Ok(frame)) = self.body.frame().await else {
+                    return false;
+                };
+                if let Ok(data) = frame.into_data() {
+                    self.text.push_str(&String::from_utf8_lossy(&data));
+                }
+            }
+            true
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap()
+    }
 }
 
 /// Someone at the console.
@@ -49,15 +77,14 @@ impl Visitor {
         }
     }
 
-    /// One request; cookies that are set are kept.
-    pub async fn send(
-        &mut self,
+    async fn ask(
+        &self,
         method: Method,
         path: &str,
         kind: &str,
         body: String,
         more: &[(&str, &str)],
-    ) -> Answer {
+    ) -> Response<Incoming> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = TlsConnector::from(self.tls.clone())
@@ -89,10 +116,32 @@ impl Visitor {
         for (name, value) in more {
             request = request.header(*name, *value);
         }
-        let answer = sender
+        sender
             .send_request(request.body(Full::new(Bytes::from(body))).unwrap())
             .await
-            .unwrap();
+            .unwrap()
+    }
+
+    /// What comes of an answer that goes on, until it ends.
+    pub async fn open(&self, path: &str) -> Open {
+        let answer = self.ask(Method::GET, path, "", String::new(), &[]).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        Open {
+            body: answer.into_body(),
+            text: String::new(),
+        }
+    }
+
+    /// One request; cookies that are set are kept.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: String,
+        more: &[(&str, &str)],
+    ) -> Answer {
+        let answer = self.ask(method, path, kind, body, more).await;
         let (parts, body) = answer.into_parts();
         for cookie in parts.headers.get_all(header::SET_COOKIE) {
             let pair = cookie.to_str().unwrap().split(';').next().unwrap();

@@ -33,6 +33,7 @@ async fn the_console() {
     security::one_tenant_only(&stage).await;
     security::every_path(&stage).await;
     security::writes(&stage).await;
+    security::what_is_open_ends_with_the_session(&stage).await;
     login::with_the_provider(&stage).await;
     tokio::join!(browser::all(&stage), login::a_token_expires(&stage));
     stage.shutdown().await;

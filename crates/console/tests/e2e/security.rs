@@ -538,3 +538,28 @@ pub async fn writes(stage: &Stage) {
     assert_eq!(plain.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(release_names(&stage.client(), "bank").await.is_empty());
 }
+
+/// Who logs out sees no more, on pages and in logs that are open; who looks at the same page with a session of their
+/// own goes on.
+pub async fn what_is_open_ends_with_the_session(stage: &Stage) {
+    let mut leaves = Visitor::new(stage.console.address(), &stage.cert);
+    let mut stays = leaves.clone();
+    for visitor in [&mut leaves, &mut stays] {
+        let answer = visitor.login(&stage.dev).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
+    }
+    let live = "/live?u=/groups/shop/cart-prod&m=0";
+    let mut page = leaves.open(live).await;
+    let mut log = leaves.open("/logs/sh/shop/cart-prod-sh-a-0").await;
+    assert!(page.until("cart-prod-sh-a-0").await && log.until("\n").await);
+    let mut other = stays.open(live).await;
+    assert!(other.until("cart-prod-sh-a-0").await);
+    let answer = leaves.post("/logout", &[]).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
+    assert!(!page.until("nothing says this").await && !log.until("nothing says this").await);
+    assert!(page.text.ends_with("event: login\ndata: {}\n\n"));
+    // They shared a rendering, that of the one who left: it is begun anew.
+    assert!(!other.until("event: login").await);
+    assert!(!other.text.contains("event: login"));
+    assert!(stays.open(live).await.until("cart-prod-sh-a-0").await);
+}

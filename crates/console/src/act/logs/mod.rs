@@ -136,15 +136,16 @@ fn there(cx: &Cx, cluster: &str, tenant: &str, name: &str) -> impl Fn() -> bool 
     }
 }
 
-/// Reads beside the answer, until the console ends or nobody listens any more.
+/// Reads beside the answer, until the console or the session ends or nobody listens any more.
 fn reading<F>(cx: &Cx, sender: mpsc::Sender<String>, read: impl FnOnce() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (stop, read) = (cx.app.stop.clone(), read());
+    let (stop, ended, read) = (cx.app.stop.clone(), cx.session.ended.clone(), read());
     cx.app.tasks.spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
+            () = ended.cancelled() => {}
             // A quiet log would not notice.
             () = sender.closed() => {}
             () = read => {}
