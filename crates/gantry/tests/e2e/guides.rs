@@ -20,6 +20,14 @@ const OWN_WORDS: [(&str, &str); 2] = [
     ),
 ];
 
+/// Commands for which a Group or a release has to get somewhere first.
+const LATER: [&str; 4] = [
+    "release plan",
+    "release continue",
+    "release approve",
+    "release abort",
+];
+
 fn guide(name: &str) -> String {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     std::fs::read_to_string(docs.join(name)).unwrap()
@@ -45,6 +53,16 @@ fn fence<'a>(guide: &'a str, word: &str) -> &'a str {
     texts.find(|t| t.contains(word)).unwrap()
 }
 
+/// Blocks that are files: their first line is a comment with the name.
+fn files(guide: &str) -> impl Iterator<Item = (&str, &str)> {
+    let fences = guide.split("```yaml\n").skip(1);
+    let texts = fences.filter_map(|f| f.split("```").next());
+    texts.filter_map(|text| {
+        let name = text.lines().next()?.strip_prefix("# ")?;
+        name.ends_with(".yaml").then_some((name, text))
+    })
+}
+
 /// A reader's shell: the binary is called `gantry` there, and the fleet is the one he works with.
 struct Shell {
     folder: PathBuf,
@@ -67,8 +85,9 @@ impl Shell {
     }
 
     fn run(&self, line: &str) -> Output {
-        let mut bash = Command::new("bash");
-        bash.args(["-o", "pipefail", "-c", line])
+        // A command that stays until something has come about fails where it never does.
+        let mut bash = Command::new("timeout");
+        bash.args(["180", "bash", "-o", "pipefail", "-c", line])
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .env_remove("GANTRY_DATA_DIR")
@@ -99,6 +118,18 @@ impl Shell {
         let said = self.ok(&line);
         assert!(!said.trim().is_empty(), "{line} says nothing");
         said
+    }
+
+    /// A guide's command. Some a reader gives when the release has got so far; before, they are refused and
+    /// nothing is done.
+    fn walk(&mut self, command: &str) {
+        if LATER.iter().any(|l| command.contains(l)) {
+            wait(&format!("{command} to be taken"), || {
+                self.run(command).status.success().then_some(())
+            });
+        } else {
+            self.follow(command);
+        }
     }
 }
 
@@ -171,6 +202,29 @@ fn fleet_services(shell: &mut Shell) {
     }
 }
 
+/// The shop of the README's "Use it", and what kubectl does there; how to start is what the other tests do.
+fn readme(up: &Up, shell: &mut Shell) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::os::unix::fs::symlink(root.join("examples"), shell.folder.join("examples")).unwrap();
+    let text = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let used = text.split("## Use it").nth(1).unwrap();
+    let blocks: Vec<&str> = used
+        .split("```sh\n")
+        .filter_map(|b| b.split("```").next())
+        .collect();
+    for word in ["gantry import", "kubectl get releases"] {
+        let block = blocks.iter().find(|b| b.contains(word)).unwrap();
+        // This shell has its kubeconfig.
+        for command in block.lines().filter(|l| !l.starts_with("export ")) {
+            shell.walk(command);
+        }
+    }
+    wait("8 instances in service, as kubectl wished", || {
+        let seen = up.json(&["get", "groups", "cart-prod", "-n", "bookshop", "-o", "json"]);
+        (seen["status"]["inService"] == 8).then_some(())
+    });
+}
+
 #[test]
 fn the_guides_to_adopting_and_to_services_do_as_they_say() {
     let folder = tempfile::tempdir().unwrap();
@@ -180,10 +234,70 @@ fn the_guides_to_adopting_and_to_services_do_as_they_say() {
     adopting(&up, &mut shell);
     if shell.run("kubectl version --client").status.success() {
         fleet_services(&mut shell);
+        readme(&up, &mut shell);
     } else {
-        eprintln!("kubectl is not installed: docs/fleet-services.md is not run");
+        eprintln!("kubectl is not installed: docs/fleet-services.md and README.md are not run");
     }
     let theirs: BTreeSet<&str> = OWN_WORDS.iter().map(|w| w.0).collect();
     assert_eq!(shell.used, theirs, "own words that no command has any more");
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+/// How a release or an order stands, once it stands so.
+fn stands(up: &Up, kind: &str, name: &str, phase: &str) -> serde_json::Value {
+    wait(&format!("{kind} {name} to be {phase}"), || {
+        let found = up.json(&[kind, "status", name, "-n", "shop", "-o", "json"]);
+        (found["status"]["phase"] == phase).then_some(found)
+    })
+}
+
+#[test]
+fn the_guide_to_releasing_does_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let up = Up::start(&data, &["--nodes", "8"]);
+    let mut shell = Shell::new(folder.path(), &up);
+    if !shell.run("kubectl version --client").status.success() {
+        eprintln!("kubectl is not installed: docs/releasing.md is not run");
+        return;
+    }
+    let text = guide("releasing.md");
+    for (name, text) in files(&text) {
+        std::fs::write(shell.folder.join(name), text).unwrap();
+    }
+    for command in commands(&text) {
+        shell.walk(command);
+    }
+
+    // What the buttons made of the releases, in the guide's order.
+    let cart = [
+        ("cart-prod-2", "Succeeded"),
+        ("cart-prod-3", "RolledBack"),
+        ("cart-prod-4", "Succeeded"),
+        ("cart-prod-5", "Succeeded"),
+        ("cart-prod-6", "Succeeded"),
+    ];
+    let others = [("api-prod-2", "RolledBack"), ("night-42-api", "Aborted")];
+    for (name, phase) in cart.into_iter().chain(others) {
+        stands(&up, "release", name, phase);
+    }
+    let forced = stands(&up, "release", "cart-test-2", "Succeeded");
+    assert_eq!(
+        forced["status"]["overrides"][0]["reason"], "CVE-2026-0001",
+        "{forced:#}"
+    );
+    stands(&up, "order", "night-42", "RolledBack");
+    stands(&up, "order", "night-43", "Aborted");
+    let promoted = stands(&up, "release", "cart-prod-5", "Succeeded");
+    assert!(
+        promoted["status"]["overrides"][0].is_object(),
+        "{promoted:#}"
+    );
+    wait("the instance to be moved to sh-a", || {
+        let seen = up.json(&["get", "groups", "cart-prod", "-n", "shop", "-o", "json"]);
+        let cells = seen["status"]["cells"].as_array()?;
+        let sh = cells.iter().find(|c| c["name"] == "sh-a")?;
+        (sh["replicas"] == 2 && seen["status"]["inService"] == 6).then_some(())
+    });
     assert_eq!(up.interrupt(), Some(0));
 }
