@@ -60,10 +60,49 @@ pub fn owners(set: &StatefulSet, pod: &Pod, condemned: bool, now: &[Owner]) -> O
     Some(all)
 }
 
+/// Whether a pod that is to be made must wait for the end of this claim of its name: it is being deleted already, or it
+/// goes with an earlier pod of the name (Kubernetes calls it stale). With it the new pod would lose its data later.
+pub fn is_going(set: &StatefulSet, claim: &Meta, pod_name: &str) -> bool {
+    let policy = &set.spec.persistent_volume_claim_retention_policy;
+    let of_a_pod = |owner: &Owner| &*owner.kind == PODS.kind && &*owner.name == pod_name;
+    claim.deleted.is_some() || (policy.when_scaled == "Delete" && claim.owners.iter().any(of_a_pod))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case::kept("Retain", json!({}), false)]
+    #[case::kept_whoever_owned_it("Retain", json!({"ownerReferences": [
+        {"apiVersion": "v1", "kind": "Pod", "name": "set-0", "uid": "before"}]}), false)]
+    #[case::of_the_set("Delete", json!({"ownerReferences": [
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "set", "uid": "s"}]}), false)]
+    #[case::of_an_earlier_pod("Delete", json!({"ownerReferences": [
+        {"apiVersion": "v1", "kind": "Pod", "name": "set-0", "uid": "before"}]}), true)]
+    #[case::of_another_pod("Delete", json!({"ownerReferences": [
+        {"apiVersion": "v1", "kind": "Pod", "name": "debug", "uid": "d"}]}), false)]
+    #[case::being_deleted("Retain", json!({"deletionTimestamp": "2026-11-27T08:00:00Z"}), true)]
+    fn a_claim_that_goes_is_waited_for(
+        #[case] scaled: &str,
+        #[case] meta: Value,
+        #[case] expected: bool,
+    ) {
+        let set: StatefulSet = serde_json::from_value(json!({
+            "metadata": {"name": "set", "uid": "s"},
+            "spec": {"selector": {}, "template": {}, "persistentVolumeClaimRetentionPolicy":
+                {"whenDeleted": "Retain", "whenScaled": scaled}},
+        }))
+        .unwrap();
+        let mut claim = json!({"name": "data-set-0", "uid": "c"});
+        claim
+            .as_object_mut()
+            .unwrap()
+            .extend(meta.as_object().unwrap().clone());
+        let claim: Meta = serde_json::from_value(claim).unwrap();
+        assert_eq!(is_going(&set, &claim, "set-0"), expected);
+    }
 
     #[rstest]
     #[case("Retain", "Retain", false, &[], None)]

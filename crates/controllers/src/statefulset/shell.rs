@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::Patch;
@@ -126,7 +128,7 @@ impl Controller for StatefulSets {
         let result = self.carry_out(&set, &plan, &current, &revisions).await;
         // Status is written even if an action failed: it says what was seen.
         self.write_status(&set, plan.status).await?;
-        result?;
+        let waits = result?;
         if set.metadata.deleted.is_none() {
             let live: BTreeSet<&str> = pods
                 .iter()
@@ -140,9 +142,13 @@ impl Controller for StatefulSets {
                     .await?;
             }
         }
-        Ok(plan.after.map_or(Outcome::Done, Outcome::After))
+        let after = plan.after.into_iter().chain(waits.then_some(CLAIM_GONE));
+        Ok(after.min().map_or(Outcome::Done, Outcome::After))
     }
 }
+
+/// How soon a pod is tried again that waits for an old claim of its name to be gone.
+const CLAIM_GONE: Duration = Duration::from_millis(500);
 
 impl StatefulSets {
     /// The name of the revision that the template is; creates or raises it where needed.
@@ -214,13 +220,14 @@ impl StatefulSets {
         }
     }
 
+    /// Returns whether a pod was not made because an old claim of its name is not gone yet.
     async fn carry_out(
         &self,
         set: &StatefulSet,
         plan: &Plan,
         current: &str,
         revisions: &[Arc<Revision>],
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         let context = &self.context;
         let owner = set.metadata.key();
         for pod in &plan.mend {
@@ -237,7 +244,8 @@ impl StatefulSets {
         for n in &plan.pending {
             self.ensure_claims(set, *n).await?;
         }
-        self.create_pods(set, &owner, plan, current, revisions)
+        let waits = self
+            .create_pods(set, &owner, plan, current, revisions)
             .await?;
 
         let (_, error) = together(0..plan.delete.len(), |i| {
@@ -250,7 +258,7 @@ impl StatefulSets {
             }
         })
         .await;
-        error.map_or(Ok(()), Err)
+        error.map_or(Ok(waits), Err)
     }
 
     async fn delete_pod(&self, set: &StatefulSet, pod: &Pod) -> Result<(), ApiError> {
@@ -302,9 +310,9 @@ impl StatefulSets {
         plan: &Plan,
         current: &str,
         revisions: &[Arc<Revision>],
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         if plan.create.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let update = plan.status.update_revision.as_str();
         let old = if plan.create.iter().any(|c| c.revision == On::Current) && current != update {
@@ -324,16 +332,22 @@ impl StatefulSets {
         ];
         let api = &self.context.api;
         let recorder = &self.context.recorder;
+        let waits = AtomicBool::new(false);
         let (_, error) = slow_start(plan.create.len(), |i| {
             let create: Option<&Create> = plan.create.get(i);
             let bases = &bases;
             let old = old.is_some();
+            let waits = &waits;
             async move {
                 let Some(create) = create else { return Ok(()) };
                 let body = match create.revision {
                     On::Current if old => &bases[1].1,
                     _ => &bases[0].1,
                 };
+                if self.waits_for_claims(set, create.ordinal) {
+                    waits.store(true, Relaxed);
+                    return Ok(());
+                }
                 self.ensure_claims(set, create.ordinal).await?;
                 let name = format!("{}-{}", set.metadata.name, create.ordinal);
                 let pod = with_identity(set, body, create.ordinal);
@@ -378,7 +392,7 @@ impl StatefulSets {
             }
         })
         .await;
-        error.map_or(Ok(()), Err)
+        error.map_or(Ok(waits.into_inner()), Err)
     }
 
     /// Gives the claims of pods the owners that the retention policy asks for.
@@ -419,6 +433,18 @@ impl StatefulSets {
             }
         }
         Ok(())
+    }
+
+    fn waits_for_claims(&self, set: &StatefulSet, ordinal: i32) -> bool {
+        let pod = format!("{}-{ordinal}", set.metadata.name);
+        let mut volumes = set.spec.volume_claim_templates.iter();
+        volumes.any(|template| {
+            let volume = template.pointer("/metadata/name").and_then(Value::as_str);
+            let name = format!("{}-{pod}", volume.unwrap_or_default());
+            let key = Key::new(&set.metadata.namespace, &name);
+            let claim = self.context.informers.claims.get(&key);
+            claim.is_some_and(|claim| claims::is_going(set, &claim.metadata, &pod))
+        })
     }
 
     /// Creates the claims of one pod that are not there.

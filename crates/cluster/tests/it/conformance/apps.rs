@@ -420,15 +420,38 @@ fn a_stateful_set_mounts_its_claims_and_gives_them_up() {
         set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts;
         kube.create(APPS, "statefulsets", set).await;
         kube.ready_pods("app=s", 2).await;
-        let claims = async || kube.list("v1", "persistentvolumeclaims", "").await.len();
+        const CLAIMS: &str = "persistentvolumeclaims";
+        let claims = async || kube.list("v1", CLAIMS, "").await.len();
+        let scale = async |replicas: i64| {
+            let scale = json!({"spec": {"replicas": replicas}});
+            kube.merge(APPS, "statefulsets", "s/scale", scale).await;
+        };
+        let held = async |by: Value| {
+            let held = json!({"metadata": {"finalizers": by}});
+            kube.merge("v1", CLAIMS, "data-s-1", held).await
+        };
         assert_eq!(claims().await, 2);
-        kube.merge(
-            APPS,
-            "statefulsets",
-            "s/scale",
-            json!({"spec": {"replicas": 1}}),
-        )
+
+        // Scaled down and up again: the pod waits until the claim that goes with its predecessor is gone.
+        let before = held(json!(["kubernetes.io/pvc-protection", "example.com/hold"])).await;
+        scale(1).await;
+        kube.until_object("v1", CLAIMS, "data-s-1", "its deletion", |it| {
+            it["metadata"]["deletionTimestamp"].is_string()
+        })
         .await;
+        scale(2).await;
+        kube.until_object(APPS, "statefulsets", "s", "two wanted", |it| {
+            it["metadata"]["generation"] == it["status"]["observedGeneration"]
+                && it["spec"]["replicas"] == 2
+        })
+        .await;
+        assert_eq!(kube.list("v1", "pods", "app=s").await.len(), 1);
+        held(Value::Null).await;
+        kube.ready_pods("app=s", 2).await;
+        let after = kube.get("v1", CLAIMS, "data-s-1").await;
+        assert_ne!(uid(&after), uid(&before));
+
+        scale(1).await;
         kube.until("one claim", claims, |it| *it == 1).await;
         kube.delete(APPS, "statefulsets", "s").await;
         kube.until("no claim", claims, |it| *it == 0).await;
