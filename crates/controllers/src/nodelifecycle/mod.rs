@@ -23,6 +23,8 @@ pub struct Timing {
     pub period: Duration,
     /// How long a node may be silent (neither lease nor heartbeat) before it counts as unknown.
     pub grace: Duration,
+    /// The same for a node that has told nothing yet: it may be starting.
+    pub startup_grace: Duration,
 }
 
 impl Default for Timing {
@@ -30,6 +32,7 @@ impl Default for Timing {
         Timing {
             period: Duration::from_secs(5),
             grace: Duration::from_secs(40),
+            startup_grace: Duration::from_secs(60),
         }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::taints;
+use super::{Timing, taints};
 use crate::model::node::{Lease, Node, Taint};
 
 /// The conditions that a kubelet tells.
@@ -61,12 +61,17 @@ pub enum Health {
 }
 
 /// How a node is: what it told last, unless it has been silent for too long.
-pub fn health(node: &Node, heard: Timestamp, grace: Duration, now: Timestamp) -> Health {
+pub fn health(node: &Node, heard: Timestamp, timing: Timing, now: Timestamp) -> Health {
     let silent = Duration::try_from(now.duration_since(heard)).unwrap_or_default();
+    let told = node.condition("Ready");
+    let grace = match told {
+        Some(_) => timing.grace,
+        None => timing.startup_grace,
+    };
     if silent > grace {
         return Health::Unknown;
     }
-    match node.condition("Ready").map(|c| c.status.as_str()) {
+    match told.map(|c| c.status.as_str()) {
         Some("True") => Health::Ready,
         Some("False") => Health::NotReady,
         Some(_) => Health::Unknown,

@@ -4,8 +4,6 @@ use super::*;
 use crate::model::Pod;
 use rstest::rstest;
 
-const GRACE: Duration = Duration::from_secs(40);
-
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
@@ -27,15 +25,15 @@ fn node(ready: Option<&str>, taints: Value) -> Node {
 #[case(Some("True"), 41, Health::Unknown)]
 #[case(Some("False"), 40, Health::NotReady)]
 #[case(Some("Unknown"), 0, Health::Unknown)]
-#[case(None, 40, Health::New)]
-#[case(None, 41, Health::Unknown)]
+#[case(None, 60, Health::New)]
+#[case(None, 61, Health::Unknown)]
 fn silence_makes_a_node_unknown(
     #[case] ready: Option<&str>,
     #[case] now: i64,
     #[case] wanted: Health,
 ) {
     let node = node(ready, json!([]));
-    assert_eq!(health(&node, at(0), GRACE, at(now)), wanted);
+    assert_eq!(health(&node, at(0), Timing::default(), at(now)), wanted);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::plan::{self, Health, Heard, Limits, Pace, Zone};
 use super::taints;
 use crate::model::node::{Lease, Node};
 use crate::model::pod::node_index;
-use crate::model::{Key, NODES, PODS, Pod};
+use crate::model::{Key, Meta, NODES, PODS, Pod};
 use crate::runtime::api::{Api, Deletion};
 use crate::runtime::{ApiError, Context, controller};
 
@@ -25,7 +25,8 @@ const BATCH: Duration = Duration::from_millis(100);
 
 struct Lifecycle {
     context: Context,
-    heard: FxHashMap<Arc<str>, Heard>,
+    /// By the uid of the node.
+    heard: FxHashMap<Arc<str>, (Arc<str>, Heard)>,
     limits: Limits,
 }
 
@@ -81,6 +82,13 @@ fn zone_of(node: &Node) -> String {
 }
 
 impl Lifecycle {
+    /// An event about a node, in the words of Kubernetes.
+    fn tell(&self, node: &Meta, reason: &'static str, what: &str) {
+        let message = format!("Node {} event: {what}", node.name);
+        let recorder = &self.context.recorder;
+        recorder.normal(NAME, &NODES, node, reason, message);
+    }
+
     /// Looks at all nodes; how long to wait until the next look.
     async fn look(&mut self) -> Duration {
         let now = Timestamp::now();
@@ -95,16 +103,31 @@ impl Lifecycle {
                 name: node.metadata.name.clone(),
             });
             let of_node = match heard.remove(&node.metadata.uid) {
-                Some(mut of_node) => {
+                Some((_, mut of_node)) => {
                     of_node.look(&node, lease.as_deref(), now);
                     of_node
                 }
-                None => Heard::first(&node, lease.as_deref(), now),
+                None => {
+                    let what = format!("Registered Node {} in Controller", node.metadata.name);
+                    self.tell(&node.metadata, "RegisteredNode", &what);
+                    Heard::first(&node, lease.as_deref(), now)
+                }
             };
-            let health = plan::health(&node, of_node.at, timing.grace, now);
-            self.heard.insert(node.metadata.uid.clone(), of_node);
+            let health = plan::health(&node, of_node.at, timing, now);
+            let name = node.metadata.name.clone();
+            self.heard
+                .insert(node.metadata.uid.clone(), (name, of_node));
             let zone = zone_of(&node);
             looked.push((node, health, zone));
+        }
+        for (uid, (name, _)) in heard {
+            let what = format!("Removing Node {name} from Controller");
+            let gone = Meta {
+                name,
+                uid,
+                ..Meta::default()
+            };
+            self.tell(&gone, "RemovingNode", &what);
         }
         let weighed = looked
             .iter()

@@ -116,6 +116,7 @@ impl Rig {
             node_timing: Timing {
                 period: Duration::from_millis(200),
                 grace: Duration::from_secs(2),
+                startup_grace: Duration::from_secs(3),
             },
             ..Options::default()
         };

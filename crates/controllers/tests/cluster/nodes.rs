@@ -115,6 +115,31 @@ async fn a_silent_node_is_told_unknown_loses_its_pods_and_comes_back() {
         Vec::is_empty,
     )
     .await;
+    // What `kubectl describe node` shows of it.
+    let events = rig.api("", "v1", "Event", "events", "default");
+    let told = async || {
+        let all = events.list(&Default::default()).await.unwrap();
+        let of_node = |e: &DynamicObject| e.data["involvedObject"]["kind"] == "Node";
+        let all = all.items.into_iter().filter(of_node);
+        let mut all: Vec<String> = all
+            .map(|e| format!("{} {}", e.data["reason"], e.data["message"]).replace('"', ""))
+            .filter(|e| e.contains("silent"))
+            .collect();
+        all.sort();
+        all
+    };
+    nodes.delete("silent", &Default::default()).await.unwrap();
+    let all = rig
+        .until("its events", told, |all: &Vec<String>| all.len() == 3)
+        .await;
+    assert_eq!(
+        all,
+        [
+            "NodeNotReady Node silent status is now: NodeNotReady",
+            "RegisteredNode Node silent event: Registered Node silent in Controller",
+            "RemovingNode Node silent event: Removing Node silent from Controller",
+        ]
+    );
     renewing.abort();
     rig.end().await;
 }

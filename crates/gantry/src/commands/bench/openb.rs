@@ -27,8 +27,9 @@ use crate::output::{Format, print_value, println};
 /// Replay the openb trace on simulated nodes, with its 149 days compressed
 ///
 /// The trace (Alibaba's cluster-trace-gpu-v2023) is 1,523 machines and 8,152 pods with their times. Pods
-/// are created and deleted in its order and at its times; API server, scheduler and simulated nodes run in
-/// this process, with all objects in memory.
+/// are created in its order and at its times, and deleted at theirs, but not before they have lived as long as
+/// --live-at-least says: half of them lived for less than nine minutes, which compressed is no time to start in. API
+/// server, scheduler and simulated nodes run in this process, with all objects in memory.
 #[derive(Debug, Args)]
 pub struct Openb {
     /// Folder of the trace's node list and pod list
@@ -37,6 +38,9 @@ pub struct Openb {
     /// Seconds that the whole trace takes
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
     within: f64,
+    /// Seconds of the replay that a pod lives at least
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    live_at_least: f64,
     /// Pods that are replayed, from the beginning of the trace; all, if not said
     #[arg(long, value_name = "N")]
     pods: Option<usize>,
@@ -52,6 +56,8 @@ struct Report {
     pods: usize,
     /// Seconds of the trace in one of the replay's.
     compression: f64,
+    /// Pods that lived longer than recorded, so that they could run.
+    prolonged: usize,
     replay: Step,
     most_running: usize,
     /// Pods that were deleted, or were left at the end, without ever having run.
@@ -71,12 +77,17 @@ pub async fn run(args: Openb) -> Result<()> {
             "--within must be a number of seconds above 0",
         ));
     }
+    if !(args.live_at_least.is_finite() && args.live_at_least >= 0.0) {
+        return Err(Failure::usage(
+            "--live-at-least must be a number of seconds, 0 or more",
+        ));
+    }
     let mut trace = Trace::load(&args.folder)?;
     trace.pods.truncate(args.pods.unwrap_or(usize::MAX));
     let end = ended();
     tokio::pin!(end);
     let report = tokio::select! {
-        report = replay(&trace, args.within) => report?,
+        report = replay(&trace, args.within, args.live_at_least) => report?,
         signal = &mut end => return signal.and(Err(Failure::new(Exit::Interrupted, "interrupted"))),
     };
     match args.output.output {
@@ -85,7 +96,7 @@ pub async fn run(args: Openb) -> Result<()> {
     }
 }
 
-async fn replay(trace: &Trace, within: f64) -> Result<Report> {
+async fn replay(trace: &Trace, within: f64, least: f64) -> Result<Report> {
     let nodes: u32 = trace.groups.iter().map(|it| it.count).sum();
     let cluster = EmbeddedCluster::builder()
         .name("openb")
@@ -107,7 +118,8 @@ async fn replay(trace: &Trace, within: f64) -> Result<Report> {
     let before = Requests::ask(&client).await?;
     let compression = trace.span() as f64 / within;
     let clock = Clock::start()?;
-    let most_running = play(&client, trace, compression, &watcher).await?;
+    let (moments, prolonged) = moments(&trace.pods, compression, least);
+    let most_running = play(&client, moments, &watcher).await?;
     let replay = clock.end(u32::try_from(trace.pods.len()).ok())?;
     tokio::time::sleep(LAST).await;
     let times = watcher.times().await?;
@@ -118,6 +130,7 @@ async fn replay(trace: &Trace, within: f64) -> Result<Report> {
         nodes,
         pods: trace.pods.len(),
         compression,
+        prolonged,
         replay,
         most_running,
         never_ran: trace.pods.len().saturating_sub(times.len()),
@@ -127,27 +140,48 @@ async fn replay(trace: &Trace, within: f64) -> Result<Report> {
     })
 }
 
-/// Creates and deletes pods at their times; the most that were seen to run at once.
-async fn play(
-    client: &Client,
-    trace: &Trace,
-    compression: f64,
-    watcher: &Watcher,
-) -> Result<usize> {
-    let mut moments: Vec<(i64, bool, &openb::Pod)> = vec![];
-    for pod in &trace.pods {
-        moments.push((pod.created, false, pod));
-        moments.extend(pod.deleted.map(|at| (at, true, pod)));
+/// Something that happens to a pod, and when.
+struct Moment<'a> {
+    /// Seconds of the replay.
+    at: f64,
+    deletes: bool,
+    pod: &'a openb::Pod,
+}
+
+/// What happens, in order; and how many pods live longer than recorded, which is for `least` seconds of the replay.
+fn moments(pods: &[openb::Pod], compression: f64, least: f64) -> (Vec<Moment<'_>>, usize) {
+    let (mut moments, mut prolonged) = (vec![], 0);
+    for pod in pods {
+        let created = pod.created as f64 / compression;
+        moments.push(Moment {
+            at: created,
+            deletes: false,
+            pod,
+        });
+        if let Some(deleted) = pod.deleted {
+            let recorded = deleted as f64 / compression;
+            prolonged += usize::from(recorded < created + least);
+            moments.push(Moment {
+                at: recorded.max(created + least),
+                deletes: true,
+                pod,
+            });
+        }
     }
-    // A pod that lived for less than a second is created before it is deleted.
-    moments.sort_by_key(|(at, deletes, _)| (*at, *deletes));
+    // A pod that lived for no time is created before it is deleted.
+    moments.sort_by(|a, b| a.at.total_cmp(&b.at).then(a.deletes.cmp(&b.deletes)));
+    (moments, prolonged)
+}
+
+/// Creates and deletes pods at their times; the most that were seen to run at once.
+async fn play(client: &Client, moments: Vec<Moment<'_>>, watcher: &Watcher) -> Result<usize> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut creations: rustc_hash::FxHashMap<&str, JoinHandle<Result<()>>> = Default::default();
     let mut deletions: JoinSet<Result<()>> = JoinSet::new();
     let (start, mut most) = (Instant::now(), 0);
-    for (at, deletes, pod) in moments {
-        tokio::time::sleep_until(start + Duration::from_secs_f64(at as f64 / compression)).await;
+    for Moment { at, deletes, pod } in moments {
+        tokio::time::sleep_until(start + Duration::from_secs_f64(at)).await;
         most = most.max(watcher.counts().running);
         let (pods, room) = (pods.clone(), room.clone());
         if deletes {
@@ -189,7 +223,7 @@ fn summary(report: &Report) -> String {
     let Times { p50, p99, max } = report.created_to_running;
     format!(
         "{} pods on {} nodes in {:.1}s, {:.0} times as fast as recorded; {}\n\
-         At most {} ran at once; {} never ran\n\
+         {} lived longer than recorded, to have time to run; at most {} ran at once; {} never ran\n\
          From creation to running: p50 {p50:.2}s, p99 {p99:.2}s, longest {max:.2}s\n\
          Writes per pod: {}",
         report.pods,
@@ -197,8 +231,37 @@ fn summary(report: &Report) -> String {
         report.replay.seconds,
         report.compression,
         percent(report.replay),
+        report.prolonged,
         report.most_running,
         report.never_ran,
         shown(&report.requests_per_pod),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_live_long_enough_to_run_and_no_longer_than_recorded_otherwise() {
+        let pod = |name: &str, created, deleted| openb::Pod::lived(name, created, deleted);
+        let pods = [
+            pod("short", 0, Some(100)),
+            pod("long", 100, Some(5000)),
+            pod("stays", 200, None),
+        ];
+        let (moments, prolonged) = moments(&pods, 100.0, 3.0);
+        let seen: Vec<_> = moments
+            .iter()
+            .map(|m| (m.at, m.deletes, m.pod.name.as_str()))
+            .collect();
+        let expected = [
+            (0.0, false, "short"),
+            (1.0, false, "long"),
+            (2.0, false, "stays"),
+            (3.0, true, "short"),
+            (50.0, true, "long"),
+        ];
+        assert_eq!((seen, prolonged), (expected.to_vec(), 1));
+    }
 }

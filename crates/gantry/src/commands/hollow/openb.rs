@@ -33,6 +33,22 @@ pub struct Pod {
     pub deleted: Option<i64>,
 }
 
+#[cfg(test)]
+impl Pod {
+    /// A pod that asks for nothing.
+    pub fn lived(name: &str, created: i64, deleted: Option<i64>) -> Self {
+        Pod {
+            name: name.to_owned(),
+            cpu: 0,
+            memory: 0,
+            gpu: 0,
+            models: vec![],
+            created,
+            deleted,
+        }
+    }
+}
+
 /// The trace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
