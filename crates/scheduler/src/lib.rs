@@ -18,8 +18,8 @@
 //! and what else has no CSI driver), tolerations by comparison of numbers. Preemption differs in one respect: the node
 //! is held for the pod while victims leave, against all but pods of higher priority, and it is bound there unless another
 //! node comes to have room first; a scheduler started anew takes that up again. Where
-//! kube-scheduler scores a sample of feasible nodes, this one scores the best-ranked ones, so `percentageOfNodesToScore`
-//! has no meaning here.
+//! kube-scheduler scores a sample of feasible nodes, this one scores the best-ranked ones: `percentageOfNodesToScore` says
+//! how many at least, and 100 lets it score every node that has room.
 //!
 //! One instance is to run per scheduler name: whoever starts several elects a leader among them, as `gantry scheduler`
 //! does.

@@ -88,10 +88,6 @@ pub fn read(configuration: &Value) -> Result<Configuration, ConfigError> {
         return Err(extender.wrong("extenders are not called by this scheduler; remove them"));
     }
     for (field, why) in [
-        (
-            "percentageOfNodesToScore",
-            "nodes are ranked by index, so all are considered",
-        ),
         ("enableProfiling", "there is no profiling endpoint"),
         (
             "enableContentionProfiling",
@@ -148,7 +144,7 @@ pub fn read(configuration: &Value) -> Result<Configuration, ConfigError> {
         .filter(|k| !k.is_empty());
     let mut profiles: Vec<Profile> = Vec::new();
     for node in root.get("profiles").list()? {
-        let profile = plugins::profile(&node, &mut notes)?;
+        let profile = plugins::profile(&node, plugins::share(&root)?, &mut notes)?;
         if profiles
             .iter()
             .any(|p| p.scheduler_name == profile.scheduler_name)

@@ -61,8 +61,18 @@ fn rule(plugin: &str) -> Option<Rule> {
     RULES.into_iter().find(|rule| rule.plugin() == plugin)
 }
 
-/// Reads one of `profiles`.
-pub fn profile(node: &Node<'_>, notes: &mut Vec<String>) -> Result<Profile, ConfigError> {
+/// `percentageOfNodesToScore` of the configuration or of a profile.
+pub fn share(node: &Node<'_>) -> Result<Option<usize>, ConfigError> {
+    let percent = node.get("percentageOfNodesToScore").number_in(0, 100)?;
+    Ok(percent.and_then(|percent| usize::try_from(percent).ok()))
+}
+
+/// Reads one of `profiles`; `of_all` is what the configuration says for all about nodes that are scored.
+pub fn profile(
+    node: &Node<'_>,
+    of_all: Option<usize>,
+    notes: &mut Vec<String>,
+) -> Result<Profile, ConfigError> {
     node.only(&[
         "schedulerName",
         "percentageOfNodesToScore",
@@ -71,12 +81,9 @@ pub fn profile(node: &Node<'_>, notes: &mut Vec<String>) -> Result<Profile, Conf
     ])?;
     let name = node.get("schedulerName").text()?.filter(|n| !n.is_empty());
     let mut profile = Profile::named(name.unwrap_or("default-scheduler"));
-    if node.get("percentageOfNodesToScore").is_there() {
-        notes.push(format!(
-            "percentageOfNodesToScore of {} has no effect: nodes are ranked by index, so all are considered",
-            profile.scheduler_name
-        ));
-    }
+    // Null and 0 leave it to the whole configuration's, and that to the scheduler.
+    let own = share(node)?.filter(|percent| *percent > 0);
+    profile.scored = own.or(of_all).filter(|percent| *percent > 0);
     let plugins = node.get("plugins");
     let mut load = Load::default();
     plugins.only(&POINTS)?;

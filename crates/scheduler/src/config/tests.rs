@@ -91,6 +91,28 @@ fn a_whole_file_is_read() {
     assert_eq!(read.notes.len(), 1, "{:?}", read.notes);
 }
 
+#[rstest]
+#[case::nothing_said(json!(null), json!(null), Ok(None))]
+#[case::left_to_the_scheduler(json!(0), json!(0), Ok(None))]
+#[case::for_all(json!(40), json!(null), Ok(Some(40)))]
+#[case::of_a_profile(json!(40), json!(100), Ok(Some(100)))]
+#[case::zero_is_nothing_said(json!(40), json!(0), Ok(Some(40)))]
+#[case::too_much(json!(101), json!(null), Err("percentageOfNodesToScore"))]
+#[case::too_much_of_a_profile(json!(40), json!(-1), Err("profiles[0].percentageOfNodesToScore"))]
+fn a_share_of_the_nodes_is_scored(
+    #[case] all: Value,
+    #[case] own: Value,
+    #[case] wanted: Result<Option<usize>, &str>,
+) {
+    let read = read(&with(json!({"percentageOfNodesToScore": all,
+        "profiles": [{"percentageOfNodesToScore": own}]})));
+    match (read, wanted) {
+        (Ok(read), Ok(wanted)) => assert_eq!(read.profiles[0].scored, wanted),
+        (Err(error), Err(field)) => assert!(error.to_string().contains(field), "{error}"),
+        (read, _) => panic!("{read:?}"),
+    }
+}
+
 #[test]
 fn usage_is_looked_at_where_its_plugin_is_enabled() {
     use crate::core::load::{LoadArgs, Source};

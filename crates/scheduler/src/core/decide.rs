@@ -3,7 +3,7 @@
 //! Filters are exact: a pod is declared unschedulable only after every node was ruled out. Scores follow
 //! kube-scheduler's default plugins and weights (fit and balance 1, spread and pod affinity 2, node affinity 2,
 //! taints 3). Where kube-scheduler scores a sample of the feasible nodes in the order of its list, this scores the
-//! best-ranked feasible nodes of every domain.
+//! best-ranked feasible nodes of every domain: two dozen, or the share that the profile asks for.
 
 use super::class::ClassId;
 use super::cluster::Cluster;
@@ -39,6 +39,8 @@ pub struct Choice {
 const CANDIDATES: usize = 24;
 /// Placements that allow no more nodes than this are not ranked.
 const FEW: usize = 8;
+/// Nodes to score at least where the profile says a share: kube-scheduler's `minFeasibleNodesToFind`.
+const LEAST_SCORED: usize = 100;
 /// In a list that has a candidate already, look no further than this many nodes.
 const LOOK: usize = 512;
 /// Nodes taken per preferred neighbourhood.
@@ -288,10 +290,13 @@ impl Cluster {
         };
         let open: Vec<usize> = (0..lists.len()).filter(|l| open(*l)).collect();
         let scored = check.scores();
-        let wanted = if scored || !id.scored {
-            (CANDIDATES / open.len().max(1)).max(2)
-        } else {
-            1
+        let share = check.rules.profile.scored;
+        let wanted = match share {
+            _ if !scored && id.scored => 1,
+            Some(percent) => (self.nodes.known * percent / 100)
+                .max(LEAST_SCORED)
+                .div_ceil(open.len().max(1)),
+            None => (CANDIDATES / open.len().max(1)).max(2),
         };
         let holders = (HOLDERS / open.len().max(1)).max(1);
         for list in open {
@@ -314,7 +319,7 @@ impl Cluster {
                         break;
                     }
                 }
-                if found > 0 && looked > LOOK {
+                if found > 0 && looked > LOOK && share.is_none() {
                     break;
                 }
             }

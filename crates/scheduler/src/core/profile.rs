@@ -208,6 +208,9 @@ pub struct Profile {
     pub default_spread: DefaultSpread,
     /// Node affinity that every pod of the profile has in addition.
     pub added_affinity: Option<k8s::NodeAffinity>,
+    /// Nodes that are scored at least, of those that have room, in per cent of all (`percentageOfNodesToScore`); `None`: the
+    /// best-ranked two dozen, which where the rank is the score are the best of all.
+    pub scored: Option<usize>,
     /// Nodes on which preemption is worked out: per cent of those possible, and at least.
     pub trials: (usize, usize),
     /// How real usage is looked at; `None`: not at all.
@@ -246,6 +249,7 @@ impl Profile {
             default_spread: DefaultSpread::System,
             added_affinity: None,
             // kube-scheduler looks at 10 % of the nodes; what is found on a hundred is hardly ever worse.
+            scored: None,
             trials: (0, 100),
             load: None,
             numa: NumaScore::default(),

@@ -1,7 +1,7 @@
 //! Tables of cases: for each filter, a small cluster, a pod, and the node it must go to or the words why not.
 
 use crate::support::{add_node, add_pod, node, place, pod, try_place};
-use gantry_scheduler::core::Cluster;
+use gantry_scheduler::core::{Cluster, profile::Profile};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -586,4 +586,29 @@ fn an_empty_cluster_has_no_nodes() {
         try_place(&mut Cluster::new(), &pod("p", &json!({}))),
         Err(message)
     );
+}
+
+#[rstest]
+#[case::the_best_of_the_rank(None, 24)]
+#[case::a_hundred_at_least(Some(10), 100)]
+#[case::a_share(Some(50), 150)]
+#[case::all_that_have_room(Some(100), 290)]
+fn as_many_nodes_are_scored_as_the_profile_asks_for(
+    #[case] percent: Option<usize>,
+    #[case] wanted: u32,
+) {
+    let profile = Profile {
+        scored: percent,
+        ..Profile::default()
+    };
+    let mut cluster = Cluster::with_profiles(vec![profile]);
+    for n in 0..300 {
+        let full = json!({"status": {"allocatable": {"cpu": if n < 10 { "100m" } else { "4" }}}});
+        add_node(&mut cluster, &node(&format!("n{n}"), "a", &full));
+    }
+    let soft = json!({"spec": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "web"}}}]}});
+    let class = cluster.classify(&crate::support::decode_pod(&pod("p", &soft)));
+    assert!(cluster.choose(class).is_some());
+    assert_eq!(cluster.choice.considered, wanted);
 }
