@@ -145,7 +145,6 @@ pub fn plan(world: &World<'_>) -> Plan {
     }
 
     // Replicas: replace what has finished, create what is missing, wait where order asks for it.
-    let mut ended = false;
     for (n, place) in &places {
         match place {
             Place::New(on) => {
@@ -163,7 +162,6 @@ pub fn plan(world: &World<'_>) -> Plan {
                         plan.delete.push(pod.clone());
                     }
                     // Its successor is created once it is gone.
-                    ended = true;
                     if monotonic {
                         return plan;
                     }
@@ -183,10 +181,6 @@ pub fn plan(world: &World<'_>) -> Plan {
             }
         }
     }
-    if ended {
-        return plan;
-    }
-
     // Too many: the highest first.
     let first_unhealthy = places
         .iter()
@@ -241,7 +235,12 @@ fn update_replicas(
     let partition = rolling_update.and_then(|r| r.partition).unwrap_or(0).max(0);
     let first = set.spec.ordinals.start.saturating_add(partition);
     let outdated = |place: &Place| match place {
-        Place::Pod(pod) if !pod.terminating() && revision(pod) != world.update => Some(pod.clone()),
+        // What has finished goes anyway.
+        Place::Pod(pod)
+            if !pod.terminating() && !pod.finished() && revision(pod) != world.update =>
+        {
+            Some(pod.clone())
+        }
         _ => None,
     };
     let max_unavailable = rolling_update.and_then(|r| r.max_unavailable.as_ref());

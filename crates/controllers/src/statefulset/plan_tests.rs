@@ -80,6 +80,8 @@ fn partition(n: i32) -> serde_json::Value {
 #[case::terminating_does_not_block_parallel(json!({"replicas": 2, "podManagementPolicy": "Parallel"}), "w-0:b:t", "+1b")]
 #[case::scale_down_highest_first(json!({"replicas": 1}), "w-0:b:r w-1:b:r w-2:b:r", "-w-2")]
 #[case::scale_down_parallel(json!({"replicas": 1, "podManagementPolicy": "Parallel"}), "w-0:b:r w-1:b:r w-2:b:r", "-w-2 -w-1")]
+#[case::failed_does_not_block_parallel(json!({"replicas": 1, "podManagementPolicy": "Parallel"}), "w-0:b:f w-1:b:r", "-w-0 -w-1")]
+#[case::failed_is_deleted_once(json!({"replicas": 2, "podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}}), "w-0:a:r w-1:a:f", "-w-1 -w-0")]
 #[case::scale_down_waits(json!({"replicas": 1}), "w-0:b:r w-1:b:r w-2:b:t", "")]
 #[case::scale_down_takes_an_unhealthy_one(json!({"replicas": 1}), "w-0:b:r w-1:b:u", "-w-1")]
 #[case::scale_down_waits_for_unhealthy_below(json!({"replicas": 0}), "w-0:b:u w-1:b:u", "")]
