@@ -384,14 +384,8 @@ impl Pod {
             // Out of service at once: a container on its way out must not count as ready.
             (it.ready, it.started) = (false, false);
             out.changed = true;
-            self.stop(slot, grace, true, env);
-            self.tell(
-                out,
-                slot,
-                false,
-                "Killing",
-                format!("Container {name} definition changed, will be restarted"),
-            );
+            let why = format!("Container {name} definition changed, will be restarted");
+            self.stop(slot, grace, true, why, env, out);
             return true;
         }
         let due = |at: Option<Millis>| at.is_some_and(|at| at <= now);

@@ -320,15 +320,9 @@ impl Pod {
             }
             let runs = matches!(self.at(slot).todo, Todo::Run(_));
             if runs && self.spec_at(slot).restarts_for(before, after) {
-                self.stop(slot, grace, true, env);
                 let name = &self.spec_at(slot).name;
-                self.tell(
-                    out,
-                    slot,
-                    false,
-                    "Killing",
-                    format!("Container {name} resize requires restart"),
-                );
+                let why = format!("Container {name} resize requires restart");
+                self.stop(slot, grace, true, why, env, out);
                 restarting.push(slot);
             } else {
                 settled.push(slot);

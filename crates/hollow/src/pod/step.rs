@@ -271,14 +271,8 @@ impl Pod {
                         self.spec.termination_grace_period_seconds.unwrap_or(30),
                         env.scale,
                     );
-                    self.stop(slot, grace, false, env);
-                    self.tell(
-                        out,
-                        slot,
-                        false,
-                        "Killing",
-                        format!("Stopping container {}", self.spec_at(slot).name),
-                    );
+                    let why = format!("Stopping container {}", self.spec_at(slot).name);
+                    self.stop(slot, grace, false, why, env, out);
                     moved = true;
                 }
                 Todo::Stop { .. } | Todo::Done | Todo::Run(_) => {}
@@ -312,14 +306,8 @@ impl Pod {
         for slot in self.slots().collect::<Vec<_>>() {
             match &mut self.at_mut(slot).todo {
                 Todo::Run(_) => {
-                    self.stop(slot, grace, false, env);
-                    self.tell(
-                        out,
-                        slot,
-                        false,
-                        "Killing",
-                        format!("Stopping container {}", self.spec_at(slot).name),
-                    );
+                    let why = format!("Stopping container {}", self.spec_at(slot).name);
+                    self.stop(slot, grace, false, why, env, out);
                 }
                 Todo::Stop { until, code, again } => {
                     *again = false;
@@ -332,15 +320,29 @@ impl Pod {
         }
     }
 
-    /// Signals a running container; it has ended when its hook and its shutdown are through, or is
+    /// Signals a running container and tells why; it has ended when its hook and its shutdown are through, or is
     /// killed when the grace period is.
-    pub(super) fn stop(&mut self, slot: Slot, grace: Duration, again: bool, env: &Env<'_>) {
+    pub(super) fn stop(
+        &mut self,
+        slot: Slot,
+        grace: Duration,
+        again: bool,
+        why: String,
+        env: &Env<'_>,
+        out: &mut Outcome,
+    ) {
+        self.tell(out, slot, false, "Killing", why);
         let run = env
             .behaviours
             .run(&self.subject(slot, self.at(slot).restarts));
         let hooks = self.spec_at(slot).lifecycle.as_ref();
         let hook = hooks.and_then(|it| it.pre_stop.as_ref());
-        let (hook, _) = hook.map_or((Duration::ZERO, 0), |it| self.hook(slot, it, env.host));
+        let (hook, failed) = hook.map_or((Duration::ZERO, 0), |it| self.hook(slot, it, env.host));
+        // One that is cut short by the end of the grace period is not told of; without one it does not run.
+        if failed != 0 && scaled(hook, env.scale) < grace {
+            let message = "PreStopHook failed".to_owned();
+            self.tell(out, slot, true, "FailedPreStopHook", message);
+        }
         let takes = scaled(hook, env.scale) + scaled(run.stop, env.scale);
         let (takes, code) = if takes <= grace {
             (takes, 0)

@@ -294,7 +294,14 @@ fn hooks_take_as_long_as_their_commands() {
     unknown.pass(0.5);
     assert!(unknown.ready());
 
-    for (script, grace, over) in [("sleep 7", 30, 7.0), ("sleep 7", 3, 3.0), ("true", 30, 0.0)] {
+    for (script, grace, over, told) in [
+        ("sleep 7", 30, 7.0, false),
+        ("sleep 7", 3, 3.0, false),
+        ("true", 30, 0.0, false),
+        ("sleep 2; exit 1", 30, 2.0, true),
+        ("sleep 7; exit 1", 3, 3.0, false),
+        ("exit 1", 0, 0.0, false),
+    ] {
         let hooks = json!({"lifecycle": {"preStop": exec(script)}});
         let mut bench = Bench::new("[]", one(hooks));
         bench.pass(1.0);
@@ -305,5 +312,11 @@ fn hooks_take_as_long_as_their_commands() {
         }
         bench.pass(1.0);
         assert!(bench.delete, "{script} {grace}");
+        let mut events = bench.told().into_iter();
+        assert_eq!(
+            events.any(|it| it.contains("FailedPreStopHook")),
+            told,
+            "{script} {grace}"
+        );
     }
 }
