@@ -132,3 +132,43 @@ fn broken_hub() {
 fn everything() {
     simulate(Profile::Everything);
 }
+
+/// What must come up among many adoptions and leavings.
+const ADOPTED: [&str; 11] = [
+    "Deployment adopted",
+    "StatefulSet adopted",
+    "an instance died",
+    "brought back after leaving",
+    "crash between deeds",
+    "left as a Deployment",
+    "left as a StatefulSet",
+    "lost response",
+    "named instances beside guests",
+    "refused",
+    "scaled meanwhile",
+];
+
+/// Workloads that run become Groups and plain again; no instance is touched, none has two owners.
+#[test]
+fn adoption_and_leaving() {
+    let (first, count, log) = seeds();
+    let mut met = std::collections::BTreeSet::new();
+    let mut broken = Vec::new();
+    for seed in first..first + count {
+        let mut run = sim::adoption::Run::new(seed, log);
+        if let Err(why) = run.run() {
+            broken.push(format!("{seed}: {why}"));
+        }
+        met.extend(run.met);
+    }
+    assert!(
+        broken.is_empty(),
+        "{} of {count} seeds\n{}\nreplay with GANTRY_SIM_SEED=n cargo test -p gantry-hub --test simulation adoption -- --nocapture",
+        broken.len(),
+        broken.join("\n")
+    );
+    if count >= 100 {
+        let missed: Vec<&str> = ADOPTED.into_iter().filter(|m| !met.contains(m)).collect();
+        assert!(missed.is_empty(), "never met: {missed:?}");
+    }
+}

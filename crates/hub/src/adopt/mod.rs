@@ -27,6 +27,7 @@
 pub mod leave;
 mod look;
 pub mod obstacles;
+pub mod read;
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,7 @@ use super::{
     table::Key,
 };
 use crate::{
-    adopt::{self, Deed, Found, Kind, Step, leave},
+    adopt::{self, Deed, Found, Kind, Step, leave, read},
     render::{self, Source},
     world::CellView,
 };
@@ -53,39 +53,29 @@ fn api(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &resource)
 }
 
-async fn get(
-    client: &Client,
-    namespace: &str,
-    kind: Kind,
-    name: &str,
-) -> Result<Option<Value>, kube::Error> {
-    let found = api(client, namespace, kind).get_opt(name).await?;
-    found.map(value).transpose()
+/// One namespace of a member, read from its API server.
+struct Remote<'a> {
+    client: &'a Client,
+    namespace: &'a str,
 }
 
-async fn list(
-    client: &Client,
-    namespace: &str,
-    kind: Kind,
-    selector: &str,
-) -> Result<Vec<Value>, kube::Error> {
-    let params = ListParams::default().labels(selector);
-    let found = api(client, namespace, kind).list(&params).await?;
-    found.items.into_iter().map(value).collect()
+impl read::Reader for Remote<'_> {
+    type Error = kube::Error;
+
+    async fn get(&self, kind: Kind, name: &str) -> Result<Option<Value>, kube::Error> {
+        let found = api(self.client, self.namespace, kind).get_opt(name).await?;
+        found.map(value).transpose()
+    }
+
+    async fn list(&self, kind: Kind, selector: &str) -> Result<Vec<Value>, kube::Error> {
+        let params = ListParams::default().labels(selector);
+        let found = api(self.client, self.namespace, kind).list(&params).await?;
+        found.items.into_iter().map(value).collect()
+    }
 }
 
 fn value(object: DynamicObject) -> Result<Value, kube::Error> {
     serde_json::to_value(object).map_err(kube::Error::SerdeError)
-}
-
-/// `a=b,c=d` of the labels that a workload selects by; what else it says, its pods fulfil too.
-fn selector(workload: &Value) -> String {
-    let all = workload["spec"]["selector"]["matchLabels"].as_object();
-    let pairs = all.into_iter().flatten();
-    let words: Vec<String> = pairs
-        .filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)))
-        .collect();
-    words.join(",")
 }
 
 /// What is on a member of the workload that the Group `group` adopts; the cells of nodes are left open.
@@ -98,43 +88,7 @@ pub async fn look(
     adopt: &Adopt,
     group: &str,
 ) -> Result<Found, kube::Error> {
-    let kind = match adopt.kind {
-        AdoptKind::Deployment => Kind::Deployment,
-        AdoptKind::StatefulSet => Kind::StatefulSet,
-    };
-    let workload = get(client, namespace, kind, &adopt.name).await?;
-    let mut found = Found::default();
-    let mut owners: Vec<String> = workload.iter().map(|w| adopt::uid(w).to_owned()).collect();
-    if adopt.kind == AdoptKind::Deployment {
-        let select = match &workload {
-            Some(workload) => selector(workload),
-            None => format!("{}={group}", labels::ADOPTING),
-        };
-        found.sets = list(client, namespace, Kind::ReplicaSet, &select).await?;
-        if workload.is_some() {
-            let own =
-                |s: &Value| adopt::controller(s).is_some_and(|c| owners.iter().any(|o| o == c));
-            found.sets.retain(own);
-        }
-        owners = found
-            .sets
-            .iter()
-            .map(|s| adopt::uid(s).to_owned())
-            .collect();
-    }
-    let select = workload.as_ref().or(found.sets.first()).map(selector);
-    if let Some(select) = select {
-        found.pods = list(client, namespace, Kind::Pod, &select).await?;
-        found
-            .pods
-            .retain(|p| adopt::controller(p).is_some_and(|c| owners.iter().any(|o| o == c)));
-        // A pod that has ended is no instance.
-        found
-            .pods
-            .retain(|p| !matches!(p["status"]["phase"].as_str(), Some("Failed" | "Succeeded")));
-    }
-    found.workload = workload;
-    Ok(found)
+    read::found(&Remote { client, namespace }, adopt, group).await
 }
 
 /// Does what a planner of adoptions says, on one member.
@@ -361,32 +315,17 @@ impl Hub {
             .adopt
             .as_ref()
             .filter(|a| a.kind == AdoptKind::Deployment && a.cell == cell.name);
-        let select = format!("{}={},{}={}", labels::GROUP, key.1, labels::CELL, cell.name);
-        let set = get(client, namespace, Kind::StatefulSet, &set_name).await?;
-        let mut pods = list(client, namespace, Kind::Pod, &select).await?;
-        pods.retain(|p| {
-            p["metadata"]["deletionTimestamp"].is_null()
-                && !matches!(p["status"]["phase"].as_str(), Some("Failed" | "Succeeded"))
-        });
-        let mut world = leave::World {
+        let world = leave::World {
             group: key.1.clone(),
             namespace: namespace.to_owned(),
             cell: cell.name.clone(),
-            deployment: plain.then(|| was.map_or(set_name, |a| a.name.clone())),
+            deployment: plain.then(|| was.map_or_else(|| set_name.clone(), |a| a.name.clone())),
             template: revision.map_or(Value::Null, |r| {
                 render::cell_template(r, &cell.name, &cell.node_selector)
             }),
-            set,
-            made: None,
-            replica_set: None,
-            pods,
+            ..leave::World::default()
         };
-        if let Some(name) = &world.deployment {
-            world.made = get(client, namespace, Kind::Deployment, name).await?;
-            let name = leave::replica_set_name(&world, name);
-            world.replica_set = get(client, namespace, Kind::ReplicaSet, &name).await?;
-        }
-        Ok(world)
+        read::left(&Remote { client, namespace }, world, &set_name).await
     }
 }
 
