@@ -6,6 +6,9 @@
 //! invariants of `world/invariants.rs` are checked against the truth, and in the end, with the faults
 //! gone, the release has to end.
 //!
+//! Adoption and leaving are simulated apart (`sim/adoption.rs`), since they are about whole objects: workloads
+//! become Groups and plain again, and no instance may be lost, doubled or owned twice.
+//!
 //! A failure prints its seed. `GANTRY_SIM_SEED=n` replays that run with a log of every step;
 //! `GANTRY_SIM_RUNS=n` sets how many seeds are tried.
 
@@ -134,7 +137,7 @@ fn everything() {
 }
 
 /// What must come up among many adoptions and leavings.
-const ADOPTED: [&str; 11] = [
+const ADOPTED: [&str; 12] = [
     "Deployment adopted",
     "StatefulSet adopted",
     "an instance died",
@@ -145,6 +148,7 @@ const ADOPTED: [&str; 11] = [
     "lost response",
     "named instances beside guests",
     "refused",
+    "rolled out before",
     "scaled meanwhile",
 ];
 

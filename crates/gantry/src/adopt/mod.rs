@@ -94,7 +94,8 @@ pub fn propose(
 ) -> Result<Proposal, String> {
     let workload = found.workload.as_ref().ok_or("there is no such workload")?;
     let object = format!("{}/{}", kind.as_str(), name(workload));
-    let mut obstacles = obstacles::of(kind, workload, found);
+    let group = group_name(name(workload), &wish.environment);
+    let mut obstacles = obstacles::of(kind, workload, found, &group);
     about_others(kind, workload, beside, found, &mut obstacles);
 
     let ours: Vec<&str> = found.pods.iter().map(uid).collect();

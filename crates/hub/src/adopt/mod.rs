@@ -141,11 +141,16 @@ pub fn plan(world: &World<'_>) -> Step {
     };
     // Begun is begun: from then on a rollout is what the adoption itself makes of it.
     if world.revisions.is_empty() {
-        let fatal: Vec<String> = obstacles::of(world.adopt.kind, workload, world.found)
-            .into_iter()
-            .filter(|o| o.fatal)
-            .map(|o| format!("{}: {}", o.why, o.remedy))
-            .collect();
+        let fatal: Vec<String> = obstacles::of(
+            world.adopt.kind,
+            workload,
+            world.found,
+            world.source.group_name,
+        )
+        .into_iter()
+        .filter(|o| o.fatal)
+        .map(|o| format!("{}: {}", o.why, o.remedy))
+        .collect();
         if !fatal.is_empty() {
             return Step::wait(format!(
                 "{}/{} is not adopted: {}",

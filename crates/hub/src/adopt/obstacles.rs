@@ -1,6 +1,6 @@
 //! What keeps a workload from being adopted as it is, or is different afterwards; each with what to do.
 
-use gantry_api::group::AdoptKind;
+use gantry_api::{group::AdoptKind, labels};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,8 +23,8 @@ pub struct Obstacle {
     pub fatal: bool,
 }
 
-/// The obstacles to adopting `workload`, those in the way first.
-pub fn of(kind: AdoptKind, workload: &Value, found: &Found) -> Vec<Obstacle> {
+/// The obstacles to adopting `workload` into the Group `group`, those in the way first.
+pub fn of(kind: AdoptKind, workload: &Value, found: &Found, group: &str) -> Vec<Obstacle> {
     let mut all = Vec::new();
     let mut add = |fatal: bool, field: &str, why: String, remedy: &str| {
         all.push(Obstacle {
@@ -66,9 +66,22 @@ pub fn of(kind: AdoptKind, workload: &Value, found: &Found) -> Vec<Obstacle> {
             "let that end (kubectl rollout status), or undo it, and adopt then",
         );
     }
+    let selected = &spec["selector"]["matchLabels"][labels::GROUP];
+    if selected.as_str().is_some_and(|g| g != group) {
+        add(
+            true,
+            "spec.selector",
+            format!(
+                "it selects by {}={}, which would change with the group's name: it would let go of its instances and make others",
+                labels::GROUP,
+                text(selected)
+            ),
+            "adopt it into a group of that name, which left it (a Group with spec.adopt; `gantry adopt` names it WORKLOAD-ENVIRONMENT)",
+        );
+    }
     match kind {
         AdoptKind::StatefulSet => stateful(spec, status, found, &mut add),
-        AdoptKind::Deployment => stateless(spec, found, &mut add),
+        AdoptKind::Deployment => stateless(spec, found, group, &mut add),
     }
     if let Some(tool) = keeper(workload) {
         add(
@@ -174,7 +187,36 @@ fn stateful(
     gate(add);
 }
 
-fn stateless(spec: &Value, found: &Found, add: &mut impl FnMut(bool, &str, String, &str)) {
+/// Whether the Group's own StatefulSet would take a pod of this name for one of its instances.
+fn claimed(pod: &str, group: &str, cell: &str) -> bool {
+    let number = pod.strip_prefix(group).and_then(|rest| {
+        rest.strip_prefix('-')?
+            .strip_prefix(cell)?
+            .strip_prefix('-')
+    });
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn stateless(
+    spec: &Value,
+    found: &Found,
+    group: &str,
+    add: &mut impl FnMut(bool, &str, String, &str),
+) {
+    let own: std::collections::BTreeSet<&str> = (found.pods.iter().map(name))
+        .filter(|pod| found.cells.values().any(|cell| claimed(pod, group, cell)))
+        .collect();
+    if !own.is_empty() {
+        add(
+            true,
+            "metadata.name of its pods",
+            format!(
+                "its instances {} are named as a StatefulSet of group {group} would name its own, which would take them, and delete those beyond its number",
+                list(&own)
+            ),
+            "replace its pods first, so that they have a Deployment's names (kubectl rollout restart)",
+        );
+    }
     let live: Vec<&Value> = found
         .sets
         .iter()

@@ -73,13 +73,17 @@ pub async fn found<R: Reader>(reader: &R, adopt: &Adopt, group: &str) -> Result<
         }
         owners = found.sets.iter().map(|s| uid(s).to_owned()).collect();
     }
-    let select = workload.as_ref().or(found.sets.first()).map(selector);
-    if let Some(select) = select {
-        found.pods = reader.list(Kind::Pod, &select).await?;
+    // Each ReplicaSet selects by its own hash too: without the Deployment there is no one selector for all.
+    let selects = match &workload {
+        Some(workload) => vec![selector(workload)],
+        None => found.sets.iter().map(selector).collect(),
+    };
+    for select in selects {
+        let pods = reader.list(Kind::Pod, &select).await?;
+        let own = |p: &Value| controller(p).is_some_and(|c| owners.iter().any(|o| o == c));
         found
             .pods
-            .retain(|p| controller(p).is_some_and(|c| owners.iter().any(|o| o == c)));
-        found.pods.retain(|p| !ended(p));
+            .extend(pods.into_iter().filter(|p| own(p) && !ended(p)));
     }
     found.workload = workload;
     Ok(found)

@@ -344,7 +344,19 @@ fn a_deployments_instances_become_guests_of_their_cells() {
 
 #[test]
 fn what_is_in_the_way_is_said_with_what_to_do() {
-    let cases: [(AdoptKind, &str, Value, &str); 8] = [
+    let cases: [(AdoptKind, &str, Value, &str); 10] = [
+        (
+            AdoptKind::StatefulSet,
+            "/spec/selector",
+            json!({"matchLabels": {labels::GROUP: "other"}}),
+            "would let go of its instances",
+        ),
+        (
+            AdoptKind::Deployment,
+            "/spec/selector",
+            json!({"matchLabels": {labels::GROUP: "it-prod"}}),
+            "",
+        ),
         (
             AdoptKind::Deployment,
             "/status/updatedReplicas",
@@ -404,7 +416,7 @@ fn what_is_in_the_way_is_said_with_what_to_do() {
             object.pointer_mut(parent).unwrap()[field] = value.clone();
         }
         let found = member.found(&adopt);
-        let all = obstacles::of(kind, found.workload.as_ref().unwrap(), &found);
+        let all = obstacles::of(kind, found.workload.as_ref().unwrap(), &found, "it-prod");
         let said: Vec<&Obstacle> = all.iter().filter(|o| o.fatal).collect();
         if fatal.is_empty() {
             assert!(said.is_empty(), "{path}: {said:?}");
@@ -415,6 +427,32 @@ fn what_is_in_the_way_is_said_with_what_to_do() {
                 "{path}: {said:?}"
             );
         }
+    }
+}
+
+/// A Group that was left as a Deployment leaves pods with its own instances' names: its StatefulSet would take
+/// them back, and delete what is beyond its number.
+#[test]
+fn pods_that_the_groups_own_set_would_take_are_in_the_way() {
+    for (pod, taken) in [
+        ("it-prod-a-0", true),
+        ("it-prod-b-12", true),
+        ("it-prod-c-0", false),
+        ("it-prod-a-0x", false),
+        ("it-prod-a", false),
+        ("web-1-x0", false),
+    ] {
+        let mut member = Member::deployment(1);
+        let labels = json!({"app": "web", labels::POD_TEMPLATE_HASH: "web-1"});
+        member.put(Kind::Pod, object(Kind::Pod, pod, labels, Some("uid-web-1")));
+        let found = member.found(&adopt(AdoptKind::Deployment));
+        let workload = found.workload.as_ref().unwrap();
+        let all = obstacles::of(AdoptKind::Deployment, workload, &found, "it-prod");
+        assert_eq!(
+            all.iter().any(|o| o.fatal && o.why.contains(pod)),
+            taken,
+            "{pod}"
+        );
     }
 }
 

@@ -148,6 +148,10 @@ impl Run {
     pub fn run(&mut self) -> Result<(), String> {
         for round in 0..self.rng.random_range(1..=3) {
             self.people_roll_out = true;
+            // Pods that a Group has left are replaced first: its set would take those with its names.
+            if round > 0 {
+                self.roll_out();
+            }
             self.some_time(|run| {
                 if run.rng.random_bool(0.1) {
                     run.roll_out();
@@ -219,7 +223,7 @@ impl Run {
         let mut picks = Vec::new();
         let moments: Vec<&Objects> = self.past.iter().chain([&self.truth]).collect();
         let mut from = 0;
-        for _ in 0..4 {
+        for _ in 0..6 {
             let newest = moments.len() - 1;
             if !self.rng.random_bool(self.faults.stale) {
                 from = newest;
@@ -296,7 +300,7 @@ impl Run {
     fn set_name(&self) -> String {
         match self.kind {
             AdoptKind::StatefulSet => self.workload.clone(),
-            AdoptKind::Deployment => format!("{GROUP}-{CELL}"),
+            AdoptKind::Deployment => format!("{}-{CELL}", GROUP),
         }
     }
 
