@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use gantry_apiserver::{Authentication, Config, Network, OidcIssuer, Server, StaticToken, Stream};
+use gantry_apiserver::{
+    AuditConfig, Authentication, Config, Network, OidcIssuer, Server, StaticToken, Stream,
+};
 use gantry_controllers::certificates::Authority;
 use gantry_controllers::tokens::TokenSigner;
 use gantry_hollow::{NodeGroup, Scenario};
@@ -101,6 +103,7 @@ pub struct Builder {
     ranges: Option<(String, String)>,
     store: gantry_store::Options,
     issuers: Vec<OidcIssuer>,
+    audit: Option<AuditConfig>,
 }
 
 impl Default for Builder {
@@ -120,6 +123,7 @@ impl Default for Builder {
             ranges: None,
             store: gantry_store::Options::default(),
             issuers: vec![],
+            audit: None,
         }
     }
 }
@@ -191,6 +195,12 @@ impl Builder {
         self
     }
 
+    /// What its API server's audit log records, and where that is kept.
+    pub fn audit(mut self, audit: Option<AuditConfig>) -> Self {
+        self.audit = audit;
+        self
+    }
+
     pub async fn start(self) -> Result<EmbeddedCluster, StartError> {
         let store = match &self.data_dir {
             None => Store::in_memory(self.store.clone()),
@@ -222,6 +232,7 @@ impl Builder {
                 ..Authentication::default()
             },
             network: Some(Arc::new(SimulatedNetwork(network.clone()))),
+            audit: self.audit.clone(),
             list_age: self.store.history_age,
             ..Config::default()
         };

@@ -2,6 +2,7 @@
 //! its own for real fleets.
 
 use std::future::Future;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use gantry_api::strategy::ResolveTags;
@@ -26,6 +27,10 @@ pub struct Hub {
     resolve_tags: Resolve,
     #[command(flatten)]
     records: RecordArgs,
+    /// Audit log of the hub's API server, to be read for who deletes and who scales: as `--audit-log-path` of
+    /// kube-apiserver writes it
+    #[arg(long, value_name = "FILE", help_heading = "Records")]
+    audit_log: Option<PathBuf>,
     #[command(flatten)]
     election: Election,
 }
@@ -56,7 +61,7 @@ pub async fn hub(args: Hub, global: &Global) -> Result<()> {
         Resolve::Required => ResolveTags::Required,
     };
     let elected = Some(("gantry-hub", args.election));
-    let records = args.records;
+    let (records, audit_log) = (args.records, args.audit_log);
     alone(
         "the fleet controllers",
         global,
@@ -67,6 +72,7 @@ pub async fn hub(args: Hub, global: &Global) -> Result<()> {
             let options = gantry_hub::Options {
                 resolve_tags,
                 records: recording.as_ref().map(|r| r.writer.clone()),
+                audit_log: audit_log.clone(),
                 notify_allowed: records.notify_allow.clone(),
                 ..gantry_hub::Options::default()
             };

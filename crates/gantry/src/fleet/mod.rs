@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub use data_dir::DataDir;
 pub use layout::{Layout, Member, Wish};
 
+use gantry_apiserver::{AuditConfig, AuditLogFile, AuditPolicy};
+
 use crate::commands::records::{RecordArgs, Recording};
 use crate::failure::{Exit, Failure, Result};
 
@@ -69,8 +71,12 @@ impl Fleet {
         let started = Instant::now();
         let took = |what: &str| tell(&format!("{what}  {:.1}s", started.elapsed().as_secs_f64()));
 
+        let recorded = options.records.url(data.path()).is_some();
+        let audit = recorded.then(|| audit(data.path())).transpose()?;
+        let audit_log = audit.as_ref().map(|a| a.file.path.clone());
         let hub = EmbeddedCluster::builder()
             .name(HUB)
+            .audit(audit)
             .data_dir(data.cluster(HUB))
             .store_options(options.store.clone())
             .scheduler(false)
@@ -109,6 +115,7 @@ impl Fleet {
         let recording = options.records.start(data.path())?;
         let hub_options = gantry_hub::Options {
             records: recording.as_ref().map(|r| r.writer.clone()),
+            audit_log,
             notify_allowed: options.records.notify_allow.clone(),
             ..gantry_hub::Options::default()
         };
@@ -361,4 +368,19 @@ fn is_ready(node: &Node) -> bool {
     conditions
         .iter()
         .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// The hub's audit log: who deletes and who scales, for the records.
+fn audit(folder: &Path) -> Result<AuditConfig> {
+    let policy = AuditPolicy::parse(gantry_hub::record::AUDIT_POLICY)
+        .map_err(|why| anyhow::anyhow!("the hub's audit policy: {why}"))?;
+    Ok(AuditConfig {
+        policy,
+        file: AuditLogFile {
+            path: folder.join("audit.log"),
+            max_bytes: 10 << 20,
+            max_backups: 1,
+            max_age: None,
+        },
+    })
 }

@@ -223,6 +223,25 @@ fn readme(up: &Up, shell: &mut Shell) {
         let seen = up.json(&["get", "groups", "cart-prod", "-n", "bookshop", "-o", "json"]);
         (seen["status"]["inService"] == 8).then_some(())
     });
+    // Who did that is in the records, though no object says so.
+    wait("the name of whoever scaled", || {
+        let said = up.ok(&[
+            "history",
+            "cart-prod",
+            "-n",
+            "bookshop",
+            "--verb",
+            "scale",
+            "-o",
+            "json",
+        ]);
+        let last: serde_json::Value = serde_json::from_str(said.lines().next()?).unwrap();
+        (last["after"]["replicas"] == 8).then(|| {
+            assert_eq!(last["who"]["user"], "admin", "{last}");
+            assert_eq!(last["who"]["via"], "kubectl", "{last}");
+            assert_eq!(last["before"]["replicas"], 12, "{last}");
+        })
+    });
 }
 
 #[test]
@@ -293,6 +312,20 @@ fn the_guide_to_releasing_does_as_it_says() {
         promoted["status"]["overrides"][0].is_object(),
         "{promoted:#}"
     );
+    let orders = [
+        "history",
+        "--kind",
+        "ReleaseOrder",
+        "-n",
+        "shop",
+        "-o",
+        "json",
+    ];
+    wait("the orders to be recorded", || {
+        let said = up.ok(&orders);
+        let of = |what: &str| said.lines().any(|l| l.contains(what));
+        (of("night-42") && of("night-43")).then_some(())
+    });
     wait("the instance to be moved to sh-a", || {
         let seen = up.json(&["get", "groups", "cart-prod", "-n", "shop", "-o", "json"]);
         let cells = seen["status"]["cells"].as_array()?;

@@ -8,14 +8,17 @@
 //!
 //! Who did it is what the API server has stamped on the object (see `shell/policy.rs`), by which program is what
 //! it has written into `managedFields`. A deletion bears nobody's stamp, unless it was announced
-//! ([`labels::DELETE_NOTE`]); neither does a write to `scale`.
+//! ([`labels::DELETE_NOTE`]); neither does a write to `scale`: these names are in the API server's audit log, from
+//! which the [`Trail`] takes them where the hub can read it.
 
 mod deeds;
 mod ledger;
 mod observed;
+mod trail;
 
 pub use ledger::Ledger;
 pub use observed::{Observed, observe};
+pub use trail::{AUDIT_POLICY, Trail};
 
 #[cfg(doc)]
 use {gantry_api::labels, gantry_records::Entry};

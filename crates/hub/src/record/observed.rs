@@ -108,8 +108,8 @@ where
     }
 }
 
-/// The program behind a field manager.
-fn via(manager: &str) -> Via {
+/// The program behind a field manager, or behind the first word of a user agent.
+pub(super) fn via(manager: &str) -> Via {
     match manager {
         labels::FIELD_MANAGER => Via::Hub,
         "gantry-console" => Via::Console,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -40,6 +41,7 @@ use super::{
     record,
     table::{Changed, Key, Table},
     tenant::Applied,
+    trail::Follower,
 };
 use crate::{
     action::Action,
@@ -60,6 +62,9 @@ pub struct Options {
     pub instance: String,
     /// Where records go. Without, nothing is recorded, and nobody is notified.
     pub records: Option<Writer>,
+    /// Audit log of the hub's API server, where that writes one that is to be read
+    /// ([`AUDIT_POLICY`](crate::record::AUDIT_POLICY)): it names those who delete and scale.
+    pub audit_log: Option<PathBuf>,
     /// What tenants' notifications, and webhooks of gates, may reach beside public addresses.
     pub notify_allowed: Vec<Allowed>,
     /// Whether tags of images are resolved to digests where a strategy does not say.
@@ -74,6 +79,7 @@ impl Default for Options {
             instance: "gantry-hub".to_owned(),
             resolve_tags: ResolveTags::default(),
             records: None,
+            audit_log: None,
             notify_allowed: Vec::new(),
         }
     }
@@ -296,7 +302,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         let notifier = Notifier::new(client, table, &options.notify_allowed, stop.clone())?;
         tasks.spawn(notifier.clone().tests());
         let recorder = record::Recorder::new(&hub);
-        tasks.spawn(recorder.run(writer, notifier, stop.clone()));
+        let follower = options.audit_log.map(Follower::new);
+        tasks.spawn(recorder.run(writer, notifier, follower, stop.clone()));
     }
     hub.watch(&mut tasks);
     // Decisions are made on whole views: every kind has to be there first.

@@ -20,6 +20,7 @@ mod registry;
 pub mod slim;
 mod table;
 mod tenant;
+mod trail;
 
 pub use act::read_revision;
 pub use adopt::look;

@@ -31,6 +31,7 @@ use super::{
     hub::Hub,
     notify::Notifier,
     table::{Heard, Table},
+    trail::Follower,
 };
 use crate::record::{Ledger, Observed, observe};
 
@@ -207,12 +208,23 @@ impl Recorder {
     }
 
     /// Records until `stop`.
-    pub async fn run(mut self, writer: Writer, notifier: Arc<Notifier>, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        writer: Writer,
+        notifier: Arc<Notifier>,
+        follower: Option<Follower>,
+        stop: CancellationToken,
+    ) {
+        let mut send = Sender {
+            writer,
+            notifier,
+            follower,
+        };
         let kinds: Vec<&str> = self.feeds.iter().map(|f| f.kind()).collect();
         let mut ledger = Ledger::new();
         let (mut listed, mut based) = (Vec::new(), false);
         // Asked for before anything is sent.
-        let mut baseline = writer.baseline().await;
+        let mut baseline = send.writer.baseline().await;
         let mut base = None;
         loop {
             let entries = tokio::select! {
@@ -234,7 +246,7 @@ impl Recorder {
                     }
                 },
             };
-            if !send(&writer, &notifier, entries).await {
+            if !send.entries(entries).await {
                 break;
             }
             if !based
@@ -243,7 +255,7 @@ impl Recorder {
             {
                 based = true;
                 let entries = ledger.baseline(seen, &kinds, Timestamp::now());
-                if !send(&writer, &notifier, entries).await {
+                if !send.entries(entries).await {
                     break;
                 }
             }
@@ -259,7 +271,7 @@ impl Recorder {
                         listed.push(feed.kind());
                     }
                     let entries = ledger.listed(feed.kind(), objects, Timestamp::now());
-                    if !send(&writer, &notifier, entries).await {
+                    if !send.entries(entries).await {
                         return;
                     }
                 }
@@ -268,21 +280,34 @@ impl Recorder {
     }
 }
 
-async fn send(writer: &Writer, notifier: &Arc<Notifier>, entries: Vec<Entry>) -> bool {
-    for entry in entries {
-        let records = entry.records.clone();
-        if !writer.send(entry).await {
-            return false;
+/// Where entries go.
+struct Sender {
+    writer: Writer,
+    notifier: Arc<Notifier>,
+    follower: Option<Follower>,
+}
+
+impl Sender {
+    /// Whether somebody still writes.
+    async fn entries(&mut self, mut entries: Vec<Entry>) -> bool {
+        if let Some(follower) = &mut self.follower {
+            follower.name(&mut entries).await;
         }
-        let now = Timestamp::now();
-        for record in records {
-            let news = record.finished.unwrap_or(record.at);
-            if now.duration_since(news).unsigned_abs() < NEWS {
-                notifier.offer(&record);
+        for entry in entries {
+            let records = entry.records.clone();
+            if !self.writer.send(entry).await {
+                return false;
+            }
+            let now = Timestamp::now();
+            for record in records {
+                let news = record.finished.unwrap_or(record.at);
+                if now.duration_since(news).unsigned_abs() < NEWS {
+                    self.notifier.offer(&record);
+                }
             }
         }
+        true
     }
-    true
 }
 
 /// Where a release stands, as far as it is recorded.

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use gantry_api::{App, Cluster, Group, Notification, Phase, Release, Tenant};
-use gantry_apiserver::{Authentication, Authorization, Config, Server, StaticToken};
+use gantry_apiserver::{
+    AuditConfig, AuditLogFile, AuditPolicy, Authentication, Authorization, Config, Server,
+    StaticToken,
+};
 use gantry_records::{Filter, Outcome, Page, Record, Records, Verb, Writer};
 use gantry_store::Store;
 use http_body_util::BodyExt;
@@ -22,7 +25,7 @@ use serde_json::{Value, json};
 use crate::{PATIENCE, Running, object, start, start_hub_with, until};
 
 /// A hub in which RBAC decides, with a token for each user, which is the user's name.
-async fn home(users: &[&str]) -> Running {
+async fn home(users: &[&str], audit_log: &std::path::Path) -> Running {
     let token = |user: &str, groups: &[&str]| StaticToken {
         token: user.into(),
         user: user.into(),
@@ -38,6 +41,15 @@ async fn home(users: &[&str]) -> Running {
         },
         authorization: vec![Authorization::Rbac],
         disabled_admission: vec!["ServiceAccount".into()],
+        audit: Some(AuditConfig {
+            policy: AuditPolicy::parse(gantry_hub::record::AUDIT_POLICY).unwrap(),
+            file: AuditLogFile {
+                path: audit_log.to_owned(),
+                max_bytes: 1 << 20,
+                max_backups: 1,
+                max_age: None,
+            },
+        }),
         ..Config::default()
     };
     let store = Store::in_memory(gantry_store::Options::default());
@@ -138,11 +150,12 @@ fn ready(tenant: &Tenant) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_do_what_their_roles_allow_and_it_is_recorded() {
-    let home = home(&["vera", "dan", "rita", "ada", "ben"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let audit_log = folder.path().join("audit.log");
+    let home = home(&["vera", "dan", "rita", "ada", "ben"], &audit_log).await;
     let east = start(&["sh-a"]).await;
     let root = home.server.client();
     gantry_hub::install(&root).await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("records.db");
     let store = gantry_records::open(database.to_str().unwrap()).unwrap();
     let options = gantry_records::writer::Options {
@@ -152,6 +165,7 @@ async fn people_do_what_their_roles_allow_and_it_is_recorded() {
     let (writer, writing) = Writer::start(store.clone(), &options).unwrap();
     let options = |writer: &Writer| gantry_hub::Options {
         records: Some(writer.clone()),
+        audit_log: Some(audit_log.clone()),
         notify_allowed: vec!["127.0.0.1".parse().unwrap()],
         ..Default::default()
     };
@@ -406,6 +420,25 @@ async fn people_do_what_their_roles_allow_and_it_is_recorded() {
         (scale.before, scale.after),
         (Some(json!({"replicas": 2})), Some(json!({"replicas": 3})))
     );
+    // What no object says, the audit log of the API server does: who wrote to `scale`, who deleted.
+    let scale = json!({"spec": {"replicas": 2}});
+    Api::<Group>::namespaced(shop("rita"), "shop")
+        .patch_scale("cart", &patch, &merge(scale))
+        .await
+        .unwrap();
+    let scaled = recorded(&*store, "scale by subresource", |r| {
+        verb(Verb::Scale, "cart")(r) && r.after == Some(json!({"replicas": 2}))
+    });
+    let scaled = scaled.await;
+    assert_eq!(
+        (scaled.who.user.as_str(), scaled.before),
+        ("rita", Some(json!({"replicas": 3})))
+    );
+    let all = Api::<Release>::namespaced(root.clone(), "shop");
+    all.delete("two", &DeleteParams::default()).await.unwrap();
+    let deleted = recorded(&*store, "deletion", verb(Verb::Delete, "two")).await;
+    assert_eq!(deleted.who.user, "system:admin");
+    assert!(deleted.before.is_some());
     let frozen = recorded(&*store, "freeze", verb(Verb::Freeze, "shop")).await;
     assert_eq!(
         (frozen.who.user.as_str(), frozen.why.as_str()),
