@@ -16,6 +16,8 @@ pub struct Observed {
     pub object: Object,
     /// `metadata.generation`.
     pub generation: i64,
+    /// Its resource version, which is not part of what is compared.
+    pub version: u64,
     /// When it was made.
     pub created: Timestamp,
     /// When its spec was last changed.
@@ -96,6 +98,7 @@ where
             name,
         },
         generation,
+        version: version(meta.resource_version.as_deref()),
         created,
         changed: if generation <= 1 { created } else { changed },
         via,
@@ -106,6 +109,11 @@ where
         delete_note: text(labels::DELETE_NOTE),
         run,
     }
+}
+
+/// A resource version as the number that it is; of what is none, the newest.
+pub(super) fn version(text: Option<&str>) -> u64 {
+    text.and_then(|v| v.parse().ok()).unwrap_or(u64::MAX)
 }
 
 /// The program behind a field manager, or behind the first word of a user agent.

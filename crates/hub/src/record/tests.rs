@@ -25,6 +25,7 @@ fn object(kind: &str, generation: i64, by: &str, spec: Value) -> Observed {
             },
         },
         generation,
+        version: 1,
         created: at(0),
         changed: at(generation - 1),
         via: Via::Kubectl,

@@ -5,10 +5,9 @@
 use std::collections::VecDeque;
 
 use gantry_records::{Record, Verb, Who};
-use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::observed::via;
+use super::observed::{version, via};
 
 /// An audit policy that records what is needed here and nothing else.
 pub const AUDIT_POLICY: &str = "\
@@ -26,8 +25,6 @@ rules:
 - level: None
 ";
 
-/// Between the times of an API server: of a log's entry and of the field's owner, which has whole seconds.
-const NEAR: SignedDuration = SignedDuration::from_secs(2);
 /// Entries that are kept for a record to come: a Group may be a long time in going.
 const KEPT: usize = 10_000;
 
@@ -35,7 +32,11 @@ const KEPT: usize = 10_000;
 #[derive(Clone, Debug, PartialEq)]
 enum Did {
     Deleted,
-    Scaled(i64),
+    Scaled {
+        replicas: i64,
+        /// The object's version then.
+        version: u64,
+    },
 }
 
 /// One request that succeeded, for one object.
@@ -43,7 +44,6 @@ enum Did {
 struct Said {
     uid: String,
     did: Did,
-    at: Timestamp,
     who: Who,
 }
 
@@ -69,9 +69,6 @@ fn parse(event: &Value) -> Vec<Said> {
     {
         return Vec::new();
     }
-    let Ok(at) = text(&event["requestReceivedTimestamp"]).parse() else {
-        return Vec::new();
-    };
     // Who acts as another is recorded as that other, as the stamps do.
     let user = match &event["impersonatedUser"] {
         Value::Null => &event["user"],
@@ -92,7 +89,6 @@ fn parse(event: &Value) -> Vec<Said> {
         Some(Said {
             uid,
             did,
-            at,
             who: who.clone(),
         })
     };
@@ -111,8 +107,11 @@ fn parse(event: &Value) -> Vec<Said> {
                 .collect()
         }
         (Some("update" | "patch"), Some("scale")) => {
-            let replicas = answer["spec"]["replicas"].as_i64().unwrap_or(0);
-            said(&answer["metadata"]["uid"], Did::Scaled(replicas))
+            let scaled = Did::Scaled {
+                replicas: answer["spec"]["replicas"].as_i64().unwrap_or(0),
+                version: version(answer["metadata"]["resourceVersion"].as_str()),
+            };
+            said(&answer["metadata"]["uid"], scaled)
                 .into_iter()
                 .collect()
         }
@@ -137,30 +136,36 @@ impl Trail {
         record.who.user.is_empty() && matches!(record.verb, Verb::Delete | Verb::Go | Verb::Scale)
     }
 
-    /// Puts the name into a record; whether there was one.
-    pub fn name(&mut self, record: &mut Record) -> bool {
-        let wanted = |said: &Said| {
-            said.uid == record.object.uid
-                && match &said.did {
-                    Did::Deleted => record.verb != Verb::Scale,
-                    Did::Scaled(replicas) => {
-                        let after = record.after.as_ref().map(|a| &a["replicas"]);
-                        record.verb == Verb::Scale
-                            && after.is_some_and(|a| *a == *replicas)
-                            && said.at.duration_since(record.at).abs() <= NEAR
-                    }
-                }
+    /// Puts the name into a record of an object as it was seen at this version; whether there was one.
+    pub fn name(&mut self, record: &mut Record, seen: u64) -> bool {
+        let of_it = |said: &Said| said.uid == record.object.uid;
+        let after = record.after.as_ref().and_then(|a| a["replicas"].as_i64());
+        let index = if record.verb == Verb::Scale {
+            // The last that led to what was seen: several may have been seen as one.
+            let led = |said: &Said| matches!(said.did, Did::Scaled { replicas, version } if Some(replicas) == after && version <= seen);
+            self.said.iter().rposition(|s| of_it(s) && led(s))
+        } else {
+            // The first: the others found it going.
+            let mut all = self.said.iter();
+            all.position(|s| of_it(s) && s.did == Did::Deleted)
         };
-        // The first of several: the others found it done.
-        let Some(index) = self.said.iter().position(wanted) else {
+        let Some(said) = index.and_then(|i| self.said.get(i)).cloned() else {
             return false;
         };
-        if let Some(said) = self.said.remove(index) {
-            if said.did == Did::Deleted {
-                self.said.retain(|other| other.uid != said.uid);
-            }
-            record.who = said.who;
-        }
+        // What led to it is over, and all that there was of what is deleted.
+        let over = |other: &Said| match (&said.did, &other.did) {
+            (Did::Deleted, _) => true,
+            (
+                Did::Scaled { version, .. },
+                Did::Scaled {
+                    version: before, ..
+                },
+            ) => before <= version,
+            _ => false,
+        };
+        self.said
+            .retain(|other| other.uid != said.uid || !over(other));
+        record.who = said.who;
         true
     }
 }
@@ -169,6 +174,8 @@ impl Trail {
 mod tests {
     use gantry_records::{Object, Outcome, Via};
     use serde_json::json;
+
+    use jiff::Timestamp;
 
     use super::*;
 
@@ -208,9 +215,7 @@ mod tests {
     #[test]
     fn a_record_gets_the_name_of_the_request_that_it_is_of_and_of_no_other() {
         let at = "2026-11-21T08:00:00Z";
-        let later = "2026-11-21T09:00:00Z";
-        let scale =
-            |replicas: i64| json!({"metadata": {"uid": "u"}, "spec": {"replicas": replicas}});
+        let scale = |replicas: i64, version: &str| json!({"metadata": {"uid": "u", "resourceVersion": version}, "spec": {"replicas": replicas}});
         let three = Some(json!({"replicas": 3}));
         let with = |mut event: Value, field: &str, value: Value| {
             event[field] = value;
@@ -223,31 +228,31 @@ mod tests {
         let cases = [
             (
                 "scale",
-                event("patch", "scale", scale(3)),
+                event("patch", "scale", scale(3, "7")),
                 record(Verb::Scale, "u", at, three.clone()),
                 true,
             ),
             (
                 "to another number",
-                event("patch", "scale", scale(4)),
+                event("patch", "scale", scale(4, "7")),
                 record(Verb::Scale, "u", at, three.clone()),
                 false,
             ),
             (
-                "of another time",
-                event("patch", "scale", scale(3)),
-                record(Verb::Scale, "u", later, three.clone()),
+                "that came after",
+                event("patch", "scale", scale(3, "8")),
+                record(Verb::Scale, "u", at, three.clone()),
                 false,
             ),
             (
                 "of another object",
-                event("patch", "scale", scale(3)),
+                event("patch", "scale", scale(3, "7")),
                 record(Verb::Scale, "v", at, three.clone()),
                 false,
             ),
             (
                 "not of scale",
-                event("patch", "status", scale(3)),
+                event("patch", "status", scale(3, "7")),
                 record(Verb::Scale, "u", at, three),
                 false,
             ),
@@ -261,7 +266,7 @@ mod tests {
             (
                 "that goes later",
                 event("delete", "", going),
-                record(Verb::Delete, "u", later, None),
+                record(Verb::Delete, "u", at, None),
                 true,
             ),
             (
@@ -300,7 +305,7 @@ mod tests {
             trail.hear(event.to_string().as_bytes());
             trail.hear(b"no JSON");
             assert!(Trail::asks(&record), "{what}");
-            assert_eq!(trail.name(&mut record), named, "{what}");
+            assert_eq!(trail.name(&mut record, 7), named, "{what}");
             if named {
                 assert_eq!(
                     (record.who.user.as_str(), record.who.via),
@@ -308,16 +313,42 @@ mod tests {
                     "{what}"
                 );
                 assert!(
-                    !Trail::asks(&record) && !trail.name(&mut record),
+                    !Trail::asks(&record) && !trail.name(&mut record, 7),
                     "{what}: once"
                 );
             }
         }
+        // Of several to the same number each record has its own, and what was seen as one the last.
+        let scaled = |by: &str, replicas: i64, version: &str| {
+            with(
+                event("patch", "scale", scale(replicas, version)),
+                "user",
+                json!({"username": by}),
+            )
+        };
+        let mut trail = Trail::default();
+        for event in [
+            scaled("ann", 3, "3"),
+            scaled("bob", 2, "4"),
+            scaled("cid", 3, "5"),
+            scaled("dan", 2, "6"),
+            scaled("eve", 3, "7"),
+        ] {
+            trail.hear(event.to_string().as_bytes());
+        }
+        for (seen, replicas, by) in [(3, 3, "ann"), (4, 2, "bob"), (u64::MAX, 3, "eve")] {
+            let mut record = record(Verb::Scale, "u", at, Some(json!({"replicas": replicas})));
+            assert!(
+                trail.name(&mut record, seen) && record.who.user == by,
+                "{seen}: {record:?}"
+            );
+        }
+        assert!(trail.said.is_empty());
         // Who acts as another.
         let other = with(delete(), "impersonatedUser", json!({"username": "eve"}));
         let mut trail = Trail::default();
         trail.hear(other.to_string().as_bytes());
         let mut deleted = record(Verb::Delete, "u", at, None);
-        assert!(trail.name(&mut deleted) && deleted.who.user == "eve");
+        assert!(trail.name(&mut deleted, 7) && deleted.who.user == "eve");
     }
 }

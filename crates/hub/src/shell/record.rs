@@ -227,6 +227,8 @@ impl Recorder {
         let mut baseline = send.writer.baseline().await;
         let mut base = None;
         loop {
+            // Of a list, what is there now.
+            let mut version = u64::MAX;
             let entries = tokio::select! {
                 () = stop.cancelled() => break,
                 seen = &mut baseline, if base.is_none() => {
@@ -236,7 +238,10 @@ impl Recorder {
                 }
                 event = self.receiver.recv() => match event {
                     None => break,
-                    Some(Event::Is(observed)) => ledger.see(*observed).into_iter().collect(),
+                    Some(Event::Is(observed)) => {
+                        version = observed.version;
+                        ledger.see(*observed).into_iter().collect()
+                    }
                     Some(Event::Gone(uid)) => ledger.gone(&uid, Timestamp::now()).into_iter().collect(),
                     Some(Event::All(kind, objects)) => {
                         if !listed.contains(&kind) {
@@ -246,7 +251,7 @@ impl Recorder {
                     }
                 },
             };
-            if !send.entries(entries).await {
+            if !send.entries(entries, version).await {
                 break;
             }
             if !based
@@ -255,7 +260,7 @@ impl Recorder {
             {
                 based = true;
                 let entries = ledger.baseline(seen, &kinds, Timestamp::now());
-                if !send.entries(entries).await {
+                if !send.entries(entries, u64::MAX).await {
                     break;
                 }
             }
@@ -271,7 +276,7 @@ impl Recorder {
                         listed.push(feed.kind());
                     }
                     let entries = ledger.listed(feed.kind(), objects, Timestamp::now());
-                    if !send.entries(entries).await {
+                    if !send.entries(entries, u64::MAX).await {
                         return;
                     }
                 }
@@ -289,9 +294,9 @@ struct Sender {
 
 impl Sender {
     /// Whether somebody still writes.
-    async fn entries(&mut self, mut entries: Vec<Entry>) -> bool {
+    async fn entries(&mut self, mut entries: Vec<Entry>, seen: u64) -> bool {
         if let Some(follower) = &mut self.follower {
-            follower.name(&mut entries).await;
+            follower.name(&mut entries, seen).await;
         }
         for entry in entries {
             let records = entry.records.clone();

@@ -80,8 +80,8 @@ impl Follower {
         }
     }
 
-    /// Names those whom the objects did not name, waiting a moment for the log.
-    pub(super) async fn name(&mut self, entries: &mut [Entry]) {
+    /// Names those whom the objects, seen at this version, did not name; waits a moment for the log.
+    pub(super) async fn name(&mut self, entries: &mut [Entry], seen: u64) {
         let records = entries.iter_mut().flat_map(|e| &mut e.records);
         let mut asking: Vec<_> = records.filter(|r| Trail::asks(r)).collect();
         // A log that never says anything holds nothing up.
@@ -100,7 +100,7 @@ impl Follower {
                 return;
             }
             let all = asking.len();
-            asking.retain_mut(|record| !self.trail.name(record));
+            asking.retain_mut(|record| !self.trail.name(record, seen));
             if asking.len() < all {
                 self.vain = 0;
             }
