@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use gantry_records::{Record, Verb, Who};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::observed::{version, via};
@@ -44,6 +45,7 @@ enum Did {
 struct Said {
     uid: String,
     did: Did,
+    at: Timestamp,
     who: Who,
 }
 
@@ -69,6 +71,9 @@ fn parse(event: &Value) -> Vec<Said> {
     {
         return Vec::new();
     }
+    let Ok(at) = text(&event["requestReceivedTimestamp"]).parse() else {
+        return Vec::new();
+    };
     // Who acts as another is recorded as that other, as the stamps do.
     let user = match &event["impersonatedUser"] {
         Value::Null => &event["user"],
@@ -89,6 +94,7 @@ fn parse(event: &Value) -> Vec<Said> {
         Some(Said {
             uid,
             did,
+            at,
             who: who.clone(),
         })
     };
@@ -165,6 +171,10 @@ impl Trail {
         };
         self.said
             .retain(|other| other.uid != said.uid || !over(other));
+        // The owner's entry of a write to `scale` bears no time: the record has one of another write. Its id stays.
+        if record.verb == Verb::Scale {
+            record.at = said.at;
+        }
         record.who = said.who;
         true
     }
@@ -174,8 +184,6 @@ impl Trail {
 mod tests {
     use gantry_records::{Object, Outcome, Via};
     use serde_json::json;
-
-    use jiff::Timestamp;
 
     use super::*;
 
@@ -312,6 +320,8 @@ mod tests {
                     ("dan", Via::Kubectl),
                     "{what}"
                 );
+                let asked = "2026-11-21T08:00:00.5Z".parse::<Timestamp>().unwrap();
+                assert_eq!(record.at == asked, record.verb == Verb::Scale, "{what}");
                 assert!(
                     !Trail::asks(&record) && !trail.name(&mut record, 7),
                     "{what}: once"

@@ -384,6 +384,8 @@ impl Run {
         let guests = self.truth.live().any(|p| controller(p).is_none());
         self.deployment = guests || self.rng.random_bool(0.5);
         self.log(|| format!("leaves, as a deployment: {}", self.deployment));
+        // What the hub itself has written before it reads, it reads.
+        self.past.clear();
         self.stage = Stage::Leaving;
         self.come_through()?;
         self.stage = Stage::Plain;
