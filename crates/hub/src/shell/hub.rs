@@ -1,5 +1,8 @@
 //! The running hub: watches of Gantry's objects, connections to members, workers.
 
+mod tend;
+mod watch;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
@@ -20,36 +23,24 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::{
-        events::{Recorder, Reporter},
-        watcher,
-    },
+    runtime::events::{Recorder, Reporter},
 };
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
-    access,
     ask::{Asked, Asker},
-    cluster,
     member::Member,
     notify::Notifier,
     policy,
     queue::Queue,
     reconcile::{Outcome, patience},
     record,
-    table::{Changed, Key, Table},
+    table::{Key, Table},
     tenant::Applied,
     trail::Follower,
 };
-use crate::{
-    action::Action,
-    group,
-    notify::guard::Allowed,
-    release::{gate::Ask, line},
-    world::Revision,
-};
+use crate::{action::Action, group, notify::guard::Allowed, release::gate::Ask, world::Revision};
 
 /// How the hub runs.
 #[derive(Clone, Debug)]
@@ -341,184 +332,6 @@ impl Hub {
             && self.revisions.synced()
     }
 
-    fn watch(self: &Arc<Self>, tasks: &mut tokio::task::JoinSet<()>) {
-        let all = watcher::Config::default();
-        let own = || Api::all(self.client.clone());
-        let hub = self.clone();
-        let clusters = move |change: Changed<'_, Cluster>| {
-            if let Changed::Object(cluster, _) = &change {
-                hub.cluster_queue.add(cluster.name_any(), Duration::ZERO);
-            }
-            if let Changed::Listed(_) = change {
-                for cluster in hub.clusters.all() {
-                    hub.cluster_queue.add(cluster.name_any(), Duration::ZERO);
-                }
-            }
-            if let Changed::Object(cluster, _) = &change
-                && !hub.spec_seen(cluster)
-            {
-                hub.every_group();
-            }
-        };
-        tasks.spawn(self.clusters.clone().watch(
-            own_api(self),
-            all.clone(),
-            clusters,
-            self.stop.clone(),
-        ));
-        let hub = self.clone();
-        let apps = move |change: Changed<'_, App>| {
-            if let Changed::Object(app, _) = change {
-                hub.app_changed(app);
-            }
-        };
-        tasks.spawn(
-            self.apps
-                .clone()
-                .watch(own(), all.clone(), apps, self.stop.clone()),
-        );
-        let hub = self.clone();
-        let strategies = move |change: Changed<'_, Strategy>| {
-            if let Changed::Object(strategy, _) = change {
-                hub.groups_of(strategy.namespace(), |_| true);
-            }
-        };
-        tasks.spawn(self.strategies.clone().watch(
-            own_api(self),
-            all.clone(),
-            strategies,
-            self.stop.clone(),
-        ));
-        let hub = self.clone();
-        let lines = move |change: Changed<'_, StopLine>| match change {
-            Changed::Object(switch, _) => {
-                hub.groups_that_move(|tenant| line::concerns(switch, tenant));
-                hub.orders_that_move();
-            }
-            Changed::Listed(_) => {
-                hub.groups_that_move(|_| true);
-                hub.orders_that_move();
-            }
-            Changed::Failing => {}
-        };
-        tasks.spawn(self.stop_lines.clone().watch(
-            own_api(self),
-            all.clone(),
-            lines,
-            self.stop.clone(),
-        ));
-        let hub = self.clone();
-        let tenants = move |change: Changed<'_, Tenant>| match change {
-            Changed::Object(tenant, _) => {
-                let name = tenant.name_any();
-                let namespaces = tenant.spec.namespaces_of(&name);
-                // Its own status changes nothing for releases.
-                if tenant.status.as_ref().and_then(|s| s.observed_generation)
-                    != tenant.metadata.generation
-                {
-                    hub.groups_that_move(|n| namespaces.iter().any(|own| own == n));
-                }
-                hub.tenant_queue.add(name, Duration::ZERO);
-            }
-            Changed::Listed(_) => {
-                for tenant in hub.tenants.all() {
-                    hub.tenant_queue.add(tenant.name_any(), Duration::ZERO);
-                }
-            }
-            Changed::Failing => {}
-        };
-        tasks.spawn(self.tenants.clone().watch(
-            own_api(self),
-            all.clone(),
-            tenants,
-            self.stop.clone(),
-        ));
-        tasks.spawn(self.notifications.clone().watch(
-            own_api(self),
-            all.clone(),
-            |_| {},
-            self.stop.clone(),
-        ));
-        let (hub, touch) = (self.clone(), self.touch());
-        let groups = move |change: Changed<'_, Group>| {
-            if let Changed::Object(group, _) = &change {
-                let made = group.status.is_none();
-                if made || hub.groups.get(&super::table::key(*group)).is_none() {
-                    hub.tenants_of(&group.namespace().unwrap_or_default());
-                }
-            }
-            hub.group_changed(&change);
-            touch(change);
-        };
-        tasks.spawn(self.groups.clone().watch(
-            own_api(self),
-            all.clone(),
-            groups,
-            self.stop.clone(),
-        ));
-        let hub = self.clone();
-        let touch = self.touch();
-        let releases = move |change: Changed<'_, Release>| {
-            hub.release_changed(&change);
-            touch(change);
-        };
-        tasks.spawn(self.releases.clone().watch(
-            own_api(self),
-            all.clone(),
-            releases,
-            self.stop.clone(),
-        ));
-        let hub = self.clone();
-        tasks.spawn(self.orders.clone().watch(
-            own_api(self),
-            all.clone(),
-            move |change| hub.order_changed(&change),
-            self.stop.clone(),
-        ));
-        tasks.spawn(self.revisions.clone().watch(
-            own_api(self),
-            all.labels(labels::GROUP),
-            self.touch(),
-            self.stop.clone(),
-        ));
-    }
-
-    fn touch<K>(self: &Arc<Self>) -> impl Fn(Changed<'_, K>) + Send + Sync + use<K> {
-        let hub = self.clone();
-        move |change| match change {
-            Changed::Object(_, Some(group)) => hub.queue.add(group, Duration::ZERO),
-            Changed::Listed(groups) => groups
-                .iter()
-                .for_each(|g| hub.queue.add(g.clone(), Duration::ZERO)),
-            Changed::Object(_, None) | Changed::Failing => {}
-        }
-    }
-
-    /// Whether this generation of a Cluster has been reported on, so that only its status has changed.
-    fn spec_seen(&self, cluster: &Cluster) -> bool {
-        cluster.status.as_ref().is_some_and(|s| {
-            s.observed_generation.is_some() && s.observed_generation == cluster.metadata.generation
-        })
-    }
-
-    fn every_group(&self) {
-        for group in self.groups.groups() {
-            self.queue.add(group, Duration::ZERO);
-        }
-    }
-
-    /// Groups of some tenants that have a release which has not ended.
-    fn groups_that_move(&self, of: impl Fn(&str) -> bool) {
-        for release in self.releases.all() {
-            let tenant = release.namespace().unwrap_or_default();
-            let ended = release.status.as_ref().is_some_and(|s| s.phase.is_final());
-            if !ended && of(&tenant) {
-                self.queue
-                    .add((tenant, release.spec.group.clone()), Duration::ZERO);
-            }
-        }
-    }
-
     /// Puts questions, each once; the Group is looked at again when an answer has come.
     pub fn ask(self: &Arc<Self>, key: &Key, asks: Vec<Ask>) {
         for ask in asks {
@@ -644,148 +457,6 @@ impl Hub {
         let memory = memory.entry(key.clone()).or_default();
         memory.failures = if failed { memory.failures + 1 } else { 0 };
         memory.failures
-    }
-
-    async fn tend_clusters(self: Arc<Self>) {
-        loop {
-            let name = tokio::select! {
-                () = self.stop.cancelled() => return,
-                name = self.cluster_queue.next() => name,
-            };
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = self.tend(&name) => {}
-            }
-            self.cluster_queue.done(&name);
-        }
-    }
-
-    /// Connects a member, or lets it go, and reports on it.
-    async fn tend(self: &Arc<Self>, name: &str) {
-        let Some(cluster) = self.clusters.get(&(String::new(), name.to_owned())) else {
-            if let Some(member) = lock(&self.members).remove(name) {
-                member.stop.cancel();
-            }
-            self.every_group();
-            return;
-        };
-        match self.connect(&cluster).await {
-            Ok(()) => {
-                lock(&self.refused).remove(name);
-            }
-            Err(why) => {
-                let fresh = lock(&self.refused)
-                    .insert(name.to_owned(), why.clone())
-                    .as_ref()
-                    != Some(&why);
-                if fresh {
-                    warn!(cluster = %name, %why, "cannot connect");
-                }
-            }
-        }
-        let member = lock(&self.members).get(name).cloned();
-        let refused = lock(&self.refused).get(name).cloned();
-        let status = cluster::status(
-            &cluster,
-            member.as_deref(),
-            refused.as_deref(),
-            Timestamp::now(),
-        );
-        if cluster.status.as_ref() != Some(&status) {
-            let api: Api<Cluster> = Api::all(self.client.clone());
-            let op = if cluster.status.is_some() {
-                "replace"
-            } else {
-                "add"
-            };
-            let patch = serde_json::from_value::<json_patch::Patch>(
-                json!([{"op": op, "path": "/status", "value": status}]),
-            );
-            if let Ok(patch) = patch {
-                match api
-                    .patch_status(name, &PatchParams::default(), &Patch::Json::<()>(patch))
-                    .await
-                {
-                    Ok(cluster) => {
-                        self.clusters.put(cluster);
-                    }
-                    Err(error) => {
-                        warn!(cluster = %name, %error, "cannot write the cluster's status")
-                    }
-                }
-            }
-        }
-        // Secrets are not watched, and last-seen moves by the minute.
-        self.cluster_queue.add(
-            name.to_owned(),
-            Duration::from_secs(if refused.is_some() { 3 } else { 30 }),
-        );
-    }
-
-    async fn connect(self: &Arc<Self>, cluster: &Cluster) -> Result<(), String> {
-        let name = cluster.name_any();
-        let kubeconfig = access::kubeconfig(&self.client, cluster).await?;
-        let access = kubeconfig.clone().unwrap_or_default();
-        if lock(&self.members)
-            .get(&name)
-            .is_some_and(|m| m.access == access)
-        {
-            return Ok(());
-        }
-        let client = match kubeconfig {
-            None => self.client.clone(),
-            Some(text) => Client::try_from(access::config(&text).await?)
-                .map_err(|e| format!("make a client: {e}"))?,
-        };
-        let hub = self.clone();
-        let cluster_name = name.clone();
-        let changed = move |group: Option<Key>| match group {
-            Some(group) => {
-                hub.queue.add(group, Duration::ZERO);
-                hub.cluster_queue
-                    .add(cluster_name.clone(), Duration::from_secs(2));
-            }
-            // A node, or the member as a whole.
-            None => hub
-                .cluster_queue
-                .add(cluster_name.clone(), Duration::from_secs(1)),
-        };
-        let whole = self.clone();
-        let orders = self.clone();
-        let member = Member::start(
-            &name,
-            client,
-            access,
-            &self.stop,
-            move |group| {
-                if group.is_none() {
-                    whole.reachability_changed();
-                }
-                changed(group);
-            },
-            move |order| orders.order_queue.add(order, Duration::ZERO),
-        );
-        self.exports_of(member.clone());
-        info!(cluster = %name, "connecting");
-        if let Some(old) = lock(&self.members).insert(name, member) {
-            old.stop.cancel();
-        }
-        Ok(())
-    }
-
-    /// A member may have come or gone: Groups whose cells are there but have nothing yet are told too.
-    fn reachability_changed(&self) {
-        let reachable: BTreeSet<String> = self
-            .members()
-            .values()
-            .filter(|m| m.trouble().is_none())
-            .map(|m| m.name.clone())
-            .collect();
-        let before = std::mem::replace(&mut *lock(&self.reachable), reachable.clone());
-        if before != reachable {
-            self.every_group();
-            self.orders_that_move();
-        }
     }
 }
 
