@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::status;
+use super::{rollback, status};
 use crate::hash::template_hash;
 use crate::model::workload::{Deployment, DeploymentStatus, ReplicaSet, scaled};
 use crate::model::{Labels, Meta};
@@ -20,17 +20,22 @@ pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 /// The same with the surge on top.
 pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
+/// Asks for a rollback to this revision; 0 is the one before the newest.
+pub const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// Annotations that a Deployment does not hand on to its ReplicaSets.
-const NOT_HANDED_ON: [&str; 6] = [
+pub(super) const NOT_HANDED_ON: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     REVISION_HISTORY,
     DESIRED,
     MAX,
-    "deprecated.deployment.rollback.to",
+    ROLLBACK_TO,
 ];
+
+/// Characters that the noted earlier numbers of a revision may have.
+const HISTORY_LENGTH: usize = 2000;
 
 pub struct World<'a> {
     pub deployment: &'a Deployment,
@@ -60,6 +65,9 @@ pub enum Action {
     Delete(Arc<ReplicaSet>),
     /// Note on the Deployment the number of its newest revision.
     SetRevision(String),
+    /// Give the Deployment an earlier template and that one's annotations, if there are any, and
+    /// take back the request to roll back.
+    RollBack(Option<(Value, Labels)>),
 }
 
 /// A sentence for people about what was done: reason and message.
@@ -69,6 +77,7 @@ pub type Event = (&'static str, String);
 pub struct Plan {
     pub actions: Vec<Action>,
     pub events: Vec<Event>,
+    pub warning: Option<Event>,
     pub status: DeploymentStatus,
     pub after: Option<Duration>,
 }
@@ -105,7 +114,7 @@ impl Sized {
         self.status(|s| s.status.available_replicas)
     }
 
-    fn revision(&self) -> i64 {
+    pub fn revision(&self) -> i64 {
         number(&self.annotations, REVISION).unwrap_or(0)
     }
 
@@ -439,25 +448,39 @@ fn handed_on(deployment: &Labels, set: &Labels) -> Labels {
 /// Gives a ReplicaSet the revision number `newest`, if it has a lower one, and notes that one.
 fn renumbered(annotations: &Labels, newest: i64) -> Labels {
     let text = annotations.get(REVISION);
-    let had = text.and_then(|t| t.parse::<i64>().ok()).unwrap_or(0);
+    let had = match text.filter(|t| !t.is_empty()) {
+        None => 0,
+        Some(text) => match text.parse::<i64>() {
+            Ok(had) => had,
+            // What somebody has written there is not understood, and left.
+            Err(_) => return annotations.clone(),
+        },
+    };
     if had >= newest {
         return annotations.clone();
     }
     let numbered = annotations.with(REVISION, &newest.to_string());
-    match text {
-        Some(_) => {
-            let history = match annotations.get(REVISION_HISTORY).filter(|h| !h.is_empty()) {
-                Some(before) => format!("{before},{had}"),
-                None => had.to_string(),
-            };
-            numbered.with(REVISION_HISTORY, &history)
-        }
+    let Some(text) = text else { return numbered };
+    match lengthened(annotations.get(REVISION_HISTORY).unwrap_or_default(), text) {
+        Some(history) => numbered.with(REVISION_HISTORY, &history),
         None => numbered,
     }
 }
 
+/// The earlier numbers of a revision with one more, without the oldest where there are too many.
+fn lengthened(history: &str, number: &str) -> Option<String> {
+    let mut before = history;
+    while before.len() + number.len() + 1 > HISTORY_LENGTH && !before.is_empty() {
+        before = before.split_once(',').map_or("", |(_, rest)| rest);
+    }
+    if before.is_empty() {
+        return (number.len() < HISTORY_LENGTH).then(|| number.to_owned());
+    }
+    Some(format!("{before},{number}"))
+}
+
 /// Whether two templates differ in nothing but `pod-template-hash`.
-fn same_template(a: &Value, b: &Value) -> bool {
+pub(super) fn same_template(a: &Value, b: &Value) -> bool {
     fn labels(template: &Value) -> Labels {
         Labels::from_json(template.pointer("/metadata/labels")).without(TEMPLATE_HASH)
     }
@@ -495,6 +518,10 @@ pub fn plan(world: &World<'_>) -> Plan {
     let paused = deployment.spec.paused;
     if deployment.metadata.deleted.is_none() {
         status::note_pause(deployment, &mut deployment_status, world.now);
+        if let Some(to) = rollback::asked_for(deployment).filter(|_| !paused) {
+            step.find_new(true);
+            return step.roll_back(to, deployment_status);
+        }
         let scaling = step.all().filter(|s| s.replicas > 0).any(|s| {
             number(&s.annotations, DESIRED).is_some_and(|d| d != i64::from(step.wanted()))
         });
@@ -516,46 +543,56 @@ pub fn plan(world: &World<'_>) -> Plan {
         status::after(&step, false, false, &mut deployment_status);
     }
 
-    let mut plan = Plan {
-        after: status::look_again(deployment, &deployment_status, world),
-        status: deployment_status,
-        ..Plan::default()
-    };
-    for sized in step.new.iter().chain(&step.old) {
-        match &sized.set {
-            None => plan.actions.push(Action::Create {
-                name: sized.name.to_string(),
-                hash: sized.hash.clone(),
-                replicas: sized.replicas,
-                annotations: sized.annotations.clone(),
-            }),
-            Some(set)
-                if set.spec.replicas != Some(sized.replicas)
-                    || set.metadata.annotations != sized.annotations
-                    || set.spec.min_ready_seconds != sized.min_ready_seconds =>
-            {
-                plan.actions.push(Action::Update {
-                    set: set.clone(),
+    let after = status::look_again(deployment, &deployment_status, world);
+    let mut plan = step.plan(deployment_status);
+    plan.after = after;
+    plan
+}
+
+impl Step<'_> {
+    /// What is to be done to come from what there is to what the step has made of it.
+    pub(super) fn plan(mut self, status: DeploymentStatus) -> Plan {
+        let deployment = self.world.deployment;
+        let mut plan = Plan {
+            status,
+            ..Plan::default()
+        };
+        for sized in self.new.iter().chain(&self.old) {
+            match &sized.set {
+                None => plan.actions.push(Action::Create {
+                    name: sized.name.to_string(),
+                    hash: sized.hash.clone(),
                     replicas: sized.replicas,
                     annotations: sized.annotations.clone(),
-                    min_ready_seconds: sized.min_ready_seconds,
-                });
+                }),
+                Some(set)
+                    if set.spec.replicas != Some(sized.replicas)
+                        || set.metadata.annotations != sized.annotations
+                        || set.spec.min_ready_seconds != sized.min_ready_seconds =>
+                {
+                    plan.actions.push(Action::Update {
+                        set: set.clone(),
+                        replicas: sized.replicas,
+                        annotations: sized.annotations.clone(),
+                        min_ready_seconds: sized.min_ready_seconds,
+                    });
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
         }
+        plan.actions.extend(
+            std::mem::take(&mut self.deleted)
+                .into_iter()
+                .map(Action::Delete),
+        );
+        if let Some(revision) = self.revision.take()
+            && deployment.metadata.annotations.get(REVISION) != Some(&revision)
+        {
+            plan.actions.push(Action::SetRevision(revision));
+        }
+        plan.events = self.events;
+        plan
     }
-    plan.actions.extend(
-        std::mem::take(&mut step.deleted)
-            .into_iter()
-            .map(Action::Delete),
-    );
-    if let Some(revision) = step.revision.take()
-        && deployment.metadata.annotations.get(REVISION) != Some(&revision)
-    {
-        plan.actions.push(Action::SetRevision(revision));
-    }
-    plan.events = step.events;
-    plan
 }
 
 /// Larger first, newer first among equals.

@@ -136,6 +136,84 @@ fn a_rollback_renumbers_and_keeps_history() {
     );
 }
 
+#[rstest]
+#[case::the_one_before_the_newest("0", Some("b"), "DeploymentRollback")]
+#[case::an_older_one("1", Some("a"), "DeploymentRollback")]
+#[case::the_same("3", None, "DeploymentRollbackTemplateUnchanged")]
+#[case::none_such("9", None, "DeploymentRollbackRevisionNotFound")]
+fn an_annotation_asks_for_a_rollback(
+    #[case] to: &str,
+    #[case] version: Option<&str>,
+    #[case] reason: &str,
+) {
+    let mut deployment = deployment(1, rolling(json!(1), json!(0)));
+    let asked = [(ROLLBACK_TO, to), ("note", "new"), (REVISION, "3")];
+    deployment.metadata.annotations = asked.into_iter().collect();
+    let plan = run(&deployment, &sets("a/0/0/2 b/0/0/2 new/1/1/2", 1));
+    let Some(Action::RollBack(back)) = plan.actions.last() else {
+        panic!("{plan:?}")
+    };
+    let got = back.as_ref().map(|(template, annotations)| {
+        assert_eq!(template["metadata"]["labels"], json!({"a": "1"}));
+        assert_eq!(annotations, &[(REVISION, "3")].into_iter().collect());
+        template["spec"]["v"].as_str().unwrap()
+    });
+    assert_eq!(got, version);
+    let told = plan.events.iter().chain(&plan.warning);
+    assert!(told.clone().any(|(r, _)| *r == reason), "{told:?}");
+    assert_eq!(plan.warning.is_some(), version.is_none());
+}
+
+#[test]
+fn nothing_is_rolled_back_while_paused_or_for_what_is_no_number() {
+    for (paused, to) in [(true, "1"), (false, "one")] {
+        let mut deployment = deployment(1, rolling(json!(1), json!(0)));
+        deployment.spec.paused = paused;
+        deployment.metadata.annotations = [(ROLLBACK_TO, to)].into_iter().collect();
+        let plan = run(&deployment, &sets("a/0/0/2 new/1/1/2", 1));
+        assert!(
+            !plan
+                .actions
+                .iter()
+                .any(|a| matches!(a, Action::RollBack(_)))
+        );
+    }
+}
+
+#[rstest]
+#[case::first("", "3", "3")]
+#[case::next("1,3", "5", "1,3,5")]
+fn earlier_numbers_are_noted(#[case] before: &str, #[case] number: &str, #[case] after: &str) {
+    assert_eq!(lengthened(before, number).as_deref(), Some(after));
+}
+
+#[test]
+fn only_so_many_earlier_numbers_are_noted() {
+    let before = vec!["1234567"; 250].join(",");
+    assert_eq!(before.len(), 1999);
+    let after = lengthened(&before, "99").unwrap();
+    assert_eq!(after.len(), 1999 - 8 + 3);
+    assert!(after.ends_with(",1234567,99"));
+    assert_eq!(lengthened("1", &"9".repeat(2001)), None);
+}
+
+#[test]
+fn a_revision_that_is_no_number_is_left_as_it_is() {
+    let odd: Labels = [(REVISION, "x")].into_iter().collect();
+    assert_eq!(renumbered(&odd, 3), odd);
+}
+
+#[test]
+fn a_set_without_a_note_of_its_size_gets_no_share_where_nothing_ran_yet() {
+    let before = sets("old/2/0/0 new/2/0/5", 4);
+    let plan = run(&deployment(8, rolling(json!(0), json!(1))), &before);
+    assert_eq!(
+        sizes(&plan),
+        "new=6",
+        "three for it by its note, and one left over"
+    );
+}
+
 #[test]
 fn history_beyond_the_limit_goes_when_complete() {
     let mut done = deployment(1, rolling(json!(1), json!(0)));

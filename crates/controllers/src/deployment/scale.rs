@@ -100,8 +100,11 @@ impl Step<'_> {
             let before = number(&set.annotations, MAX)
                 .and_then(|m| i32::try_from(m).ok())
                 .filter(|m| *m > 0)
-                .unwrap_or(self.world.deployment.status.replicas)
-                .max(1);
+                .unwrap_or(self.world.deployment.status.replicas);
+            if before == 0 {
+                // Somebody took the note of its size away, and there was nothing yet to divide.
+                return 0;
+            }
             let size = (f64::from(set.replicas) * max / f64::from(before)).round();
             #[expect(clippy::cast_possible_truncation, reason = "a cast from f64 saturates")]
             let size = size as i32;

@@ -7,7 +7,7 @@ use kube::api::{Patch, PropagationPolicy};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::plan::{self, Action, REVISION, TEMPLATE_HASH, World};
+use super::plan::{self, Action, REVISION, ROLLBACK_TO, TEMPLATE_HASH, World};
 use super::status;
 use crate::model::meta::MetaOnly;
 use crate::model::workload::{Deployment, DeploymentStatus, ReplicaSet};
@@ -148,14 +148,12 @@ impl Controller for Deployments {
             }
         }
         if outcome.is_ok() {
+            let (recorder, about) = (&self.context.recorder, &deployment.metadata);
             for (reason, message) in plan.events {
-                self.context.recorder.normal(
-                    NAME,
-                    &DEPLOYMENTS,
-                    &deployment.metadata,
-                    reason,
-                    message,
-                );
+                recorder.normal(NAME, &DEPLOYMENTS, about, reason, message);
+            }
+            if let Some((reason, message)) = plan.warning {
+                recorder.warning(NAME, &DEPLOYMENTS, about, reason, message);
             }
         }
         self.write_status(&deployment, plan.status).await?;
@@ -190,14 +188,25 @@ impl Deployments {
                         let key = Key::new(&deployment.metadata.namespace, &name);
                         let there: Option<ReplicaSet> = api.get(&REPLICA_SETS, &key).await?;
                         match there {
-                            Some(set) if set.metadata.controlled_by(&deployment.metadata.uid) => {
+                            Some(set)
+                                if set.metadata.controlled_by(&deployment.metadata.uid)
+                                    && plan::same_template(
+                                        &set.spec.template,
+                                        &deployment.spec.template,
+                                    ) =>
+                            {
                                 // Ours, from before; the cache has not shown it yet.
                                 informers.replica_sets.apply(set);
                             }
                             Some(_) => {
-                                status.collision_count =
-                                    Some(status.collision_count.unwrap_or(0) + 1);
-                                status.observed_generation = deployment.status.observed_generation;
+                                // The name is taken by another template: the next one has another
+                                // hash. Nothing else has happened.
+                                let before = deployment.status.clone();
+                                *status = DeploymentStatus {
+                                    collision_count: Some(before.collision_count.unwrap_or(0) + 1),
+                                    ..before
+                                };
+                                return Err(error);
                             }
                             None => return Err(error),
                         }
@@ -238,6 +247,27 @@ impl Deployments {
                     ..Deletion::of(&set.metadata.uid)
                 };
                 api.delete(&REPLICA_SETS, &set.metadata.key(), deletion)
+                    .await?;
+            }
+            Action::RollBack(to) => {
+                let meta = &deployment.metadata;
+                let mut change = json!({"metadata": {
+                    "uid": &*meta.uid,
+                    "resourceVersion": meta.version.to_string(),
+                    "annotations": {ROLLBACK_TO: null},
+                }});
+                if let Some((template, annotations)) = to {
+                    change["metadata"]["annotations"] = annotations.to_json();
+                    change["spec"]["template"] = template;
+                    for replaced in ["/metadata/annotations", "/spec/template"] {
+                        if let Some(field) = change.pointer_mut(replaced) {
+                            field["$patch"] = "replace".into();
+                        }
+                    }
+                }
+                let patch = Patch::Strategic(change);
+                let key = meta.key();
+                api.patch::<MetaOnly>(&DEPLOYMENTS, &key, None, &patch)
                     .await?;
             }
             Action::SetRevision(number) => {

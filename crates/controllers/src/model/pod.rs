@@ -64,8 +64,8 @@ pub struct Pod {
     pub host_network: bool,
     /// The most restarts that one of its containers has had.
     pub restarts: i32,
-    /// The sum over its containers.
-    pub restarts_total: i32,
+    /// The same of its restartable init containers.
+    pub restarts_sidecars: i32,
     /// Container ports that have a name, by which a Service may target them.
     pub named_ports: Box<[NamedPort]>,
     /// Claims it mounts, those of its ephemeral volumes too: volume name and claim name.
@@ -496,10 +496,22 @@ impl From<Wire> for Pod {
                     .and_then(|ip| ip.parse::<IpAddr>().ok()),
             );
         }
-        let sidecars = spec
+        let sidecars: Vec<WireContainer> = spec
             .init_containers
             .into_iter()
-            .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+            .collect();
+        let is_sidecar =
+            |c: &&WireContainerStatus| sidecars.iter().any(|sidecar| sidecar.name == c.name);
+        let most = |restarts: &mut dyn Iterator<Item = i32>| restarts.max().unwrap_or(0);
+        let restarts = most(&mut status.container_statuses.iter().map(|c| c.restart_count));
+        let restarts_sidecars = most(
+            &mut status
+                .init_container_statuses
+                .iter()
+                .filter(is_sidecar)
+                .map(|c| c.restart_count),
+        );
         let staying: Vec<WireContainer> = spec.containers.into_iter().chain(sidecars).collect();
         Pod {
             phase: status.phase,
@@ -512,17 +524,8 @@ impl From<Wire> for Pod {
             hostname: spec.hostname,
             subdomain: spec.subdomain,
             host_network: spec.host_network,
-            restarts: status
-                .container_statuses
-                .iter()
-                .map(|c| c.restart_count)
-                .max()
-                .unwrap_or(0),
-            restarts_total: status
-                .container_statuses
-                .iter()
-                .map(|c| c.restart_count)
-                .sum(),
+            restarts,
+            restarts_sidecars,
             requests: staying
                 .iter()
                 .map(|c| (c.name.clone(), c.resources.requests.request()))
@@ -564,16 +567,17 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "a", "namespace": "n", "uid": "u", "annotations": {"big": "x", DELETION_COST: "7"}},
-            "spec": {"nodeName": "node-1", "containers": [
-                {"name": "c", "image": "i", "ports": [{"containerPort": 80}, {"name": "http", "containerPort": 8080}]}],
+            "spec": {"nodeName": "node-1", "initContainers": [{"name": "init"}, {"name": "side", "restartPolicy": "Always"}],
+                "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}, {"name": "http", "containerPort": 8080}]}],
                 "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-a"}}, {"name": "x", "emptyDir": {}}]},
             "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "initContainerStatuses": [{"name": "side", "restartCount": 4}, {"name": "init", "restartCount": 9}],
                 "containerStatuses": [{"restartCount": 2}, {"restartCount": 3}]},
         }))
         .unwrap();
         assert!(pod.ready && pod.has_ready && pod.active());
-        assert_eq!((pod.restarts, pod.restarts_total), (3, 5));
+        assert_eq!((pod.restarts, pod.restarts_sidecars), (3, 4));
         assert_eq!(pod.named_ports.len(), 1);
         assert_eq!(pod.meta.annotations.len(), 1);
         assert_eq!(&*pod.claims[0].1, "data-a");

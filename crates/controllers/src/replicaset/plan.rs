@@ -1,6 +1,6 @@
 //! The planner of a ReplicaSet: how many pods to create, which to delete, and the status.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,52 +62,75 @@ pub fn plan(world: &World<'_>) -> Plan {
 
 /// The pods that are missed least: `ActivePodsWithRanks` of `controller_utils.go`.
 fn to_delete(active: Vec<&Arc<Pod>>, count: usize, world: &World<'_>) -> Vec<Arc<Pod>> {
+    let mut ranked: Vec<&Arc<Pod>> = active;
+    ranked.sort_by(|a, b| missed_less(a, b, world));
+    ranked.into_iter().take(count).cloned().collect()
+}
+
+fn missed_less(a: &Pod, b: &Pod, world: &World<'_>) -> Ordering {
     let rank = |pod: &Pod| {
         let phase = match pod.phase {
             Phase::Pending | Phase::None => 0,
             Phase::Unknown => 1,
             _ => 2,
         };
-        let cost: i32 = pod
-            .meta
-            .annotations
-            .get(DELETION_COST)
-            .and_then(|c| c.parse().ok())
-            .unwrap_or(0);
         let crowd = pod
             .node
             .as_ref()
             .and_then(|n| world.per_node.get(n))
             .copied()
             .unwrap_or(0);
-        // Ages are compared by their logarithm, so that not always the very newest goes.
-        let age = |since: Option<Timestamp>| {
-            since.map_or(0, |t| {
-                let seconds = world.now.as_second().saturating_sub(t.as_second()).max(0);
-                u64::try_from(seconds)
-                    .unwrap_or(0)
-                    .checked_ilog2()
-                    .map_or(0, |log| log + 1)
-            })
-        };
-        (
-            (pod.node.is_some(), phase, pod.ready, cost),
-            (
-                Reverse(crowd),
-                if pod.ready { age(pod.ready_since) } else { 0 },
-                Reverse(pod.restarts),
-                age(pod.meta.created),
-            ),
-            pod.meta.uid.clone(),
-        )
+        let cost = deletion_cost(pod);
+        (pod.node.is_some(), phase, pod.ready, cost, Reverse(crowd))
     };
-    let mut ranked: Vec<_> = active.into_iter().map(|p| (rank(p), p)).collect();
-    ranked.sort_by(|a, b| a.0.cmp(&b.0));
-    ranked
-        .into_iter()
-        .take(count)
-        .map(|(_, p)| p.clone())
-        .collect()
+    rank(a)
+        .cmp(&rank(b))
+        .then_with(|| match (a.ready, b.ready) {
+            (true, true) => younger(a.ready_since, b.ready_since, a, b, world.now),
+            _ => Ordering::Equal,
+        })
+        .then_with(|| b.restarts.cmp(&a.restarts))
+        .then_with(|| b.restarts_sidecars.cmp(&a.restarts_sidecars))
+        .then_with(|| younger(a.meta.created, b.meta.created, a, b, world.now))
+        .then_with(|| a.meta.uid.cmp(&b.meta.uid))
+}
+
+fn deletion_cost(pod: &Pod) -> i32 {
+    let text = pod.meta.annotations.get(DELETION_COST).unwrap_or_default();
+    // As Kubernetes writes numbers: no plus sign, no leading zero.
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if text == "0" || digits.starts_with(|c| ('1'..='9').contains(&c)) {
+        text.parse().unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+/// By age, whose logarithm is what counts so that not always the very newest goes; those of about
+/// one age are told apart by their uids.
+fn younger(
+    a: Option<Timestamp>,
+    b: Option<Timestamp>,
+    pod: &Pod,
+    other: &Pod,
+    now: Timestamp,
+) -> Ordering {
+    if a == b {
+        return Ordering::Equal;
+    }
+    let (Some(a), Some(b)) = (a, b) else {
+        // One of no known age goes first.
+        return a.is_some().cmp(&b.is_some());
+    };
+    let age = |t: Timestamp| {
+        let nanoseconds = now.as_nanosecond().saturating_sub(t.as_nanosecond());
+        u128::try_from(nanoseconds)
+            .ok()
+            .and_then(u128::checked_ilog2)
+    };
+    age(a)
+        .cmp(&age(b))
+        .then_with(|| pod.meta.uid.cmp(&other.meta.uid))
 }
 
 /// The status, given how the creations and deletions of this sync went: the message of the first
@@ -185,7 +208,7 @@ fn soonest_available(world: &World<'_>) -> Option<Duration> {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn pod(name: &str, node: Option<&str>, phase: &str, ready: bool, cost: i32) -> Arc<Pod> {
         Arc::new(
@@ -253,6 +276,42 @@ mod tests {
             names(&plan),
             ["unbound", "pending", "crowding", "cheap", "crowded"]
         );
+    }
+
+    /// Ready pods of these changes; the one that is to go.
+    #[rstest]
+    // 16 s and 17 s lie to both sides of 2^34 ns, 12 s and 16 s do not.
+    #[case::younger(json!({"ready": 17}), json!({"ready": 18}), "a")]
+    #[case::by_uid_where_about_one_age(json!({"uid": "y", "ready": 20}), json!({"uid": "x", "ready": 18}), "b")]
+    #[case::by_uid_before_restarts(json!({"uid": "y", "ready": 20, "restarts": 9}), json!({"uid": "x", "ready": 18}), "b")]
+    #[case::more_restarts(json!({}), json!({"restarts": 1}), "b")]
+    #[case::more_restarts_of_sidecars(json!({}), json!({"sidecar": 1}), "b")]
+    #[case::created_later(json!({"created": 17}), json!({"created": 20}), "a")]
+    #[case::cost(json!({"cost": "-1"}), json!({}), "a")]
+    #[case::cost_with_a_plus_is_none(json!({"cost": "+1", "restarts": 1}), json!({}), "a")]
+    #[case::cost_with_a_leading_zero_is_none(json!({"cost": "01", "restarts": 1}), json!({}), "a")]
+    fn ready_pods_go_by(#[case] a: Value, #[case] b: Value, #[case] goes: &str) {
+        let ago = |change: &Value, field: &str| {
+            let seconds = change[field].as_i64().unwrap_or(3000);
+            Timestamp::from_second(1_767_229_200 - seconds).unwrap()
+        };
+        let pod = |name: &str, change: &Value| -> Arc<Pod> {
+            let value = json!({
+                "metadata": {"name": name, "uid": change["uid"].as_str().unwrap_or(name),
+                    "creationTimestamp": ago(change, "created"),
+                    "annotations": {DELETION_COST: change["cost"].as_str().unwrap_or("0")}},
+                "spec": {"nodeName": name, "initContainers": [{"name": "s", "restartPolicy": "Always"}]},
+                "status": {"phase": "Running",
+                    "initContainerStatuses": [{"name": "s", "restartCount": change["sidecar"].as_i64().unwrap_or(0)}],
+                    "containerStatuses": [{"restartCount": change["restarts"].as_i64().unwrap_or(0)}],
+                    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": ago(change, "ready")}]},
+            });
+            Arc::new(serde_json::from_value(value).unwrap())
+        };
+        let both = [pod("a", &a), pod("b", &b)];
+        assert_eq!(names(&run(1, &both, None).0), [goes]);
+        let turned = [both[1].clone(), both[0].clone()];
+        assert_eq!(names(&run(1, &turned, None).0), [goes]);
     }
 
     #[test]

@@ -180,7 +180,11 @@ impl<T: Replicated> Controller for Sets<T> {
         if settled {
             failed = self.carry_out(set.as_ref(), &plan).await;
         }
-        let failure = failed.as_ref().map(ApiError::message);
+        let failure = failed
+            .as_ref()
+            // That nothing can be made in a namespace that goes away is no failure of the set.
+            .filter(|error| !error.namespace_terminating())
+            .map(ApiError::message);
         let status = plan::status(&world, failure.as_deref());
         self.write_status(set.as_ref(), status).await?;
         match failed {
@@ -279,6 +283,7 @@ impl<T: Replicated> Sets<T> {
                     Ok(there) => {
                         if !there {
                             self.expectations.deleted(owner, &pod.meta.uid);
+                            return Ok(());
                         }
                         recorder.normal(
                             T::CONTROLLER,

@@ -244,3 +244,71 @@ async fn a_large_set_comes_up_with_few_events() {
     assert!((1..=25).contains(&told), "{told} events");
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_goes_back_by_annotation_and_steps_aside_for_a_taken_name() {
+    let rig = Rig::new().await;
+    let deployments = rig.apps("Deployment", "deployments");
+    let sets = rig.apps("ReplicaSet", "replicasets");
+    let deployment = |image: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "annotations": {"note": image}},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": template(image)}})
+    };
+    create(&deployments, deployment("one")).await;
+    let revision = |d: &DynamicObject| {
+        d.metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get("deployment.kubernetes.io/revision").cloned())
+    };
+    let read = async || deployments.get("web").await.unwrap();
+    rig.until("revision 1", read, |d| revision(d).as_deref() == Some("1"))
+        .await;
+    let mut second = json!({"spec": deployment("two")["spec"]});
+    second["metadata"]["annotations"]["note"] = "two".into();
+    second["spec"]["template"]["spec"]["hostname"] = "extra".into();
+    merge(&deployments, "web", second).await;
+    rig.until("revision 2", read, |d| revision(d).as_deref() == Some("2"))
+        .await;
+
+    let back = json!({"metadata": {"annotations": {"deprecated.deployment.rollback.to": "0"}}});
+    merge(&deployments, "web", back).await;
+    let done = rig
+        .until("revision 3", read, |d| revision(d).as_deref() == Some("3"))
+        .await;
+    let annotations = done.metadata.annotations.unwrap();
+    assert_eq!(annotations["note"], "one");
+    assert!(!annotations.contains_key("deprecated.deployment.rollback.to"));
+    let spec = &done.data["spec"]["template"]["spec"];
+    assert_eq!(spec["containers"][0]["image"], "one");
+    assert_eq!(
+        spec.get("hostname"),
+        None,
+        "the template was replaced, not merged"
+    );
+    let events = rig.api("", "v1", "Event", "events", "default");
+    let reasons = async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        let text = |e: &DynamicObject| format!("{}: {}", e.data["reason"], e.data["message"]);
+        all.items.iter().map(text).collect::<Vec<_>>()
+    };
+    rig.until("event", reasons, |told| {
+        told.iter()
+            .any(|t| t == r#""DeploymentRollback": "Rolled back deployment \"web\" to revision 1""#)
+    })
+    .await;
+
+    // Somebody changes the template of its ReplicaSet: the name of the Deployment's own is taken.
+    let image = |set: &DynamicObject| image_of_set(set).trim_matches('"').to_owned();
+    let all = sets.list(&ListParams::default()).await.unwrap();
+    let newest = all.items.iter().find(|set| image(set) == "one").unwrap();
+    let name = newest.metadata.name.clone().unwrap();
+    let change = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 5}}}});
+    merge(&sets, &name, change).await;
+    let status = async || deployments.get("web").await.unwrap().data["status"].clone();
+    rig.until("a collision", status, |s| s["collisionCount"] == 1)
+        .await;
+    rig.until_list(&sets, "app=web", image, &["one", "one", "two"])
+        .await;
+    rig.end().await;
+}
