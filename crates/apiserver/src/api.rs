@@ -29,6 +29,7 @@ use crate::{
     health,
     impersonation::impersonate,
     metrics::{self, Labels, Metrics, UnderWay},
+    ownership::Conversions,
     pretty, proxy,
     registry::{Entry, Registry},
     request::{self, Query, Target},
@@ -100,6 +101,8 @@ pub struct Cx {
     pub own: bool,
     /// What of the object that is being changed was not opened.
     pub pieces: Pieces,
+    /// The object in versions in which managers wrote it.
+    pub conversions: Conversions,
 }
 
 impl Cx {
@@ -517,6 +520,7 @@ where
             notes: notes.clone(),
             own: false,
             pieces: Pieces::default(),
+            conversions: Conversions::default(),
         };
         let admitted = rest::pods::admit_connection(&mut cx).await;
         tell(trace, &notes);
@@ -558,6 +562,7 @@ where
         notes: notes.clone(),
         own: false,
         pieces: Pieces::default(),
+        conversions: Conversions::default(),
     };
     cx.warnings.extend(deprecated(&resource).map(str::to_owned));
     if let Some(custom) = &resource.custom

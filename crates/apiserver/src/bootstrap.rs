@@ -57,6 +57,7 @@ pub fn own(
         notes: audit::Notes::default(),
         own: true,
         pieces: Default::default(),
+        conversions: Default::default(),
     })
 }
 

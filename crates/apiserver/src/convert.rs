@@ -48,6 +48,30 @@ pub async fn between(
         .ok_or_else(|| crate::errors::internal("a conversion without an outcome"))
 }
 
+/// Whether a webhook converts between the versions of a resource.
+pub fn by_webhook(resource: &Resource) -> bool {
+    let custom = resource.custom.as_ref();
+    custom.is_some_and(|c| c.conversion.is_some())
+}
+
+/// From one version of a resource to another, where no webhook does it.
+pub fn plainly(mut object: Value, from: &Resource, to: &Resource) -> Value {
+    if to.custom.is_none() {
+        return convert(object, from, to);
+    }
+    adopt(&mut object, to);
+    object
+}
+
+/// Makes a custom resource, converted or not, one of that version.
+fn adopt(object: &mut Value, to: &Resource) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), to.api_version().into());
+    }
+    rules::prune(to, object);
+    rules::fill_in(to, object);
+}
+
 /// Custom resources in the version of one. An object is converted from the version that it says
 /// it has: definitions may change the version they store, and old objects stay as they are.
 async fn customs(api: &Api, to: &Resource, mut objects: Vec<Value>) -> Result<Vec<Value>, Failure> {
@@ -57,11 +81,7 @@ async fn customs(api: &Api, to: &Resource, mut objects: Vec<Value>) -> Result<Ve
         objects = conversion::convert(&api.callers, hook, &version, objects).await?;
     }
     for object in &mut objects {
-        if let Some(map) = object.as_object_mut() {
-            map.insert("apiVersion".to_owned(), version.clone().into());
-        }
-        rules::prune(to, object);
-        rules::fill_in(to, object);
+        adopt(object, to);
     }
     Ok(objects)
 }

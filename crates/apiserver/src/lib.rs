@@ -36,6 +36,7 @@ mod in_process;
 mod metrics;
 mod object;
 mod openapi;
+mod ownership;
 mod pretty;
 mod proxy;
 mod registry;

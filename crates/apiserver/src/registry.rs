@@ -47,7 +47,7 @@ pub struct Registry {
     by_path: FxHashMap<String, Arc<Entry>>,
     /// Of each bucket, the entry in whose version its objects are stored.
     by_bucket: FxHashMap<Arc<str>, Arc<Entry>>,
-    /// Of each bucket, all entries whose objects it keeps.
+    /// Of each bucket, all entries whose objects it keeps, also those that are not served.
     sharing: FxHashMap<Arc<str>, Vec<Arc<Entry>>>,
     /// In discovery's order: built-in groups, then custom ones by name.
     pub groups: Vec<Group>,
@@ -124,9 +124,13 @@ impl Registry {
                 let bucket = entry.bucket.clone();
                 registry.by_bucket.insert(bucket, entry.clone());
             }
+            let served = match &resource.custom {
+                Some(custom) => custom.served,
+                None => switched.serves(&resource),
+            };
             let sharing = registry.sharing.entry(entry.bucket.clone()).or_default();
             sharing.push(entry.clone());
-            if resource.custom.is_none() && !switched.serves(&resource) {
+            if !served {
                 continue;
             }
             registry.by_path.insert(
@@ -183,7 +187,8 @@ impl Registry {
         self.groups.iter().find(|g| g.name == name)
     }
 
-    /// All entries whose objects are kept in a bucket: the same objects in other versions.
+    /// All entries whose objects are kept in a bucket: the same objects in other versions, those
+    /// that are not served among them.
     pub fn sharing(&self, bucket: &str) -> &[Arc<Entry>] {
         self.sharing.get(bucket).map_or(&[], Vec::as_slice)
     }

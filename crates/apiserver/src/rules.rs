@@ -246,35 +246,50 @@ fn manager<'a>(
     }
 }
 
-/// Records what an update changed as the manager's.
+/// Records what an update changed as the manager's. `others`: where entries may be of other
+/// versions than the resource's.
 pub fn track(
     cx: &Cx,
     resource: &Resource,
     subresource: Option<&str>,
+    others: Option<&dyn apply::Versions>,
     old: Option<&Value>,
     new: &mut Value,
     name: &str,
 ) -> Result<(), Failure> {
     let version = resource.api_version();
-    let reset = apply::reset_fields(resource, subresource);
+    let kind = apply::Kind {
+        schema: resource.schema(),
+        reset: &apply::reset_fields(resource, subresource),
+        others,
+    };
     let manager = manager(cx, name, Operation::Update, &version, subresource);
-    apply::track_update(resource.schema(), &reset, old, new, manager)
+    apply::track_update_in(kind, old, new, manager)
 }
 
 /// Server-side apply: the merged object with its ownership.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a request says, and what it meets"
+)]
 pub fn apply(
     cx: &Cx,
     resource: &Resource,
     subresource: Option<&str>,
+    others: Option<&dyn apply::Versions>,
     live: Option<&Value>,
     config: Value,
     name: &str,
     force: bool,
 ) -> Result<Value, Failure> {
     let version = resource.api_version();
-    let reset = apply::reset_fields(resource, subresource);
+    let kind = apply::Kind {
+        schema: resource.schema(),
+        reset: &apply::reset_fields(resource, subresource),
+        others,
+    };
     let manager = manager(cx, name, Operation::Apply, &version, subresource);
-    apply::apply(resource.schema(), &reset, live, config, manager, force)
+    apply::apply_in(kind, live, config, manager, force)
 }
 
 const SCALE_VERSION: &str = "autoscaling/v1";
@@ -463,7 +478,7 @@ fn stored_path(path: &str) -> Option<String> {
         .map(|field| format!("involvedObject.{field}"))
 }
 
-/// What a definition serves. One that cannot be read serves nothing: it was refused when it was
+/// The versions of a definition. One that cannot be read serves nothing: it was refused when it was
 /// written, unless an older version of this server took it.
 pub fn custom_resources(definition: &Value) -> Vec<Resource> {
     crd::resources(definition).unwrap_or_else(|causes| {

@@ -53,6 +53,8 @@ pub struct Custom {
     pub definition: String,
     /// The version in which objects are stored.
     pub storage_version: String,
+    /// Whether clients may ask for this version.
+    pub served: bool,
     pub columns: Vec<PrinterColumn>,
     pub scale: Option<ScalePaths>,
     pub has_status: bool,

@@ -66,6 +66,7 @@ pub fn asking(cx: &Cx, operation: Operation, subresource: &str, name: &str) -> O
     let others: Vec<Arc<Entry>> = registry
         .sharing(&cx.entry.bucket)
         .iter()
+        .filter(|e| e.resource.custom.as_ref().is_none_or(|c| c.served))
         .filter(|e| subresource.is_empty() || e.resource.subresource(subresource).is_some())
         .cloned()
         .collect();

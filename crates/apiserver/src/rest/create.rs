@@ -17,7 +17,7 @@ use crate::{
         attributes::Operation,
     },
     api::Cx,
-    errors, object,
+    errors, object, ownership,
     respond::{self, Reply},
     rules, strategy,
 };
@@ -73,7 +73,7 @@ pub async fn object_of(
     strategy::default_metadata(&resource, &mut object, None);
     if matches!(ownership, Ownership::Update) {
         let manager = cx.manager();
-        rules::track(cx, &resource, None, None, &mut object, &manager)?;
+        ownership::track(cx, None, None, &mut object, &manager).await?;
     }
     admission::prepare(cx, &object).await?;
     let asked = asking(cx, Operation::Create, "", object::name(&object));

@@ -321,6 +321,7 @@ impl Cx {
             notes: audit::Notes::default(),
             own: true,
             pieces: Default::default(),
+            conversions: Default::default(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Changing objects by patches: JSON, merge, strategic merge, server-side apply.
 
 use bytes::Bytes;
-use gantry_machinery::status::{Details, Failure};
+use gantry_machinery::{
+    apply::Versions,
+    status::{Details, Failure},
+};
 use serde_json::Value;
 
 use super::{
@@ -13,6 +16,7 @@ use crate::{
     api::Cx,
     authz::Attributes,
     errors, object,
+    ownership::Elsewhere,
     respond::{self, Reply},
     rules,
     sealed::Reach,
@@ -262,8 +266,16 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
             if !object::meta_text(&config, "resourceVersion").is_empty() {
                 return Err(cx.not_found());
             }
-            let mut object =
-                rules::apply(cx, &resource, None, None, config.clone(), &manager, force)?;
+            let mut object = rules::apply(
+                cx,
+                &resource,
+                None,
+                None,
+                None,
+                config.clone(),
+                &manager,
+                force,
+            )?;
             rules::normalize(&resource, &mut object)?;
             match create::object_of(cx, object, Ownership::Applied).await {
                 Ok(whole) => return respond::object_reply(cx, 201, whole),
@@ -291,10 +303,12 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
             ));
         }
         let resource = cx.resource().clone();
+        let others = Elsewhere::of(cx, subresource, [old]);
         let mut merged = rules::apply(
             cx,
             &resource,
             subresource,
+            others.as_ref().map(|o| o as &dyn Versions),
             Some(old),
             config.clone(),
             &manager,

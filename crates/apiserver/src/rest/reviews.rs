@@ -27,7 +27,7 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::place(cx, &mut review)?;
     if resource.kind != "SelfSubjectReview" {
         let manager = cx.manager();
-        rules::track(cx, &resource, None, None, &mut review, &manager)?;
+        rules::track(cx, &resource, None, None, None, &mut review, &manager)?;
     }
     ask(cx, Operation::Create, "", &mut review).await?;
     let status = match resource.kind.as_str() {

@@ -24,7 +24,7 @@ use crate::{
     },
     api::Cx,
     authz::Attributes,
-    errors, object,
+    errors, object, ownership,
     respond::{self, Reply},
     rules,
     sealed::{self, Reach},
@@ -193,7 +193,16 @@ async fn try_within(
         let whole = get::bytes(&cx.api, &cx.entry, &stored).await?;
         let (old, pieces) = sealed::open(&cx.entry, reach, &whole)?;
         cx.pieces = pieces;
-        let mut new = make(cx, &old)?;
+        let mut new = loop {
+            match make(cx, &old) {
+                Ok(new) => break new,
+                // An apply that wants the object in a version in which somebody else wrote.
+                Err(failure) => match ownership::convert_wanted(cx).await? {
+                    true => {}
+                    false => return Err(failure),
+                },
+            }
+        };
         let mut sent = match &change.given {
             Some(given) => given.clone(),
             None => object::meta_text(&new, "resourceVersion").to_owned(),
@@ -293,10 +302,10 @@ async fn once(
     match change.track {
         Track::Update => {
             let manager = cx.manager();
-            rules::track(cx, &resource, sub, Some(old), &mut new, &manager)?;
+            ownership::track(cx, sub, Some(old), &mut new, &manager).await?;
         }
         Track::Server => {
-            rules::track(cx, &resource, sub, Some(old), &mut new, "kube-apiserver")?;
+            ownership::track(cx, sub, Some(old), &mut new, "kube-apiserver").await?;
         }
         Track::Applied => {}
         Track::Nobody => match object::meta(old).and_then(|m| m.get("managedFields")) {

@@ -206,6 +206,7 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             notes: audit::Notes::default(),
             own: cx.own,
             pieces: Default::default(),
+            conversions: Default::default(),
         },
     };
     if let Some(snapshot) = snapshot.filter(|_| from_now) {

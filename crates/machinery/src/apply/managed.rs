@@ -68,6 +68,11 @@ fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
     entry.get(name).and_then(Value::as_str).unwrap_or("")
 }
 
+/// The version in which an entry's fields are recorded.
+pub(super) fn version(entry: &Value) -> &str {
+    text(entry, "apiVersion")
+}
+
 /// Whether entries can be read.
 ///
 /// # Errors

@@ -2,16 +2,16 @@
 //! apply on top of it.
 //!
 //! Semantics, sets and messages are those of kube-apiserver's `managedfields` package over
-//! `structured-merge-diff`. Two things are simpler here. Entries of another API version of the
-//! same kind are taken at their word instead of being converted (a path means the same field in
-//! every version of a kind that Kubernetes 1.36 serves twice, up to the few fields that a version
-//! renamed). And an update works on the entries as JSON, in place: what it costs depends on what
-//! changed, not on how much is owned.
+//! `structured-merge-diff`. One thing is simpler here: an update works on the entries as JSON, in
+//! place, so that what it costs depends on what changed, not on how much is owned. And an entry of a
+//! version that a definition no longer has is dropped, as is meant there, where such an entry makes
+//! applies fail and updates lose all entries (kubernetes/kubernetes#111937, #133704).
 //!
 //! The flow of a write: the API server decodes the new object, calls [`track_update`] (or
 //! [`apply`], whose result it decodes and defaults like a request), carries out the rest of the
 //! write, and last calls [`keep_times`], which turns a write that changed nothing into no write.
 
+mod applying;
 mod compare;
 mod element;
 #[cfg(test)]
@@ -26,14 +26,17 @@ mod set;
 mod sharing;
 mod types;
 mod update;
+mod versions;
 
+pub use applying::{apply, apply_in};
 pub use element::PathElement;
 pub use managed::{check_entries, keep_times};
 pub use merge::merge_configuration;
 pub use reset::{ResetFields, reset_fields};
 pub use scale::{from_scale, replicas_path, to_scale};
 pub use set::FieldSet;
-pub use update::{apply, track_update};
+pub use update::{track_update, track_update_in};
+pub use versions::{Kind, Versions};
 
 /// How a manager came by its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

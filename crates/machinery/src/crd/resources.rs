@@ -12,7 +12,8 @@ use crate::{
     status::Cause,
 };
 
-/// The served versions of a definition that [`super::validate_definition`] let pass.
+/// The versions of a definition that [`super::validate_definition`] let pass, also those that are
+/// not served: objects may be stored in them, and managers may have written in them.
 ///
 /// # Errors
 /// What the definition lacks to be served at all.
@@ -55,8 +56,8 @@ pub fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
         .iter()
         .find(|v| v["storage"] == true)
         .map_or("", |v| text(v, "name"));
-    let served = versions.iter().filter(|v| v["served"] == true);
-    Ok(served
+    Ok(versions
+        .iter()
         .map(|version| {
             let custom = custom(crd, version, storage);
             Resource {
@@ -123,6 +124,7 @@ fn custom(crd: &Value, version: &Value, storage: &str) -> Custom {
             .unwrap_or("")
             .to_owned(),
         storage_version: storage.to_owned(),
+        served: version["served"] == true,
         columns: list("additionalPrinterColumns")
             .map(|column| PrinterColumn {
                 name: text(column, "name").to_owned(),

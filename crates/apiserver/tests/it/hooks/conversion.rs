@@ -1,5 +1,6 @@
 //! Conversion webhooks: custom resources read and written in versions they are not stored in.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::hooks::{
@@ -269,5 +270,89 @@ async fn what_cannot_be_converted_is_an_error_that_says_why() {
         answer.message(),
         "conversion webhook for x.io/v1, Kind=Thing failed: too hard"
     );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn managers_of_different_versions_meet_in_each_others_words() {
+    let hook = Webhook::start(convert).await;
+    let cluster = Cluster::start().await;
+    let definition = definition(&hook.config("/"));
+    cluster.post(DEFINITIONS, &definition).await.ok();
+    let apply = async |version: &str, manager: &str, fields: Value, query: &str| {
+        let url = format!("{}/a?fieldManager={manager}{query}", things(version));
+        let body = thing(version, "a", &fields);
+        let kind = "application/apply-patch+yaml";
+        cluster.send(Method::PATCH, &url, kind, &body).await
+    };
+    let owners = |thing: &Value| -> Vec<String> {
+        let entries = thing["metadata"]["managedFields"].as_array();
+        let entries = entries.into_iter().flatten();
+        entries
+            .map(|e| format!("{} {} {}", e["manager"], e["apiVersion"], e["fieldsV1"]))
+            .map(|text| text.replace('"', ""))
+            .collect()
+    };
+    apply("v1", "one", json!({"hostPort": "h:1"}), "")
+        .await
+        .ok();
+    // The same said in the other version is shared, and a difference is a conflict.
+    let both = apply("v2", "two", json!({"host": "h", "port": "1"}), "")
+        .await
+        .ok();
+    assert_eq!(
+        owners(&both),
+        [
+            "two x.io/v2 {f:host:{},f:port:{}}",
+            "one x.io/v1 {f:hostPort:{}}"
+        ]
+    );
+    let refused = apply("v2", "two", json!({"host": "h", "port": "2"}), "").await;
+    assert_eq!(refused.code, 409);
+    assert_eq!(
+        refused.message(),
+        "Apply failed with 1 conflict: conflict with \"one\": .hostPort"
+    );
+    let forced = apply(
+        "v2",
+        "two",
+        json!({"host": "h", "port": "2"}),
+        "&force=true",
+    );
+    assert_eq!(
+        owners(&forced.await.ok()),
+        ["two x.io/v2 {f:host:{},f:port:{}}"]
+    );
+    // An update in one version takes what it changes from those who wrote in the other.
+    let changed = cluster
+        .merge(
+            &format!("{}/a?fieldManager=three", things("v1")),
+            &json!({"hostPort": "g:2"}),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        owners(&changed),
+        ["two x.io/v2 {f:port:{}}", "three x.io/v1 {f:hostPort:{}}"]
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn objects_are_stored_in_a_version_that_is_not_served() {
+    let hook = Webhook::start(convert).await;
+    let cluster = Cluster::start().await;
+    let mut definition = definition(&hook.config("/"));
+    definition["spec"]["versions"][0]["served"] = json!(false);
+    cluster.post(DEFINITIONS, &definition).await.ok();
+    let url = things("v2");
+    let body = thing("v2", "a", &json!({"host": "h", "port": "1"}));
+    let made = cluster.post(&url, &body).await.ok();
+    assert_eq!(made["host"], "h");
+    let asked = hook.requests();
+    let versions: Vec<&Value> = asked.iter().map(|r| &r["desiredAPIVersion"]).collect();
+    assert_eq!(versions[0], "x.io/v1");
+    assert_eq!(cluster.get(&format!("{url}/a")).await.ok()["port"], "1");
+    assert_eq!(cluster.get(&things("v1")).await.code, 404);
     cluster.stop().await;
 }
