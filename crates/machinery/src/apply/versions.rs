@@ -217,6 +217,13 @@ mod tests {
     }
     use Turn::{Apply, Update};
 
+    /// What it is about, what happens, and what is told of it: owners and object, or the refusal.
+    type Case = (
+        &'static str,
+        &'static [Turn],
+        Result<(&'static str, &'static str), &'static str>,
+    );
+
     /// The object is stored in v1.
     fn tell(turns: &[Turn]) -> Result<(String, String), String> {
         let mut stored: Option<Value> = None;
@@ -270,7 +277,7 @@ mod tests {
 
     #[test]
     fn each_manager_is_met_in_its_version() {
-        let cases: &[(&str, &[Turn], Result<(&str, &str), &str>)] = &[
+        let cases: &[Case] = &[
             (
                 "an update in v2 takes what it changed from an applier in v1, and only that",
                 &[
