@@ -18,6 +18,9 @@ use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
 const ACCOUNT: &str = "default";
 const CERTIFICATE: &str = "kube-root-ca.crt";
 const CERTIFICATE_KEY: &str = "ca.crt";
+const DESCRIPTION: &str = "kubernetes.io/description";
+/// As Kubernetes says it.
+const ABOUT: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
 struct Accounts {
     context: Context,
@@ -139,9 +142,17 @@ impl Controller for Certificates {
         }
         let data: BTreeMap<&str, &str> = [(CERTIFICATE_KEY, self.pem.as_str())].into();
         match cache.get(&map) {
-            Some(there) if there.data.get(CERTIFICATE_KEY) == Some(&self.pem) => {}
-            Some(_) => {
-                let patch = Patch::Merge(json!({"data": data}));
+            Some(there)
+                if there.data.len() == 1 && there.data.get(CERTIFICATE_KEY) == Some(&self.pem) => {}
+            Some(there) => {
+                // What others have put beside it goes.
+                let mut whole: BTreeMap<&str, Option<&str>> =
+                    there.data.keys().map(|key| (key.as_str(), None)).collect();
+                whole.extend(data.iter().map(|(key, value)| (*key, Some(*value))));
+                let patch = Patch::Merge(json!({
+                    "metadata": {"annotations": {DESCRIPTION: ABOUT}},
+                    "data": whole,
+                }));
                 self.context
                     .api
                     .patch::<MetaOnly>(&CONFIG_MAPS, &map, None, &patch)
@@ -154,8 +165,7 @@ impl Controller for Certificates {
                     "metadata": {
                         "name": CERTIFICATE,
                         "namespace": &*key.name,
-                        "annotations": {"kubernetes.io/description":
-                            "The CA bundle by which the API server of this cluster is verified."},
+                        "annotations": {DESCRIPTION: ABOUT},
                     },
                     "data": data,
                 });

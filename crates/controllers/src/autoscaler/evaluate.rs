@@ -7,6 +7,7 @@ use super::metrics::Metrics;
 use super::plan::{Evaluated, Evaluation, Failure, context};
 use super::replicas::{self, Proposal, World};
 use crate::model::autoscaler::{Identifier, MetricSpec, NamedMetric, ResourceMetric};
+use crate::selector::go_selector;
 
 /// The scale of a target, and how its pods are found.
 pub struct Target<'a> {
@@ -259,58 +260,4 @@ fn outside(metric: &Identifier) -> String {
         metric.name,
         go_selector(metric.selector.as_ref())
     )
-}
-
-/// A label selector as Kubernetes' messages print it.
-fn go_selector(selector: Option<&Value>) -> String {
-    let Some(selector) = selector.filter(|s| !s.is_null()) else {
-        return "nil".into();
-    };
-    let labels: String = selector
-        .get("matchLabels")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(k, v)| format!("{k}: {},", v.as_str().unwrap_or_default()))
-        .collect();
-    let expressions: String = selector
-        .get("matchExpressions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|e| {
-            let text = |f: &str| e.get(f).and_then(Value::as_str).unwrap_or_default();
-            let values: Vec<&str> = e
-                .get("values")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            format!(
-                "LabelSelectorRequirement{{Key:{},Operator:{},Values:[{}],}},",
-                text("key"),
-                text("operator"),
-                values.join(" ")
-            )
-        })
-        .collect();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn selectors_print_as_in_go() {
-        assert_eq!(go_selector(None), "nil");
-        assert_eq!(
-            go_selector(Some(&json!({"matchLabels": {"a": "b"},
-                "matchExpressions": [{"key": "k", "operator": "In", "values": ["x", "y"]}]}))),
-            "&LabelSelector{MatchLabels:map[string]string{a: b,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"
-        );
-    }
 }

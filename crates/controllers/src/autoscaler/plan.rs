@@ -87,6 +87,13 @@ pub struct Verdict {
     pub statuses: Vec<Value>,
 }
 
+/// Why nothing was decided, and what of the metrics is known all the same.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: String,
+    pub statuses: Vec<Value>,
+}
+
 /// Decides by metrics.
 ///
 /// # Errors
@@ -99,7 +106,14 @@ pub fn by_metrics(
     timing: &Timing,
     now: Timestamp,
     conditions: &mut Conditions,
-) -> Result<Verdict, String> {
+) -> Result<Verdict, Failed> {
+    let statuses = || {
+        let one = |one: &Evaluated| match one {
+            Ok(found) => found.status.clone(),
+            Err(_) => json!({"type": ""}),
+        };
+        evaluated.iter().map(one).collect()
+    };
     let mut best: Option<&Evaluation> = None;
     let mut first: Option<&Failure> = None;
     let mut failed = 0;
@@ -129,7 +143,10 @@ pub fn by_metrics(
             failure.error
         );
         conditions.set("ScalingActive", false, failure.reason, message);
-        return Err(error.clone());
+        return Err(Failed {
+            error: error.clone(),
+            statuses: statuses(),
+        });
     }
     let name = best.map_or("", |b| b.name.as_str());
     conditions.set(
@@ -190,13 +207,7 @@ pub fn by_metrics(
             why,
         }),
         error,
-        statuses: evaluated
-            .iter()
-            .map(|one| match one {
-                Ok(found) => found.status.clone(),
-                Err(_) => json!({"type": ""}),
-            })
-            .collect(),
+        statuses: statuses(),
     })
 }
 
@@ -291,7 +302,7 @@ mod tests {
         spec: Value,
         current: i32,
         evaluated: &[Evaluated],
-    ) -> (Result<Verdict, String>, Conditions) {
+    ) -> (Result<Verdict, Failed>, Conditions) {
         let autoscaler = autoscaler(spec);
         let now = Timestamp::from_second(1000).unwrap();
         let mut conditions = Conditions::of(&autoscaler.status, now);
@@ -356,8 +367,13 @@ mod tests {
     fn a_failed_metric_forbids_to_shrink_but_not_to_grow() {
         let spec = json!({"maxReplicas": 10});
         let (verdict, conditions) = decide(spec.clone(), 3, &[failed(), found(2, "cpu")]);
+        let why = verdict.err().unwrap();
         assert_eq!(
-            verdict.err().unwrap(),
+            why.statuses,
+            [json!({"type": ""}), json!({"type": "Resource"})]
+        );
+        assert_eq!(
+            why.error,
             "invalid metrics (1 invalid out of 2), first error is: failed to get cpu resource metric value: failed to get cpu utilization: no"
         );
         assert_eq!(

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::evaluate::{Target, evaluate};
 use super::metrics::Metrics;
 use super::pace::Memory;
-use super::plan::{self, Bounds, Conditions, Rescale, Verdict};
+use super::plan::{self, Bounds, Conditions, Failed, Rescale, Verdict};
 use super::replicas::{Tolerance, World};
 use super::{TOLERANCE, Timing};
 use crate::model::autoscaler::{Autoscaler, Rules};
@@ -208,8 +208,9 @@ impl Autoscalers {
                         }
                         verdict.rescale
                     }
-                    Err(error) => {
-                        self.warn(autoscaler, "FailedComputeMetricsReplicas", error);
+                    Err(failed) => {
+                        report.metrics = failed.statuses;
+                        self.warn(autoscaler, "FailedComputeMetricsReplicas", failed.error);
                         return self.write(key, autoscaler, report, now).await;
                     }
                 }
@@ -261,8 +262,12 @@ impl Autoscalers {
         memory: &mut Memory,
         now: Timestamp,
         conditions: &mut Conditions,
-    ) -> Result<Verdict, String> {
-        let pods = self.pods(key, autoscaler, scale, conditions)?;
+    ) -> Result<Verdict, Failed> {
+        let pods = self.pods(key, autoscaler, scale, conditions);
+        let pods = pods.map_err(|error| Failed {
+            error,
+            statuses: vec![],
+        })?;
         let tolerance = |rules: Option<&Rules>| {
             rules
                 .and_then(|r| r.tolerance)
@@ -393,7 +398,6 @@ impl Autoscalers {
                 .conditions
                 .set("AbleToScale", false, "FailedUpdateScale", message);
             report.desired = autoscaler.status.desired_replicas;
-            report.metrics = autoscaler.status.current_metrics.clone();
             return;
         }
         let message = format!("the HPA controller was able to update the target scale to {to}");

@@ -34,6 +34,11 @@ pub struct Plan {
     pub after: Option<Duration>,
     /// Why nothing may be disrupted, where that is because the reckoning failed.
     pub failure: Option<String>,
+    /// Pods without an owner count nothing where owners are reckoned with: the status is not what
+    /// people may expect.
+    pub unmanaged: bool,
+    /// Pods whose eviction was granted long ago, and that are still there.
+    pub not_deleted: Vec<Arc<Pod>>,
 }
 
 /// Whether a budget is reckoned by what the owners want, rather than by the pods that are there.
@@ -63,12 +68,15 @@ pub fn plan(world: &World<'_>) -> Plan {
 
     let mut disrupted = BTreeMap::new();
     let mut soonest: Option<i64> = None;
+    let mut not_deleted = Vec::new();
     for pod in pods.iter().filter(|p| !p.terminating()) {
         if let Some(granted) = budget.status.disrupted_pods.get(&*pod.meta.name) {
             let left = granted.as_second() + DISRUPTION_SECONDS - now.as_second();
             if left > 0 {
                 disrupted.insert(pod.meta.name.to_string(), *granted);
                 soonest = Some(soonest.map_or(left, |s| s.min(left)));
+            } else {
+                not_deleted.push(pod.clone());
             }
         }
     }
@@ -102,6 +110,8 @@ pub fn plan(world: &World<'_>) -> Plan {
         status,
         after: after.map(Duration::from_secs),
         failure: None,
+        unmanaged: needs_scale(spec) && pods.iter().any(|p| p.meta.controller().is_none()),
+        not_deleted,
     }
 }
 
@@ -114,6 +124,8 @@ fn fail_safe(budget: &Budget, why: &str, now: Timestamp) -> Plan {
         status,
         after: Some(RETRY),
         failure: Some(why.to_owned()),
+        unmanaged: false,
+        not_deleted: Vec::new(),
     }
 }
 
@@ -214,6 +226,28 @@ mod tests {
         assert_eq!(status.current_healthy, 2);
         assert_eq!(status.disruptions_allowed, 0);
         assert_eq!(status.disrupted_pods.len(), 1);
+    }
+
+    #[test]
+    fn what_was_granted_and_did_not_happen_is_told() {
+        let granted =
+            json!({"disruptedPods": {"p0": "2026-01-01T00:00:00Z", "p1": "2025-12-31T23:00:00Z"}});
+        let told = plan_of(json!({"minAvailable": 1}), granted, &[true; 3], Ok(3));
+        let names: Vec<&str> = told.not_deleted.iter().map(|p| &*p.meta.name).collect();
+        assert_eq!(names, ["p1"]);
+    }
+
+    #[rstest]
+    #[case(json!({"maxUnavailable": 1}), &[true], true)]
+    #[case(json!({"minAvailable": "50%"}), &[true], true)]
+    #[case(json!({"minAvailable": 1}), &[true], false)]
+    #[case(json!({"maxUnavailable": 1}), &[], false)]
+    fn pods_without_an_owner_are_told_of(
+        #[case] spec: Value,
+        #[case] ready: &[bool],
+        #[case] unmanaged: bool,
+    ) {
+        assert_eq!(plan_of(spec, json!({}), ready, Ok(0)).unmanaged, unmanaged);
     }
 
     #[rstest]

@@ -11,9 +11,10 @@ use tokio::task::JoinSet;
 use super::plan::{self, World};
 use super::scale::Scales;
 use crate::model::network::{Budget, BudgetStatus};
-use crate::model::{DISRUPTION_BUDGETS, Key, Pod};
+use crate::model::{DISRUPTION_BUDGETS, Key, PODS, Pod};
 use crate::runtime::membership::Membership;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
+use crate::selector::{Selector, go_selector};
 
 const NAME: &str = "disruption-controller";
 /// Pod changes that come within this time are reckoned together.
@@ -115,6 +116,20 @@ impl Controller for Budgets {
             let message = format!("Failed to calculate the number of expected pods: {why}");
             let reason = "CalculateExpectedPodCountFailed";
             recorder.warning(NAME, &DISRUPTION_BUDGETS, about, reason, message);
+        }
+        if plan.unmanaged {
+            let selector = budget.spec.selector.as_ref().map(Selector::to_json);
+            let message = format!(
+                "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.",
+                go_selector(selector.as_ref())
+            );
+            recorder.warning(NAME, &DISRUPTION_BUDGETS, about, "UnmanagedPods", message);
+        }
+        for pod in &plan.not_deleted {
+            // That the namespace is named twice is Kubernetes' doing.
+            let of = &budget.metadata.namespace;
+            let message = format!("Pod was expected by PDB {of}/{of} to be deleted but it wasn't");
+            recorder.warning(NAME, &PODS, &pod.meta, "NotDeleted", message);
         }
         self.write_status(&budget, plan.status).await?;
         Ok(plan.after.map_or(Outcome::Done, Outcome::After))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::endpointslice::plan::ports;
+use crate::endpointslice::plan::{LAST_CHANGE, ports};
 use crate::model::network::{Address, EndpointPort, Endpoints, Service, Subset, TargetRef};
 use crate::model::{Labels, Pod};
 
@@ -15,7 +15,6 @@ pub const CAPACITY: usize = 1000;
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 pub const MANAGER: &str = "endpoint-controller";
 pub const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
-pub const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// What to write.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::Patch;
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 use tokio::task::JoinSet;
 
 use super::plan::{self, Action, MANAGED_BY, MANAGER};
@@ -22,19 +24,26 @@ const BATCH: Duration = Duration::from_millis(200);
 struct Legacy {
     context: Context,
     membership: Arc<Membership>,
+    /// Services that have gone: their Endpoints go with them, whoever wrote those.
+    departed: Arc<Mutex<FxHashSet<Key>>>,
 }
 
 /// Registers the controller's handlers; its workers start with the returned function.
 pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>) + use<> {
     let queue = Arc::new(Queue::default());
     let membership = Arc::new(Membership::default());
+    let departed = Arc::<Mutex<FxHashSet<Key>>>::default();
     let informers = &context.informers;
     {
-        let queue = queue.clone();
+        let (queue, departed) = (queue.clone(), departed.clone());
         informers.services.on_change(move |old, new| {
-            if let Some(service) = new.or(old) {
-                queue.add(service.metadata.key());
-            }
+            let Some(service) = new.or(old) else { return };
+            let key = service.metadata.key();
+            match new {
+                Some(_) => departed.lock().remove(&key),
+                None => departed.lock().insert(key.clone()),
+            };
+            queue.add(key);
         });
     }
     {
@@ -57,6 +66,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     let controller = Arc::new(Legacy {
         context: context.clone(),
         membership,
+        departed,
     });
     let stop = context.stop.clone();
     move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
@@ -76,12 +86,14 @@ impl Controller for Legacy {
             self.membership.forget(key);
             // Endpoints have no owner: they go with their Service by this.
             if let Some(endpoints) = existing
-                && endpoints.metadata.labels.get(MANAGED_BY) == Some(MANAGER)
+                && (self.departed.lock().contains(key)
+                    || endpoints.metadata.labels.get(MANAGED_BY) == Some(MANAGER))
             {
                 let deletion = Deletion::of(&endpoints.metadata.uid);
                 api.delete(&ENDPOINTS, key, deletion).await?;
                 cache.remove(key);
             }
+            self.departed.lock().remove(key);
             return Ok(Outcome::Done);
         };
         let selector = service

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
@@ -20,6 +21,8 @@ pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Endpoints a slice holds at most.
 pub const PER_SLICE: usize = 100;
 const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotation of a slice: when the first of the changes happened that it was the first to tell.
+pub const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub struct World<'a> {
     pub service: &'a Service,
@@ -27,7 +30,8 @@ pub struct World<'a> {
     pub pods: &'a [Arc<Pod>],
     /// The slices of this Service that this controller manages.
     pub slices: &'a [Arc<EndpointSlice>],
-    pub zone_of: &'a dyn Fn(&str) -> Option<String>,
+    /// The zone of a node, if it tells one; nothing where there is no such node.
+    pub zone_of: &'a dyn Fn(&str) -> Option<Option<String>>,
     /// The shares of zones, where the Service asks for hints by them.
     pub shares: Option<&'a Shares>,
 }
@@ -48,6 +52,8 @@ pub struct Plan {
     pub update: Vec<(Arc<EndpointSlice>, Value)>,
     pub delete: Vec<Arc<EndpointSlice>>,
     pub told: Vec<Told>,
+    /// Some pods are on nodes that are not there (yet).
+    pub incomplete: bool,
 }
 
 pub type Ports = Vec<EndpointPort>;
@@ -83,11 +89,23 @@ fn families(service: &Service) -> Vec<&'static str> {
     families
 }
 
+/// Whether a pod is on a node that is not there. Nobody is to be sent to it, but where that does not depend on
+/// its state.
+fn lost(world: &World<'_>, pod: &Pod) -> bool {
+    let node = pod.node.as_deref();
+    !world.service.spec.publish_not_ready_addresses
+        && node.is_some_and(|node| (world.zone_of)(node).is_none())
+}
+
 fn plan_family(world: &World<'_>, family: &'static str, plan: &mut Plan) {
     // Endpoints by the ports they serve: a named target port may differ from pod to pod.
     let mut desired: BTreeMap<Ports, BTreeMap<String, Endpoint>> = BTreeMap::new();
     for pod in world.pods {
         if let Some(endpoint) = endpoint(world, pod, family) {
+            if lost(world, pod) {
+                plan.incomplete = true;
+                continue;
+            }
             let key = format!("{}/{}", pod.meta.namespace, pod.meta.uid);
             desired
                 .entry(ports(world.service, pod))
@@ -210,6 +228,7 @@ fn lay(
         }
         kept.push((slice, stay, changed));
     }
+    let trigger = trigger(world);
     let mut waiting = endpoints.into_values();
     kept.sort_by_key(|(_, stay, changed)| (!changed, std::cmp::Reverse(stay.len())));
     for (_, stay, changed) in &mut kept {
@@ -236,7 +255,8 @@ fn lay(
                 }
             }
             let fields = json!({
-                "metadata": {"uid": &*slice.metadata.uid, "labels": merged},
+                "metadata": {"uid": &*slice.metadata.uid, "labels": merged,
+                    "annotations": {LAST_CHANGE: trigger}},
                 "endpoints": stay,
             });
             plan.update.push((slice.clone(), fields));
@@ -248,8 +268,14 @@ fn lay(
         .chunks(PER_SLICE)
         .chain(placeholder.then_some([].as_slice()))
     {
-        plan.create
-            .push(object(world.service, family, labels, &ports, chunk));
+        plan.create.push(object(
+            world.service,
+            family,
+            labels,
+            trigger.as_deref(),
+            &ports,
+            chunk,
+        ));
     }
 }
 
@@ -257,11 +283,12 @@ fn object(
     service: &Service,
     family: &str,
     labels: &Labels,
+    trigger: Option<&str>,
     ports: &Ports,
     endpoints: &[Endpoint],
 ) -> Value {
     let ports: Vec<Value> = ports.iter().map(|p| json!(p)).collect();
-    json!({
+    let mut object = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
@@ -273,7 +300,30 @@ fn object(
         "addressType": family,
         "endpoints": endpoints,
         "ports": ports,
-    })
+    });
+    if let Some(at) = trigger {
+        object["metadata"]["annotations"] = json!({LAST_CHANGE: at});
+    }
+    object
+}
+
+/// When the first of the changes happened that slices written now are the first to tell: the Service came, or a
+/// pod became ready or not ready after what was told last.
+fn trigger(world: &World<'_>) -> Option<String> {
+    let told = |slice: &Arc<EndpointSlice>| {
+        let noted = slice.metadata.annotations.get(LAST_CHANGE);
+        noted
+            .and_then(|text| text.parse::<Timestamp>().ok())
+            .or(slice.metadata.created)
+    };
+    let at = match world.slices.iter().filter_map(told).max() {
+        None => world.service.metadata.created,
+        Some(told) => {
+            let changes = world.pods.iter().filter_map(|p| p.ready_since);
+            changes.filter(|at| *at > told).min()
+        }
+    };
+    at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// The Service's labels, and those that say whose slice it is.
@@ -311,7 +361,7 @@ fn endpoint(world: &World<'_>, pod: &Pod, family: &str) -> Option<Endpoint> {
     }
     let terminating = pod.terminating();
     let ready = service.spec.publish_not_ready_addresses || (pod.ready && !terminating);
-    let zone = pod.node.as_deref().and_then(world.zone_of);
+    let zone = pod.node.as_deref().and_then(world.zone_of).flatten();
     let node = pod.node.as_deref();
     let hints =
         distributed(service, zone.as_deref(), node).filter(|_| ready && world.shares.is_none());

@@ -33,7 +33,7 @@ fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> P
         service,
         pods,
         slices,
-        zone_of: &|_| Some("sh-a".into()),
+        zone_of: &|node| (node != "gone").then(|| Some("sh-a".into())),
         shares: None,
     })
 }
@@ -71,6 +71,50 @@ fn traffic_stays_on_the_node_or_in_the_zone_where_asked() {
 }
 
 #[test]
+fn pods_on_nodes_that_are_not_there_serve_only_where_their_state_does_not_matter() {
+    let mut lost = pod(0, true);
+    lost.node = Some("gone".into());
+    let pods = [Arc::new(lost), Arc::new(pod(1, true))];
+    for (always, count) in [(false, 1), (true, 2)] {
+        let service = service(json!({"clusterIP": "10.0.0.1", "selector": {"a": "1"},
+            "publishNotReadyAddresses": always}));
+        let plan = run(&service, &pods, &[]);
+        let endpoints = plan.create[0]["endpoints"].as_array().unwrap();
+        assert_eq!((endpoints.len(), plan.incomplete), (count, !always));
+    }
+}
+
+#[test]
+fn slices_tell_since_when_they_say_so() {
+    let at = |seconds: i64| Timestamp::from_second(seconds).ok();
+    let noted = |object: &Value| object["metadata"]["annotations"].clone();
+    let mut service = plain();
+    service.metadata.created = at(10);
+    let first = run(&service, &[], &[]);
+    assert_eq!(
+        noted(&first.create[0]),
+        json!({LAST_CHANGE: "1970-01-01T00:00:10Z"})
+    );
+    let slice: Arc<EndpointSlice> =
+        Arc::new(serde_json::from_value(first.create[0].clone()).unwrap());
+    let ready = |n, seconds| {
+        let mut pod = pod(n, true);
+        pod.ready_since = at(seconds);
+        Arc::new(pod)
+    };
+    let writes = |pods: &[Arc<Pod>]| {
+        let plan = run(&service, pods, std::slice::from_ref(&slice));
+        let updates = plan.update.iter().map(|(_, fields)| noted(fields));
+        let created = plan.create.iter().map(noted);
+        updates.chain(created).collect::<Vec<_>>()
+    };
+    let told = |pods: &[Arc<Pod>]| writes(pods).pop().unwrap();
+    let since = told(&[ready(0, 30), ready(1, 20), ready(2, 5)]);
+    assert_eq!(since, json!({LAST_CHANGE: "1970-01-01T00:00:20Z"}));
+    assert!(!told(&[ready(2, 5)]).is_string(), "nothing new");
+}
+
+#[test]
 fn hints_by_share_are_told_of_and_stay() {
     let mut service = plain();
     service.metadata.annotations = Labels::from_json(Some(
@@ -84,7 +128,7 @@ fn hints_by_share_are_told_of_and_stay() {
             service: &service,
             pods,
             slices,
-            zone_of: &|_| Some("sh-a".into()),
+            zone_of: &|_| Some(Some("sh-a".into())),
             shares: Some(shares),
         })
     };
@@ -132,7 +176,7 @@ fn a_service_nobody_serves_has_one_empty_slice() {
 #[test]
 fn an_endpoint_says_where_who_and_how() {
     let mut leaving = pod(2, true);
-    leaving.meta.deleted = Some(jiff::Timestamp::UNIX_EPOCH);
+    leaving.meta.deleted = Some(Timestamp::UNIX_EPOCH);
     let mut done = pod(3, true);
     done.phase = crate::model::pod::Phase::Succeeded;
     let pods = [pod(0, true), pod(1, false), leaving, done].map(Arc::new);

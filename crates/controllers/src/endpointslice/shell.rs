@@ -19,6 +19,8 @@ use crate::selector::Selector;
 
 /// Pod changes that come within this time are written together.
 const BATCH: Duration = Duration::from_millis(20);
+/// How soon a Service is looked at again some of whose pods are on nodes that are not there.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Of the controller, and the component of its events.
 const NAME: &str = "endpointslice-controller";
 
@@ -128,7 +130,7 @@ impl Controller for Slices {
         let nodes = informers.nodes.clone();
         let zone_of = move |node: &str| {
             let node = nodes.get(&Key::new("", node))?;
-            node.metadata.labels.get(ZONE).map(str::to_owned)
+            Some(node.metadata.labels.get(ZONE).map(str::to_owned))
         };
         let shares = hints::asked(&service).then(|| {
             let nodes = informers.nodes.all();
@@ -149,8 +151,24 @@ impl Controller for Slices {
                 false => recorder.normal(NAME, &SERVICES, about, told.reason, message),
             }
         }
-        self.carry_out(&key.namespace, plan).await?;
-        Ok(Outcome::Done)
+        let incomplete = plan.incomplete;
+        if let Err(error) = self.carry_out(&key.namespace, plan).await {
+            if !error.conflict() && !error.namespace_terminating() {
+                let message = format!(
+                    "Error updating Endpoint Slices for Service {key}: {}",
+                    error.message()
+                );
+                let recorder = &self.context.recorder;
+                let reason = "FailedToUpdateEndpointSlices";
+                recorder.warning(NAME, &SERVICES, &service.metadata, reason, message);
+            }
+            return Err(error);
+        }
+        Ok(match incomplete {
+            // Its nodes may just not have been seen yet.
+            true => Outcome::After(AGAIN),
+            false => Outcome::Done,
+        })
     }
 }
 

@@ -77,8 +77,9 @@ pub struct Pod {
     pub tolerations: Box<[Toleration]>,
     /// `status.reason`, such as `Evicted` or `NodeLost`.
     pub reason: Box<str>,
-    /// The DisruptionTarget condition is True: the pod is about to be terminated by a disruption.
-    pub disrupted: bool,
+    /// Since when the pod is about to be terminated by a disruption, by its condition DisruptionTarget;
+    /// not where the kubelet says so, which does it itself.
+    pub disrupted: Option<Timestamp>,
     /// There as long as the pod bears the finalizer [`TRACKING`].
     pub tracked: Option<Box<Tracked>>,
     /// When the node took it on.
@@ -395,6 +396,8 @@ struct WireCondition {
     kind: Box<str>,
     #[serde(default)]
     status: Box<str>,
+    #[serde(default, deserialize_with = "nullable")]
+    reason: Box<str>,
     last_transition_time: Option<Timestamp>,
 }
 
@@ -549,7 +552,9 @@ impl From<Wire> for Pod {
                 .collect(),
             device_claims: with_names(spec.resource_claims, status.resource_claim_statuses),
             tolerations: spec.tolerations.into(),
-            disrupted: condition("DisruptionTarget").is_some_and(|c| &*c.status == "True"),
+            disrupted: condition("DisruptionTarget")
+                .filter(|c| &*c.status == "True" && &*c.reason != "TerminationByKubelet")
+                .map(|c| c.last_transition_time.unwrap_or(Timestamp::MIN)),
             reason: status.reason,
             tracked,
             meta,

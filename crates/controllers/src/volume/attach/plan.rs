@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::model::node::AttachedVolume;
-use crate::model::volume::{Attachment, Volume};
+use crate::model::volume::{Attachment, Csi, Volume};
 
 use super::super::plan::SIMULATED;
 
@@ -59,6 +59,34 @@ pub fn name(handle: &str, driver: &str, node: &str) -> String {
     format!("csi-{hex}")
 }
 
+/// The volumes that a report is the first to tell of, and the pods that waited for them.
+pub fn come(
+    wanted: &[Wanted],
+    actions: &[Action],
+    before: &[AttachedVolume],
+) -> Vec<(usize, Arc<str>)> {
+    let reported = actions.iter().find_map(|action| match action {
+        Action::Report(volumes) => Some(volumes),
+        _ => None,
+    });
+    let new = |want: &&Wanted| {
+        let Some(csi) = &want.volume.spec.csi else {
+            return false;
+        };
+        let name = on_node(csi);
+        let tells = |volumes: &[AttachedVolume]| volumes.iter().any(|v| v.name == name);
+        reported.is_some_and(|all| tells(all)) && !tells(before)
+    };
+    let come = wanted.iter().filter(new);
+    come.map(|want| (want.pod, want.volume.metadata.name.clone()))
+        .collect()
+}
+
+/// The name of a volume in a node's status.
+fn on_node(csi: &Csi) -> String {
+    format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle)
+}
+
 /// It may be at one node only.
 fn exclusive(volume: &Volume) -> bool {
     volume
@@ -99,7 +127,7 @@ pub fn plan(
             && (needed || attachment.spec.attacher != SIMULATED)
         {
             attached.push(AttachedVolume {
-                name: format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle),
+                name: on_node(csi),
                 device_path: String::new(),
             });
         }
@@ -215,6 +243,13 @@ mod tests {
             })
             .collect();
         assert_eq!(told, expected);
+        let actions = plan("n1", &wanted, &existing, find, Some(reported));
+        let come: Vec<_> = come(&wanted, &actions, reported);
+        let expected_to_come = expected == ["report 1"];
+        assert_eq!(
+            come,
+            Vec::from_iter(expected_to_come.then(|| (0, "pv".into())))
+        );
     }
 
     #[test]

@@ -151,6 +151,16 @@ impl Controller for Attacher {
             node.as_ref().map(|n| &*n.status.volumes_attached),
         );
         let mut outcome = Outcome::Done;
+        let before = node.as_ref().map(|n| n.status.volumes_attached.clone());
+        let come = plan::come(&wanted, &actions, before.as_deref().unwrap_or_default());
+        for (pod, volume) in come {
+            if let Some(pod) = pods.get(pod) {
+                // The space at its end is Kubernetes', too.
+                let message = format!("AttachVolume.Attach succeeded for volume \"{volume}\" ");
+                let recorder = &self.0.recorder;
+                recorder.normal(NAME, &PODS, &pod.meta, "SuccessfulAttachVolume", message);
+            }
+        }
         for action in actions {
             if let Action::Refuse { pod, volume } = action {
                 outcome = Outcome::After(AGAIN);
