@@ -283,7 +283,7 @@ impl Server {
             authorizer: Authorizer::new(&config.authorization, &bootstrap::roles()),
             hooks: crate::admission::Hooks::default(),
             event_limits: crate::admission::EventLimits::new(&config.admission.event_limits),
-            callers: crate::webhook::Callers::new(store.clone()),
+            callers: crate::webhook::Callers::new(store.clone(), config.network.clone()),
             services: allocate::Services::load(&config, &store),
             registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),
             authenticator,

@@ -28,7 +28,8 @@ pub struct Identity {
 }
 
 /// A network that is not the machine's: simulated nodes and pods of the same process. Its connections
-/// do not leave the process, so no TLS is spoken over them.
+/// do not leave the process, so no TLS is spoken over them by proxies; webhooks' servers show their
+/// certificates as everywhere.
 pub trait Network: Send + Sync + fmt::Debug {
     /// Whether an address, or the name of a host, is one of this network.
     fn covers(&self, host: &str) -> bool;

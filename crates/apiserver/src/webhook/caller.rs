@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{link::Linker, trust::Trust};
 use crate::{
     object,
-    proxy::links::{self, Identity},
+    proxy::links::{self, Identity, Network},
 };
 
 type Pool = Client<Linker, Full<Bytes>>;
@@ -35,6 +35,7 @@ pub struct CallError(pub String);
 /// Makes [`Caller`]s; those that trust the same authorities share their connections.
 pub struct Callers {
     store: Store,
+    network: Option<Arc<dyn Network>>,
     pools: Mutex<FxHashMap<String, Pool>>,
 }
 
@@ -42,9 +43,11 @@ pub struct Callers {
 const POOLS: usize = 256;
 
 impl Callers {
-    pub fn new(store: Store) -> Callers {
+    /// `network`: where simulated pods are, if there are any in this process.
+    pub fn new(store: Store, network: Option<Arc<dyn Network>>) -> Callers {
         Callers {
             store,
+            network,
             pools: Mutex::default(),
         }
     }
@@ -88,6 +91,7 @@ impl Callers {
         let pool: Pool = builder.build(Linker {
             store: self.store.clone(),
             config: Arc::new(with_both(trusting(bundle, None)?)),
+            network: self.network.clone(),
         });
         if pools.len() >= POOLS {
             pools.clear();

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::resolve;
+use crate::proxy::links::{Network, Stream};
 
 /// Why there is no connection, as Go's client words it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -32,6 +33,8 @@ pub struct LinkError(String);
 pub struct Linker {
     pub store: Store,
     pub config: Arc<ClientConfig>,
+    /// Where simulated pods are.
+    pub network: Option<Arc<dyn Network>>,
 }
 
 impl Linker {
@@ -47,7 +50,7 @@ impl Linker {
         };
         let mut socket = Err(fail("no address".to_owned()));
         for (place, port) in places {
-            socket = match TcpStream::connect((place.as_str(), port)).await {
+            socket = match self.socket(&place, port).await {
                 Ok(socket) => Ok(socket),
                 Err(e) => Err(LinkError(dial_error(&place, port, &e))),
             };
@@ -56,7 +59,6 @@ impl Linker {
             }
         }
         let socket = socket?;
-        let _ = socket.set_nodelay(true);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| fail(format!("invalid server name {host:?}")))?;
         let stream = TlsConnector::from(self.config)
@@ -64,6 +66,15 @@ impl Linker {
             .await
             .map_err(|e| fail(tls_error(&e)))?;
         Ok(Link(TokioIo::new(stream)))
+    }
+
+    async fn socket(&self, host: &str, port: u16) -> io::Result<Stream> {
+        if let Some(network) = self.network.as_ref().filter(|it| it.covers(host)) {
+            return network.connect(host.to_owned(), port).await;
+        }
+        let socket = TcpStream::connect((host, port)).await?;
+        let _ = socket.set_nodelay(true);
+        Ok(Box::new(socket))
     }
 }
 
@@ -136,7 +147,7 @@ impl tower::Service<Uri> for Linker {
 }
 
 /// An open connection.
-pub struct Link(TokioIo<TlsStream<TcpStream>>);
+pub struct Link(TokioIo<TlsStream<Stream>>);
 
 impl Connection for Link {
     fn connected(&self) -> Connected {

@@ -14,6 +14,7 @@ mod metrics;
 mod ports;
 mod query;
 mod scene;
+mod servers;
 mod spdy;
 mod usage;
 mod web_socket;
@@ -227,13 +228,13 @@ impl Network {
                 }))
             }
             (None, false, port) => {
-                let pods: Api<Pod> = Api::all(client);
+                let pods: Api<Pod> = Api::all(client.clone());
                 let only = ListParams::default().fields(&format!("status.podIP={host}"));
                 let found = pods.list(&only).await.map_err(io::Error::other)?;
                 let running = found
                     .items
                     .iter()
-                    .find_map(|pod| ports::connect(pod, port).ok());
+                    .find_map(|pod| ports::connect(&client, pod, port).ok());
                 running.ok_or_else(|| refused(host, port))
             }
             _ => Err(refused(host, port)),
@@ -393,7 +394,7 @@ async fn kubelet(
         | ["portForward", namespace, pod] => (*namespace, *pod),
         _ => return plain(StatusCode::NOT_FOUND, "404 page not found\n"),
     };
-    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pod = match pods.get_opt(name).await {
         Ok(pod) => {
             pod.filter(|it| it.spec.as_ref().and_then(|it| it.node_name.as_deref()) == Some(&*node))
@@ -412,7 +413,7 @@ async fn kubelet(
             let work = exec::Work::new(network, pods, pod, container, *what == "attach", &query);
             exec::serve(request, work)
         }
-        _ => ports::serve(request, pod, &query),
+        _ => ports::serve(request, client, pod, &query),
     }
 }
 

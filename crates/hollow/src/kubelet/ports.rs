@@ -1,20 +1,21 @@
-//! Ports of simulated pods: what listens on those that containers declare is a page that says that it
-//! is simulated. Reached by port forwarding and by proxying.
+//! Ways to the ports of simulated pods that containers declare: port forwarding and connections within the
+//! process, by proxies and to webhooks.
 
 use super::{
     Answer,
     exec::{agree_to_spdy, wants_spdy},
     plain,
     query::Query,
-    spdy, web_socket,
+    servers, spdy, web_socket,
 };
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Pod;
-use std::{collections::HashMap, convert::Infallible, io};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::Client;
+use std::{collections::HashMap, io};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     sync::mpsc,
@@ -30,57 +31,39 @@ const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 const CHANNELS: &str = "v4.channel.k8s.io";
 
 /// A connection to a port of a pod; refused where no container declares it.
-pub fn connect(pod: &Pod, port: u16) -> io::Result<DuplexStream> {
+pub fn connect(client: &Client, pod: &Pod, port: u16) -> io::Result<DuplexStream> {
     let spec = pod.spec.as_ref();
-    let declared = spec.is_some_and(|spec| {
+    let declares = |it: &&Container| {
+        let mut ports = it.ports.iter().flatten();
+        ports.any(|it| it.container_port == i32::from(port))
+    };
+    let container = spec.and_then(|spec| {
         let sidecars = spec.init_containers.iter().flatten();
-        let all = spec.containers.iter().chain(sidecars);
-        all.flat_map(|it| it.ports.iter().flatten())
-            .any(|it| it.container_port == i32::from(port))
+        spec.containers.iter().chain(sidecars).find(declares)
     });
     let running = pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
-    if !declared || !running {
+    let Some(container) = container.filter(|_| running) else {
         let said = format!("dial tcp4 127.0.0.1:{port}: connect: connection refused");
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, said));
-    }
+    };
     let (near, far) = tokio::io::duplex(PIPE);
-    let name = format!(
-        "{}/{}",
-        pod.metadata.namespace.as_deref().unwrap_or_default(),
-        pod.metadata.name.as_deref().unwrap_or_default()
-    );
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let answer = page(&name, port, &request);
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    tokio::spawn(async move {
-        let serving =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
-        if let Err(error) = serving.await {
-            tracing::debug!(%error, "a connection to a simulated pod");
-        }
-    });
+    tokio::spawn(servers::serve(
+        client.clone(),
+        pod.clone(),
+        container.clone(),
+        port,
+        far,
+    ));
     Ok(near)
 }
 
-fn page(pod: &str, port: u16, request: &Request<Incoming>) -> Response<Answer> {
-    let text = format!(
-        "simulated by Gantry: pod {pod}, port {port}: nothing runs here\n{} {}\n",
-        request.method(),
-        request.uri()
-    );
-    let mut response = match *request.method() {
-        Method::HEAD => plain(StatusCode::OK, ""),
-        _ => plain(StatusCode::OK, text),
-    };
-    response
-        .headers_mut()
-        .insert("x-gantry-simulated", HeaderValue::from_static("true"));
-    response
-}
-
 /// `/portForward/NAMESPACE/POD`.
-pub fn serve(mut request: Request<Incoming>, pod: Pod, query: &Query) -> Response<Answer> {
+pub fn serve(
+    mut request: Request<Incoming>,
+    client: Client,
+    pod: Pod,
+    query: &Query,
+) -> Response<Answer> {
     if web_socket::wanted(request.headers()) {
         let ports: Result<Vec<u16>, _> = query
             .all("port")
@@ -105,7 +88,7 @@ pub fn serve(mut request: Request<Incoming>, pod: Pod, query: &Query) -> Respons
                     "query parameter \"port\" is required\n",
                 );
             }
-            tokio::spawn(over_channels(agreed, pod, ports));
+            tokio::spawn(over_channels(agreed, client, pod, ports));
             return response;
         }
         tokio::spawn(async move {
@@ -114,8 +97,11 @@ pub fn serve(mut request: Request<Incoming>, pod: Pod, query: &Query) -> Respons
             };
             let (near, far) = tokio::io::duplex(PIPE);
             // Whichever ends first ends the other: a tunnel without its client, or the reverse.
-            let (_, tunnelled) =
-                futures::future::join(over_spdy(near, pod), web_socket::tunnel(socket, far)).await;
+            let (_, tunnelled) = futures::future::join(
+                over_spdy(near, client, pod),
+                web_socket::tunnel(socket, far),
+            )
+            .await;
             if let Err(error) = tunnelled {
                 tracing::debug!(%error, "port forwarding");
             }
@@ -132,7 +118,7 @@ pub fn serve(mut request: Request<Incoming>, pod: Pod, query: &Query) -> Respons
         Ok((upgrade, response)) => {
             tokio::spawn(async move {
                 if let Ok(upgraded) = upgrade.await {
-                    over_spdy(TokioIo::new(upgraded), pod).await;
+                    over_spdy(TokioIo::new(upgraded), client, pod).await;
                 }
             });
             response
@@ -142,7 +128,7 @@ pub fn serve(mut request: Request<Incoming>, pod: Pod, query: &Query) -> Respons
 }
 
 /// Each connection is a pair of streams, one for errors and one for data, of the same request id.
-async fn over_spdy<I>(io: I, pod: Pod)
+async fn over_spdy<I>(io: I, client: Client, pod: Pod)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
 {
@@ -165,7 +151,7 @@ where
                 (other, stream)
             };
             tasks.spawn(forward(
-                connect(&pod, port),
+                connect(&client, &pod, port),
                 pod.metadata.uid.clone(),
                 port,
                 data,
@@ -226,7 +212,7 @@ async fn forward(
 }
 
 /// Two channels a port, each of which begins with the port's number.
-async fn over_channels(agreed: web_socket::Agreed, pod: Pod, ports: Vec<u16>) {
+async fn over_channels(agreed: web_socket::Agreed, client: Client, pod: Pod, ports: Vec<u16>) {
     let Ok(socket) = agreed.socket().await else {
         return;
     };
@@ -238,7 +224,7 @@ async fn over_channels(agreed: web_socket::Agreed, pod: Pod, ports: Vec<u16>) {
         let channel = u8::try_from(index * 2).unwrap_or(u8::MAX - 1);
         let (typed, mut input) = mpsc::channel::<Bytes>(WAITING);
         inputs.push(typed);
-        let connected = connect(&pod, port);
+        let connected = connect(&client, &pod, port);
         let send = send.clone();
         tasks.spawn(async move {
             let number = Bytes::copy_from_slice(&port.to_le_bytes());

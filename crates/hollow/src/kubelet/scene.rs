@@ -71,7 +71,7 @@ fn container(pod: &Value, name: &str) -> Option<Value> {
 }
 
 /// What the process of a container runs, where that is known.
-fn words(spec: &Value) -> Option<Vec<String>> {
+pub fn words(spec: &Value) -> Option<Vec<String>> {
     let (command, args) = (strings(&spec["command"]), strings(&spec["args"]));
     program::words(text(&spec["image"]), &command, &args)
 }

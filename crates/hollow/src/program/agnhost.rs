@@ -20,7 +20,13 @@ pub fn image(name: &str) -> bool {
 pub fn known(command: &str) -> bool {
     matches!(
         command,
-        "mounttest" | "pause" | "liveness" | "entrypoint-tester" | "grpc-health-checking"
+        "mounttest"
+            | "pause"
+            | "liveness"
+            | "entrypoint-tester"
+            | "grpc-health-checking"
+            | "webhook"
+            | "crd-conversion-webhook"
     )
 }
 
@@ -29,7 +35,9 @@ pub fn run(machine: &mut Machine, words: &[String]) -> Ran {
     match words.get(1).map(String::as_str) {
         Some("mounttest") => mount_test(machine, &words[2..]),
         Some("entrypoint-tester") => machine.print(format!("[{}]\n", words.join(" "))),
-        Some("pause" | "liveness" | "grpc-health-checking") => Err(Stop::Endless),
+        Some(
+            "pause" | "liveness" | "grpc-health-checking" | "webhook" | "crd-conversion-webhook",
+        ) => Err(Stop::Endless),
         _ => Err(Stop::Unknown("this command of agnhost".to_owned())),
     }
 }

@@ -17,3 +17,4 @@ mod lifecycle;
 mod machinery;
 mod pods;
 mod scheduling;
+mod webhooks;
