@@ -153,6 +153,13 @@ pub struct Emergency {
     pub gates: Vec<String>,
 }
 
+impl Emergency {
+    /// Whether it goes on in spite of that gate.
+    pub fn overrides(&self, gate: &str) -> bool {
+        self.gates.iter().any(|it| it == gate || it == "*")
+    }
+}
+
 /// Where a release stands.
 ///
 /// ```text

@@ -51,10 +51,13 @@ pub fn patch(release: &Release, button: Button) -> Result<(Value, String), Strin
             json!({"abort": true}),
             "it ends here; every instance stays as it is".into(),
         )),
-        Button::Retry => Ok((
-            json!({"retry": release.spec.retry + 1}),
-            "failed instances are tried again".into(),
-        )),
+        Button::Retry => match rejected(release) {
+            Some(why) => Err(why),
+            None => Ok((
+                json!({"retry": release.spec.retry + 1}),
+                "failed instances are tried again".into(),
+            )),
+        },
         Button::Continue if release.spec.paused => {
             Ok((json!({"paused": false}), "it goes on".into()))
         }
@@ -74,6 +77,31 @@ pub fn patch(release: &Release, button: Button) -> Result<(Value, String), Strin
             None => Err(format!("it waits for nobody ({})", phase.as_str())),
         },
     }
+}
+
+/// What to do about a rejection, where one has halted the release: asking again changes nothing.
+fn rejected(release: &Release) -> Option<String> {
+    let status = release.status.as_ref()?;
+    status.halt.as_ref()?;
+    let gates = status.gates.iter();
+    let overridden = |name: &str| {
+        let emergency = release.spec.emergency.as_ref();
+        emergency.is_some_and(|e| e.overrides(name))
+    };
+    let mut failed = gates.filter(|g| g.state == GateState::Failed && !overridden(&g.name));
+    let (gate, no) = failed.find_map(|gate| {
+        let mut said = release.spec.approvals.iter();
+        let meant = |v: &&Verdict| {
+            v.reject && v.gate == gate.name && v.batch.is_none_or(|b| b == gate.batch)
+        };
+        Some((gate, said.find(meant)?))
+    })?;
+    let name = release.metadata.name.as_deref().unwrap_or_default();
+    Some(format!(
+        "{} has rejected it at gate {}, and a rejection stands: `gantry release rollback {name}`, or, \
+         on the record, `gantry release emergency {name} --reason … --gate {}`",
+        no.by, gate.name, gate.name
+    ))
 }
 
 /// After which batch (0: the bastion) the release waits to be let on.
@@ -225,6 +253,22 @@ mod tests {
             let got = patch(&release(spec, status), button).map(|(patch, _)| patch);
             assert_eq!(got, expected.map_err(str::to_owned), "{button:?}");
         }
+    }
+
+    #[test]
+    fn a_rejection_is_not_asked_again() {
+        let status = json!({"phase": "Paused", "gates": [{"name": "owners", "batch": 0, "state": "Failed"}],
+            "halt": {"reason": "GateFailed", "message": "rejected", "at": "2026-11-21T08:00:00Z", "batch": 0}});
+        let no = json!([{"gate": "owners", "by": "bob", "reject": true}]);
+        let retry = |spec: Value| patch(&release(spec, status.clone()), Button::Retry);
+        let why = retry(json!({"approvals": no})).unwrap_err();
+        assert!(
+            why.starts_with("bob has rejected it at gate owners"),
+            "{why}"
+        );
+        assert!(retry(json!({"approvals": []})).is_ok(), "another reason");
+        let emergency = json!({"reason": "fire", "by": "erin", "gates": ["*"]});
+        assert!(retry(json!({"approvals": no, "emergency": emergency})).is_ok());
     }
 
     #[test]

@@ -22,6 +22,23 @@ pub(super) struct Line {
     pub overridden: Vec<String>,
 }
 
+impl Line {
+    /// A freeze holds what goes forward. Who is on the way back is let through: a release that went
+    /// wrong must not stay until the holidays are over. A stopped line stops it too.
+    pub(super) fn let_back(&mut self) {
+        if self
+            .halt
+            .as_ref()
+            .is_some_and(|(reason, _)| *reason == FROZEN)
+        {
+            self.halt = None;
+        }
+    }
+}
+
+/// A freeze halts.
+const FROZEN: &str = "Frozen";
+
 pub(super) fn look(world: &World<'_>, now: Timestamp) -> Line {
     let tenant = world.release.metadata.namespace.as_deref();
     let emergency = world.release.spec.emergency.is_some();
@@ -87,7 +104,7 @@ fn switches(
                     "{} has frozen releases {scope}{end}: {}",
                     spec.by, spec.reason
                 );
-                line.halt.get_or_insert(("Frozen", message));
+                line.halt.get_or_insert((FROZEN, message));
             }
             StopKind::Stop => {
                 let message = format!("{} has stopped the line {scope}: {}", spec.by, spec.reason);
@@ -95,7 +112,7 @@ fn switches(
                 if line
                     .halt
                     .as_ref()
-                    .is_none_or(|(reason, _)| *reason == "Frozen")
+                    .is_none_or(|(reason, _)| *reason == FROZEN)
                 {
                     line.halt = Some(("LineStopped", message));
                 }

@@ -2,7 +2,8 @@
 
 use gantry_api::{
     Release, ReleaseSpec, Span, StopLine, StopLineSpec,
-    release::{Emergency, Pace, Plan},
+    gate::{GateState, GateStatus},
+    release::{Emergency, Pace, Plan, Turn},
     stop_line::StopKind,
     strategy::{OnFailure, RollbackPace, UnreachableThen, WithinBatch},
     window::Window,
@@ -283,6 +284,56 @@ fn a_freeze_holds_between_its_times_and_an_emergency_overrides_it() {
         "freeze switch by dave: incident"
     );
     assert_eq!(look(&mut case, 11).status.overrides.len(), 1, "once");
+}
+
+#[test]
+fn a_freeze_holds_nobody_who_goes_back_and_a_stopped_line_does() {
+    for (kind, goes) in [(StopKind::Freeze, true), (StopKind::Stop, false)] {
+        let mut case = in_batch(vec![cell("a", 9, 2, 1)], 2);
+        case.lines = vec![switch(StopLineSpec {
+            kind,
+            ..StopLineSpec::default()
+        })];
+        let reason = look(&mut case, 0).status.reason;
+        assert_eq!(reason, if goes { "Frozen" } else { "LineStopped" });
+        // Asked for while it stands still.
+        case.release.spec.rollback = true;
+        let step = look(&mut case, 1);
+        assert_eq!(step.status.phase, Phase::RollingBack);
+        assert_eq!(step.status.reason == "LineStopped", !goes, "{kind:?}");
+        assert_eq!(!step.actions.is_empty(), goes, "{kind:?}");
+    }
+}
+
+#[test]
+fn an_emergency_goes_on_past_a_gate_that_had_halted_the_release() {
+    let mut case = in_batch(vec![cell("a", 9, 2, 1)], 2);
+    let status = status(&mut case.release);
+    status.batches[1].state = BatchState::Failed;
+    status.halt = Some(Turn {
+        reason: "GateFailed".into(),
+        message: "gate owners: rejected by bob".into(),
+        at: Time(NOW),
+        batch: 1,
+    });
+    status.gates = vec![GateStatus {
+        name: "owners".into(),
+        batch: 0,
+        state: GateState::Failed,
+        ..GateStatus::default()
+    }];
+    assert_eq!(look(&mut case, 0).status.phase, Phase::Paused);
+    let mut emergency = Emergency {
+        reason: "fire".into(),
+        by: "erin".into(),
+        gates: vec!["another".into()],
+    };
+    case.release.spec.emergency = Some(emergency.clone());
+    assert_eq!(look(&mut case, 1).status.phase, Phase::Paused);
+    emergency.gates = vec!["owners".into()];
+    case.release.spec.emergency = Some(emergency);
+    let step = look(&mut case, 2);
+    assert_eq!((step.status.phase, step.status.halt), (Phase::Batch, None));
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn one(scene: &Scene<'_>, gate: &Gate, status: &mut GateStatus, looked: &mut Loo
         return;
     }
     let emergency = scene.world.release.spec.emergency.as_ref();
-    let overridden = emergency.filter(|e| e.gates.iter().any(|g| *g == gate.name || g == "*"));
+    let overridden = emergency.filter(|e| e.overrides(&gate.name));
     if let Some(emergency) = overridden {
         let place = if scene.batch == 0 {
             "the bastion".to_owned()

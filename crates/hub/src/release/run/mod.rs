@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::{
     ReleaseStatus, Span,
+    gate::GateState,
     release::{BatchState, Phase, Plan, Retried, Turn},
     strategy::WithinBatch,
 };
@@ -89,6 +90,9 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
     };
     turnout.status.skipped_cells = skipped;
     turnout.buttons();
+    if turnout.status.rollback.is_some() {
+        turnout.line.let_back();
+    }
     wake = tell::earlier(wake, turnout.deadlines());
     let overridden = std::mem::take(&mut turnout.line.overridden);
     line::record(world.release, &mut turnout.status, overridden, now);
@@ -170,6 +174,23 @@ impl Turnout<'_> {
             self.status.halt = None;
             steps::forgive(&mut self.status, self.now);
             gate::retry(&mut self.status.gates);
+            for batch in &mut self.status.batches {
+                if batch.state == BatchState::Failed {
+                    batch.state = BatchState::Running;
+                }
+            }
+        }
+        // A gate that had halted it is overridden.
+        let halted = self.status.halt.as_ref();
+        if let Some(emergency) = &spec.emergency
+            && halted.is_some_and(|h| h.reason == "GateFailed")
+            && self
+                .status
+                .gates
+                .iter()
+                .any(|g| g.state == GateState::Failed && emergency.overrides(&g.name))
+        {
+            self.status.halt = None;
             for batch in &mut self.status.batches {
                 if batch.state == BatchState::Failed {
                     batch.state = BatchState::Running;
