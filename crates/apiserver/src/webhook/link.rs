@@ -49,7 +49,9 @@ impl Linker {
             None => vec![(host.to_owned(), port)],
         };
         let mut socket = Err(fail("no address".to_owned()));
+        let mut simulated = false;
         for (place, port) in places {
+            simulated = self.network.as_ref().is_some_and(|it| it.covers(&place));
             socket = match self.socket(&place, port).await {
                 Ok(socket) => Ok(socket),
                 Err(e) => Err(LinkError(dial_error(&place, port, &e))),
@@ -64,7 +66,7 @@ impl Linker {
         let stream = TlsConnector::from(self.config)
             .connect(name, socket)
             .await
-            .map_err(|e| fail(tls_error(&e)))?;
+            .map_err(|e| fail(handshake_error(&e, simulated)))?;
         Ok(Link(TokioIo::new(stream)))
     }
 
@@ -105,6 +107,19 @@ fn dial_error(host: &str, port: u16, e: &io::Error) -> String {
             format!("dial tcp: lookup {host}: no such host")
         }
         _ => format!("dial tcp {address}: {e}"),
+    }
+}
+
+/// Of a simulated pod it is said what is the matter: mostly nothing in it speaks TLS.
+fn handshake_error(e: &io::Error, simulated: bool) -> String {
+    let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let said = tls_error(e);
+    match inner {
+        Some(rustls::Error::InvalidCertificate(_)) => said,
+        _ if simulated => {
+            format!("{said} (the webhook's pod is simulated, and nothing in it answers)")
+        }
+        _ => said,
     }
 }
 

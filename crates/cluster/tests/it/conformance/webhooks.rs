@@ -406,3 +406,17 @@ fn on(test: impl AsyncFnOnce(Hook)) {
         test(hook).await;
     });
 }
+
+#[test]
+fn a_pod_in_which_nothing_answers_is_told_from_a_failing_webhook() {
+    crate::conformance::harness::on_cluster(async |kube| {
+        let hook = Hook::deploy(kube, "some-operator").await;
+        let kube = &hook.kube;
+        let hooks = json!([hook.hook("/validate", &["configmaps"], &["CREATE"], json!({}))]);
+        let name = hook.register(VALIDATING, hooks).await;
+        let said = refused(kube, "v1", "configmaps", &map("foo", json!({}))).await;
+        let simulated = "(the webhook's pod is simulated, and nothing in it answers)";
+        assert!(said.contains(simulated), "{said}");
+        kube.delete(REGISTRATION, VALIDATING, &name).await;
+    });
+}
