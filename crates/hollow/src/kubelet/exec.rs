@@ -130,7 +130,7 @@ impl Work {
             let print = |line: &(Timestamp, String)| Bytes::from(format!("{}{end}", line.1));
             let pod = self.pod.clone();
             let client = self.pods.clone().into_client();
-            let voice = logs::Voice::of(self.network.truth(), &client, &pod, &self.container).await;
+            let voice = logs::Voice::of(&self.network, &client, &pod, &self.container).await;
             let following = async move {
                 logs::follow(
                     self.pods.clone(),
@@ -166,7 +166,7 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
     let now = network.truth().clock.now().timestamp();
     let client = work.pods.clone().into_client();
     let run = run.as_ref().map(|it| (it, now));
-    let (mut variables, mut disk) = scene::now(&client, pod, found.name, run).await;
+    let (mut variables, mut disk) = scene::now(Some(network), &client, pod, found.name, run).await;
     variables.insert("GANTRY_SIMULATED".to_owned(), "true".to_owned());
     let first = [
         (
@@ -186,6 +186,16 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
     for (path, content) in first.into_iter().chain(page) {
         if disk.read(&path).is_none() {
             disk.put(&path, content.into_bytes());
+        }
+    }
+    let value = serde_json::to_value(pod).unwrap_or_default();
+    for (name, others) in network.files_beside(&text(&meta.uid), found.name) {
+        for (path, content) in others.all() {
+            match (scene::seen_by(&value, &name, found.name, &path), content) {
+                (Some(path), Some(content)) => disk.put(&path, content),
+                (Some(path), None) => disk.erase(&path),
+                (None, _) => {}
+            }
         }
     }
     let files = network.files(&text(&meta.uid), found.name);

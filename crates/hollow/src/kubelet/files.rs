@@ -54,6 +54,14 @@ impl Files {
         }
     }
 
+    /// All files that were changed, and what they hold since.
+    pub fn all(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let changed = self.0.lock();
+        let all = changed.files.iter();
+        all.map(|(path, content)| (path.clone(), content.clone()))
+            .collect()
+    }
+
     /// Keeps a change of a file.
     pub fn keep(&self, path: String, content: Option<Vec<u8>>) {
         self.0.lock().files.insert(path, content);

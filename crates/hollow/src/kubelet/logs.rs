@@ -5,7 +5,7 @@
 //! how it ended. What is told follows from the pod's status alone.
 
 use super::{
-    Answer,
+    Answer, Network,
     found::{Found, Run, find},
     plain,
     query::Query,
@@ -44,11 +44,12 @@ pub struct Voice {
 
 impl Voice {
     /// That of a container: the scenario's lines, else what its process prints, else signs of life.
-    pub async fn of(truth: Truth, client: &Client, pod: &Pod, container: &str) -> Self {
+    pub async fn of(network: &Network, client: &Client, pod: &Pod, container: &str) -> Self {
+        let truth = network.truth();
         let prints = told(&truth, pod, container);
         let scene = match prints {
             Some(_) => None,
-            None => scene(client, pod, container).await,
+            None => scene(network, client, pod, container).await,
         };
         Self {
             scene,
@@ -219,13 +220,13 @@ impl Options {
 
 /// `GET /containerLogs/NAMESPACE/POD/CONTAINER`.
 pub async fn serve(
-    truth: Truth,
+    network: &Network,
     pods: Api<Pod>,
     pod: Pod,
     container: &str,
     query: &Query,
 ) -> Response<Answer> {
-    let now = truth.clock.now().timestamp();
+    let now = network.truth().clock.now().timestamp();
     let options = match Options::read(query, now) {
         Ok(options) => options,
         Err(why) => return plain(StatusCode::UNPROCESSABLE_ENTITY, why),
@@ -256,7 +257,7 @@ pub async fn serve(
             "container {container:?} in pod {name:?} is waiting to start: {why}"
         ));
     };
-    let voice = Voice::of(truth, &pods.clone().into_client(), &pod, container).await;
+    let voice = Voice::of(network, &pods.clone().into_client(), &pod, container).await;
     let mut left = options.limit;
     let first = options.chosen(lines(&pod, &found, &run, now, &voice));
     let mut text: Vec<u8> = vec![];

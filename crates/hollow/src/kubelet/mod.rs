@@ -11,10 +11,12 @@ mod files;
 mod found;
 mod logs;
 mod metrics;
+mod place;
 mod ports;
 mod query;
 mod scene;
 mod servers;
+mod sights;
 mod spdy;
 mod usage;
 mod web_socket;
@@ -36,11 +38,13 @@ use kube::{Api, Client, api::ListParams};
 use parking_lot::{Mutex, RwLock};
 use query::{Query, unescaped};
 use rustc_hash::FxHashMap;
+use sights::Sights;
 use std::{convert::Infallible, fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
 };
+use tokio_util::sync::CancellationToken;
 
 /// The port that simulated kubelets announce, a kubelet's usual one.
 pub const KUBELET_PORT: u16 = 10250;
@@ -59,10 +63,24 @@ pub struct Network(Arc<Inner>);
 /// By container.
 type FilesOfPod = FxHashMap<String, Arc<Files>>;
 
-#[derive(Default)]
 struct Inner {
     state: RwLock<State>,
     files: Mutex<FxHashMap<Arc<str>, FilesOfPod>>,
+    /// What the volumes of pods have held, by the pods' uids.
+    sights: Mutex<FxHashMap<Arc<str>, Arc<Sights>>>,
+    /// Pods whose volumes may still be followed.
+    followed: Arc<Semaphore>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            state: RwLock::default(),
+            files: Mutex::default(),
+            sights: Mutex::default(),
+            followed: Arc::new(Semaphore::new(sights::MOST)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -70,6 +88,8 @@ struct State {
     /// Of the simulation that runs, while one does.
     client: Option<Client>,
     done: Option<mpsc::UnboundedSender<Done>>,
+    /// Ends what is followed for it.
+    ended: CancellationToken,
     /// Names of nodes, by name and by address.
     nodes: FxHashMap<Arc<str>, Arc<str>>,
     /// First and last address of pods.
@@ -118,8 +138,10 @@ pub(crate) struct Up(Network);
 impl Drop for Up {
     fn drop(&mut self) {
         // Above all the client, which may hold whoever holds the network.
-        *self.0.0.state.write() = State::default();
+        let state = std::mem::take(&mut *self.0.0.state.write());
+        state.ended.cancel();
         self.0.0.files.lock().clear();
+        self.0.0.sights.lock().clear();
     }
 }
 
@@ -175,6 +197,17 @@ impl Network {
     /// Forgets the files of a pod.
     pub(crate) fn forget(&self, uid: &str) {
         self.0.files.lock().remove(uid);
+        self.0.sights.lock().remove(uid);
+    }
+
+    /// What clients have changed in the files of a pod's other containers.
+    fn files_beside(&self, uid: &str, container: &str) -> Vec<(String, Arc<Files>)> {
+        let all = self.0.files.lock();
+        let pod = all.get(uid).into_iter().flatten();
+        let others = pod.filter(|(name, _)| *name != container);
+        others
+            .map(|(name, files)| (name.clone(), files.clone()))
+            .collect()
     }
 
     /// What clients have changed in the files of a container.
@@ -406,7 +439,7 @@ async fn kubelet(
     };
     match parts.as_slice() {
         ["containerLogs", _, _, container] => match reads {
-            true => logs::serve(network.truth(), pods, pod, container, &query).await,
+            true => logs::serve(&network, pods, pod, container, &query).await,
             false => plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         },
         [what @ ("exec" | "attach"), _, _, container] => {

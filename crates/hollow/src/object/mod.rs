@@ -8,8 +8,8 @@ mod quantity;
 pub use node::{NodeCondition, NodeObject, NodeSpec, NodeStatus, Taint};
 pub use pod::{
     ConditionWire, ContainerSpec, ContainerStatusWire, Exec, Hook, Mount, PodObject, PodSpec,
-    PodStatusWire, Port, Probe, PullPolicy, ResizePolicy, Resources, RestartPolicy, StateWire,
-    TerminatedWire, Variable, Volume, VolumeSource,
+    PodStatusWire, Port, Probe, PullPolicy, ResizePolicy, Resources, RestartPolicy,
+    SecurityContext, StateWire, TerminatedWire, Variable, Volume, VolumeSource,
 };
 pub use quantity::{Amounts, parse_quantity};
 

@@ -59,6 +59,8 @@ pub struct PodSpec {
     /// Its volumes.
     #[serde(deserialize_with = "or_default")]
     pub volumes: Vec<Volume>,
+    /// What its containers may do, where they do not say themselves.
+    pub security_context: Option<SecurityContext>,
     /// Its priority, as its class had it.
     pub priority: Option<i32>,
     /// Whether some of its volumes are claims'. Follows from its volumes, which are not all kept.
@@ -248,6 +250,23 @@ pub struct Mount {
     pub name: Arc<str>,
     /// The directory in the container.
     pub mount_path: Arc<str>,
+    /// What of the volume is mounted there; all of it where this is empty.
+    pub sub_path: Arc<str>,
+}
+
+impl Mount {
+    /// The path in the container, without a slash at its end.
+    pub fn path(&self) -> &str {
+        self.mount_path.trim_end_matches('/')
+    }
+
+    /// What the paths of what is mounted begin with in the volume: nothing, or a slash and a name.
+    pub fn inside(&self) -> String {
+        match self.sub_path.trim_matches('/') {
+            "" => String::new(),
+            name => format!("/{name}"),
+        }
+    }
 }
 
 /// What a container may do.
@@ -256,6 +275,10 @@ pub struct Mount {
 pub struct SecurityContext {
     /// Whether its own files stay as they are.
     pub read_only_root_filesystem: Option<bool>,
+    /// Who its process is.
+    pub run_as_user: Option<u32>,
+    /// And of which group.
+    pub run_as_group: Option<u32>,
 }
 
 impl Variable {
@@ -431,6 +454,13 @@ impl PodSpec {
             (_, Some(host)) => VolumeSource::Host(&host.path),
             _ => VolumeSource::Other,
         })
+    }
+
+    /// Whether programs of it that are run mount volumes whose contents stand in other objects.
+    pub fn reads_objects(&self) -> bool {
+        let containers = self.containers.iter().chain(&self.init_containers);
+        let mut mounts = containers.flat_map(|it| &it.volume_mounts);
+        mounts.any(|it| matches!(self.volume(&it.name), Some(VolumeSource::Other)))
     }
 
     /// The ports of the node that it takes.

@@ -3,7 +3,7 @@
 use super::{Pod, step::Slot};
 use crate::{
     behaviour::{Draw, Exit},
-    object::{ContainerSpec, Hook, Probe, VolumeSource},
+    object::{ContainerSpec, Hook, Probe, SecurityContext, VolumeSource},
     pod::ProbeKind,
     program::{self, Disk, LONGEST, Setting},
 };
@@ -67,6 +67,7 @@ impl Pod {
                 .word(&spec.name)
                 .number(u64::from(attempt)),
             typed: spec.stdin,
+            coming: vec![],
         };
         let told = program::run(&words, setting)?;
         let message = program::message(
@@ -103,12 +104,21 @@ impl Pod {
         ];
         let (mut own, mut left) = (Volumes::default(), Volumes::default());
         for mount in &spec.volume_mounts {
-            let files = told.disk.under(mount.mount_path.trim_end_matches('/'));
-            match self.spec.volume(&mount.name) {
-                Some(VolumeSource::Empty) => own.insert(mount.name.to_string(), files),
-                Some(VolumeSource::Host(path)) => left.insert(path.to_string(), files),
-                _ => None,
+            let (volumes, name, before) = match self.spec.volume(&mount.name) {
+                Some(VolumeSource::Empty) => (&mut own, &mount.name, self.volumes.as_deref()),
+                Some(VolumeSource::Host(path)) => (&mut left, path, Some(host)),
+                _ => continue,
             };
+            let inside = mount.inside();
+            let files = volumes.entry(name.to_string()).or_insert_with(|| {
+                let before = before.and_then(|it| it.get(&**name));
+                before.cloned().unwrap_or_default()
+            });
+            // What is there now of what is mounted, and of the rest what was there.
+            files.retain(|path, _| !path.starts_with(&format!("{inside}/")));
+            for (path, content) in told.disk.under(mount.path()) {
+                files.insert(format!("{inside}{path}"), content);
+            }
         }
         Some((Program { exit, probes }, own, left))
     }
@@ -128,6 +138,7 @@ impl Pod {
             horizon: LONGEST,
             draw: Draw::new(0),
             typed: false,
+            coming: vec![],
         };
         match program::run(&exec.command, setting) {
             Some(told) => told.end.unwrap_or((LONGEST, 0)),
@@ -196,9 +207,14 @@ impl Pod {
             .security_context
             .as_ref()
             .is_some_and(|it| it.read_only_root_filesystem == Some(true));
+        let contexts = [&spec.security_context, &self.spec.security_context];
+        let who = |id: fn(&SecurityContext) -> Option<u32>| {
+            contexts.iter().find_map(|it| id(it.as_ref()?)).unwrap_or(0)
+        };
+        disk.user = (who(|it| it.run_as_user), who(|it| it.run_as_group));
         for mount in &spec.volume_mounts {
-            let path = mount.mount_path.trim_end_matches('/');
-            disk.folder(path);
+            let path = mount.path();
+            let inside = mount.inside();
             let files = match self.spec.volume(&mount.name) {
                 Some(VolumeSource::Empty) => {
                     self.volumes.as_ref().and_then(|it| it.get(&*mount.name))
@@ -206,12 +222,20 @@ impl Pod {
                 Some(VolumeSource::Host(path)) => host.get(&**path),
                 _ => {
                     disk.unknown.push(path.to_owned());
+                    // Alone, it may be a file or a directory: both can be read.
+                    match inside.is_empty() {
+                        true => disk.folder(path),
+                        false => disk.put(path, vec![]),
+                    }
                     continue;
                 }
             };
+            disk.folder(path);
             disk.writable.push(path.to_owned());
             for (name, content) in files.into_iter().flatten() {
-                disk.put(&format!("{path}{name}"), content.clone());
+                if let Some(rest) = name.strip_prefix(&inside).filter(|it| it.starts_with('/')) {
+                    disk.put(&format!("{path}{rest}"), content.clone());
+                }
             }
         }
         disk

@@ -61,12 +61,19 @@ pub fn served(
 
 /// As Go prints the mode of a file.
 fn mode(mode: u32, folder: bool) -> String {
+    let special = [(0o4000, 'u'), (0o2000, 'g'), (0o1000, 't')];
+    let mut first: String = folder.then_some('d').into_iter().collect();
+    first.extend(special.iter().filter(|it| mode & it.0 != 0).map(|it| it.1));
+    if first.is_empty() {
+        first.push('-');
+    }
+
     let letters = [(0o400, 'r'), (0o200, 'w'), (0o100, 'x')];
     let bits = (0..3).flat_map(|class| letters.map(|(bit, letter)| (bit >> (3 * class), letter)));
     let text: String = bits
         .map(|(bit, letter)| if mode & bit != 0 { letter } else { '-' })
         .collect();
-    format!("{}{text}", if folder { 'd' } else { '-' })
+    first + &text
 }
 
 /// Looks at files and writes them, in the order that the program has.
@@ -100,13 +107,28 @@ fn mount_test(machine: &mut Machine, args: &[String]) -> Ran {
             }
         }
     }
-    if let Some(path) = value("file_mode") {
-        let shown = mode(machine.disk.mode_of(&path), machine.disk.is_folder(&path));
-        machine.print(format!("mode of file \"{path}\": {shown}\n"))?;
+    for (flag, what) in [("file_mode", "mode"), ("file_perm", "perms")] {
+        let Some(path) = value(flag) else { continue };
+        if !machine.disk.there(&path) {
+            code = missing(machine, "Stat", &path)?;
+            continue;
+        }
+        let bits = machine.disk.mode_of(&path);
+        let shown = match what {
+            "mode" => mode(bits, machine.disk.is_folder(&path)),
+            _ => mode(bits & 0o777, false),
+        };
+        machine.print(format!("{what} of file \"{path}\": {shown}\n"))?;
     }
-    if let Some(path) = value("file_perm") {
-        let shown = mode(machine.disk.mode_of(&path), false);
-        machine.print(format!("perms of file \"{path}\": {shown}\n"))?;
+    if let Some(path) = value("file_owner") {
+        if machine.disk.there(&path) {
+            let (user, group) = machine.disk.owner_of(&path);
+            machine.print(format!(
+                "owner UID of \"{path}\": {user}\nowner GID of \"{path}\": {group}\n"
+            ))?;
+        } else {
+            code = missing(machine, "stat", &path)?;
+        }
     }
     if let Some(path) = value("file_content") {
         code |= read(machine, &path)?;
@@ -115,12 +137,20 @@ fn mount_test(machine: &mut Machine, args: &[String]) -> Ran {
         let most = value("retry_time").and_then(|it| it.parse().ok());
         let end = machine.clock + Duration::from_secs(most.unwrap_or(RETRY));
         let breaks = value("break_on_expected_content").as_deref() != Some("false");
+        let mut last = 0;
         while machine.clock < end {
+            last = i32::from(machine.disk.read(&path).is_none());
             match machine.disk.read(&path) {
                 Some(content) => {
                     read(machine, &path)?;
                     if breaks && content == NEW_FILE {
                         break;
+                    }
+                    if breaks {
+                        let expected = String::from_utf8_lossy(NEW_FILE);
+                        machine.print(format!(
+                            "Unexpected content. Expected: {expected}. Retrying"
+                        ))?;
                     }
                 }
                 None => {
@@ -131,8 +161,17 @@ fn mount_test(machine: &mut Machine, args: &[String]) -> Ran {
             }
             machine.sleep(BETWEEN)?;
         }
+        code |= last;
     }
     Ok(code)
+}
+
+fn missing(machine: &mut Machine, call: &str, path: &str) -> Ran {
+    let why = "no such file or directory";
+    machine.print(format!(
+        "error from {call}(\"{path}\"): stat {path}: {why}\n"
+    ))?;
+    Ok(1)
 }
 
 fn read(machine: &mut Machine, path: &str) -> Ran {

@@ -32,6 +32,10 @@ pub struct Disk {
     pub memory: Vec<String>,
     /// Modes of files and directories that are not the usual ones.
     modes: BTreeMap<String, u32>,
+    /// User and group of files and directories that are not root's.
+    owners: BTreeMap<String, (u32, u32)>,
+    /// Who writes: user and group.
+    pub user: (u32, u32),
     /// What has been written, in order.
     pub changes: Vec<Change>,
     /// What all files may measure together, where it is not the usual.
@@ -62,6 +66,21 @@ impl Disk {
     pub fn mode_of(&self, path: &str) -> u32 {
         let usual = if self.is_folder(path) { 0o755 } else { 0o644 };
         self.modes.get(path).copied().unwrap_or(usual)
+    }
+
+    /// Sets user and group of a file or a directory.
+    pub fn own(&mut self, path: &str, owner: (u32, u32)) {
+        self.owners.insert(path.to_owned(), owner);
+    }
+
+    /// User and group of a file or a directory.
+    pub fn owner_of(&self, path: &str) -> (u32, u32) {
+        self.owners.get(path).copied().unwrap_or_default()
+    }
+
+    /// Whether there is a file or a directory.
+    pub fn there(&self, path: &str) -> bool {
+        self.is_folder(path) || self.read(path).is_some()
     }
 
     /// Makes a directory and those it is in.
@@ -125,6 +144,18 @@ impl Disk {
             .sum();
         if others + whole.len() > self.room.unwrap_or(LIMIT) {
             return Err("No space left on device");
+        }
+        if !self.files.contains_key(path) {
+            // A directory with this bit gives its group to what is made in it.
+            const SETGID: u32 = 0o2000;
+            let (user, group) = self.user;
+            let inherits = self.mode_of(folder) & SETGID != 0;
+            let group = if inherits {
+                self.owner_of(folder).1
+            } else {
+                group
+            };
+            self.own(path, (user, group));
         }
         self.changes
             .push((at, path.to_owned(), Some(whole.clone())));

@@ -1,13 +1,16 @@
 //! Runs scripts: at once, on a clock that only `sleep` moves.
 
 use super::{
-    disk::Disk,
+    disk::{Change, Disk},
     parse::{self, Into, List, Node, Part, Word},
     tools,
 };
 use crate::behaviour::Draw;
 use jiff::Timestamp;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 /// Why a script does not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +87,8 @@ pub struct Machine {
     pub lenient: Option<String>,
     /// What it may print at most.
     pub most: usize,
+    /// What others do to its files, at which time.
+    pub coming: VecDeque<Change>,
     size: usize,
     steps: u32,
     last: i32,
@@ -117,6 +122,7 @@ impl Machine {
             began: Timestamp::UNIX_EPOCH,
             lenient: None,
             most: MOST_PRINTED,
+            coming: VecDeque::new(),
             size: 0,
             steps: 0,
             last: 0,
@@ -163,6 +169,13 @@ impl Machine {
     /// Passes time.
     pub fn sleep(&mut self, time: Duration) -> Ran {
         self.clock = self.clock.saturating_add(time);
+        while let Some((_, path, content)) = self.coming.pop_front_if(|(at, ..)| *at <= self.clock)
+        {
+            match content {
+                Some(content) => self.disk.put(&path, content),
+                None => self.disk.erase(&path),
+            }
+        }
         match self.clock > self.horizon {
             true => Err(Stop::Endless),
             false => Ok(0),

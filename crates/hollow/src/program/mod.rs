@@ -34,6 +34,8 @@ pub struct Setting {
     pub draw: Draw,
     /// Whether its standard input stays open.
     pub typed: bool,
+    /// What others do to its files while it runs, in order.
+    pub coming: Vec<Change>,
 }
 
 /// What a program does.
@@ -111,9 +113,11 @@ pub fn run(words: &[String], setting: Setting) -> Option<Told> {
         horizon,
         draw,
         typed,
+        coming,
     } = setting;
     let words: Vec<String> = words.iter().map(|it| expanded(it, &variables)).collect();
     let mut machine = Machine::new(variables, disk, horizon, draw);
+    machine.coming = coming.into();
     if typed {
         machine.stdin = Stdin::Quiet;
     }
@@ -157,6 +161,7 @@ pub fn probed(
                 horizon: LONGEST,
                 draw: Draw::new(0),
                 typed: false,
+                coming: vec![],
             },
         )?;
         let passes = told.end.is_some_and(|(_, code)| code == 0);

@@ -14,6 +14,7 @@ fn told_in(disk: Disk, words: &[&str], variables: &[(&str, &str)]) -> Option<Tol
         horizon: LONGEST,
         draw: Draw::new(1),
         typed: false,
+        coming: vec![],
     };
     run(&words, setting)
 }
@@ -191,6 +192,73 @@ fn agnhost_looks_at_volumes() {
     let told = told_in(disk, &args, &[]).unwrap();
     assert_eq!(
         (told.printed.len(), told.end),
-        (2, Some((Duration::from_secs(4), 0)))
+        (2, Some((Duration::from_secs(4), 1)))
+    );
+}
+
+#[test]
+fn files_belong_to_who_makes_them_and_to_the_group_of_their_directory() {
+    let mut disk = Disk::default();
+    disk.folder("/v");
+    disk.mode("/v", 0o3777);
+    disk.own("/v", (0, 123));
+    disk.folder("/w");
+    disk.user = (1001, 2002);
+    let look = |file: &str, path: &str| {
+        let new = format!("--new_file_0660={file}");
+        let args = [
+            format!("--file_owner={path}"),
+            format!("--file_mode={path}"),
+            format!("--file_perm={path}"),
+        ];
+        let args = ["/agnhost", "mounttest", &new, &args[0], &args[1], &args[2]];
+        output(&told_in(disk.clone(), &args, &[]).unwrap())
+    };
+    let shown = look("/v/f", "/v/f");
+    let wanted = "mode of file \"/v/f\": -rw-rw----\nperms of file \"/v/f\": -rw-rw----\n\
+        owner UID of \"/v/f\": 1001\nowner GID of \"/v/f\": 123\n";
+    assert!(shown.ends_with(wanted), "{shown}");
+    let shown = look("/w/f", "/v");
+    let wanted = "mode of file \"/v\": dgtrwxrwxrwx\nperms of file \"/v\": -rwxrwxrwx\n\
+        owner UID of \"/v\": 0\nowner GID of \"/v\": 123\n";
+    assert!(shown.ends_with(wanted), "{shown}");
+    assert!(look("/w/f", "/w/f").ends_with("owner GID of \"/w/f\": 2002\n"));
+    assert!(
+        look("/w/f", "/no")
+            .contains("error from stat(\"/no\"): stat /no: no such file or directory\n")
+    );
+}
+
+#[test]
+fn what_others_do_to_files_is_seen_at_its_time() {
+    let seconds = Duration::from_secs;
+    let mut disk = Disk::default();
+    disk.put("/c/old", b"1".to_vec());
+    let setting = Setting {
+        variables: BTreeMap::new(),
+        disk,
+        horizon: seconds(5),
+        draw: Draw::new(1),
+        typed: false,
+        coming: vec![
+            (seconds(1), "/c/new".to_owned(), Some(b"2".to_vec())),
+            (seconds(3), "/c/old".to_owned(), None),
+        ],
+    };
+    let script = "while true; do ls /c; sleep 2; done";
+    let words = ["sh", "-c", script].map(str::to_owned);
+    let told = run(&words, setting).unwrap();
+    assert_eq!(output(&told), "old\nnew\nold\nnew\n");
+    assert!(told.disk.changes.is_empty(), "these are not its own");
+}
+
+#[test]
+fn bytes_are_dumped() {
+    let told = sh("printf 'Hello, bytes and rows' | hexdump -C; id -u").unwrap();
+    assert_eq!(
+        output(&told),
+        "00000000  48 65 6c 6c 6f 2c 20 62  79 74 65 73 20 61 6e 64  |Hello, bytes and|\n\
+         00000010  20 72 6f 77 73                                    | rows|\n\
+         00000015\n0\n"
     );
 }

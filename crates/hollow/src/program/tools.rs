@@ -16,8 +16,8 @@ pub fn name(words: &[String]) -> &str {
 /// The commands of [`run`] and of shells.
 pub const KNOWN: &[&str] = &[
     ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "dash", "date", "echo",
-    "env", "exec", "exit", "export", "false", "grep", "hostname", "id", "ls", "mkdir", "mv",
-    "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync", "tail", "test",
+    "env", "exec", "exit", "export", "false", "grep", "hexdump", "hostname", "id", "ls", "mkdir",
+    "mv", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync", "tail", "test",
     "touch", "trap", "true", "uname", "wc", "whoami",
 ];
 
@@ -116,11 +116,26 @@ pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> R
             machine.print(now.strftime("%a %b %e %H:%M:%S UTC %Y\n").to_string())
         }
         "uname" => machine.print("Linux (simulated by Gantry)\n"),
-        "whoami" => machine.print("root\n"),
-        "id" => match args.first().map(String::as_str) {
-            Some("-u" | "-g") => machine.print("0\n"),
-            _ => machine.print("uid=0(root) gid=0(root) groups=0(root)\n"),
+        "whoami" => match machine.disk.user.0 {
+            0 => machine.print("root\n"),
+            user => machine.fail(1, &format!("whoami: unknown uid {user}")),
         },
+        "id" => {
+            let (user, group) = machine.disk.user;
+            let named = |id: u32| match id {
+                0 => "0(root)".to_owned(),
+                id => id.to_string(),
+            };
+            match args.first().map(String::as_str) {
+                Some("-u") => machine.print(format!("{user}\n")),
+                Some("-g") => machine.print(format!("{group}\n")),
+                _ => {
+                    let (user, group) = (named(user), named(group));
+                    machine.print(format!("uid={user} gid={group} groups={group}\n"))
+                }
+            }
+        }
+        "hexdump" => hexdump(machine, args, input),
         "wc" => count(machine, args, input),
         "awk" => field(machine, args, input),
         "grep" => grep(machine, args, input),
@@ -362,6 +377,38 @@ fn text(
         bytes
     };
     Ok(bytes.map(|it| String::from_utf8_lossy(&it).into_owned()))
+}
+
+/// `hexdump -C`: bytes in rows of sixteen, and what of them is text.
+fn hexdump(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    if !flag(args, 'C') {
+        return Err(Stop::Unknown("hexdump without -C".to_owned()));
+    }
+    let file = args.iter().find(|it| !it.starts_with('-'));
+    let Some(bytes) = given(machine, file, input)? else {
+        let name = file.map_or("", String::as_str);
+        return machine.fail(1, &format!("hexdump: {name}: No such file or directory"));
+    };
+    for (row, sixteen) in bytes.chunks(16).enumerate() {
+        let half = |from: usize| -> String {
+            let eight = (from..from + 8).map(|at| match sixteen.get(at) {
+                Some(byte) => format!("{byte:02x} "),
+                None => "   ".to_owned(),
+            });
+            eight.collect()
+        };
+        let shown = |byte: &u8| match byte {
+            b' '..=b'~' => char::from(*byte),
+            _ => '.',
+        };
+        let text: String = sixteen.iter().map(shown).collect();
+        let (first, second) = (half(0), half(8));
+        machine.print(format!("{:08x}  {first} {second} |{text}|\n", row * 16))?;
+    }
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    machine.print(format!("{:08x}\n", bytes.len()))
 }
 
 fn count(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {

@@ -290,6 +290,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(node_id) {
             node.pods.insert(id);
         }
+        self.follow_volumes(id);
         self.pod_ids.insert(key, id);
         if self.pods.get(id).is_some_and(|it| it.pod.spec.claims) {
             self.settle_volumes(node_id);
@@ -329,6 +330,17 @@ impl World {
         self.mind(node_id, now);
         if unmirror {
             self.delete_mirror(id);
+        }
+    }
+
+    /// What a pod's volumes hold is followed where its programs may read it.
+    fn follow_volumes(&self, id: Id) {
+        if let (Some(network), Some(entry)) = (&self.options.network, self.pods.get(id))
+            && !entry.pod.finished()
+            && entry.pod.spec.reads_objects()
+        {
+            let it = &entry.pod.id;
+            network.follow_volumes(&it.namespace, &it.name, &it.uid);
         }
     }
 

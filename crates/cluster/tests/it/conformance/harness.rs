@@ -252,6 +252,51 @@ impl Kube {
             .await;
     }
 
+    /// The log of a container, as it is now; nothing while it waits to start.
+    pub async fn log(&self, pod: &str, container: &str) -> String {
+        let path = self.path("v1", "pods");
+        let path = format!("{path}/{pod}/log?container={container}");
+        let (code, log) = self.ask("GET", &path, &[], "").await;
+        match log {
+            Value::String(log) if code == 200 => log,
+            log if log["message"]
+                .as_str()
+                .is_some_and(|it| it.contains("is waiting to start")) =>
+            {
+                String::new()
+            }
+            // A log that is a JSON value by chance.
+            log if code == 200 => log.to_string(),
+            log => panic!("GET {path}: {code} {log:#}"),
+        }
+    }
+
+    /// What a command prints in a container, all of it, to standard output.
+    pub async fn exec(&self, pod: &str, container: &str, command: &[&str]) -> String {
+        let words: String = command
+            .iter()
+            .map(|it| format!("&command={}", it.replace(' ', "%20").replace('&', "%26")))
+            .collect();
+        let path = self.path("v1", "pods");
+        let request = Request::get(format!(
+            "{path}/{pod}/exec?container={container}&stdout=1{words}"
+        ))
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", "v4.channel.k8s.io")
+        .body(kube::client::Body::empty());
+        let answer = self.client.send(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 101, "{path}/{pod}/exec");
+        let upgraded = hyper::upgrade::on(answer).await.unwrap();
+        let mut frames = Vec::new();
+        let mut connection = hyper_util::rt::TokioIo::new(upgraded);
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut connection, &mut frames);
+        tokio::time::timeout(DEADLINE, read).await.unwrap().unwrap();
+        standard_output(&frames)
+    }
+
     /// Asks for the eviction of a pod.
     pub async fn evict(&self, pod: &str) -> (u16, Value) {
         let path = format!("{}/{pod}/eviction", self.path("v1", "pods"));
@@ -339,6 +384,24 @@ impl Kube {
         let events = self.client.request_events::<DynamicObject>(request).await;
         Watch(Box::pin(events.unwrap()))
     }
+}
+
+/// What frames of a WebSocket carry on the channel of standard output.
+fn standard_output(mut frames: &[u8]) -> String {
+    let mut out = Vec::new();
+    while let [_, length, rest @ ..] = frames {
+        let (length, rest) = match (length, rest) {
+            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            (127, _) => panic!("a longer frame than is expected"),
+            (length, rest) => (usize::from(*length), rest),
+        };
+        let (payload, rest) = rest.split_at(length);
+        if let [1, text @ ..] = payload {
+            out.extend_from_slice(text);
+        }
+        frames = rest;
+    }
+    String::from_utf8(out).unwrap()
 }
 
 /// What a watch shows.

@@ -17,4 +17,5 @@ mod lifecycle;
 mod machinery;
 mod pods;
 mod scheduling;
+mod storage;
 mod webhooks;

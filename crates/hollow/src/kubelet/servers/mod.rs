@@ -68,7 +68,7 @@ pub async fn serve(client: Client, pod: Pod, container: Container, port: u16, pi
     let served = match (&server, words) {
         (Server::Page, _) | (_, None) => requests(pipe, server, &name, port).await,
         (_, Some(words)) => {
-            let (_, disk) = scene::now(&client, &pod, &container.name, None).await;
+            let (_, disk) = scene::now(None, &client, &pod, &container.name, None).await;
             let file = |flag: &str| argument(&words, flag).and_then(|path| disk.read(&path));
             match identity(file("tls-cert-file"), file("tls-private-key-file")) {
                 Ok(config) => match TlsAcceptor::from(config).accept(pipe).await {
