@@ -6,6 +6,7 @@ use super::{
     found::{Found, find},
     logs, plain,
     query::Query,
+    reach::Reach,
     scene, spdy, web_socket,
 };
 use crate::program::Session;
@@ -210,6 +211,7 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
         session: Session::new(variables, disk, now, &what),
         files,
         what,
+        reach: Some(Reach::of(network, client, pod)),
     }
 }
 

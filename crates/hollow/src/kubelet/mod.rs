@@ -14,6 +14,7 @@ mod metrics;
 mod place;
 mod ports;
 mod query;
+mod reach;
 mod scene;
 mod servers;
 mod sights;
@@ -267,7 +268,7 @@ impl Network {
                 let running = found
                     .items
                     .iter()
-                    .find_map(|pod| ports::connect(&client, pod, port).ok());
+                    .find_map(|pod| ports::connect(self, &client, pod, port, None).ok());
                 running.ok_or_else(|| refused(host, port))
             }
             _ => Err(refused(host, port)),
@@ -446,7 +447,7 @@ async fn kubelet(
             let work = exec::Work::new(network, pods, pod, container, *what == "attach", &query);
             exec::serve(request, work)
         }
-        _ => ports::serve(request, client, pod, &query),
+        _ => ports::serve(request, network, client, pod, &query),
     }
 }
 

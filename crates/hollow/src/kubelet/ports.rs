@@ -2,7 +2,7 @@
 //! process, by proxies and to webhooks.
 
 use super::{
-    Answer,
+    Answer, Network,
     exec::{agree_to_spdy, wants_spdy},
     plain,
     query::Query,
@@ -30,8 +30,15 @@ const SPDY_PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 const CHANNELS: &str = "v4.channel.k8s.io";
 
-/// A connection to a port of a pod; refused where no container declares it.
-pub fn connect(client: &Client, pod: &Pod, port: u16) -> io::Result<DuplexStream> {
+/// A connection to a port of a pod; refused where no container declares it. `from`: the address of who
+/// connects, where that is another pod.
+pub fn connect(
+    network: &Network,
+    client: &Client,
+    pod: &Pod,
+    port: u16,
+    from: Option<String>,
+) -> io::Result<DuplexStream> {
     let spec = pod.spec.as_ref();
     let declares = |it: &&Container| {
         let mut ports = it.ports.iter().flatten();
@@ -47,19 +54,22 @@ pub fn connect(client: &Client, pod: &Pod, port: u16) -> io::Result<DuplexStream
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, said));
     };
     let (near, far) = tokio::io::duplex(PIPE);
-    tokio::spawn(servers::serve(
-        client.clone(),
-        pod.clone(),
-        container.clone(),
+    let at = servers::At {
+        network: network.clone(),
+        client: client.clone(),
+        pod: pod.clone(),
+        container: container.clone(),
         port,
-        far,
-    ));
+        from,
+    };
+    tokio::spawn(servers::serve(at, far));
     Ok(near)
 }
 
 /// `/portForward/NAMESPACE/POD`.
 pub fn serve(
     mut request: Request<Incoming>,
+    network: Network,
     client: Client,
     pod: Pod,
     query: &Query,
@@ -88,7 +98,7 @@ pub fn serve(
                     "query parameter \"port\" is required\n",
                 );
             }
-            tokio::spawn(over_channels(agreed, client, pod, ports));
+            tokio::spawn(over_channels(agreed, network, client, pod, ports));
             return response;
         }
         tokio::spawn(async move {
@@ -98,7 +108,7 @@ pub fn serve(
             let (near, far) = tokio::io::duplex(PIPE);
             // Whichever ends first ends the other: a tunnel without its client, or the reverse.
             let (_, tunnelled) = futures::future::join(
-                over_spdy(near, client, pod),
+                over_spdy(near, network, client, pod),
                 web_socket::tunnel(socket, far),
             )
             .await;
@@ -118,7 +128,7 @@ pub fn serve(
         Ok((upgrade, response)) => {
             tokio::spawn(async move {
                 if let Ok(upgraded) = upgrade.await {
-                    over_spdy(TokioIo::new(upgraded), client, pod).await;
+                    over_spdy(TokioIo::new(upgraded), network, client, pod).await;
                 }
             });
             response
@@ -128,7 +138,7 @@ pub fn serve(
 }
 
 /// Each connection is a pair of streams, one for errors and one for data, of the same request id.
-async fn over_spdy<I>(io: I, client: Client, pod: Pod)
+async fn over_spdy<I>(io: I, network: Network, client: Client, pod: Pod)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
 {
@@ -151,7 +161,7 @@ where
                 (other, stream)
             };
             tasks.spawn(forward(
-                connect(&client, &pod, port),
+                connect(&network, &client, &pod, port, None),
                 pod.metadata.uid.clone(),
                 port,
                 data,
@@ -212,7 +222,13 @@ async fn forward(
 }
 
 /// Two channels a port, each of which begins with the port's number.
-async fn over_channels(agreed: web_socket::Agreed, client: Client, pod: Pod, ports: Vec<u16>) {
+async fn over_channels(
+    agreed: web_socket::Agreed,
+    network: Network,
+    client: Client,
+    pod: Pod,
+    ports: Vec<u16>,
+) {
     let Ok(socket) = agreed.socket().await else {
         return;
     };
@@ -224,7 +240,7 @@ async fn over_channels(agreed: web_socket::Agreed, client: Client, pod: Pod, por
         let channel = u8::try_from(index * 2).unwrap_or(u8::MAX - 1);
         let (typed, mut input) = mpsc::channel::<Bytes>(WAITING);
         inputs.push(typed);
-        let connected = connect(&client, &pod, port);
+        let connected = connect(&network, &client, &pod, port, None);
         let send = send.clone();
         tasks.spawn(async move {
             let number = Bytes::copy_from_slice(&port.to_le_bytes());

@@ -27,6 +27,8 @@ pub fn known(command: &str) -> bool {
             | "grpc-health-checking"
             | "webhook"
             | "crd-conversion-webhook"
+            | "netexec"
+            | "serve-hostname"
     )
 }
 
@@ -36,7 +38,13 @@ pub fn run(machine: &mut Machine, words: &[String]) -> Ran {
         Some("mounttest") => mount_test(machine, &words[2..]),
         Some("entrypoint-tester") => machine.print(format!("[{}]\n", words.join(" "))),
         Some(
-            "pause" | "liveness" | "grpc-health-checking" | "webhook" | "crd-conversion-webhook",
+            "pause"
+            | "liveness"
+            | "grpc-health-checking"
+            | "webhook"
+            | "crd-conversion-webhook"
+            | "netexec"
+            | "serve-hostname",
         ) => Err(Stop::Endless),
         _ => Err(Stop::Unknown("this command of agnhost".to_owned())),
     }

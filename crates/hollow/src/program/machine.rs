@@ -2,6 +2,7 @@
 
 use super::{
     disk::{Change, Disk},
+    net::{Answer, Question},
     parse::{self, Into, List, Node, Part, Word},
     tools,
 };
@@ -21,6 +22,8 @@ pub enum Stop {
     Endless,
     /// It reads what is not known yet.
     Reads,
+    /// It asks others in its network, and the answer is not known yet.
+    Asks(Box<Question>),
     /// It does what is not simulated.
     Unknown(String),
 }
@@ -87,6 +90,10 @@ pub struct Machine {
     pub lenient: Option<String>,
     /// What it may print at most.
     pub most: usize,
+    /// What others have answered since its beginning, and how long each took; `None`: it has no network.
+    pub heard: Option<Vec<(Answer, Duration)>>,
+    /// How many of them it has listened to.
+    listened: usize,
     /// What others do to its files, at which time.
     pub coming: VecDeque<Change>,
     size: usize,
@@ -122,6 +129,8 @@ impl Machine {
             began: Timestamp::UNIX_EPOCH,
             lenient: None,
             most: MOST_PRINTED,
+            heard: None,
+            listened: 0,
             coming: VecDeque::new(),
             size: 0,
             steps: 0,
@@ -146,7 +155,7 @@ impl Machine {
         self.stdin = stdin;
         self.printed.clear();
         self.disk.changes.clear();
-        (self.size, self.steps) = (0, 0);
+        (self.size, self.steps, self.listened) = (0, 0, 0);
         self.back_to_console();
     }
 
@@ -164,6 +173,19 @@ impl Machine {
             Stdin::Quiet => Err(Stop::Endless),
             Stdin::Asked => Err(Stop::Reads),
         }
+    }
+
+    /// Asks others in the network.
+    pub fn ask(&mut self, question: Question) -> Result<Answer, Stop> {
+        let Some(heard) = &self.heard else {
+            return Err(Stop::Unknown("the network is".to_owned()));
+        };
+        let Some((answer, took)) = heard.get(self.listened).cloned() else {
+            return Err(Stop::Asks(Box::new(question)));
+        };
+        self.listened += 1;
+        self.sleep(took)?;
+        Ok(answer)
     }
 
     /// Passes time.

@@ -8,12 +8,14 @@
 mod agnhost;
 mod disk;
 mod machine;
+mod net;
 mod parse;
 mod session;
 mod tools;
 
 pub use disk::{Change, Disk};
 pub use machine::Chunk;
+pub use net::{Answer, Call, Failed, Peer, Question};
 pub use session::{Ended, Said, Session};
 
 use crate::behaviour::Draw;
@@ -124,7 +126,7 @@ pub fn run(words: &[String], setting: Setting) -> Option<Told> {
     let end = match machine.command(&words, None) {
         Ok(code) | Err(Stop::Exit(code)) => Some((machine.clock.max(START), code)),
         Err(Stop::Endless) => None,
-        Err(Stop::Reads) => return None,
+        Err(Stop::Reads | Stop::Asks(_)) => return None,
         Err(Stop::Unknown(why)) => {
             tracing::trace!(why, "a program is not simulated");
             return None;

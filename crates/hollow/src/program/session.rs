@@ -5,6 +5,7 @@ use super::{
     LONGEST,
     disk::{Change, Disk},
     machine::{Chunk, Machine, Stdin, Stop},
+    net::{Answer, Question},
     tools::KNOWN,
 };
 use crate::behaviour::Draw;
@@ -27,6 +28,8 @@ pub enum Ended {
     Endless,
     /// It reads what has not been given: nothing of it has happened.
     Reads,
+    /// It asks others in its network: nothing of it has happened. It is to be run again once the answer is known.
+    Asks,
 }
 
 /// What comes of a command.
@@ -45,6 +48,7 @@ pub struct Said {
 /// A shell, or a command in its place.
 pub struct Session {
     machine: Machine,
+    asks: Option<Question>,
 }
 
 impl Session {
@@ -63,7 +67,11 @@ impl Session {
         machine.lenient = Some(format!(
             "{what} is simulated by Gantry and runs nothing; known here: {known}, tar"
         ));
-        Self { machine }
+        machine.heard = Some(vec![]);
+        Self {
+            machine,
+            asks: None,
+        }
     }
 
     /// Runs a command. Without `input` it stops where it would read some.
@@ -82,24 +90,17 @@ impl Session {
         run: impl FnOnce(&mut Machine) -> Result<i32, Stop>,
     ) -> Said {
         let began = self.machine.clock;
-        // Who has been given its input does not stop for it.
-        let before = input.is_none().then(|| self.machine.clone());
+        let before = self.machine.clone();
         let stdin = input.map_or(Stdin::Asked, |it| Stdin::Given(it.to_vec()));
         self.machine.anew(stdin);
         let end = match run(&mut self.machine) {
             Ok(code) => Ended::Code(code),
             Err(Stop::Exit(code)) => Ended::Exit(code),
             Err(Stop::Endless) => Ended::Endless,
-            Err(Stop::Reads) => {
-                if let Some(before) = before {
-                    self.machine = before;
-                }
-                return Said {
-                    printed: vec![],
-                    changes: vec![],
-                    end: Ended::Reads,
-                    took: Duration::ZERO,
-                };
+            Err(Stop::Reads) => return self.again(before, Ended::Reads),
+            Err(Stop::Asks(question)) => {
+                self.asks = Some(*question);
+                return self.again(before, Ended::Asks);
             }
             // Words that cannot be worked out: it is not known what of the line would be left.
             Err(Stop::Unknown(why)) => {
@@ -108,6 +109,7 @@ impl Session {
                 Ended::Code(said.unwrap_or(2))
             }
         };
+        self.machine.heard = Some(vec![]);
         let mut printed = std::mem::take(&mut self.machine.printed);
         for chunk in &mut printed {
             chunk.at -= began;
@@ -122,6 +124,30 @@ impl Session {
             end,
             took: self.machine.clock - began,
         }
+    }
+
+    /// As it was before a command that is to be run again.
+    fn again(&mut self, before: Machine, end: Ended) -> Said {
+        self.machine = before;
+        Said {
+            printed: vec![],
+            changes: vec![],
+            end,
+            took: Duration::ZERO,
+        }
+    }
+
+    /// What the command that was run last asks others.
+    pub fn asked(&mut self) -> Option<Question> {
+        self.asks.take()
+    }
+
+    /// What they have answered, and how long that took.
+    pub fn hear(&mut self, answer: Answer, took: Duration) {
+        self.machine
+            .heard
+            .get_or_insert_default()
+            .push((answer, took));
     }
 
     /// Its files.

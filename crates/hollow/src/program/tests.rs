@@ -262,3 +262,33 @@ fn bytes_are_dumped() {
          00000015\n0\n"
     );
 }
+
+#[test]
+fn grep_knows_patterns() {
+    let text = "one\n\ntwo+three\nOne (1)\n";
+    for (flags, pattern, expected) in [
+        ("-v", "^\\s*$", "one\ntwo+three\nOne (1)\n"),
+        ("-i", "^one", "one\nOne (1)\n"),
+        ("-c", "o", "2\n"),
+        ("-E", "two|[(]1", "two+three\nOne (1)\n"),
+        ("-F", "(1)", "One (1)\n"),
+        ("-e", "x", ""),
+        ("-v", "two+three\\|one", "\nOne (1)\n"),
+    ] {
+        let mut session = Session::new(
+            BTreeMap::default(),
+            Disk::default(),
+            jiff::Timestamp::UNIX_EPOCH,
+            "it",
+        );
+        let words = ["grep", flags, pattern].map(str::to_owned);
+        let said = session.run(&words, Some(text.as_bytes()));
+        let out = said.printed.iter().filter(|it| !it.error);
+        let out: Vec<u8> = out.flat_map(|it| it.bytes.clone()).collect();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            expected,
+            "{flags} {pattern}"
+        );
+    }
+}

@@ -4,6 +4,7 @@ use super::{
     agnhost,
     disk::Disk,
     machine::{Machine, Ran, Stop},
+    net,
 };
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ pub fn name(words: &[String]) -> &str {
 
 /// The commands of [`run`] and of shells.
 pub const KNOWN: &[&str] = &[
-    ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "dash", "date", "echo",
-    "env", "exec", "exit", "export", "false", "grep", "hexdump", "hostname", "id", "ls", "mkdir",
-    "mv", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync", "tail", "test",
-    "touch", "trap", "true", "uname", "wc", "whoami",
+    ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "curl", "dash", "date",
+    "echo", "env", "exec", "exit", "export", "false", "grep", "hexdump", "hostname", "id", "ls",
+    "mkdir", "mv", "nc", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync",
+    "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "whoami",
 ];
 
 /// Whether this is one of them.
@@ -139,6 +140,9 @@ pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> R
         "wc" => count(machine, args, input),
         "awk" => field(machine, args, input),
         "grep" => grep(machine, args, input),
+        "curl" => net::curl(machine, args),
+        "wget" => net::wget(machine, args),
+        "nc" => net::nc(machine, args, input),
         "seq" => {
             let bounds: Option<Vec<i64>> = args.iter().map(|it| it.parse().ok()).collect();
             let (from, to) = match bounds.as_deref() {
@@ -452,25 +456,61 @@ fn field(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran 
     machine.print(lines)
 }
 
+/// A pattern of `grep`, as one of the library's: without `-E` the signs `+ ? | ( ) { }` mean something after a
+/// backslash only.
+fn pattern(text: &str, args: &[String]) -> Result<regex::Regex, Stop> {
+    let mut out = String::new();
+    if flag(args, 'F') {
+        out = regex::escape(text);
+    } else if flag(args, 'E') {
+        out.push_str(text);
+    } else {
+        let special = |it: char| "+?|(){}".contains(it);
+        let mut chars = text.chars();
+        while let Some(it) = chars.next() {
+            match it {
+                '\\' => match chars.next() {
+                    Some(next) if special(next) => out.push(next),
+                    Some(next) => out.extend(['\\', next]),
+                    None => out.push_str("\\\\"),
+                },
+                it if special(it) => out.extend(['\\', it]),
+                it => out.push(it),
+            }
+        }
+    }
+    let built = regex::RegexBuilder::new(&out)
+        .case_insensitive(flag(args, 'i'))
+        .size_limit(1 << 20)
+        .build();
+    built.map_err(|_| Stop::Unknown(format!("the pattern `{text}`")))
+}
+
 fn grep(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    let known = |it: &String| it[1..].chars().all(|letter| "EFivqc".contains(letter));
+    if args.iter().any(|it| it.starts_with('-') && !known(it)) {
+        return Err(Stop::Unknown("grep with these flags".to_owned()));
+    }
     let words: Vec<&String> = args.iter().filter(|it| !it.starts_with('-')).collect();
-    let Some(pattern) = words.first() else {
+    let Some(wanted) = words.first() else {
         return Err(Stop::Unknown("grep without a pattern".to_owned()));
     };
-    if pattern.contains(['*', '[', '^', '$', '\\', '.']) && !flag(args, 'F') {
-        return Err(Stop::Unknown("grep with a pattern".to_owned()));
-    }
+    let wanted = pattern(wanted, args)?;
     let Some(text) = text(machine, words.get(1).copied(), input)? else {
         return machine.fail(2, "grep: No such file or directory");
     };
-    let found: String = text
+    let found: Vec<&str> = text
         .lines()
-        .filter(|line| line.contains(pattern.as_str()) != flag(args, 'v'))
-        .map(|line| format!("{line}\n"))
+        .filter(|line| wanted.is_match(line) != flag(args, 'v'))
         .collect();
     let code = i32::from(found.is_empty());
-    if !flag(args, 'q') {
-        machine.print(found)?;
+    if flag(args, 'q') {
+        return Ok(code);
     }
+    let printed = match flag(args, 'c') {
+        true => format!("{}\n", found.len()),
+        false => found.iter().map(|line| format!("{line}\n")).collect(),
+    };
+    machine.print(printed)?;
     Ok(code)
 }

@@ -15,6 +15,7 @@ mod harness;
 mod jobs;
 mod lifecycle;
 mod machinery;
+mod network;
 mod pods;
 mod scheduling;
 mod storage;

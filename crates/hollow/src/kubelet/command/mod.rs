@@ -3,8 +3,8 @@
 
 mod archive;
 
-use super::files::Files;
-use crate::program::{Ended, Said, Session};
+use super::{files::Files, reach::Reach};
+use crate::program::{Answer, Ended, Failed, Said, Session};
 use archive::tar;
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -81,6 +81,8 @@ pub struct Place {
     pub files: Arc<Files>,
     /// What it is, for people.
     pub what: String,
+    /// Whom it reaches; `None`: nobody.
+    pub reach: Option<Reach>,
 }
 
 impl Place {
@@ -143,23 +145,52 @@ async fn step(
     run: impl Fn(&mut Session, Option<&[u8]>) -> Said,
 ) -> Flow {
     let before = place.folders();
-    let mut said = run(&mut place.session, None);
-    if said.end == Ended::Reads {
-        let typed = match (console.all().await, &console.input) {
-            (Some(typed), _) => typed,
-            (None, None) => vec![],
-            (None, Some(_)) => {
-                let said = format!("more than {INPUT_LIMIT} bytes of input: not simulated\n");
-                console.print(true, said.as_bytes()).await;
-                return Flow::Next(1);
+    let mut start = Instant::now();
+    let at = |start: Instant, time: Duration| tokio::time::sleep_until(start + time);
+    let mut typed = None;
+    let mut shown = 0;
+    // What is run again does the same up to where it stopped.
+    let said = loop {
+        let said = run(&mut place.session, typed.as_deref());
+        match said.end {
+            Ended::Reads if typed.is_none() => {
+                typed = match (console.all().await, &console.input) {
+                    (Some(typed), _) => Some(typed),
+                    (None, None) => Some(vec![]),
+                    (None, Some(_)) => {
+                        let said =
+                            format!("more than {INPUT_LIMIT} bytes of input: not simulated\n");
+                        console.print(true, said.as_bytes()).await;
+                        return Flow::Next(1);
+                    }
+                };
+                if shown == 0 {
+                    start = Instant::now();
+                }
             }
-        };
-        said = run(&mut place.session, Some(&typed));
-    }
-    let start = Instant::now();
-    let at = |time: Duration| tokio::time::sleep_until(start + time);
+            Ended::Asks => {
+                let Some(question) = place.session.asked() else {
+                    break said;
+                };
+                for chunk in said.printed.iter().skip(shown) {
+                    at(start, chunk.at).await;
+                    console.print(chunk.error, &chunk.bytes).await;
+                }
+                shown = said.printed.len();
+                at(start, said.took).await;
+                let began = Instant::now();
+                let answer = match &place.reach {
+                    Some(reach) => reach.answer(&question).await,
+                    None => Answer::Failed(Failed::NoName),
+                };
+                place.session.hear(answer, began.elapsed());
+            }
+            _ => break said,
+        }
+    };
+    let at = |time: Duration| at(start, time);
     let mut changes = said.changes.into_iter().peekable();
-    for chunk in said.printed {
+    for chunk in said.printed.into_iter().skip(shown) {
         while let Some((time, path, content)) = changes.next_if(|it| it.0 <= chunk.at) {
             at(time).await;
             place.files.keep(path, content);
@@ -183,7 +214,7 @@ async fn step(
             Flow::Exit(code)
         }
         // Until the client has had enough of it.
-        Ended::Endless | Ended::Reads => std::future::pending().await,
+        Ended::Endless | Ended::Reads | Ended::Asks => std::future::pending().await,
     }
 }
 
@@ -264,6 +295,7 @@ mod tests {
             session: Session::new(variables.into(), disk, now, what),
             files: Arc::default(),
             what: what.into(),
+            reach: None,
         }
     }
 
