@@ -75,13 +75,23 @@ pub struct Volume {
     /// Its name.
     pub name: Arc<str>,
     /// It is empty at first.
-    pub empty_dir: Option<Present>,
+    pub empty_dir: Option<EmptyDir>,
     /// It is a directory of the node.
     pub host_path: Option<HostPath>,
     /// It is a claim's.
     pub persistent_volume_claim: Option<Present>,
     /// It is that of a claim of the pod's own.
     pub ephemeral: Option<Present>,
+}
+
+/// A directory that is empty at first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EmptyDir {
+    /// `Memory`, or the node's disk.
+    pub medium: Option<Arc<str>>,
+    /// What its files may measure together.
+    pub size_limit: Option<Arc<str>>,
 }
 
 /// A directory of the node.
@@ -461,6 +471,17 @@ impl PodSpec {
         let containers = self.containers.iter().chain(&self.init_containers);
         let mut mounts = containers.flat_map(|it| &it.volume_mounts);
         mounts.any(|it| matches!(self.volume(&it.name), Some(VolumeSource::Other)))
+    }
+
+    /// What the files of a volume on the node's disk may measure together, where that is bounded: in bytes, and
+    /// as its spec has it. One in memory cannot grow beyond its bound.
+    pub fn bound(&self, volume: &str) -> Option<(usize, &Arc<str>)> {
+        let volume = self.volumes.iter().find(|it| *it.name == *volume)?;
+        let empty = volume.empty_dir.as_ref()?;
+        let limit = empty.size_limit.as_ref()?;
+        let bytes = parse_quantity("memory", limit)?;
+        (empty.medium.as_deref() != Some("Memory"))
+            .then(|| Some((usize::try_from(bytes).ok()?, limit)))?
     }
 
     /// The ports of the node that it takes.

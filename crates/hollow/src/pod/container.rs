@@ -402,6 +402,11 @@ impl Pod {
             out.changed = true;
             course.recovered(now);
         }
+        let overdrawn = course.overdrawn.take_if(|(at, _)| *at <= now);
+        if let Some((_, why)) = overdrawn {
+            self.evict(&why, false, env, out);
+            return true;
+        }
         let looks = due(course.look);
         let complaints = course.complain(now);
         let end = if due(course.end.as_ref().map(|(at, _)| *at)) {

@@ -29,6 +29,8 @@ pub struct Course {
     pub complaints: Vec<Complaint>,
     /// When it is looked again whether it will want more memory than it may use.
     pub look: Option<Millis>,
+    /// When its pod is evicted for what it wrote, and why.
+    pub overdrawn: Option<(Millis, Arc<str>)>,
 }
 
 /// Times out of service, as its readiness probe sees them.
@@ -312,6 +314,9 @@ impl Course {
             end,
             complaints,
             look: None,
+            overdrawn: program
+                .and_then(|it| it.overdrawn.clone())
+                .map(|(at, why)| (after(looked_at(at)), why)),
         };
         if let (Some(out), Some(ready)) = (&run.lapse, ready) {
             let probe = spec.readiness_probe.as_ref();
@@ -401,6 +406,7 @@ impl Course {
             self.unready,
             self.end.as_ref().map(|(at, _)| *at),
             self.look,
+            self.overdrawn.as_ref().map(|(at, _)| *at),
         ];
         times
             .into_iter()
@@ -422,6 +428,12 @@ impl Course {
         });
         due
     }
+}
+
+/// When the kubelet sees what has come to pass: it looks every ten seconds.
+fn looked_at(time: Duration) -> Duration {
+    const BETWEEN: u64 = 10;
+    Duration::from_secs((time.as_secs() / BETWEEN + 1) * BETWEEN)
 }
 
 /// What a failing probe says, in the kubelet's words unless the behaviour has its own.

@@ -5,10 +5,10 @@ use crate::{
     behaviour::{Draw, Exit},
     object::{ContainerSpec, Hook, Probe, SecurityContext, VolumeSource},
     pod::ProbeKind,
-    program::{self, Disk, LONGEST, Setting},
+    program::{self, Change, Disk, LONGEST, Setting},
 };
 use rustc_hash::FxHashMap;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The files of a volume, by their paths in it.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -35,6 +35,8 @@ pub struct Program {
     pub exit: Option<Exit>,
     /// What its probes find, where they look at its files.
     probes: [Option<Health>; 3],
+    /// When its files are more than a volume may hold, and what the kubelet says then.
+    pub overdrawn: Option<(Duration, Arc<str>)>,
 }
 
 impl Program {
@@ -120,7 +122,44 @@ impl Pod {
                 files.insert(format!("{inside}{path}"), content);
             }
         }
-        Some((Program { exit, probes }, own, left))
+        let overdrawn = self.overdrawn(spec, &first, &told.disk.changes);
+        let program = Program {
+            exit,
+            probes,
+            overdrawn,
+        };
+        Some((program, own, left))
+    }
+
+    /// When what is written into the pod's own volumes is first more than one of them may hold.
+    fn overdrawn(
+        &self,
+        spec: &ContainerSpec,
+        first: &Disk,
+        changes: &[Change],
+    ) -> Option<(Duration, Arc<str>)> {
+        let bounds = spec.volume_mounts.iter().filter_map(|mount| {
+            let (most, limit) = self.spec.bound(&mount.name)?;
+            let sizes = first.under(mount.path()).into_iter();
+            let mut sizes: BTreeMap<String, usize> =
+                sizes.map(|(path, content)| (path, content.len())).collect();
+            let at = changes.iter().find_map(|(at, path, content)| {
+                let path = path.strip_prefix(mount.path())?.to_owned();
+                if !path.starts_with('/') {
+                    return None;
+                }
+                match content {
+                    Some(content) => sizes.insert(path, content.len()),
+                    None => sizes.remove(&path),
+                };
+                (sizes.values().sum::<usize>() > most).then_some(*at)
+            })?;
+            let name = &mount.name;
+            let why =
+                format!("Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". ");
+            Some((at, why.into()))
+        });
+        bounds.min_by_key(|(at, _)| *at)
     }
 
     /// How long a hook takes, and with which code it ends; nothing where its command cannot be known.

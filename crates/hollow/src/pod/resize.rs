@@ -372,6 +372,22 @@ impl Pod {
         )
     }
 
+    /// What is set aside for the pod as a whole, and what it runs with, where its spec says so.
+    pub(super) fn resources_in_all(&self) -> Option<(&Resources, &Resources)> {
+        let Some(resize) = &self.resize else {
+            let its = self.spec.resources.as_ref()?;
+            return Some((its, its));
+        };
+        let allocated = resize.allocated.resources.as_ref()?;
+        let settled = resize
+            .progress
+            .as_ref()
+            .is_some_and(|it| it.what.until.is_none());
+        let before = resize.actual.resources.as_ref();
+        let actual = before.filter(|_| !settled).unwrap_or(allocated);
+        Some((allocated, actual))
+    }
+
     /// The conditions of its resize: type, reason, message, generation, since when; `None` for one that has
     /// been told of and holds no more.
     pub(super) fn resize_conditions(&self) -> Vec<(&'static str, Option<Said<'_>>)> {

@@ -61,6 +61,10 @@ pub fn status_patch(pod: &Pod) -> Value {
     if !conditions.is_empty() {
         put("conditions", conditions.into());
     }
+    if let Some((allocated, actual)) = pod.resources_in_all().filter(|_| !pod.rejected()) {
+        put("allocatedResources", json!(allocated.requests));
+        put("resources", json!(actual));
+    }
     if !pod.rejected() {
         let list = |specs: &[ContainerSpec],
                     containers: &[Container],

@@ -64,3 +64,37 @@ fn a_liveness_probe_sees_the_file_go() {
         bench.object["status"]
     );
 }
+
+#[test]
+fn a_pod_is_evicted_whose_volume_holds_more_than_it_may() {
+    let script = "echo 12345 > /v/a; sleep 25; echo 67890 > /v/b; sleep 1000";
+    let evicted = |volume: Value| {
+        let mut bench = Bench::new(
+            "[]",
+            json!({
+                "volumes": [{"name": "v", "emptyDir": volume}],
+                "containers": [{"name": "c", "image": "busybox", "command": ["sh", "-c", script],
+                    "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            }),
+        );
+        bench.pass(20.0);
+        assert_eq!(bench.object["status"]["phase"], "Running");
+        bench.pass(30.0);
+        let status = bench.object["status"].clone();
+        (status["phase"] == "Failed").then(|| (status, bench.told))
+    };
+    let (status, told) = evicted(json!({"sizeLimit": "11"})).unwrap();
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"11\". ";
+    assert_eq!(
+        (&status["reason"], &status["message"]),
+        (&json!("Evicted"), &json!(message))
+    );
+    let conditions = status["conditions"].as_array().unwrap();
+    assert!(conditions.iter().all(|it| it["type"] != "DisruptionTarget"));
+    assert!(
+        told.iter().any(|(_, it)| it.contains("exceeds the limit")),
+        "{told:?}"
+    );
+    assert!(evicted(json!({"sizeLimit": "12"})).is_none());
+    assert!(evicted(json!({"sizeLimit": "1", "medium": "Memory"})).is_none());
+}

@@ -176,3 +176,30 @@ fn before_anything_runs_it_is_no_more_than_a_spec() {
     assert_eq!(bench.summary(), "Running Ready/0");
     assert_eq!(requests(&bench), ["2 2Gi", "2 2Gi"]);
 }
+
+#[test]
+fn what_a_pod_has_in_all_is_told() {
+    let spec = |cpu: &str| {
+        let mut spec = one(json!({}));
+        spec["resources"] = json!({"requests": {"cpu": cpu}, "limits": {"cpu": "4"}});
+        spec
+    };
+    let mut bench = Bench::new(SLOW, spec("1"));
+    bench.behaviours.defaults.sandbox = crate::behaviour::Span::millis(500, 500);
+    bench.pass(10.0);
+    let told = |bench: &Bench| {
+        let status = &bench.object["status"];
+        let cpu = |it: &Value| it["cpu"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(status["resources"]["limits"]["cpu"], "4", "{status:#}");
+        (
+            cpu(&status["allocatedResources"]),
+            cpu(&status["resources"]["requests"]),
+        )
+    };
+    let both = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+    assert_eq!(told(&bench), both("1", "1"));
+    bench.edit(|object| object["spec"] = spec("2"));
+    assert_eq!(told(&bench), both("2", "1"), "set aside, and not yet given");
+    bench.pass(5.0);
+    assert_eq!(told(&bench), both("2", "2"));
+}
