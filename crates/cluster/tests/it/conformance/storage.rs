@@ -786,3 +786,43 @@ fn processes_run_as_who_they_are_told() {
         .await;
     });
 }
+
+/// A directory that holds more than it may, and a pod that asks for resources as a whole.
+#[test]
+fn a_pod_is_bounded_as_a_whole() {
+    on_cluster(async |kube| {
+        let script = "echo 1234567890 > /v/f; sleep 1000";
+        let mut pod = looks(
+            "greedy",
+            json!({"emptyDir": {"sizeLimit": "10"}}),
+            json!({}),
+            &[],
+        );
+        pod["spec"]["containers"] = json!([{"name": "c", "image": BUSYBOX, "command": ["sh", "-c", script],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]);
+        kube.create("v1", "pods", pod).await;
+        let whole = json!({"metadata": {"name": "whole"}, "spec": {
+            "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "64Mi"}},
+            "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10"}]}});
+        kube.create("v1", "pods", whole).await;
+        let seen = kube.running("whole").await;
+        let status = &seen["status"];
+        assert_eq!(
+            status["allocatedResources"],
+            json!({"cpu": "100m", "memory": "64Mi"}),
+            "{status:#}"
+        );
+        assert_eq!(status["resources"], seen["spec"]["resources"], "{status:#}");
+        let seen = kube
+            .until_object("v1", "pods", "greedy", "evicted", |it| {
+                it["status"]["phase"] == "Failed"
+            })
+            .await;
+        let status = &seen["status"];
+        assert_eq!(status["reason"], "Evicted");
+        assert_eq!(
+            status["message"],
+            "Usage of EmptyDir volume \"v\" exceeds the limit \"10\". "
+        );
+    });
+}
