@@ -616,6 +616,11 @@ pub struct PodStatusWire {
     /// Its ephemeral containers.
     #[serde(deserialize_with = "or_default")]
     pub ephemeral_container_statuses: Vec<ContainerStatusWire>,
+    /// What is set aside for it as a whole.
+    #[serde(deserialize_with = "or_default")]
+    pub allocated_resources: BTreeMap<String, String>,
+    /// What it runs with as a whole.
+    pub resources: Option<Resources>,
 }
 
 /// A condition of a pod.

@@ -439,6 +439,13 @@ impl Pod {
             }
             *resources_mut(&mut actual, slot) = runs_with;
         }
+        if let (Some(whole), Some(runs_with)) = (&mut allocated.resources, &status.resources) {
+            if status.allocated_resources != whole.requests {
+                whole.limits.clone_from(&runs_with.limits);
+                whole.requests.clone_from(&status.allocated_resources);
+            }
+            actual.resources = Some(runs_with.clone());
+        }
         let (actual, allocated) = (Arc::new(actual), Arc::new(allocated));
         let held = find(PENDING).and_then(|it| held(it, now));
         // What was under way begins again; what has been granted meanwhile is through at once.

@@ -202,4 +202,11 @@ fn what_a_pod_has_in_all_is_told() {
     assert_eq!(told(&bench), both("2", "1"), "set aside, and not yet given");
     bench.pass(5.0);
     assert_eq!(told(&bench), both("2", "2"));
+    // Another process knows what was granted.
+    bench.room = no_room();
+    bench.edit(|object| object["spec"] = spec("3"));
+    assert_eq!(told(&bench), both("2", "2"));
+    bench.restart();
+    bench.pass(1.0);
+    assert_eq!(told(&bench), both("2", "2"));
 }
