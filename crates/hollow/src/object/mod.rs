@@ -1,17 +1,20 @@
 //! What is decoded of watched objects: only what a kubelet acts on, so that a hundred thousand of
 //! them pass through at the cost of a few.
 
+mod container;
 mod node;
 mod pod;
 mod quantity;
+mod told;
 
-pub use node::{NodeCondition, NodeObject, NodeSpec, NodeStatus, Taint};
-pub use pod::{
-    ConditionWire, ContainerSpec, ContainerStatusWire, Exec, Hook, Mount, PodObject, PodSpec,
-    PodStatusWire, Port, Probe, PullPolicy, ResizePolicy, Resources, RestartPolicy,
-    SecurityContext, StateWire, TerminatedWire, Variable, Volume, VolumeSource,
+pub use container::{
+    ContainerSpec, Exec, Hook, Mount, Port, Probe, PullPolicy, ResizePolicy, Resources,
+    SecurityContext, Variable,
 };
+pub use node::{NodeCondition, NodeObject, NodeSpec, NodeStatus, Taint};
+pub use pod::{PodObject, PodSpec, RestartPolicy, Volume, VolumeSource};
 pub use quantity::{Amounts, parse_quantity};
+pub use told::{ConditionWire, ContainerStatusWire, PodStatusWire, StateWire, TerminatedWire};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::core::ObjectMeta;

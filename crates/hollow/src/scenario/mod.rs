@@ -7,10 +7,12 @@
 mod describe;
 mod event;
 mod read;
+mod read_events;
+mod values;
 
 pub use describe::describe;
 pub use event::{Act, Candidate, Event, Pressure, Stroke, Target, strokes};
-pub use read::speed;
+pub use values::speed;
 
 use crate::{
     behaviour::Rule,

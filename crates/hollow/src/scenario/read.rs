@@ -2,14 +2,16 @@
 
 use super::{
     Scenario,
-    event::{Act, Event, Pressure, Target},
+    event::Event,
+    read_events::event,
+    values::{bytes, count, extended, name, number, quantity, rate, speed},
 };
 use crate::{
-    behaviour::{self, Files, Glob, Span, duration, span},
+    behaviour::{self, Files, Glob, Span, span},
     image::{Catalogue, Image, PullFailure, Registry},
-    object::{Taint, parse_quantity},
+    object::Taint,
     options::{Failures, NodeGroup, StaticPod},
-    yaml::{self, Field, Map, Mistake, Mistakes, unknown},
+    yaml::{self, Field, Mistake, Mistakes, unknown},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -59,78 +61,6 @@ pub fn scenario(text: &str, files: &Files<'_>) -> Result<Scenario, Vec<Mistake>>
         Ok(scenario)
     } else {
         Err(mistakes)
-    }
-}
-
-/// A name as objects of the API have.
-fn name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let good = text.len() <= 60
-        && text.chars().all(fits)
-        && ends(text.chars().next())
-        && ends(text.chars().last());
-    match good {
-        true => Ok(text.to_owned()),
-        false => Err(format!(
-            "{text:?} is no name: want at most 60 lower case letters, digits, '-' and '.', letters or digits at both ends"
-        )),
-    }
-}
-
-/// How many times as fast as the clock.
-pub fn speed(text: &str) -> Result<f64, String> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|it| (0.01..=10_000.0).contains(it))
-        .ok_or_else(|| {
-            format!(
-                "{text:?} is no speed: want simulated seconds in one of the clock's, 0.01 to 10000"
-            )
-        })
-}
-
-fn number(text: &str) -> Result<u32, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("{text:?} is no whole number from 0 on"))
-}
-
-fn count(text: &str) -> Result<u32, String> {
-    number(text).and_then(|it| match it {
-        1..=100_000 => Ok(it),
-        _ => Err(format!("{it} is not between 1 and 100000")),
-    })
-}
-
-fn quantity(resource: &'static str) -> impl Fn(&str) -> Result<String, String> {
-    move |text| match parse_quantity(resource, text) {
-        Some(1..) => Ok(text.trim().to_owned()),
-        _ => Err(format!(
-            "{text:?} is no amount of {resource} above 0, such as 500m, 64 or 256Gi"
-        )),
-    }
-}
-
-fn extended(text: &str) -> Result<String, String> {
-    match parse_quantity("extended", text) {
-        Some(0..) => Ok(text.trim().to_owned()),
-        _ => Err(format!("{text:?} is no amount such as 8")),
-    }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    parse_quantity("bytes", text)
-        .and_then(|it| u64::try_from(it).ok())
-        .ok_or_else(|| format!("{text:?} is no number of bytes such as 350Mi"))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes a second, far below 2^53")]
-fn rate(text: &str) -> Result<f64, String> {
-    match bytes(text)? {
-        0 => Err("a registry that sends nothing: leave it out for one without a bound".into()),
-        bytes => Ok(bytes as f64),
     }
 }
 
@@ -395,159 +325,6 @@ fn image(field: &Field<'_>) -> Option<Image> {
         layers,
         failure,
     })
-}
-
-const ACTS: [&str; 6] = ["kill", "cut", "pause", "registry", "pressure", "skew"];
-
-fn event(field: &Field<'_>, nodes: &[NodeGroup]) -> Option<Event> {
-    let map = field.map(&[
-        "at", "every", "for", "kill", "cut", "pause", "registry", "pressure", "skew",
-    ]);
-    let at = map
-        .need(
-            "at",
-            "when it happens, after the start of the scenario, such as 10m",
-        )
-        .and_then(|it| it.read(duration));
-    let (every, lasts) = (map.read("every", duration), map.read("for", duration));
-    if every.is_some_and(|every| every < Duration::from_secs(1)) {
-        field.wrong("every is less than a second");
-    }
-    if let (Some(every), Some(lasts)) = (every, lasts)
-        && lasts >= every
-    {
-        field.wrong("for is not shorter than every: it would never end");
-    }
-    if every.is_some() && lasts.is_none() {
-        field.wrong("with every it needs for: how long it lasts each time");
-    }
-    // An action without parameters may stand there with nothing after it.
-    let named: Vec<&str> = field
-        .entries()
-        .iter()
-        .map(|(key, _)| *key)
-        .filter(|it| ACTS.contains(it))
-        .collect();
-    let [named] = named.as_slice() else {
-        field.wrong(format!("want exactly one of {}", ACTS.join(", ")));
-        return None;
-    };
-    let act = act(named, &map, lasts, nodes)?;
-    Some(Event {
-        at: at?,
-        every,
-        lasts,
-        act,
-    })
-}
-
-fn act(named: &str, map: &Map<'_>, lasts: Option<Duration>, nodes: &[NodeGroup]) -> Option<Act> {
-    let field = map.get(named);
-    if field.is_none() && matches!(named, "registry" | "pressure" | "skew") {
-        map.wrong(format!("{named} is empty: say what happens"));
-    }
-    let on = |more: &[&str]| field.map(|it| target(it, more, nodes)).unwrap_or_default();
-    let inside = |more: &[&str]| field.map(|it| it.map(&[&TARGET[..], more].concat()));
-    Some(match named {
-        "kill" => Act::Kill(on(&[])),
-        "cut" => Act::Cut(on(&[])),
-        "pause" => {
-            if let Some(field) = field {
-                field.map(&[]);
-            }
-            if lasts.is_none() {
-                map.wrong("a pause needs for: how long the API server is away");
-            }
-            Act::Cut(Target::default())
-        }
-        "registry" => {
-            let it = field?.map(&["slower", "error"]);
-            let slower = it.read("slower", |text| {
-                let slower = text.parse().ok().filter(|it| (0.001..=1e6).contains(it));
-                slower.ok_or_else(|| format!("{text:?} is no factor such as 10"))
-            });
-            let error = it.read("error", |it| Ok(Arc::<str>::from(it)));
-            if slower.is_none() && error.is_none() {
-                it.wrong("give slower (a factor) or error (what it answers)");
-            }
-            Act::Registry {
-                slower: slower.unwrap_or(1.0),
-                error,
-            }
-        }
-        "pressure" => {
-            let it = inside(&["of", "evict"])?;
-            let what = it.need("of", "memory, disk or pids").and_then(|it| {
-                it.read(|text| {
-                    let known = Pressure::ALL.map(Pressure::word);
-                    let found = Pressure::ALL.into_iter().find(|it| it.word() == text);
-                    found.ok_or_else(|| unknown("pressure", text, &known))
-                })
-            });
-            Act::Press {
-                on: target(field?, &["of", "evict"], nodes),
-                what: what?,
-                evict: it.read("evict", number).unwrap_or(1),
-            }
-        }
-        _ => {
-            let it = inside(&["by"])?;
-            let by = it.need(
-                "by",
-                "how far clocks are ahead, such as 90s, or behind, such as -90s",
-            );
-            Act::Skew {
-                on: target(field?, &["by"], nodes),
-                by: by?.read(signed)?,
-            }
-        }
-    })
-}
-
-/// Milliseconds of a duration that may be below zero.
-fn signed(text: &str) -> Result<i64, String> {
-    let (sign, rest) = match text.trim().strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text.trim().trim_start_matches('+')),
-    };
-    let millis =
-        i64::try_from(duration(rest)?.as_millis()).map_err(|_| format!("{text:?} is too long"))?;
-    Ok(sign * millis)
-}
-
-const TARGET: [&str; 4] = ["node", "zone", "class", "count"];
-
-fn target(field: &Field<'_>, more: &[&str], nodes: &[NodeGroup]) -> Target {
-    // Fields were told about by whoever knows all of them; here those of others are none of ours.
-    let map = match more.is_empty() {
-        true => field.map(&TARGET),
-        false => field.quiet(),
-    };
-    let glob = |name: &str, known: &dyn Fn(&NodeGroup) -> Option<String>| {
-        let field = map.get(name)?;
-        let glob = Glob::new(field.word()?);
-        let names: Vec<String> = nodes.iter().filter_map(known).collect();
-        if !names.is_empty()
-            && names.len() == nodes.len()
-            && !names.iter().any(|it| glob.matches(it))
-        {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            field.wrong(unknown(
-                &format!("{name} among the scenario's nodes"),
-                field.word()?,
-                &names,
-            ));
-        }
-        Some(glob)
-    };
-    Target {
-        name: map.read("node", |it| Ok(Glob::new(it))),
-        zone: glob("zone", &|it| {
-            Some(it.cell.clone()).filter(|it| !it.is_empty())
-        }),
-        class: glob("class", &|it| it.class.clone()),
-        count: map.read("count", count),
-    }
 }
 
 #[cfg(test)]

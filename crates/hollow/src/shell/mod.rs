@@ -1,7 +1,9 @@
 //! The thin shell: watches, clock, and writes around [`World`].
 
 mod events;
+mod node_writes;
 mod nodes;
+mod pod_steps;
 mod pods;
 mod pressure;
 mod record;

@@ -1,11 +1,12 @@
 //! The nodes of the simulation: creating, taking over, keeping alive.
 
 use super::{
+    node_writes::LIFECYCLE_TAINTS,
     pressure::Most,
     stage::Fate,
     statics::Static,
     timer::{Id, Timer},
-    world::{Answer, Due, Subject, World, Write, retry_after},
+    world::{Due, World},
 };
 use crate::{
     behaviour::Draw,
@@ -17,28 +18,14 @@ use crate::{
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
 use rustc_hash::FxHashSet;
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
-const NODES: &str = "/api/v1/nodes";
-const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-const TOPOLOGIES: &str = "/apis/topology.node.k8s.io/v1alpha2/noderesourcetopologies";
 /// Label of a node that names its zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// Put on nodes that do not report; the node's own report takes them off.
-const LIFECYCLE_TAINTS: [&str; 2] = [
-    "node.kubernetes.io/not-ready",
-    "node.kubernetes.io/unreachable",
-];
 
 /// Annotation of a node, value `true`: it plays dead. Its lease runs out, and its pods stay in the
 /// state in which they last were reported, until the annotation goes.
 const DOWN: &str = "hollow.gantry.dev/down";
-
-/// Leases are renewed at so many moments of their interval at least,
-const BEATS: f64 = 20.0;
-/// and this far apart at most.
-const LONGEST_BEAT: Duration = Duration::from_millis(500);
 
 /// A node that is acted for.
 pub(super) struct NodeEntry {
@@ -51,11 +38,11 @@ pub(super) struct NodeEntry {
     /// What it says of itself beside its conditions has changed.
     pub renamed: bool,
     /// The kubelet's version.
-    version: String,
+    pub(super) version: String,
     pub uid: String,
     pub ip: Arc<str>,
     pub pool: Option<Pool>,
-    range: Option<String>,
+    pub(super) range: Option<String>,
     pub room: Room,
     /// The most that its pods ever use.
     pub most: Most,
@@ -67,35 +54,35 @@ pub(super) struct NodeEntry {
     /// Files that programs have left on it.
     pub host: Volumes,
     pub pods: FxHashSet<Id>,
-    resource_version: String,
-    conditions: Vec<NodeCondition>,
-    taints: Vec<Taint>,
+    pub(super) resource_version: String,
+    pub(super) conditions: Vec<NodeCondition>,
+    pub(super) taints: Vec<Taint>,
     pub capacity: BTreeMap<String, String>,
-    allocatable: BTreeMap<String, String>,
+    pub(super) allocatable: BTreeMap<String, String>,
     /// The range must be written.
-    range_due: bool,
+    pub(super) range_due: bool,
     /// The whole status must be written.
-    register: bool,
+    pub(super) register: bool,
     /// The conditions must be written.
     pub report: bool,
     /// Lifecycle taints must be taken off.
-    untaint: bool,
+    pub(super) untaint: bool,
     /// Volumes that are attached to it.
-    attached: Vec<String>,
+    pub(super) attached: Vec<String>,
     /// Volumes that it says it uses.
-    in_use: Vec<String>,
+    pub(super) in_use: Vec<String>,
     /// Volumes that it has to say it uses.
-    in_use_due: Option<Vec<String>>,
+    pub(super) in_use_due: Option<Vec<String>>,
     /// A write of the node is queued, in flight, or waiting for another try.
-    busy: bool,
-    leased: bool,
+    pub(super) busy: bool,
+    pub(super) leased: bool,
     /// A write of the lease is queued or in flight.
     pub leasing: bool,
     /// When it is renewed next.
     pub lease_wake: Option<Millis>,
-    failures: u32,
-    lease_failures: u32,
-    epoch: u32,
+    pub(super) failures: u32,
+    pub(super) lease_failures: u32,
+    pub(super) epoch: u32,
 }
 
 impl NodeEntry {
@@ -113,9 +100,9 @@ impl NodeEntry {
 pub(super) struct Missing {
     pub group: usize,
     pub name: String,
-    ip: String,
-    range: String,
-    failures: u32,
+    pub(super) ip: String,
+    pub(super) range: String,
+    pub(super) failures: u32,
 }
 
 impl World {
@@ -451,290 +438,6 @@ impl World {
         for pod in entry.pods {
             self.forget(pod);
         }
-    }
-
-    pub(super) fn queue_node(&mut self, id: Id) {
-        let Some(entry) = self.nodes.get_mut(id) else {
-            return;
-        };
-        let due = entry.in_use_due.is_some()
-            || entry.range_due
-            || entry.register
-            || entry.renamed
-            || entry.report
-            || entry.untaint;
-        if !entry.busy && due && !entry.fate.away() {
-            entry.busy = true;
-            self.urgent.push_back(Due::Node(id));
-        }
-    }
-
-    pub(super) fn report_due(&mut self, id: Id, now: Millis) {
-        let Some(entry) = self.nodes.get_mut(id) else {
-            return;
-        };
-        entry.report = true;
-        self.timers
-            .at(now.plus(self.options.status_interval), Timer::Report(id));
-        self.queue_node(id);
-    }
-
-    /// A lease is to be renewed, if that is the time for which it was planned last.
-    pub(super) fn lease_due(&mut self, id: Id, at: Millis) {
-        if let Some(entry) = self.nodes.get_mut(id)
-            && entry.lease_wake == Some(at)
-            && !entry.leasing
-        {
-            entry.leasing = true;
-            self.urgent.push_back(Due::Lease(id));
-        }
-    }
-
-    pub(super) fn lease_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
-        let entry = self.nodes.get_mut(id)?;
-        if entry.fate.away() {
-            // Taken up again when it is back.
-            entry.leasing = false;
-            return None;
-        }
-        let now = now.shifted(entry.fate.skew);
-        Some(if entry.leased {
-            let renewal = node::lease_renewal(&entry.name, now);
-            (
-                Subject::Lease(id),
-                Write::Merge(LEASES.into(), entry.name.to_string(), renewal),
-            )
-        } else {
-            (
-                Subject::LeaseCreate(id),
-                Write::Create(LEASES.into(), node::lease(&entry.name, &entry.uid, now)),
-            )
-        })
-    }
-
-    pub(super) fn create_write(&self, index: u32, now: Millis) -> Option<(Subject, Write)> {
-        let it = self.missing.get(index as usize)?;
-        let group = self.options.groups.get(it.group)?;
-        let body = node::node(
-            group,
-            &it.name,
-            &it.ip,
-            (self.options.kubelet_port(), self.options.named()),
-            &it.range,
-            now,
-        );
-        Some((Subject::Create(index), Write::Create(NODES.into(), body)))
-    }
-
-    pub(super) fn topology_write(&self, index: u32) -> Option<(Subject, Write)> {
-        let it = self.missing.get(index as usize)?;
-        let body = node::topology(self.options.groups.get(it.group)?, &it.name);
-        let write = Write::Create(TOPOLOGIES.into(), body);
-        (!self.topology_missed).then_some((Subject::Topology(index), write))
-    }
-
-    pub(super) fn node_write(&mut self, id: Id, now: Millis) -> Option<(Subject, Write)> {
-        let (port, named) = (self.options.kubelet_port(), self.options.named());
-        let entry = self.nodes.get_mut(id)?;
-        if entry.fate.away() {
-            entry.busy = false;
-            return None;
-        }
-        let pressures = entry.fate.pressures(now);
-        let now = now.shifted(entry.fate.skew);
-        let name = entry.name.to_string();
-        if entry.range_due {
-            let patch = json!({"spec": {"podCIDR": entry.range, "podCIDRs": [entry.range]}});
-            return Some((
-                Subject::NodeRange(id),
-                Write::Strategic(NODES.into(), name, None, patch),
-            ));
-        }
-        if entry.register || entry.renamed {
-            let who = node::Identity {
-                name: &name,
-                ip: &entry.ip,
-                port,
-                version: &entry.version,
-                boots: entry.fate.boots,
-                named,
-            };
-            let mut status = node::node_status(
-                &who,
-                &entry.capacity,
-                &entry.allocatable,
-                &entry.conditions,
-                pressures,
-                now,
-            );
-            if let Some(addresses) = status["addresses"].as_array_mut().filter(|_| !named) {
-                addresses.push(json!({"type": "Hostname", "$patch": "delete"}));
-            }
-            let patch = json!({"status": status});
-            return Some((
-                Subject::NodeStatus(id),
-                Write::Strategic(NODES.into(), name, Some("status"), patch),
-            ));
-        }
-        if let Some(volumes) = &entry.in_use_due {
-            let mut patch = node::heartbeat(&entry.conditions, pressures, now);
-            patch["status"]["volumesInUse"] = json!(volumes);
-            return Some((
-                Subject::NodeVolumes(id),
-                Write::Strategic(NODES.into(), name, Some("status"), patch),
-            ));
-        }
-        if entry.report {
-            let patch = node::heartbeat(&entry.conditions, pressures, now);
-            return Some((
-                Subject::NodeStatus(id),
-                Write::Strategic(NODES.into(), name, Some("status"), patch),
-            ));
-        }
-        if entry.untaint {
-            // Taints are a list without a key, so it is written whole, on this version only.
-            let rest: Vec<&Taint> = entry
-                .taints
-                .iter()
-                .filter(|it| !LIFECYCLE_TAINTS.contains(&it.key.as_str()))
-                .collect();
-            let taints = if rest.is_empty() {
-                Value::Null
-            } else {
-                json!(rest)
-            };
-            let patch = json!({
-                "metadata": {"resourceVersion": entry.resource_version},
-                "spec": {"taints": taints},
-            });
-            return Some((
-                Subject::NodeTaints(id),
-                Write::Merge(NODES.into(), name, patch),
-            ));
-        }
-        entry.busy = false;
-        None
-    }
-
-    pub(super) fn node_answered(&mut self, subject: Subject, answer: &Answer, now: Millis) {
-        match subject {
-            Subject::Create(index) => {
-                if *answer == Answer::Conflict {
-                    let name = self.missing.get(index as usize).map(|it| it.name.as_str());
-                    tracing::info!(
-                        name,
-                        "the node exists; it is acted for if it is labelled as simulated"
-                    );
-                }
-                let group = self.missing.get(index as usize).map(|it| it.group);
-                let group = group.and_then(|it| self.options.groups.get(it));
-                if *answer == Answer::Done && group.is_some_and(|it| it.numa > 0) {
-                    self.queue.push_back(Due::Topology(index));
-                }
-                if let (Answer::Failed(_) | Answer::Missing, Some(it)) =
-                    (answer, self.missing.get_mut(index as usize))
-                {
-                    it.failures += 1;
-                    let wait = retry_after(&it.name, it.failures);
-                    self.timers.at(now.plus(wait), Timer::Create(index));
-                }
-            }
-            Subject::LeaseNamespace => self.lease_namespace_asked = false,
-            Subject::Topology(_) => match answer {
-                Answer::Done | Answer::Conflict => {}
-                Answer::Missing if !self.topology_missed => {
-                    self.topology_missed = true;
-                    tracing::warn!(
-                        "the cluster knows no NodeResourceTopology: NUMA nodes go untold"
-                    );
-                }
-                Answer::Missing => {}
-                Answer::Failed(error) => tracing::warn!(error, "cannot tell of NUMA nodes"),
-            },
-            Subject::LeaseCreate(id) | Subject::Lease(id) => {
-                self.lease_answered(id, subject, answer, now)
-            }
-            Subject::NodeStatus(id)
-            | Subject::NodeVolumes(id)
-            | Subject::NodeRange(id)
-            | Subject::NodeTaints(id) => {
-                let Some(entry) = self.nodes.get_mut(id) else {
-                    return;
-                };
-                if *answer != Answer::Done {
-                    // After a conflict the watch brings the version to go by.
-                    entry.failures += 1;
-                    let wait = retry_after(&entry.name, entry.failures);
-                    self.timers.at(now.plus(wait), Timer::NodeWrite(id));
-                    return;
-                }
-                entry.failures = 0;
-                match subject {
-                    Subject::NodeRange(_) => entry.range_due = false,
-                    Subject::NodeTaints(_) => entry.untaint = false,
-                    Subject::NodeVolumes(_) => {
-                        entry.report = false;
-                        if let Some(told) = entry.in_use_due.take() {
-                            entry.in_use = told;
-                        }
-                    }
-                    _ => (entry.register, entry.renamed, entry.report) = (false, false, false),
-                }
-                entry.busy = false;
-                self.queue_node(id);
-            }
-            Subject::PodStatus(_) | Subject::PodDelete(_) | Subject::Mirror(..) => {}
-        }
-    }
-
-    fn lease_answered(&mut self, id: Id, subject: Subject, answer: &Answer, now: Millis) {
-        let interval = self.options.lease_interval;
-        let Some(entry) = self.nodes.get_mut(id) else {
-            return;
-        };
-        entry.leasing = false;
-        let creating = matches!(subject, Subject::LeaseCreate(_));
-        let wait = match answer {
-            Answer::Done => {
-                // The first renewals spread over the interval, the later ones keep the distance.
-                let wait = if creating {
-                    interval.mul_f64(Draw::new(0).word(&entry.name).unit())
-                } else {
-                    interval
-                };
-                (entry.leased, entry.lease_failures) = (true, 0);
-                // Leases that are due together are committed together: the API's disk is written
-                // once for some dozens of them.
-                let beat = interval.div_f64(BEATS).min(LONGEST_BEAT);
-                let at = now.plus(wait).floor(beat);
-                entry.lease_wake = Some(at);
-                self.timers.at(at, Timer::Lease(id));
-                return;
-            }
-            // It is there: renew it. It is not: create it.
-            Answer::Conflict if creating => {
-                entry.leased = true;
-                Duration::ZERO
-            }
-            Answer::Missing if !creating => {
-                entry.leased = false;
-                Duration::ZERO
-            }
-            other => {
-                entry.lease_failures += 1;
-                let wait = retry_after(&entry.name, entry.lease_failures).min(interval);
-                if creating && *other == Answer::Missing && !self.lease_namespace_asked {
-                    self.lease_namespace_asked = true;
-                    self.urgent.push_back(Due::LeaseNamespace);
-                }
-                wait
-            }
-        };
-        let at = now.plus(wait);
-        if let Some(entry) = self.nodes.get_mut(id) {
-            entry.lease_wake = Some(at);
-        }
-        self.timers.at(at, Timer::Lease(id));
     }
 }
 

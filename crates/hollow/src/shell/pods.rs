@@ -1,47 +1,36 @@
 //! The pods of the simulation: taking them in, letting them step, writing what follows.
 
-use super::{
-    nodes::NodeEntry,
-    pressure::Most,
-    statics,
-    timer::{Id, Timer},
-    world::{Answer, Due, Subject, World, Write, retry_after},
-};
+use super::{nodes::NodeEntry, pressure::Most, statics, timer::Id, world::World};
 use crate::{
     behaviour,
     clock::Millis,
-    kubelet::{Deed, Done},
     node::{self, Pool},
     object::{Amounts, PodObject, PodSpec},
-    pod::{self, Env, Failure, Identity, Input, Observed, Occurrence, Pod, status_patch},
+    pod::{self, Env, Failure, Identity, Input, Observed, Occurrence, Pod},
 };
 use kube::{ResourceExt as _, runtime::watcher::Event};
-use serde_json::json;
 use std::{sync::Arc, time::Duration};
-
-/// How long the API may call a ready pod not ready before it is told again.
-const REPAIR: Duration = Duration::from_secs(2);
 
 /// A pod and the state of its writes.
 pub(super) struct PodEntry {
     pub pod: Pod,
     pub node: Id,
-    requests: Arc<Amounts>,
+    pub(super) requests: Arc<Amounts>,
     /// The most that it ever uses.
     pub most: Most,
     /// Counted in the node's room, and holding its address.
     pub counted: bool,
     pub(super) wake: Option<Millis>,
-    dirty: bool,
+    pub(super) dirty: bool,
     /// The API's last word: not ready, though it is. Somebody else wrote it (the node controller does when
     /// a node's leases come late), or the watch is behind our own report.
-    belied: bool,
+    pub(super) belied: bool,
     pub(super) delete: bool,
-    deleted: bool,
+    pub(super) deleted: bool,
     /// In the queue, in flight, or waiting for another try.
-    busy: bool,
-    failures: u32,
-    epoch: u32,
+    pub(super) busy: bool,
+    pub(super) failures: u32,
+    pub(super) epoch: u32,
 }
 
 impl World {
@@ -360,61 +349,6 @@ impl World {
         })
     }
 
-    /// A client has done something to a container.
-    pub fn client_did(&mut self, done: &Done, now: Millis) {
-        let key = (done.namespace.as_str().into(), done.name.as_str().into());
-        let Some(id) = self.pod_ids.get(&key).copied() else {
-            return;
-        };
-        if self
-            .pods
-            .get(id)
-            .is_some_and(|it| *it.pod.id.uid == *done.uid)
-        {
-            let name = &done.container;
-            let input = match done.deed {
-                Deed::Ended(code) => Input::Ended(name, code),
-                Deed::Serves(serves) => Input::Serves(name, serves),
-            };
-            self.step(id, input, now);
-        }
-    }
-
-    /// A kubelet reports again what others have overwritten. Not at once: most of what differs is the watch
-    /// showing states from before our own last report.
-    fn belie(&mut self, id: Id, called_unready: bool, now: Millis) {
-        let Some(entry) = self.pods.get_mut(id) else {
-            return;
-        };
-        let ready = entry.pod.conditions.ready.as_ref();
-        let belied = called_unready && ready.is_some_and(|it| it.holds);
-        if belied && !entry.belied {
-            self.timers.at(now.plus(REPAIR), Timer::PodRepair(id));
-        }
-        entry.belied = belied;
-    }
-
-    pub(super) fn repair_due(&mut self, id: Id) {
-        let Some(entry) = self.pods.get_mut(id).filter(|entry| entry.belied) else {
-            return;
-        };
-        entry.belied = false;
-        if entry.busy
-            || !entry
-                .pod
-                .conditions
-                .ready
-                .as_ref()
-                .is_some_and(|it| it.holds)
-        {
-            // A report is on its way, or there is nothing to set right any more.
-            return;
-        }
-        entry.dirty = true;
-        entry.busy = true;
-        self.queue.push_back(Due::Pod(id));
-    }
-
     /// One copy of equal specs, and what they ask for.
     fn share(&mut self, spec: PodSpec) -> (Arc<PodSpec>, Arc<Amounts>) {
         if let Some((spec, requests)) = self.specs.get_key_value(&spec) {
@@ -427,119 +361,6 @@ impl World {
         let (requests, spec) = (Arc::new(spec.requests()), Arc::new(spec));
         self.specs.insert(spec.clone(), requests.clone());
         (spec, requests)
-    }
-
-    /// A pod that asks for other resources gets them if its node has room.
-    fn answer_resize(&mut self, id: Id, now: Millis) {
-        let Some(entry) = self.pods.get_mut(id).filter(|it| it.pod.asks_resize()) else {
-            return;
-        };
-        let Some(node) = self.nodes.get_mut(entry.node) else {
-            return;
-        };
-        let after = entry.pod.spec.requests();
-        let answer = match entry.counted {
-            true => node.room.resize(&entry.requests, &after),
-            false => Ok(()),
-        };
-        if answer.is_ok() {
-            entry.requests = Arc::new(after);
-            self.roomier.insert(entry.node);
-        }
-        self.step(id, Input::Resize(answer), now);
-        self.reweigh(id, now);
-    }
-
-    /// A node has more room than before: resizes that were deferred may be granted, those of important pods
-    /// first, then of those that are guaranteed what they ask for.
-    pub(super) fn retry_resizes(&mut self, id: Id, now: Millis) {
-        let pods = self.nodes.get(id).into_iter().flat_map(|it| &it.pods);
-        let deferred = pods.filter_map(|id| {
-            let pod = &self.pods.get(*id)?.pod;
-            let order = (
-                -i64::from(pod.spec.priority.unwrap_or(0)),
-                pod.spec.best_effort(),
-            );
-            pod.resize_deferred()
-                .then(|| (order, pod.id.name.clone(), *id))
-        });
-        let mut deferred: Vec<_> = deferred.collect();
-        deferred.sort();
-        for (_, _, id) in deferred {
-            self.answer_resize(id, now);
-        }
-        // What was granted has taken room, and given none.
-        self.roomier.remove(&id);
-    }
-
-    /// Lets a pod take in what happened, and notes what follows.
-    pub(super) fn step(&mut self, id: Id, input: Input<'_>, now: Millis) {
-        let Some(entry) = self.pods.get_mut(id) else {
-            return;
-        };
-        let Some(node) = self.nodes.get_mut(entry.node) else {
-            return;
-        };
-        if node.fate.off() {
-            // Nothing happens on a machine that is off; when it is on again, all of it begins anew.
-            return;
-        }
-        let mut env = Env {
-            now,
-            behaviours: &self.truth.behaviours,
-            images: &mut node.images,
-            traffic: &mut self.traffic,
-            host: &mut node.host,
-            scale: self.options.time_scale,
-            start: self.truth.start,
-        };
-        let outcome = entry.pod.step(input, &mut env);
-        entry.dirty |= outcome.changed;
-        entry.delete |= outcome.delete;
-        if entry.wake != outcome.wake {
-            entry.wake = outcome.wake;
-            if let Some(at) = outcome.wake {
-                self.timers.at(at, Timer::Pod(id));
-            }
-        }
-        if entry.counted && entry.pod.finished() {
-            entry.counted = false;
-            give_back(node, entry);
-            self.roomier.insert(entry.node);
-        }
-        if (entry.dirty || (entry.delete && !entry.deleted)) && !entry.busy {
-            entry.busy = true;
-            self.queue.push_back(Due::Pod(id));
-        }
-        self.tell(id, outcome.told, now);
-    }
-
-    pub(super) fn tell(&mut self, id: Id, told: Vec<Occurrence>, now: Millis) {
-        let Some(entry) = self.pods.get(id) else {
-            return;
-        };
-        let pod = &entry.pod;
-        for it in told {
-            if !self.outbox.admit(it.warning, now) {
-                continue;
-            }
-            let mut involved = json!({
-                "apiVersion": "v1", "kind": "Pod", "namespace": &*pod.id.namespace,
-                "name": &*pod.id.name, "uid": &*pod.id.uid,
-            });
-            if let Some(path) = it.field_path {
-                involved["fieldPath"] = path.into();
-            }
-            self.outbox.put(
-                &pod.id.namespace,
-                involved,
-                it.warning,
-                it.reason,
-                it.message,
-                &pod.node,
-                now,
-            );
-        }
     }
 
     /// The pod is gone from the API.
@@ -568,17 +389,6 @@ impl World {
         }
     }
 
-    /// Queues what a pod has to have written, if anything.
-    pub(super) fn queue_pod(&mut self, id: Id) {
-        if let Some(entry) = self.pods.get_mut(id)
-            && (entry.dirty || (entry.delete && !entry.deleted))
-            && !entry.busy
-        {
-            entry.busy = true;
-            self.queue.push_back(Due::Pod(id));
-        }
-    }
-
     /// Gives a pod another address: its sandbox is a new one.
     pub(super) fn readdress(&mut self, id: Id) {
         let Some(entry) = self.pods.get_mut(id) else {
@@ -592,61 +402,10 @@ impl World {
             entry.pod.ip = node.pool.as_mut().and_then(Pool::allocate);
         }
     }
-
-    pub(super) fn pod_write(&mut self, id: Id) -> Option<(Subject, Write)> {
-        let entry = self.pods.get_mut(id)?;
-        if self.nodes.get(entry.node).is_some_and(|it| it.fate.away()) {
-            // Its node takes it up when it is back.
-            entry.busy = false;
-            return None;
-        }
-        let collection = format!("/api/v1/namespaces/{}/pods", entry.pod.id.namespace);
-        let name = entry.pod.id.name.to_string();
-        if entry.dirty {
-            entry.dirty = false;
-            let patch = status_patch(&entry.pod);
-            return Some((
-                Subject::PodStatus(id),
-                Write::Strategic(collection, name, Some("status"), patch),
-            ));
-        }
-        if entry.delete && !entry.deleted {
-            return Some((
-                Subject::PodDelete(id),
-                Write::Delete(collection, name, entry.pod.id.uid.to_string()),
-            ));
-        }
-        entry.busy = false;
-        None
-    }
-
-    pub(super) fn pod_answered(&mut self, id: Id, subject: Subject, answer: &Answer, now: Millis) {
-        let Some(entry) = self.pods.get_mut(id) else {
-            return;
-        };
-        match (answer, subject) {
-            (Answer::Done, Subject::PodDelete(_)) => entry.deleted = true,
-            (Answer::Done, _) => entry.failures = 0,
-            // The watch will show that it is gone, or which pod has taken its name.
-            (Answer::Missing, _) => (entry.dirty, entry.deleted) = (false, true),
-            (Answer::Conflict | Answer::Failed(_), _) => {
-                entry.dirty |= matches!(subject, Subject::PodStatus(_));
-                entry.failures += 1;
-                let wait = retry_after(&entry.pod.id.uid, entry.failures);
-                self.timers.at(now.plus(wait), Timer::PodWrite(id));
-                return;
-            }
-        }
-        if entry.dirty || (entry.delete && !entry.deleted) {
-            self.queue.push_back(Due::Pod(id));
-        } else {
-            entry.busy = false;
-        }
-    }
 }
 
 /// What a pod had of a node is free.
-fn give_back(node: &mut NodeEntry, entry: &PodEntry) {
+pub(super) fn give_back(node: &mut NodeEntry, entry: &PodEntry) {
     node.room.remove(&entry.requests);
     node.most = node.most.plus(entry.most, -1);
     release_address(node, &entry.pod);

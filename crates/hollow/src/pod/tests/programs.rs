@@ -81,7 +81,7 @@ fn a_pod_is_evicted_whose_volume_holds_more_than_it_may() {
         assert_eq!(bench.object["status"]["phase"], "Running");
         bench.pass(30.0);
         let status = bench.object["status"].clone();
-        (status["phase"] == "Failed").then(|| (status, bench.told))
+        (status["phase"] == "Failed").then_some((status, bench.told))
     };
     let (status, told) = evicted(json!({"sizeLimit": "11"})).unwrap();
     let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"11\". ";
