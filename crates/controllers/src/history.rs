@@ -4,11 +4,14 @@
 
 use std::sync::Arc;
 
+use kube::api::Patch;
 use serde_json::{Value, json};
 
 use crate::hash::{canonical_json, fnv1, safe_encode};
 use crate::model::workload::Revision;
-use crate::model::{Kind, Meta, Owner};
+use crate::model::{Key, Kind, Meta, Owner, REVISIONS};
+use crate::runtime::api::Deletion;
+use crate::runtime::{ApiError, Context};
 
 /// Label of a ControllerRevision with the hash of its data.
 pub const HASH: &str = "controller.kubernetes.io/hash";
@@ -99,9 +102,9 @@ pub fn object_named(
 #[derive(Debug, PartialEq)]
 pub enum Update {
     /// It is the newest revision already.
-    Is(Arc<str>),
+    Is(Arc<Revision>),
     /// It is an older revision, which becomes the newest by this number (a rollback).
-    Raise(Arc<str>, i64),
+    Raise(Arc<Revision>, i64),
     /// It is new, with this number.
     New(i64),
 }
@@ -120,11 +123,71 @@ pub fn resolve(data: &Value, revisions: &[Arc<Revision>]) -> Update {
     let next = newest.map_or(1, |r| r.revision + 1);
     match sorted.iter().rev().find(|r| *r.data == *data) {
         Some(same) if newest.is_some_and(|n| n.metadata.uid == same.metadata.uid) => {
-            Update::Is(same.metadata.name.clone())
+            Update::Is((*same).clone())
         }
-        Some(same) => Update::Raise(same.metadata.name.clone(), next),
+        Some(same) => Update::Raise((*same).clone(), next),
         None => Update::New(next),
     }
+}
+
+/// The revision that the template of an owner is: found, made the newest again, or created by `object`, which
+/// is given its number and how often its hash has met another's.
+pub async fn ensure(
+    context: &Context,
+    owner: &Meta,
+    data: &Value,
+    revisions: &[Arc<Revision>],
+    collisions: &mut Option<i32>,
+    object: impl Fn(i64, Option<i32>) -> Value,
+) -> Result<Arc<Revision>, ApiError> {
+    let (api, cache) = (&context.api, &context.informers.revisions);
+    let seen = |revision: Revision| {
+        cache.apply(revision.clone());
+        Arc::new(revision)
+    };
+    let number = match resolve(data, revisions) {
+        Update::Is(found) => return Ok(found),
+        Update::Raise(found, number) => {
+            let patch = Patch::Merge(json!({"revision": number}));
+            let key = found.metadata.key();
+            return api.patch(&REVISIONS, &key, None, &patch).await.map(seen);
+        }
+        Update::New(number) => number,
+    };
+    loop {
+        let object = object(number, *collisions);
+        let error = match api.create(&REVISIONS, &owner.namespace, &object).await {
+            Ok(created) => return Ok(seen(created)),
+            Err(error) if error.already_exists() => error,
+            Err(error) => return Err(error),
+        };
+        let name = object.pointer("/metadata/name").and_then(Value::as_str);
+        let key = Key::new(&owner.namespace, name.ok_or(error)?);
+        match api.get::<Revision>(&REVISIONS, &key).await? {
+            Some(there) if *there.data == *data && there.metadata.controlled_by(&owner.uid) => {
+                return Ok(seen(there));
+            }
+            // Another's, or other data with the same hash: count on and try again.
+            Some(_) => *collisions = Some(collisions.unwrap_or(0) + 1),
+            // Deleted in between: the name is free again.
+            None => {}
+        }
+    }
+}
+
+/// Deletes the revisions that history may forget.
+pub async fn forget(
+    context: &Context,
+    limit: Option<i32>,
+    revisions: &[Arc<Revision>],
+    live: impl Fn(&Revision) -> bool,
+) -> Result<(), ApiError> {
+    for old in expired(limit, revisions, live) {
+        let deletion = Deletion::of(&old.metadata.uid);
+        let key = old.metadata.key();
+        context.api.delete(&REVISIONS, &key, deletion).await?;
+    }
+    Ok(())
 }
 
 /// Revisions beyond the history limit (10 where none is set) that are not `live`, oldest first.
@@ -166,8 +229,8 @@ mod tests {
             revision("web-a", 1, a.clone()),
             revision("web-b", 2, b.clone()),
         ];
-        assert_eq!(resolve(&b, &all), Update::Is("web-b".into()));
-        assert_eq!(resolve(&a, &all), Update::Raise("web-a".into(), 3));
+        assert_eq!(resolve(&b, &all), Update::Is(all[1].clone()));
+        assert_eq!(resolve(&a, &all), Update::Raise(all[0].clone(), 3));
         assert_eq!(resolve(&c, &all), Update::New(3));
         assert_eq!(resolve(&c, &[]), Update::New(1));
     }

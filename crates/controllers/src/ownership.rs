@@ -182,6 +182,38 @@ pub fn pod_changed(
     }
 }
 
+/// Has a set looked at again when it changes, or pods that it owns or could adopt do.
+pub fn follow<T: Watched>(
+    sets: &Arc<Informer<T>>,
+    pods: &Arc<Informer<Pod>>,
+    queue: &Arc<Queue<Key>>,
+    expectations: &Arc<Expectations>,
+    adopts: impl Fn(&T, &Pod) -> bool + Send + Sync + 'static,
+) {
+    {
+        let (queue, expectations) = (queue.clone(), expectations.clone());
+        sets.on_change(move |old, new| match (old, new) {
+            (Some(old), None) => {
+                expectations.forget(&old.meta().key());
+                queue.add(old.meta().key());
+            }
+            (_, Some(new)) => queue.add(new.meta().key()),
+            (None, None) => {}
+        });
+    }
+    let (queue, expectations) = (queue.clone(), expectations.clone());
+    let (sets, all) = (sets.clone(), pods.clone());
+    pods.on_change(move |old, new| {
+        pod_changed(&T::KIND, &all, &queue, &expectations, old, new, |orphan| {
+            for set in sets.in_namespace(&orphan.meta.namespace) {
+                if adopts(&set, orphan) {
+                    queue.add(set.meta().key());
+                }
+            }
+        });
+    });
+}
+
 /// A sync costs time in proportion to the pods owned. Waiting in the same proportion keeps a burst
 /// of n pod events from costing n² steps.
 fn calm(pods: usize) -> Duration {

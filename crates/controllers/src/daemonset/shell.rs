@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::Patch;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -14,12 +13,12 @@ use tokio::time::Instant;
 use super::needs::own_tolerations;
 use super::plan::{self, HASH, Plan, World};
 use crate::hash::template_hash;
-use crate::history::{self, Update};
+use crate::history;
 use crate::model::meta::MetaOnly;
 use crate::model::workload::{DaemonSet, DaemonSetStatus, Revision};
-use crate::model::{DAEMON_SETS, Key, PODS, Pod, REVISIONS};
+use crate::model::{DAEMON_SETS, Key, PODS, Pod};
 use crate::ownership;
-use crate::runtime::api::{Deletion, or_null, status_patch};
+use crate::runtime::api::{Deletion, or_null};
 use crate::runtime::controller::{self, slow_start, together};
 use crate::runtime::{ApiError, Context, Controller, Expectations, Outcome, Queue};
 
@@ -44,39 +43,28 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     let queue = Arc::new(Queue::default());
     let expectations = Arc::new(Expectations::default());
     let informers = &context.informers;
-    informers.revisions.want();
+    ownership::follow(
+        &informers.daemon_sets,
+        &informers.pods,
+        &queue,
+        &expectations,
+        |set, pod| set.spec.selector.matches(&pod.meta.labels),
+    );
     {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
-        informers
-            .daemon_sets
-            .on_change(move |old, new| match (old, new) {
-                (Some(old), None) => {
-                    expectations.forget(&old.metadata.key());
-                    queue.add(old.metadata.key());
+        let (queue, sets) = (queue.clone(), informers.daemon_sets.clone());
+        informers.revisions.on_change(move |_, new| {
+            // One without an owner may be taken in.
+            let Some(meta) = new
+                .map(|r| &r.metadata)
+                .filter(|m| m.controller().is_none())
+            else {
+                return;
+            };
+            for set in sets.in_namespace(&meta.namespace) {
+                if set.spec.selector.matches(&meta.labels) {
+                    queue.add(set.metadata.key());
                 }
-                (_, Some(new)) => queue.add(new.metadata.key()),
-                (None, None) => {}
-            });
-    }
-    {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
-        let (sets, pods) = (informers.daemon_sets.clone(), informers.pods.clone());
-        informers.pods.on_change(move |old, new| {
-            ownership::pod_changed(
-                &DAEMON_SETS,
-                &pods,
-                &queue,
-                &expectations,
-                old,
-                new,
-                |orphan| {
-                    for set in sets.in_namespace(&orphan.meta.namespace) {
-                        if set.spec.selector.matches(&orphan.meta.labels) {
-                            queue.add(set.metadata.key());
-                        }
-                    }
-                },
-            );
+            }
         });
     }
     {
@@ -135,7 +123,15 @@ impl Controller for DaemonSets {
             |_: &Pod| true,
         )
         .await?;
-        let revisions = informers.revisions.indexed(&set.metadata.uid);
+        let revisions = ownership::claim(
+            &self.context.api,
+            &informers.revisions,
+            &DAEMON_SETS,
+            &set.metadata,
+            &set.spec.selector,
+            |_: &Revision| true,
+        )
+        .await?;
         let mut collisions = set.status.collision_count;
         let hash = match set.metadata.deleted {
             None => self.revision(&set, &revisions, &mut collisions).await?,
@@ -162,18 +158,11 @@ impl Controller for DaemonSets {
             let live = pods.iter().filter_map(|p| p.meta.labels.get(HASH));
             let live: Vec<&str> = live.chain([hash.as_str()]).collect();
             let limit = set.spec.revision_history_limit;
-            for old in history::expired(limit, &revisions, |r| {
-                r.metadata
-                    .labels
-                    .get(HASH)
-                    .is_some_and(|h| live.contains(&h))
-            }) {
-                let deletion = Deletion::of(&old.metadata.uid);
-                self.context
-                    .api
-                    .delete(&REVISIONS, &old.metadata.key(), deletion)
-                    .await?;
-            }
+            let is_live = |r: &Revision| {
+                let hash = r.metadata.labels.get(HASH);
+                hash.is_some_and(|hash| live.contains(&hash))
+            };
+            history::forget(&self.context, limit, &revisions, is_live).await?;
         }
         let soonest = [plan.after, wait].into_iter().flatten().min();
         Ok(soonest.map_or(Outcome::Done, Outcome::After))
@@ -224,60 +213,15 @@ impl DaemonSets {
         revisions: &[Arc<Revision>],
         collisions: &mut Option<i32>,
     ) -> Result<String, ApiError> {
-        let (api, informer) = (&self.context.api, &self.context.informers.revisions);
-        let data = history::data_of(&set.spec.template);
-        let hash_of = |r: &Revision| r.metadata.labels.get(HASH).unwrap_or("").to_owned();
-        let number = match history::resolve(&data, revisions) {
-            Update::Is(name) => {
-                let found = revisions.iter().find(|r| r.metadata.name == name);
-                return Ok(found.map(|r| hash_of(r)).unwrap_or_default());
-            }
-            Update::Raise(name, number) => {
-                let key = Key::new(&set.metadata.namespace, &name);
-                let patch = Patch::Merge(json!({"revision": number}));
-                let raised: Revision = api.patch(&REVISIONS, &key, None, &patch).await?;
-                let hash = hash_of(&raised);
-                informer.apply(raised);
-                return Ok(hash);
-            }
-            Update::New(number) => number,
+        let (template, meta) = (&set.spec.template, &set.metadata);
+        let data = history::data_of(template);
+        let object = |number, collisions| {
+            let hash = template_hash(template, collisions);
+            history::object_named(&DAEMON_SETS, meta, template, &data, number, (HASH, &hash))
         };
-        loop {
-            let hash = template_hash(&set.spec.template, *collisions);
-            let object = history::object_named(
-                &DAEMON_SETS,
-                &set.metadata,
-                &set.spec.template,
-                &data,
-                number,
-                (HASH, &hash),
-            );
-            let namespace = &set.metadata.namespace;
-            match api.create::<Revision>(&REVISIONS, namespace, &object).await {
-                Ok(created) => {
-                    informer.apply(created);
-                    return Ok(hash);
-                }
-                Err(error) if error.already_exists() => {
-                    let name = object.pointer("/metadata/name").and_then(Value::as_str);
-                    let key = Key::new(namespace, name.unwrap_or(""));
-                    match api.get::<Revision>(&REVISIONS, &key).await? {
-                        Some(there)
-                            if *there.data == data
-                                && there.metadata.controlled_by(&set.metadata.uid) =>
-                        {
-                            informer.apply(there);
-                            return Ok(hash);
-                        }
-                        // Another's, or other data with the same hash: count on and try again.
-                        Some(_) => *collisions = Some(collisions.unwrap_or(0) + 1),
-                        // Deleted in between: the name is free again.
-                        None => {}
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let found = history::ensure(&self.context, meta, &data, revisions, collisions, object);
+        let labels = &found.await?.metadata.labels;
+        Ok(labels.get(HASH).unwrap_or_default().to_owned())
     }
 
     async fn carry_out(&self, set: &DaemonSet, plan: &Plan, hash: &str) -> Result<(), ApiError> {
@@ -349,6 +293,7 @@ impl DaemonSets {
                     Ok(there) => {
                         if !there {
                             self.expectations.deleted(owner, &pod.meta.uid);
+                            return Ok(());
                         }
                         let message = format!("Deleted pod: {name}");
                         recorder.normal(NAME, &DAEMON_SETS, meta, "SuccessfulDelete", message);
@@ -418,20 +363,11 @@ impl DaemonSets {
         if let Some(count) = status.collision_count {
             body["collisionCount"] = count.into();
         }
-        let patch = status_patch(&set.metadata.uid, body);
-        match self
-            .context
-            .api
-            .patch::<DaemonSet>(&DAEMON_SETS, &set.metadata.key(), Some("status"), &patch)
+        self.context
+            .informers
+            .daemon_sets
+            .write_status(&self.context.api, &set.metadata, body)
             .await
-        {
-            Ok(written) => {
-                self.context.informers.daemon_sets.apply(written);
-                Ok(())
-            }
-            Err(error) if error.not_found() => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::meta::MetaOnly;
 use crate::model::workload::{Deployment, DeploymentStatus, ReplicaSet};
 use crate::model::{DEPLOYMENTS, Key, Labels, Meta, Owner, REPLICA_SETS};
 use crate::ownership;
-use crate::runtime::api::{Deletion, or_null, status_patch};
+use crate::runtime::api::{Deletion, or_null};
 use crate::runtime::controller;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue};
 
@@ -325,38 +325,22 @@ impl Deployments {
         if status == deployment.status {
             return Ok(());
         }
-        let patch = status_patch(
-            &deployment.metadata.uid,
-            json!({
-                "observedGeneration": status.observed_generation,
-                "replicas": or_null(status.replicas),
-                "updatedReplicas": or_null(status.updated_replicas),
-                "readyReplicas": or_null(status.ready_replicas),
-                "availableReplicas": or_null(status.available_replicas),
-                "unavailableReplicas": or_null(status.unavailable_replicas),
-                "terminatingReplicas": status.terminating_replicas,
-                "collisionCount": status.collision_count,
-                "conditions": status.conditions,
-            }),
-        );
-        match self
-            .context
-            .api
-            .patch::<Deployment>(
-                &DEPLOYMENTS,
-                &deployment.metadata.key(),
-                Some("status"),
-                &patch,
-            )
+        let body = json!({
+            "observedGeneration": status.observed_generation,
+            "replicas": or_null(status.replicas),
+            "updatedReplicas": or_null(status.updated_replicas),
+            "readyReplicas": or_null(status.ready_replicas),
+            "availableReplicas": or_null(status.available_replicas),
+            "unavailableReplicas": or_null(status.unavailable_replicas),
+            "terminatingReplicas": status.terminating_replicas,
+            "collisionCount": status.collision_count,
+            "conditions": status.conditions,
+        });
+        self.context
+            .informers
+            .deployments
+            .write_status(&self.context.api, &deployment.metadata, body)
             .await
-        {
-            Ok(written) => {
-                self.context.informers.deployments.apply(written);
-                Ok(())
-            }
-            Err(error) if error.not_found() => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 

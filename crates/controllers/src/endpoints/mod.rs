@@ -8,6 +8,7 @@
 pub mod mirror;
 mod mirror_shell;
 pub mod plan;
+pub mod selected;
 mod shell;
 
 pub use mirror_shell::start as start_mirroring;

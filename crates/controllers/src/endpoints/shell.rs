@@ -9,13 +9,11 @@ use rustc_hash::FxHashSet;
 use tokio::task::JoinSet;
 
 use super::plan::{self, Action, MANAGED_BY, MANAGER};
-use crate::endpointslice::plan::matters;
+use super::selected::Selected;
 use crate::model::network::Endpoints;
 use crate::model::{ENDPOINTS, Key};
 use crate::runtime::api::Deletion;
-use crate::runtime::membership::Membership;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
-use crate::selector::Selector;
 
 /// Pod changes that come within this time are written together: every write is the whole object,
 /// and who wants news soon reads EndpointSlices.
@@ -23,7 +21,7 @@ const BATCH: Duration = Duration::from_millis(200);
 
 struct Legacy {
     context: Context,
-    membership: Arc<Membership>,
+    selected: Arc<Selected>,
     /// Services that have gone: their Endpoints go with them, whoever wrote those.
     departed: Arc<Mutex<FxHashSet<Key>>>,
 }
@@ -31,7 +29,6 @@ struct Legacy {
 /// Registers the controller's handlers; its workers start with the returned function.
 pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>) + use<> {
     let queue = Arc::new(Queue::default());
-    let membership = Arc::new(Membership::default());
     let departed = Arc::<Mutex<FxHashSet<Key>>>::default();
     let informers = &context.informers;
     {
@@ -46,15 +43,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
             queue.add(key);
         });
     }
-    {
-        let (queue, membership) = (queue.clone(), membership.clone());
-        informers.pods.on_change(move |old, new| {
-            let same = matches!((old, new), (Some(o), Some(n)) if !matters(o, n));
-            if !same {
-                membership.pod_changed(old, new, |service| queue.add_after(service.clone(), BATCH));
-            }
-        });
-    }
+    let selected = Selected::follow(context, &queue, BATCH);
     {
         let queue = queue.clone();
         informers.endpoints.on_change(move |old, new| {
@@ -65,7 +54,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     }
     let controller = Arc::new(Legacy {
         context: context.clone(),
-        membership,
+        selected,
         departed,
     });
     let stop = context.stop.clone();
@@ -82,8 +71,9 @@ impl Controller for Legacy {
         let api = &self.context.api;
         let cache = &informers.endpoints;
         let existing = cache.get(key);
-        let Some(service) = informers.services.get(key) else {
-            self.membership.forget(key);
+        let service = informers.services.get(key);
+        let pods = self.selected.pods(&self.context, key, service.as_deref());
+        let Some(service) = service else {
             // Endpoints have no owner: they go with their Service by this.
             if let Some(endpoints) = existing
                 && (self.departed.lock().contains(key)
@@ -96,25 +86,9 @@ impl Controller for Legacy {
             self.departed.lock().remove(key);
             return Ok(Outcome::Done);
         };
-        let selector = service
-            .spec
-            .selector
-            .clone()
-            .filter(|s| !s.is_empty() && service.spec.kind != "ExternalName");
-        let (Some(selector), None) = (selector, service.metadata.deleted) else {
-            self.membership.forget(key);
+        let Some(pods) = pods else {
             return Ok(Outcome::Done);
         };
-        self.membership
-            .select(key, &Selector::of_labels(selector), || {
-                informers.pods.in_namespace(&key.namespace)
-            });
-        let pods: Vec<_> = self
-            .membership
-            .members(key)
-            .iter()
-            .filter_map(|pod| informers.pods.get(pod))
-            .collect();
         match plan::plan(&service, &pods, existing.as_deref()) {
             None => {}
             Some(Action::Create(object)) => {

@@ -8,14 +8,13 @@ use tokio::task::JoinSet;
 
 use super::hints::{self, ZONE};
 use super::plan::{self, MANAGER, World};
+use crate::endpoints::selected::Selected;
 use crate::model::network::{EndpointSlice, MANAGED_BY, SERVICE_NAME, service_index};
 use crate::model::node::Node;
 use crate::model::{ENDPOINT_SLICES, Key, SERVICES};
 use crate::runtime::api::Deletion;
 use crate::runtime::controller;
-use crate::runtime::membership::Membership;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue};
-use crate::selector::Selector;
 
 /// Pod changes that come within this time are written together.
 const BATCH: Duration = Duration::from_millis(20);
@@ -26,13 +25,12 @@ const NAME: &str = "endpointslice-controller";
 
 struct Slices {
     context: Context,
-    membership: Arc<Membership>,
+    selected: Arc<Selected>,
 }
 
 /// Registers the controller's handlers; its workers start with the returned function.
 pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>) + use<> {
     let queue = Arc::new(Queue::default());
-    let membership = Arc::new(Membership::default());
     let informers = &context.informers;
     {
         let queue = queue.clone();
@@ -42,15 +40,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
             }
         });
     }
-    {
-        let (queue, membership) = (queue.clone(), membership.clone());
-        informers.pods.on_change(move |old, new| {
-            let same = matches!((old, new), (Some(o), Some(n)) if !plan::matters(o, n));
-            if !same {
-                membership.pod_changed(old, new, |service| queue.add_after(service.clone(), BATCH));
-            }
-        });
-    }
+    let selected = Selected::follow(context, &queue, BATCH);
     {
         let queue = queue.clone();
         informers.slices.on_change(move |old, new| {
@@ -87,7 +77,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     }
     let controller = Arc::new(Slices {
         context: context.clone(),
-        membership,
+        selected,
     });
     let stop = context.stop.clone();
     move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
@@ -101,26 +91,11 @@ impl Controller for Slices {
     async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
         let informers = &self.context.informers;
         let service = informers.services.get(key);
-        let selector = service
-            .as_ref()
-            .filter(|s| s.spec.kind != "ExternalName" && s.metadata.deleted.is_none())
-            .and_then(|s| s.spec.selector.clone())
-            .filter(|labels| !labels.is_empty());
-        let (Some(service), Some(selector)) = (service, selector) else {
-            // The slices of a Service that is gone are the garbage collector's.
-            self.membership.forget(key);
+        let pods = self.selected.pods(&self.context, key, service.as_deref());
+        // The slices of a Service that is gone are the garbage collector's.
+        let (Some(service), Some(pods)) = (service, pods) else {
             return Ok(Outcome::Done);
         };
-        self.membership
-            .select(key, &Selector::of_labels(selector), || {
-                informers.pods.in_namespace(&key.namespace)
-            });
-        let pods: Vec<_> = self
-            .membership
-            .members(key)
-            .iter()
-            .filter_map(|pod| informers.pods.get(pod))
-            .collect();
         let slices: Vec<Arc<EndpointSlice>> = informers
             .slices
             .indexed(&service_index(&key.namespace, &key.name))

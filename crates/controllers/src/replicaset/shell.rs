@@ -12,7 +12,7 @@ use crate::model::meta::MetaOnly;
 use crate::model::workload::{ReplicaSet, ReplicaSetStatus, ReplicationController};
 use crate::model::{Key, Labels, Meta, PODS, Pod, REPLICATION_CONTROLLERS, Watched};
 use crate::ownership;
-use crate::runtime::api::{Deletion, or_null, status_patch};
+use crate::runtime::api::{Deletion, or_null};
 use crate::runtime::controller::{self, slow_start, together};
 use crate::runtime::{ApiError, Context, Controller, Expectations, Informer, Outcome, Queue};
 use crate::selector::Selector;
@@ -96,31 +96,16 @@ fn start<T: Replicated>(
 ) -> impl FnOnce(&mut JoinSet<()>) + use<T> {
     let queue = Arc::new(Queue::default());
     let expectations = Arc::new(Expectations::default());
-    {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
-        informer.on_change(move |old, new| match (old, new) {
-            (Some(old), None) => {
-                expectations.forget(&old.meta().key());
-                queue.add(old.meta().key());
-            }
-            (_, Some(new)) => queue.add(new.meta().key()),
-            (None, None) => {}
-        });
-    }
-    {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
-        let (sets, pods) = (informer.clone(), context.informers.pods.clone());
-        context.informers.pods.on_change(move |old, new| {
-            ownership::pod_changed(&T::KIND, &pods, &queue, &expectations, old, new, |orphan| {
-                for set in sets.in_namespace(&orphan.meta.namespace) {
-                    let selector = set.selector();
-                    if !selector.is_empty() && selector.matches(&orphan.meta.labels) {
-                        queue.add(set.meta().key());
-                    }
-                }
-            });
-        });
-    }
+    ownership::follow(
+        &informer,
+        &context.informers.pods,
+        &queue,
+        &expectations,
+        |set: &T, pod| {
+            let selector = set.selector();
+            !selector.is_empty() && selector.matches(&pod.meta.labels)
+        },
+    );
     let controller = Arc::new(Sets {
         context: context.clone(),
         informer,
@@ -334,19 +319,8 @@ impl<T: Replicated> Sets<T> {
                 json!(status.conditions)
             };
         }
-        let patch = status_patch(&set.meta().uid, body);
-        match self
-            .context
-            .api
-            .patch::<T>(&T::KIND, &set.meta().key(), Some("status"), &patch)
+        self.informer
+            .write_status(&self.context.api, set.meta(), body)
             .await
-        {
-            Ok(written) => {
-                self.informer.apply(written);
-                Ok(())
-            }
-            Err(error) if error.not_found() => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }

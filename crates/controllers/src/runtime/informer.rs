@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::api::Api;
+use super::api::{Api, ApiError, status_patch};
 use super::reflector::{self, Sink, Source};
 use crate::model::autoscaler::Autoscaler;
 use crate::model::batch::{CronJob, Job};
@@ -24,7 +25,7 @@ use crate::model::volume::{Attachment, Claim, Driver, StorageClass, Volume};
 use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
-use crate::model::{Key, Pod, Watched};
+use crate::model::{Key, Meta, Pod, Watched};
 
 /// Called in event order with what was there before and what is there now.
 pub type Handler<T> = Box<dyn Fn(Option<&Arc<T>>, Option<&Arc<T>>) + Send + Sync>;
@@ -227,6 +228,25 @@ impl<T: Watched> Informer<T> {
     /// Has the watch started, for a controller that only reads.
     pub fn want(&self) {
         self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the status of an object, and takes in what comes of it. What is gone has none.
+    pub async fn write_status(
+        &self,
+        api: &Api,
+        meta: &Meta,
+        status: Value,
+    ) -> Result<(), ApiError> {
+        let patch = status_patch(&meta.uid, status);
+        let key = meta.key();
+        match api.patch::<T>(&T::KIND, &key, Some("status"), &patch).await {
+            Ok(written) => {
+                self.apply(written);
+                Ok(())
+            }
+            Err(error) if error.not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes an object that was read or written elsewhere, unless the cache has a newer one, or has seen it go:

@@ -12,12 +12,13 @@ use tokio::task::JoinSet;
 
 use super::claims;
 use super::plan::{self, Create, On, Plan, World};
-use crate::history::{self as revision, Update};
+use super::pods::{base, claim, with_identity};
+use crate::history as revision;
 use crate::model::meta::MetaOnly;
 use crate::model::workload::{Revision, StatefulSet, StatefulSetStatus};
-use crate::model::{CLAIMS, Key, Meta, PODS, Pod, REVISIONS, STATEFUL_SETS};
+use crate::model::{CLAIMS, Key, PODS, Pod, STATEFUL_SETS};
 use crate::ownership;
-use crate::runtime::api::{Deletion, or_null, status_patch};
+use crate::runtime::api::{Deletion, or_null};
 use crate::runtime::controller::{self, slow_start, together};
 use crate::runtime::{ApiError, Context, Controller, Expectations, Outcome, Queue};
 
@@ -35,42 +36,16 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     let informers = &context.informers;
     informers.revisions.want();
     informers.claims.want();
-    {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
-        informers
-            .stateful_sets
-            .on_change(move |old, new| match (old, new) {
-                (Some(old), None) => {
-                    expectations.forget(&old.metadata.key());
-                    queue.add(old.metadata.key());
-                }
-                (_, Some(new)) => queue.add(new.metadata.key()),
-                (None, None) => {}
-            });
-    }
-    {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
-        let (sets, pods) = (informers.stateful_sets.clone(), informers.pods.clone());
-        informers.pods.on_change(move |old, new| {
-            ownership::pod_changed(
-                &STATEFUL_SETS,
-                &pods,
-                &queue,
-                &expectations,
-                old,
-                new,
-                |orphan| {
-                    for set in sets.in_namespace(&orphan.meta.namespace) {
-                        if set.spec.selector.matches(&orphan.meta.labels)
-                            && plan::ordinal(&set.metadata.name, &orphan.meta.name).is_some()
-                        {
-                            queue.add(set.metadata.key());
-                        }
-                    }
-                },
-            );
-        });
-    }
+    ownership::follow(
+        &informers.stateful_sets,
+        &informers.pods,
+        &queue,
+        &expectations,
+        |set, pod| {
+            set.spec.selector.matches(&pod.meta.labels)
+                && plan::ordinal(&set.metadata.name, &pod.meta.name).is_some()
+        },
+    );
     let controller = Arc::new(StatefulSets {
         context: context.clone(),
         expectations,
@@ -101,7 +76,15 @@ impl Controller for StatefulSets {
             |pod: &Pod| plan::ordinal(&set.metadata.name, &pod.meta.name).is_some(),
         )
         .await?;
-        let revisions = self.context.informers.revisions.indexed(&set.metadata.uid);
+        let revisions = ownership::claim(
+            api,
+            &self.context.informers.revisions,
+            &STATEFUL_SETS,
+            &set.metadata,
+            &set.spec.selector,
+            |_: &Revision| true,
+        )
+        .await?;
         let mut collisions = set.status.collision_count;
         let update = self
             .update_revision(&set, &revisions, &mut collisions)
@@ -136,11 +119,8 @@ impl Controller for StatefulSets {
                 .chain([&*current, &*update])
                 .collect();
             let limit = set.spec.revision_history_limit;
-            for old in revision::expired(limit, &revisions, |r| live.contains(&*r.metadata.name)) {
-                let deletion = Deletion::of(&old.metadata.uid);
-                api.delete(&REVISIONS, &old.metadata.key(), deletion)
-                    .await?;
-            }
+            let is_live = |r: &Revision| live.contains(&*r.metadata.name);
+            revision::forget(&self.context, limit, &revisions, is_live).await?;
         }
         let after = plan.after.into_iter().chain(waits.then_some(CLAIM_GONE));
         Ok(after.min().map_or(Outcome::Done, Outcome::After))
@@ -151,73 +131,21 @@ impl Controller for StatefulSets {
 const CLAIM_GONE: Duration = Duration::from_millis(500);
 
 impl StatefulSets {
-    /// The name of the revision that the template is; creates or raises it where needed.
+    /// The name of the revision that the template is, which is there after this.
     async fn update_revision(
         &self,
         set: &StatefulSet,
         revisions: &[Arc<Revision>],
         collisions: &mut Option<i32>,
     ) -> Result<Arc<str>, ApiError> {
-        let api = &self.context.api;
-        let data = revision::data_of(&set.spec.template);
-        let number = match revision::resolve(&data, revisions) {
-            Update::Is(name) => return Ok(name),
-            Update::Raise(name, number) => {
-                let key = Key {
-                    namespace: set.metadata.namespace.clone(),
-                    name: name.clone(),
-                };
-                let patch = Patch::Merge(json!({"revision": number}));
-                let raised: Revision = api.patch(&REVISIONS, &key, None, &patch).await?;
-                self.context.informers.revisions.apply(raised);
-                return Ok(name);
-            }
-            Update::New(number) => number,
+        let (template, meta) = (&set.spec.template, &set.metadata);
+        let data = revision::data_of(template);
+        let object = |number, collisions: Option<i32>| {
+            let collisions = collisions.unwrap_or(0);
+            revision::object(&STATEFUL_SETS, meta, template, &data, number, collisions)
         };
-        loop {
-            let count = collisions.unwrap_or(0);
-            let object = revision::object(
-                &STATEFUL_SETS,
-                &set.metadata,
-                &set.spec.template,
-                &data,
-                number,
-                count,
-            );
-            match api
-                .create::<Revision>(&REVISIONS, &set.metadata.namespace, &object)
-                .await
-            {
-                Ok(created) => {
-                    let name = created.metadata.name.clone();
-                    self.context.informers.revisions.apply(created);
-                    return Ok(name);
-                }
-                Err(error) if error.already_exists() => {
-                    let key = Key::new(
-                        &set.metadata.namespace,
-                        object
-                            .pointer("/metadata/name")
-                            .and_then(Value::as_str)
-                            .unwrap_or(""),
-                    );
-                    match api.get::<Revision>(&REVISIONS, &key).await? {
-                        Some(there)
-                            if *there.data == data
-                                && there.metadata.controlled_by(&set.metadata.uid) =>
-                        {
-                            self.context.informers.revisions.apply(there);
-                            return Ok(key.name);
-                        }
-                        // Another's, or other data with the same hash: count on and try again.
-                        Some(_) => *collisions = Some(count + 1),
-                        // Deleted in between: the name is free again.
-                        None => {}
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let found = revision::ensure(&self.context, meta, &data, revisions, collisions, object);
+        Ok(found.await?.metadata.name.clone())
     }
 
     /// Returns whether a pod was not made because an old claim of its name is not gone yet.
@@ -496,117 +424,21 @@ impl StatefulSets {
         if status == set.status {
             return Ok(());
         }
-        let patch = status_patch(
-            &set.metadata.uid,
-            json!({
-                "observedGeneration": status.observed_generation,
-                "replicas": status.replicas,
-                "readyReplicas": or_null(status.ready_replicas),
-                "currentReplicas": or_null(status.current_replicas),
-                "updatedReplicas": or_null(status.updated_replicas),
-                "availableReplicas": status.available_replicas,
-                "currentRevision": status.current_revision,
-                "updateRevision": status.update_revision,
-                "collisionCount": status.collision_count.unwrap_or(0),
-            }),
-        );
-        match self
-            .context
-            .api
-            .patch::<StatefulSet>(&STATEFUL_SETS, &set.metadata.key(), Some("status"), &patch)
+        let body = json!({
+            "observedGeneration": status.observed_generation,
+            "replicas": status.replicas,
+            "readyReplicas": or_null(status.ready_replicas),
+            "currentReplicas": or_null(status.current_replicas),
+            "updatedReplicas": or_null(status.updated_replicas),
+            "availableReplicas": status.available_replicas,
+            "currentRevision": status.current_revision,
+            "updateRevision": status.update_revision,
+            "collisionCount": status.collision_count.unwrap_or(0),
+        });
+        self.context
+            .informers
+            .stateful_sets
+            .write_status(&self.context.api, &set.metadata, body)
             .await
-        {
-            Ok(written) => {
-                self.context.informers.stateful_sets.apply(written);
-                Ok(())
-            }
-            Err(error) if error.not_found() => Ok(()),
-            Err(error) => Err(error),
-        }
     }
-}
-
-/// A pod of one revision, but for what its ordinal decides.
-fn base(set: &StatefulSet, template: &Value, revision: &str) -> Value {
-    let mut pod = ownership::pod_from_template(template, &STATEFUL_SETS, &set.metadata);
-    pod["metadata"]["labels"][plan::REVISION] = revision.into();
-    pod["spec"]["subdomain"] = set.spec.service_name.as_str().into();
-    pod
-}
-
-fn with_identity(set: &StatefulSet, base: &Value, ordinal: i32) -> Value {
-    let mut pod = base.clone();
-    let name = format!("{}-{ordinal}", set.metadata.name);
-    pod["metadata"]["labels"][plan::POD_NAME] = name.as_str().into();
-    pod["metadata"]["labels"][plan::POD_INDEX] = ordinal.to_string().into();
-    pod["metadata"]["name"] = name.as_str().into();
-    if set.spec.service_name.is_empty()
-        && let Some(spec) = pod["spec"].as_object_mut()
-    {
-        spec.remove("subdomain");
-    }
-    pod["spec"]["hostname"] = name.into();
-    if !set.spec.volume_claim_templates.is_empty() {
-        let claimed: Vec<(&str, Value)> = set
-            .spec
-            .volume_claim_templates
-            .iter()
-            .filter_map(|t| {
-                let volume = t.pointer("/metadata/name")?.as_str()?;
-                let claim = format!("{volume}-{}-{ordinal}", set.metadata.name);
-                Some((
-                    volume,
-                    json!({"name": volume, "persistentVolumeClaim": {"claimName": claim}}),
-                ))
-            })
-            .collect();
-        let names: BTreeSet<&str> = claimed.iter().map(|(n, _)| *n).collect();
-        let others = base
-            .pointer("/spec/volumes")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter(|v| !v["name"].as_str().is_some_and(|n| names.contains(n)))
-            .cloned();
-        let volumes: Vec<Value> = claimed
-            .iter()
-            .map(|(_, v)| v.clone())
-            .chain(others)
-            .collect();
-        pod["spec"]["volumes"] = volumes.into();
-    }
-    pod
-}
-
-/// The claim of one pod by one template: `<template>-<set>-<ordinal>`.
-fn claim(set: &StatefulSet, template: &Value, ordinal: i32) -> Value {
-    let mut claim = template.clone();
-    let name = template
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or("");
-    let Meta {
-        name: set_name,
-        namespace,
-        ..
-    } = &set.metadata;
-    claim["apiVersion"] = "v1".into();
-    claim["kind"] = CLAIMS.kind.into();
-    claim["metadata"]["name"] = format!("{name}-{set_name}-{ordinal}").into();
-    claim["metadata"]["namespace"] = Value::from(&**namespace);
-    for (k, v) in set.spec.selector.match_labels.iter() {
-        claim["metadata"]["labels"][k] = v.into();
-    }
-    if set
-        .spec
-        .persistent_volume_claim_retention_policy
-        .when_deleted
-        == "Delete"
-    {
-        claim["metadata"]["ownerReferences"] = json!([claims::to_set(&set.metadata)]);
-    }
-    if let Some(map) = claim.as_object_mut() {
-        map.remove("status");
-    }
-    claim
 }

@@ -312,3 +312,51 @@ async fn a_deployment_goes_back_by_annotation_and_steps_aside_for_a_taken_name()
         .await;
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revisions_that_have_lost_their_owner_are_taken_in_again() {
+    let rig = Rig::new().await;
+    let revisions = rig.apps("ControllerRevision", "controllerrevisions");
+    let sets = rig.apps("StatefulSet", "statefulsets");
+    let daemons = rig.apps("DaemonSet", "daemonsets");
+    create(&sets, stateful_set(1, "Parallel")).await;
+    let mut daemon = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "log"},
+        "spec": {"selector": {"matchLabels": {"app": "log"}}, "template": template("one")}});
+    daemon["spec"]["template"]["metadata"]["labels"]["app"] = "log".into();
+    create(&daemons, daemon).await;
+    for (kind, name, set) in [
+        ("StatefulSet", "web", &sets),
+        ("DaemonSet", "log", &daemons),
+    ] {
+        let owned = async || {
+            let all = revisions.list(&ListParams::default()).await.unwrap();
+            let mut of = all.items.into_iter().filter(|r| {
+                r.metadata
+                    .name
+                    .as_ref()
+                    .is_some_and(|n| n.starts_with(name))
+            });
+            let (first, more) = (of.next(), of.next());
+            assert!(more.is_none(), "another was made beside it: {more:?}");
+            let owner = first
+                .as_ref()?
+                .metadata
+                .owner_references
+                .as_ref()?
+                .first()?;
+            Some((first.as_ref()?.metadata.name.clone()?, owner.kind.clone()))
+        };
+        let seen = rig.until("a revision", owned, Option::is_some).await;
+        let (revision, _) = seen.unwrap();
+        let lost = json!({"metadata": {"ownerReferences": null}});
+        merge(&revisions, &revision, lost).await;
+        // A StatefulSet takes it in when it is looked at next.
+        let touched = json!({"metadata": {"annotations": {"touched": "1"}}});
+        merge(set, name, touched).await;
+        let back = |seen: &Option<(String, String)>| seen.as_ref().is_some_and(|it| it.1 == kind);
+        rig.until("its owner", owned, back).await;
+        let status = set.get(name).await.unwrap().data["status"].clone();
+        assert_eq!(status["collisionCount"].as_i64().unwrap_or(0), 0, "{kind}");
+    }
+    rig.end().await;
+}
