@@ -67,7 +67,7 @@ pub fn compress(mut reply: Reply, accept: Option<&HeaderValue>) -> Reply {
         Body::Full(bytes) => bytes.into_iter().collect(),
         Body::Chunks(chunks, _) => chunks,
         // Of no known size (not reached), or agreed on between client and another server.
-        body @ (Body::Stream(_) | Body::Remote(_)) => {
+        body @ (Body::Stream(_) | Body::Remote(_) | Body::Page(..)) => {
             *reply.body_mut() = body;
             return reply;
         }

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Cx,
     errors, object,
+    proxy::rewrite::Rewriter,
     registry::Entry,
     request::Query,
     rules::{self, Include},
@@ -33,6 +34,8 @@ pub enum Body {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// What another server sends, as it comes.
     Remote(hyper::body::Incoming),
+    /// The same of a page whose links are changed on the way; without a rewriter it has ended.
+    Page(hyper::body::Incoming, Option<Box<Rewriter>>),
 }
 
 impl Body {
@@ -60,6 +63,26 @@ impl http_body::Body for Body {
                 .poll_next(cx)
                 .map(|next| next.map(|b| Ok(Frame::data(b)))),
             Body::Remote(body) => Pin::new(body).poll_frame(cx),
+            Body::Page(body, rewriter) => loop {
+                let Some(links) = rewriter else {
+                    return Poll::Ready(None);
+                };
+                let bytes = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => links.push(&data),
+                        Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    },
+                    Some(Err(e)) => return Poll::Ready(Some(Err(e))),
+                    None => {
+                        let rest = links.finish();
+                        *rewriter = None;
+                        rest
+                    }
+                };
+                if !bytes.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+            },
         }
     }
 
@@ -69,6 +92,7 @@ impl http_body::Body for Body {
             Body::Chunks(chunks, _) => chunks.is_empty(),
             Body::Stream(_) => false,
             Body::Remote(body) => body.is_end_stream(),
+            Body::Page(_, rewriter) => rewriter.is_none(),
         }
     }
 
@@ -78,7 +102,7 @@ impl http_body::Body for Body {
                 http_body::SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
             Body::Chunks(_, left) => http_body::SizeHint::with_exact(*left),
-            Body::Stream(_) => http_body::SizeHint::default(),
+            Body::Stream(_) | Body::Page(..) => http_body::SizeHint::default(),
             Body::Remote(body) => body.size_hint(),
         }
     }

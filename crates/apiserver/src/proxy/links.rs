@@ -28,8 +28,8 @@ pub struct Identity {
 }
 
 /// A network that is not the machine's: simulated nodes and pods of the same process. Its connections
-/// do not leave the process, so no TLS is spoken over them by proxies; webhooks' servers show their
-/// certificates as everywhere.
+/// do not leave the process, so no TLS is spoken over them with kubelets and extension API servers; webhooks
+/// and pods that are proxied by `https` show their certificates as everywhere.
 pub trait Network: Send + Sync + fmt::Debug {
     /// Whether an address, or the name of a host, is one of this network.
     fn covers(&self, host: &str) -> bool;
@@ -108,7 +108,10 @@ impl Links {
     async fn open(&self, to: &Remote) -> io::Result<Opened> {
         if let Some(network) = self.network.as_ref().filter(|it| it.covers(&to.host)) {
             let stream = network.connect(to.host.clone(), to.port).await?;
-            return Ok(Opened::plain(stream));
+            return match &to.security {
+                Security::Unverified => secure(stream, &self.unverified, &to.host).await,
+                _ => Ok(Opened::plain(stream)),
+            };
         }
         let socket = TcpStream::connect((to.host.as_str(), to.port)).await?;
         socket.set_nodelay(true)?;

@@ -9,6 +9,7 @@ pub mod forward;
 pub mod links;
 pub mod location;
 mod pod;
+pub mod rewrite;
 mod target;
 pub mod tunnel;
 

@@ -8,7 +8,7 @@ use super::{
     Asked,
     forward::{self, BoxBody},
     links::{Remote, Security},
-    location,
+    location, rewrite,
 };
 use crate::{
     errors, object,
@@ -38,9 +38,25 @@ pub async fn proxy(asked: &Asked, parts: Parts, body: BoxBody) -> Result<Reply, 
         Some(query) => format!("{rest}?{query}"),
         None => rest,
     };
-    forward::forward(&asked.api, &to, parts, &path, HeaderMap::new(), body)
+    let prefix = full.strip_suffix(path.split('?').next().unwrap_or_default());
+    let prefix = prefix.unwrap_or(full).to_owned();
+    let asked_of = host_of(&parts);
+    let reply = forward::forward(&asked.api, &to, parts, &path, HeaderMap::new(), body)
         .await
-        .map_err(|e| forward::unavailable(&e))
+        .map_err(|e| forward::unavailable(&e))?;
+    let own = forward::authority(&to.host, to.port);
+    let hosts: Vec<&str> = [Some(own.as_str()), asked_of.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    Ok(rewrite::answer(reply, &prefix, &hosts))
+}
+
+/// The host by which the API server was asked.
+fn host_of(parts: &Parts) -> Option<String> {
+    let given = parts.headers.get(header::HOST);
+    let given = given.and_then(|it| it.to_str().ok()).map(str::to_owned);
+    given.or_else(|| parts.uri.authority().map(ToString::to_string))
 }
 
 /// What comes after `/proxy`, as it was written; `None` when nothing does, not even a slash.

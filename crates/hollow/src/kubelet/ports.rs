@@ -13,7 +13,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use std::{collections::HashMap, io};
 use tokio::{
@@ -30,7 +30,7 @@ const SPDY_PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
 const CHANNELS: &str = "v4.channel.k8s.io";
 
-/// A connection to a port of a pod; refused where no container declares it. `from`: the address of who
+/// A connection to a port of a pod; refused where no container listens. `from`: the address of who
 /// connects, where that is another pod.
 pub fn connect(
     network: &Network,
@@ -40,13 +40,10 @@ pub fn connect(
     from: Option<String>,
 ) -> io::Result<DuplexStream> {
     let spec = pod.spec.as_ref();
-    let declares = |it: &&Container| {
-        let mut ports = it.ports.iter().flatten();
-        ports.any(|it| it.container_port == i32::from(port))
-    };
     let container = spec.and_then(|spec| {
         let sidecars = spec.init_containers.iter().flatten();
-        spec.containers.iter().chain(sidecars).find(declares)
+        let mut all = spec.containers.iter().chain(sidecars);
+        all.find(|it| servers::listens(it, port, false))
     });
     let running = pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
     let Some(container) = container.filter(|_| running) else {

@@ -337,19 +337,14 @@ impl Reach {
     }
 }
 
-/// Whether a container of a pod that runs has declared a port.
+/// Whether a container of a pod that runs listens on a port.
 fn listens(pod: &Pod, port: u16, udp: bool) -> bool {
     let running = pod.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Running");
-    let spec = pod.spec.as_ref();
-    let containers = spec.into_iter().flat_map(|it| {
+    let mut containers = pod.spec.iter().flat_map(|it| {
         let sidecars = it.init_containers.iter().flatten();
         it.containers.iter().chain(sidecars)
     });
-    let mut ports = containers.flat_map(|it| it.ports.iter().flatten());
-    running
-        && ports.any(|it| {
-            it.container_port == i32::from(port) && (it.protocol.as_deref() == Some("UDP")) == udp
-        })
+    running && containers.any(|it| servers::listens(it, port, udp))
 }
 
 /// One of several in turn, or always the same for one who asks.

@@ -28,6 +28,7 @@ pub fn known(command: &str) -> bool {
             | "webhook"
             | "crd-conversion-webhook"
             | "netexec"
+            | "porter"
             | "serve-hostname"
     )
 }
@@ -44,6 +45,7 @@ pub fn run(machine: &mut Machine, words: &[String]) -> Ran {
             | "webhook"
             | "crd-conversion-webhook"
             | "netexec"
+            | "porter"
             | "serve-hostname",
         ) => Err(Stop::Endless),
         _ => Err(Stop::Unknown("this command of agnhost".to_owned())),

@@ -184,3 +184,99 @@ fn services_lead_to_their_pods() {
         .await;
     });
 }
+
+#[test]
+fn pods_and_services_are_proxied_with_their_links() {
+    on_cluster(async |kube| {
+        let page = "<a href=\"/rewriteme\">test</a>";
+        let env: Vec<Value> = [
+            ("SERVE_PORT_80", page),
+            ("SERVE_PORT_160", "foo"),
+            ("SERVE_PORT_162", "bar"),
+            ("SERVE_TLS_PORT_443", "<a href=\"/tlsrewriteme\">test</a>"),
+            ("SERVE_TLS_PORT_460", "tls baz"),
+        ]
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+        let container = json!({"image": AGNHOST, "command": ["/agnhost", "porter"], "env": env,
+            "ports": [{"name": "dest1", "containerPort": 160}, {"name": "tlsdest1", "containerPort": 460}]});
+        let server = pod("porter", json!({"app": "porter"}), json!({}), container);
+        kube.create("v1", "pods", server).await;
+        let json = json!({"image": AGNHOST, "command": ["/agnhost", "porter", "--json-response"],
+            "env": [{"name": "SERVE_PORT_80", "value": "foo"}]});
+        kube.create(
+            "v1",
+            "pods",
+            pod("agnhost", json!({"app": "json"}), json!({}), json),
+        )
+        .await;
+        let service = |name: &str, app: &str, ports: Value| json!({"metadata": {"name": name}, "spec": {"selector": {"app": app}, "ports": ports}});
+        let ports = json!([{"name": "portname1", "port": 80, "targetPort": "dest1"},
+            {"name": "portname2", "port": 81, "targetPort": 162},
+            {"name": "tlsportname1", "port": 443, "targetPort": "tlsdest1"}]);
+        kube.create("v1", "services", service("proxied", "porter", ports))
+            .await;
+        let ports = json!([{"port": 80, "targetPort": 80}]);
+        kube.create("v1", "services", service("test-service", "json", ports))
+            .await;
+        kube.running("porter").await;
+        kube.running("agnhost").await;
+        for name in ["proxied", "test-service"] {
+            let label = format!("kubernetes.io/service-name={name}");
+            let look = async || {
+                kube.list("discovery.k8s.io/v1", "endpointslices", &label)
+                    .await
+            };
+            let ready = |all: &Vec<Value>| {
+                all.iter()
+                    .any(|it| it["endpoints"][0]["conditions"]["ready"] == true)
+            };
+            kube.until("an endpoint", look, ready).await;
+        }
+        let (pods, services) = (kube.path("v1", "pods"), kube.path("v1", "services"));
+        let linked = |root: &str, to: &str| format!("<a href=\"{root}{to}\">test</a>");
+        let plain = |path: String, said: &str| (path, said.to_owned());
+        let of_pod = |id: &str| format!("{pods}/{id}/proxy");
+        let cases = [
+            plain(format!("{services}/proxied:portname1/proxy/"), "foo"),
+            plain(format!("{services}/http:proxied:portname2/proxy/"), "bar"),
+            plain(
+                format!("{services}/https:proxied:tlsportname1/proxy/"),
+                "tls baz",
+            ),
+            plain(format!("{}/", of_pod("porter:160")), "foo"),
+            plain(format!("{}/", of_pod("https:porter:460")), "tls baz"),
+            (
+                format!("{}/", of_pod("porter:80")),
+                linked(&of_pod("porter:80"), "/rewriteme"),
+            ),
+            (
+                format!("{}/", of_pod("https:porter:443")),
+                linked(&of_pod("https:porter:443"), "/tlsrewriteme"),
+            ),
+        ];
+        for (path, expected) in cases {
+            let (code, said) = kube.ask("GET", &path, &[], "").await;
+            assert_eq!(
+                (code, said.as_str()),
+                (200, Some(expected.as_str())),
+                "{path}"
+            );
+        }
+        for method in ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"] {
+            for place in [
+                format!("{pods}/agnhost"),
+                format!("{services}/test-service"),
+            ] {
+                let path = format!("{place}/proxy/some/path/with/{method}");
+                let said = kube.ask(method, &path, &[], "").await;
+                assert_eq!(
+                    said,
+                    (200, json!({"Method": method, "Body": "foo"})),
+                    "{path}"
+                );
+            }
+        }
+    });
+}

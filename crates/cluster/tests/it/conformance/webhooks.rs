@@ -415,7 +415,7 @@ fn a_pod_in_which_nothing_answers_is_told_from_a_failing_webhook() {
         let hooks = json!([hook.hook("/validate", &["configmaps"], &["CREATE"], json!({}))]);
         let name = hook.register(VALIDATING, hooks).await;
         let said = refused(kube, "v1", "configmaps", &map("foo", json!({}))).await;
-        let simulated = "(the webhook's pod is simulated, and nothing in it answers)";
+        let simulated = "(the webhook's pod is simulated: of most images nothing runs in it)";
         assert!(said.contains(simulated), "{said}");
         kube.delete(REGISTRATION, VALIDATING, &name).await;
     });

@@ -16,10 +16,16 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::Client;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::Value;
-use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use std::{
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, DuplexStream};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
+/// With what TLS begins.
+const HANDSHAKE: u8 = 0x16;
 /// As much as is read of a request's body: more than an object may have, old and new.
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
@@ -30,17 +36,74 @@ enum Server {
     Page,
     /// `agnhost netexec` and `serve-hostname`.
     Names,
+    /// `agnhost porter`: what its environment says.
+    Porter {
+        /// With the method of the request.
+        json: bool,
+    },
     /// `agnhost webhook`, over TLS.
     Admission { sidecar: Option<String> },
     /// `agnhost crd-conversion-webhook`, over TLS.
     Conversion,
 }
 
-/// The value of an argument `--NAME=VALUE`.
+/// The value of an argument, `--NAME=VALUE` or `--NAME VALUE`.
 fn argument(words: &[String], name: &str) -> Option<String> {
-    let prefix = format!("--{name}=");
-    let found = words.iter().find_map(|it| it.strip_prefix(&prefix));
-    found.map(str::to_owned)
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let Some(rest) = word.strip_prefix("--").and_then(|it| it.strip_prefix(name)) else {
+            continue;
+        };
+        match rest.strip_prefix('=') {
+            Some(value) => return Some(value.to_owned()),
+            None if rest.is_empty() => return words.next().cloned(),
+            None => {}
+        }
+    }
+    None
+}
+
+fn words(container: &Container) -> Option<Vec<String>> {
+    scene::words(&serde_json::to_value(container).ok()?)
+}
+
+/// What `agnhost porter` says on a port, and whether over TLS.
+fn said(container: &Container, port: u16) -> Option<(String, bool)> {
+    let value = |prefix: &str| {
+        let name = format!("{prefix}{port}");
+        let mut all = container.env.iter().flatten();
+        all.find(|it| it.name == name)?.value.clone()
+    };
+    let plain = value("SERVE_PORT_").or_else(|| value("SERVE_TCP_PORT_"));
+    plain
+        .map(|it| (it, false))
+        .or_else(|| Some((value("SERVE_TLS_PORT_")?, true)))
+}
+
+/// Whether a container listens on a port: it is declared, or its server is known to.
+pub fn listens(container: &Container, port: u16, udp: bool) -> bool {
+    let mut declared = container.ports.iter().flatten();
+    if declared.any(|it| {
+        it.container_port == i32::from(port) && (it.protocol.as_deref() == Some("UDP")) == udp
+    }) {
+        return true;
+    }
+    let Some(words) = words(container) else {
+        return false;
+    };
+    let given = |name: &str, usual: u16| match argument(&words, name) {
+        Some(given) => given.parse().ok() == Some(port),
+        None => port == usual,
+    };
+    let command = words.get(1).map(String::as_str);
+    match (Server::of(Some(&words)), command) {
+        (Server::Names, Some("netexec")) if udp => given("udp-port", 8081),
+        (Server::Names, Some("netexec")) => given("http-port", 8080),
+        (Server::Names, _) => !udp && given("port", 9376),
+        (Server::Porter { .. }, _) => !udp && said(container, port).is_some(),
+        (Server::Admission { .. } | Server::Conversion, _) => !udp && given("port", 443),
+        (Server::Page, _) => false,
+    }
 }
 
 impl Server {
@@ -55,6 +118,9 @@ impl Server {
             },
             "crd-conversion-webhook" => Server::Conversion,
             "netexec" | "serve-hostname" => Server::Names,
+            "porter" => Server::Porter {
+                json: arguments.iter().any(|it| it == "--json-response"),
+            },
             _ => Server::Page,
         }
     }
@@ -84,15 +150,12 @@ impl At {
             text(meta.name.as_ref())
         )
     }
-
-    fn words(&self) -> Option<Vec<String>> {
-        scene::words(&serde_json::to_value(&self.container).ok()?)
-    }
 }
 
 /// Serves a connection to a port that a container declares, until it ends.
 pub async fn serve(at: At, pipe: DuplexStream) {
-    let words = at.words();
+    let mut pipe = BufReader::new(pipe);
+    let words = words(&at.container);
     let server = Server::of(words.as_deref());
     let name = at.name();
     let port = at.port;
@@ -108,7 +171,22 @@ pub async fn serve(at: At, pipe: DuplexStream) {
                 Err(why) => Err(why),
             }
         }
-        _ => requests(pipe, server, Arc::new(at)).await,
+        _ => match own_identity() {
+            // Who speaks TLS is answered so.
+            Ok(config)
+                if pipe
+                    .fill_buf()
+                    .await
+                    .is_ok_and(|it| it.first() == Some(&HANDSHAKE)) =>
+            {
+                match TlsAcceptor::from(config).accept(pipe).await {
+                    Ok(stream) => requests(stream, server, Arc::new(at)).await,
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            Ok(_) => requests(pipe, server, Arc::new(at)).await,
+            Err(why) => Err(why),
+        },
     };
     if let Err(error) = served {
         tracing::debug!(error, pod = name, port, "a connection to a simulated pod");
@@ -117,13 +195,9 @@ pub async fn serve(at: At, pipe: DuplexStream) {
 
 /// What comes back of bytes that are sent to a port over UDP, if anything does.
 pub fn datagram(pod: &Pod, port: u16, sent: &[u8], from: &str) -> Option<Vec<u8>> {
-    let declares = |it: &&Container| {
-        let mut ports = it.ports.iter().flatten();
-        ports.any(|it| it.container_port == i32::from(port))
-    };
-    let container = pod.spec.as_ref()?.containers.iter().find(declares)?;
-    let words = scene::words(&serde_json::to_value(container).ok()?);
-    if Server::of(words.as_deref()) != Server::Names {
+    let mut containers = pod.spec.as_ref()?.containers.iter();
+    let container = containers.find(|it| listens(it, port, true))?;
+    if Server::of(words(container).as_deref()) != Server::Names {
         return None;
     }
     let scene = netexec::Scene {
@@ -132,6 +206,21 @@ pub fn datagram(pod: &Pod, port: u16, sent: &[u8], from: &str) -> Option<Vec<u8>
         now: jiff::Timestamp::now(),
     };
     netexec::udp(&scene, sent)
+}
+
+/// A certificate that nobody has given, as the image has one; made once.
+fn own_identity() -> Result<Arc<ServerConfig>, String> {
+    static MADE: LazyLock<Result<(String, String), String>> = LazyLock::new(|| {
+        let key = rcgen::KeyPair::generate().map_err(|e| e.to_string())?;
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let cert = rcgen::CertificateParams::new(names).and_then(|it| it.self_signed(&key));
+        Ok((cert.map_err(|e| e.to_string())?.pem(), key.serialize_pem()))
+    });
+    let (cert, key) = MADE.as_ref().map_err(Clone::clone)?;
+    identity(
+        Some(cert.clone().into_bytes()),
+        Some(key.clone().into_bytes()),
+    )
 }
 
 /// The certificate that a server shows.
@@ -163,6 +252,7 @@ where
             Ok::<_, Infallible>(match server {
                 Server::Page => page(&at.name(), at.port, &request),
                 Server::Names => names(&at, &request).await,
+                Server::Porter { json } => porter(&at, &request, json),
                 Server::Admission { sidecar } => admit(request, sidecar.as_deref()).await,
                 Server::Conversion => convert(request).await,
             })
@@ -174,6 +264,22 @@ where
         .map_err(|e| e.to_string())
 }
 
+fn porter(at: &At, request: &Request<Incoming>, json: bool) -> Response<Answer> {
+    let (text, _) = said(&at.container, at.port).unwrap_or_default();
+    let method = request.method();
+    match json {
+        true => {
+            let said = serde_json::json!({"Method": method.as_str(), "Body": text});
+            typed(StatusCode::OK, "application/json", said.to_string())
+        }
+        // As Go's server tells a page from a text.
+        false if text.trim_start().starts_with('<') => {
+            typed(StatusCode::OK, "text/html; charset=utf-8", text)
+        }
+        false => plain(StatusCode::OK, text),
+    }
+}
+
 async fn names(at: &At, request: &Request<Incoming>) -> Response<Answer> {
     let scene = netexec::Scene {
         host: text(at.pod.metadata.name.as_ref()),
@@ -182,8 +288,7 @@ async fn names(at: &At, request: &Request<Incoming>) -> Response<Answer> {
     };
     let uri = request.uri();
     // `serve-hostname` says its name whatever is asked for.
-    let path = match at
-        .words()
+    let path = match words(&at.container)
         .as_ref()
         .and_then(|it| it.get(1))
         .map(String::as_str)
