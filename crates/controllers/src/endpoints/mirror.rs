@@ -1,12 +1,14 @@
 //! The planner of mirrored EndpointSlices: what people wrote into Endpoints, as slices.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::plan::{Known, packed};
 use crate::model::network::{
-    Address, Endpoint, EndpointPort, EndpointSlice, Endpoints, MANAGED_BY, SERVICE_NAME,
+    Address, Endpoint, EndpointPort, EndpointSlice, Endpoints, MANAGED_BY, SERVICE_NAME, Subset,
 };
 use crate::model::{ENDPOINTS, Labels, Owner};
 
@@ -19,10 +21,9 @@ const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Annotation of Endpoints that only serve to elect a leader.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that say something of the Endpoints object, not of the endpoints.
-const OWN: [&str; 3] = [
+const OWN: [&str; 2] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     "endpoints.kubernetes.io/last-change-trigger-time",
-    "endpoints.kubernetes.io/over-capacity",
 ];
 
 #[derive(Debug, Default, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Plan {
     pub create: Vec<Value>,
     pub update: Vec<(Arc<EndpointSlice>, Value)>,
     pub delete: Vec<Arc<EndpointSlice>>,
+    /// Warnings about the Endpoints: reason and message.
+    pub told: Vec<(&'static str, String)>,
 }
 
 /// Whether people want these Endpoints mirrored.
@@ -54,7 +57,9 @@ pub fn plan(endpoints: Option<&Endpoints>, slices: &[Arc<EndpointSlice>]) -> Pla
     if let Some(endpoints) = endpoints {
         let labels = labels(endpoints);
         let annotations = annotations(endpoints);
-        for desired in desired(endpoints) {
+        let (all, told) = desired(endpoints);
+        plan.told = told;
+        for desired in all {
             let same = |s: &&Arc<EndpointSlice>| {
                 let mut ports = s.ports.clone();
                 ports.sort();
@@ -109,7 +114,6 @@ fn labels(endpoints: &Endpoints) -> Labels {
     endpoints
         .metadata
         .labels
-        .without("endpoints.kubernetes.io/managed-by")
         .with(SERVICE_NAME, &endpoints.metadata.name)
         .with(MANAGED_BY, MANAGER)
 }
@@ -123,23 +127,57 @@ fn annotations(endpoints: &Endpoints) -> Labels {
         .collect()
 }
 
-fn desired(endpoints: &Endpoints) -> Vec<Desired> {
+/// Subsets as they would have been written: ports that the same addresses serve in one, an address that is ready
+/// somewhere not as one that is not.
+fn repacked(subsets: &[Subset]) -> Vec<Subset> {
+    let mut by_port: BTreeMap<Option<EndpointPort>, Known> = BTreeMap::new();
+    for subset in subsets {
+        let ready = subset.addresses.iter().map(|a| (a, true));
+        let all = ready.chain(subset.not_ready_addresses.iter().map(|a| (a, false)));
+        let all: Vec<(&Address, bool)> = all.collect();
+        let ports = subset.ports.iter().cloned().map(Some);
+        let none = subset.ports.is_empty().then_some(None);
+        for port in ports.chain(none) {
+            let known = by_port.entry(port).or_default();
+            for (address, ready) in &all {
+                let uid = address.target_ref.as_ref().map(|t| t.uid.clone());
+                let key = (address.ip.clone(), uid.unwrap_or_default());
+                let at = known
+                    .entry(key)
+                    .or_insert_with(|| ((*address).clone(), *ready));
+                at.1 |= ready;
+            }
+        }
+    }
+    packed(by_port)
+}
+
+fn desired(endpoints: &Endpoints) -> (Vec<Desired>, Vec<(&'static str, String)>) {
     let mut all: Vec<Desired> = Vec::new();
-    for subset in &endpoints.subsets {
+    let (mut invalid, mut skipped) = (0, 0);
+    for subset in &repacked(&endpoints.subsets) {
         let mut ports = subset.ports.clone();
         ports.sort();
         let addresses = subset
             .addresses
             .iter()
             .map(|a| (a, true))
-            .chain(subset.not_ready_addresses.iter().map(|a| (a, false)))
-            .take(PER_SUBSET);
+            .chain(subset.not_ready_addresses.iter().map(|a| (a, false)));
+        let mut added = 0;
         for (address, ready) in addresses {
+            if added == PER_SUBSET {
+                skipped += 1;
+                continue;
+            }
             let family = match address.ip.parse::<IpAddr>() {
                 Ok(IpAddr::V4(_)) => "IPv4",
                 Ok(IpAddr::V6(_)) => "IPv6",
-                Err(_) => continue,
+                Err(_) => {
+                    invalid += 1;
+                    continue;
+                }
             };
+            added += 1;
             let at = all
                 .iter()
                 .position(|d| d.family == family && d.ports == ports)
@@ -154,7 +192,21 @@ fn desired(endpoints: &Endpoints) -> Vec<Desired> {
             all[at].endpoints.push(endpoint(address, ready));
         }
     }
-    all
+    let mut told = Vec::new();
+    if invalid > 0 {
+        let message =
+            format!("Skipped {invalid} invalid IP addresses when mirroring to EndpointSlices");
+        told.push(("InvalidIPAddress", message));
+    }
+    if skipped > 0 {
+        // The invalid ones count, as in Kubernetes.
+        let skipped = skipped + invalid;
+        let message = format!(
+            "A max of {PER_SUBSET} addresses can be mirrored to EndpointSlices per Endpoints subset. {skipped} addresses were skipped"
+        );
+        told.push(("TooManyAddressesToMirror", message));
+    }
+    (all, told)
 }
 
 fn endpoint(address: &Address, ready: bool) -> Value {
@@ -249,6 +301,50 @@ mod tests {
         assert_eq!(second.update[0].1["metadata"]["labels"]["team"], "y");
         assert_eq!(second.delete, [slices[1].clone()]);
         assert_eq!(plan(None, &slices).delete.len(), 2);
+    }
+
+    #[test]
+    fn ports_of_the_same_addresses_share_a_slice() {
+        let one = |port: i32, addresses: &[&str], late: &[&str]| {
+            let ips = |of: &[&str]| of.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>();
+            json!({"addresses": ips(addresses), "notReadyAddresses": ips(late),
+                "ports": [{"name": format!("p{port}"), "port": port, "protocol": "TCP"}]})
+        };
+        let subsets = json!([
+            one(1, &["192.0.2.1"], &[]),
+            one(2, &["192.0.2.1"], &[]),
+            one(3, &["192.0.2.1", "192.0.2.2"], &[]),
+            one(3, &[], &["192.0.2.2"])
+        ]);
+        let plan = plan(Some(&endpoints(json!({"/subsets": subsets}))), &[]);
+        let told: Vec<(usize, usize)> = plan
+            .create
+            .iter()
+            .map(|s| {
+                let ready = |e: &Value| e["conditions"]["ready"] == true;
+                let all = s["endpoints"].as_array().unwrap();
+                assert!(all.iter().all(ready), "{s:#}");
+                (s["ports"].as_array().unwrap().len(), all.len())
+            })
+            .collect();
+        assert_eq!(told, [(2, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn more_addresses_than_are_mirrored_are_told_of() {
+        let ip = |n: usize| json!({"ip": format!("10.0.{}.{}", n / 250, n % 250)});
+        let many: Vec<Value> = (0..PER_SUBSET + 3).map(ip).collect();
+        let subset = json!([{"addresses": many, "ports": [{"port": 1, "protocol": "TCP"}]}]);
+        let plan = plan(Some(&endpoints(json!({"/subsets": subset}))), &[]);
+        assert_eq!(
+            plan.create[0]["endpoints"].as_array().unwrap().len(),
+            PER_SUBSET
+        );
+        let message = "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 3 addresses were skipped";
+        assert_eq!(
+            plan.told,
+            [("TooManyAddressesToMirror", message.to_owned())]
+        );
     }
 
     #[test]

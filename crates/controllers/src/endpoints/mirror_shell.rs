@@ -8,12 +8,14 @@ use tokio::task::JoinSet;
 
 use super::mirror::{self, MANAGER};
 use crate::model::network::{EndpointSlice, MANAGED_BY, SERVICE_NAME, service_index};
-use crate::model::{ENDPOINT_SLICES, Key};
+use crate::model::{ENDPOINT_SLICES, ENDPOINTS, Key};
 use crate::runtime::api::Deletion;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
 
 /// Changes that come within this time are written together.
 const BATCH: Duration = Duration::from_millis(50);
+
+const NAME: &str = "endpointslice-mirroring-controller";
 
 struct Mirroring {
     context: Context,
@@ -61,7 +63,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
 
 impl Controller for Mirroring {
     fn name(&self) -> &'static str {
-        "endpointslice-mirroring-controller"
+        NAME
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
@@ -84,6 +86,13 @@ impl Controller for Mirroring {
             .filter(|s| s.metadata.labels.get(MANAGED_BY) == Some(MANAGER))
             .collect();
         let plan = mirror::plan(endpoints.as_deref(), &slices);
+        if let Some(endpoints) = &endpoints {
+            for (reason, message) in plan.told {
+                let about = &endpoints.metadata;
+                let recorder = &self.context.recorder;
+                recorder.warning(NAME, &ENDPOINTS, about, reason, message);
+            }
+        }
         for object in plan.create {
             let created = api
                 .create(&ENDPOINT_SLICES, &key.namespace, &object)

@@ -140,9 +140,10 @@ fn address(service: &Service, pod: &Pod) -> Option<(Address, bool)> {
     Some((address, unready_too || pod.ready))
 }
 
-type Known = BTreeMap<(String, String), (Address, bool)>;
+/// Addresses by their IP and the uid of what they are of, and whether they are ready.
+pub type Known = BTreeMap<(String, String), (Address, bool)>;
 
-/// Ports that the same addresses serve share a subset.
+/// The addresses of a Service's pods, by the ports that they serve.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<Subset> {
     let mut by_port: BTreeMap<Option<EndpointPort>, Known> = BTreeMap::new();
     let headless = service.spec.cluster_ip == "None" && service.spec.ports.is_empty();
@@ -163,6 +164,11 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<Subset> {
                 .insert(key, (address.clone(), ready));
         }
     }
+    packed(by_port)
+}
+
+/// Ports that the same addresses serve share a subset.
+pub fn packed(by_port: BTreeMap<Option<EndpointPort>, Known>) -> Vec<Subset> {
     let mut groups: Vec<(Known, Vec<EndpointPort>)> = Vec::new();
     for (port, known) in by_port {
         match groups.iter_mut().find(|(k, _)| *k == known) {
