@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     behaviour::Draw,
+    object::parse_quantity,
     program::{self, Change, Chunk, Disk, Setting, Told},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -296,6 +297,9 @@ fn disk(place: &Place<'_>, spec: &Value, variables: &BTreeMap<String, String>) -
             // The root of a file system in memory is sticky.
             mode |= 0o1000;
             disk.memory.push(path.clone());
+            let limit = empty.map_or("", |it| text(&it["sizeLimit"]));
+            let bytes = parse_quantity("memory", limit).and_then(|it| u64::try_from(it).ok());
+            disk.sizes.extend(bytes.map(|it| (path.clone(), it)));
         }
         if let Some(group) = number(&whole["fsGroup"]).filter(|_| empty.is_some()) {
             mode |= 0o2000;

@@ -30,6 +30,8 @@ pub struct Disk {
     pub read_only: bool,
     /// Where volumes are mounted that are kept in memory.
     pub memory: Vec<String>,
+    /// What some of them may hold, in bytes.
+    pub sizes: BTreeMap<String, u64>,
     /// Modes of files and directories that are not the usual ones.
     modes: BTreeMap<String, u32>,
     /// User and group of files and directories that are not root's.

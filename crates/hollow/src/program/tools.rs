@@ -16,7 +16,7 @@ pub fn name(words: &[String]) -> &str {
 
 /// The commands of [`run`] and of shells.
 pub const KNOWN: &[&str] = &[
-    ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "curl", "dash", "date",
+    ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "curl", "dash", "date", "df",
     "echo", "env", "exec", "exit", "export", "false", "grep", "hexdump", "hostname", "id", "ls",
     "mkdir", "mv", "nc", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync",
     "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "whoami",
@@ -137,6 +137,7 @@ pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> R
             }
         }
         "hexdump" => hexdump(machine, args, input),
+        "df" => disks(machine),
         "wc" => count(machine, args, input),
         "awk" => field(machine, args, input),
         "grep" => grep(machine, args, input),
@@ -381,6 +382,22 @@ fn text(
         bytes
     };
     Ok(bytes.map(|it| String::from_utf8_lossy(&it).into_owned()))
+}
+
+/// What file systems hold: of those in memory what they may; what is on the disk is not counted.
+fn disks(machine: &mut Machine) -> Ran {
+    const WHOLE: u64 = 100 * 1024 * 1024;
+    let row = |kind: &str, kib: u64, path: &str| {
+        format!("{kind:<20} {kib:>9} {:>9} {kib:>9} {:>3}% {path}\n", 0, 0)
+    };
+    let mut text =
+        "Filesystem           1K-blocks      Used Available Use% Mounted on\n".to_owned();
+    text += &row("overlay", WHOLE, "/");
+    for path in &machine.disk.memory {
+        let size = machine.disk.sizes.get(path);
+        text += &row("tmpfs", size.map_or(WHOLE, |it| it / 1024), path);
+    }
+    machine.print(text)
 }
 
 /// `hexdump -C`: bytes in rows of sixteen, and what of them is text.

@@ -275,7 +275,7 @@ impl Kube {
     pub async fn exec(&self, pod: &str, container: &str, command: &[&str]) -> String {
         let words: String = command
             .iter()
-            .map(|it| format!("&command={}", it.replace(' ', "%20").replace('&', "%26")))
+            .map(|it| format!("&command={}", encoded(it)))
             .collect();
         let path = self.path("v1", "pods");
         let request = Request::get(format!(
@@ -384,6 +384,17 @@ impl Kube {
         let events = self.client.request_events::<DynamicObject>(request).await;
         Watch(Box::pin(events.unwrap()))
     }
+}
+
+/// A value as it stands in a query.
+fn encoded(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
 }
 
 /// What frames of a WebSocket carry on the channel of standard output.

@@ -661,6 +661,22 @@ fn bytes_are_kept_and_containers_share_a_volume() {
     });
 }
 
+/// A directory in memory is as large as it is told to be.
+#[test]
+fn a_directory_in_memory_has_its_size() {
+    on_cluster(async |kube| {
+        let volume = json!({"emptyDir": {"medium": "Memory", "sizeLimit": "10Mi"}});
+        let mut pod = looks("sized", volume, json!({}), &[]);
+        pod["spec"]["containers"] = json!([{"name": "c", "image": BUSYBOX, "command": ["sleep", "1000"],
+            "volumeMounts": [{"name": "v", "mountPath": "/usr/share/volumeshare"}]}]);
+        kube.create("v1", "pods", pod).await;
+        kube.running("sized").await;
+        let script = "df | grep /usr/share/volumeshare | awk '{print $2}'";
+        let said = kube.exec("sized", "c", &["/bin/sh", "-c", script]).await;
+        assert_eq!(said, "10240\n");
+    });
+}
+
 /// Immutability of maps and Secrets.
 #[test]
 fn what_is_immutable_keeps_its_data() {
