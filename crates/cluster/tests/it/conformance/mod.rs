@@ -17,6 +17,8 @@ mod lifecycle;
 mod machinery;
 mod network;
 mod pods;
+mod processes;
 mod scheduling;
 mod storage;
+mod storage_changes;
 mod webhooks;

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use crate::conformance::harness::{Kube, merge_into, on_cluster};
 
-const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.59";
-const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
+pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.59";
+pub const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 
 /// A pod of one container that looks at a volume `v`, and ends.
-fn looks(name: &str, volume: Value, mount: Value, args: &[&str]) -> Value {
+pub fn looks(name: &str, volume: Value, mount: Value, args: &[&str]) -> Value {
     let mut whole = json!({"name": "v"});
     merge_into(&mut whole, volume);
     let mut at = json!({"name": "v"});
@@ -25,7 +25,7 @@ fn looks(name: &str, volume: Value, mount: Value, args: &[&str]) -> Value {
 /// What a pod must print, every one of these.
 type Cases = Vec<(Value, Vec<String>)>;
 
-async fn succeed(kube: &Kube, cases: Cases) {
+pub async fn succeed(kube: &Kube, cases: Cases) {
     for (pod, _) in &cases {
         kube.create("v1", "pods", pod.clone()).await;
     }
@@ -42,7 +42,7 @@ async fn succeed(kube: &Kube, cases: Cases) {
     }
 }
 
-fn with(mut pod: Value, pointer: &str, value: Value) -> Value {
+pub fn with(mut pod: Value, pointer: &str, value: Value) -> Value {
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     pod.pointer_mut(parent).unwrap()[field] = value;
     pod
@@ -150,7 +150,7 @@ fn empty_directories_have_modes_and_owners() {
 }
 
 /// A volume of one source, alone or projected.
-fn volume(kind: &str, projected: bool, name: &str, items: Value, mode: Option<u32>) -> Value {
+pub fn volume(kind: &str, projected: bool, name: &str, items: Value, mode: Option<u32>) -> Value {
     let named = match (kind, projected) {
         ("secret", false) => "secretName",
         _ => "name",
@@ -476,144 +476,6 @@ fn a_file_of_a_volume_is_mounted_alone() {
     });
 }
 
-/// A pod that reads a file over and over.
-fn follows(name: &str, volume: Value, file: &str) -> Value {
-    let file = format!("--file_content_in_loop=/etc/v/{file}");
-    let args = [
-        "--break_on_expected_content=false",
-        "--retry_time=1200",
-        &file,
-    ];
-    looks(name, volume, json!({"mountPath": "/etc/v"}), &args)
-}
-
-async fn says(kube: &Kube, pod: &str, text: &str) -> String {
-    let what = format!("{pod} to say {text:?}");
-    kube.until(
-        &what,
-        async || kube.log(pod, "c").await,
-        |log| log.contains(text),
-    )
-    .await
-}
-
-/// Updates: of maps and Secrets that were there, come late, go, and lose and get keys.
-#[test]
-fn changes_of_maps_and_secrets_reach_who_reads_them() {
-    on_cluster(async |kube| {
-        let kinds = [
-            ("configMap", "configmaps", false),
-            ("configMap", "configmaps", true),
-            ("secret", "secrets", false),
-            ("secret", "secrets", true),
-        ];
-        let field = |kind: &str| {
-            if kind == "secret" {
-                "stringData"
-            } else {
-                "data"
-            }
-        };
-        let named = |kind: &str, projected: bool, what: &str| {
-            format!("{}-{what}-{projected}", kind.to_lowercase())
-        };
-        for (kind, plural, projected) in kinds {
-            let optional = |name: &str| {
-                let mut volume = volume(kind, projected, name, Value::Null, None);
-                let source = match projected {
-                    true => &mut volume["projected"]["sources"][0][kind],
-                    false => &mut volume[kind],
-                };
-                source["optional"] = true.into();
-                volume
-            };
-            let object = |name: &str| json!({"metadata": {"name": name}, field(kind): {"data-1": "value-1"}});
-            for (what, file) in [
-                ("del", "data-1"),
-                ("upd", "data-3"),
-                ("new", "data-1"),
-                ("chg", "data-1"),
-            ] {
-                let name = named(kind, projected, what);
-                if what != "new" {
-                    kube.create("v1", plural, object(&name)).await;
-                }
-                kube.create("v1", "pods", follows(&name, optional(&name), file))
-                    .await;
-            }
-        }
-        for (kind, plural, projected) in kinds {
-            let name = |what: &str| named(kind, projected, what);
-            for what in ["del", "upd", "new", "chg"] {
-                kube.running(&name(what)).await;
-            }
-            says(&kube, &name("del"), "\": value-1\n").await;
-            says(&kube, &name("chg"), "\": value-1\n").await;
-            says(&kube, &name("upd"), "Error reading file /etc/v/data-3").await;
-            says(&kube, &name("new"), "Error reading file /etc/v/data-1").await;
-            kube.delete("v1", plural, &name("del")).await;
-            let third = json!({"data": {"data-1": null}, field(kind): {"data-3": "value-3"}});
-            let third = match kind {
-                "secret" => third,
-                _ => json!({"data": {"data-1": null, "data-3": "value-3"}}),
-            };
-            kube.merge("v1", plural, &name("upd"), third).await;
-            kube.merge(
-                "v1",
-                plural,
-                &name("chg"),
-                json!({field(kind): {"data-1": "value-2"}}),
-            )
-            .await;
-            let object =
-                json!({"metadata": {"name": name("new")}, field(kind): {"data-1": "value-1"}});
-            kube.create("v1", plural, object).await;
-        }
-        for (kind, _, projected) in kinds {
-            let name = |what: &str| named(kind, projected, what);
-            says(&kube, &name("new"), "\": value-1\n").await;
-            says(&kube, &name("upd"), "\": value-3\n").await;
-            says(&kube, &name("del"), "Error reading file /etc/v/data-1").await;
-            let log = says(&kube, &name("chg"), "\": value-2\n").await;
-            assert!(
-                log.contains("\": value-1\n"),
-                "what was printed stays printed: {log}"
-            );
-        }
-    });
-}
-
-/// Updates of labels and annotations.
-#[test]
-fn changes_of_a_pod_reach_its_files() {
-    on_cluster(async |kube| {
-        for projected in [false, true] {
-            for what in ["labels", "annotations"] {
-                let items =
-                    json!([{"path": what, "fieldRef": {"fieldPath": format!("metadata.{what}")}}]);
-                let name = format!("{what}-{projected}");
-                let mut pod = follows(
-                    &name,
-                    volume("downwardAPI", projected, "", items, None),
-                    what,
-                );
-                pod["metadata"][what] = json!({"key1": "value1", "key2": "value2"});
-                kube.create("v1", "pods", pod).await;
-            }
-        }
-        for projected in [false, true] {
-            for what in ["labels", "annotations"] {
-                let name = format!("{what}-{projected}");
-                says(&kube, &name, "key1=\"value1\"\n").await;
-                let change = json!({"metadata": {what: {"key2": "value3"}}});
-                kube.merge("v1", "pods", &name, change).await;
-                let log = says(&kube, &name, "key2=\"value3\"\n").await;
-                assert!(log.contains("key2=\"value2\"\n"), "{log}");
-            }
-        }
-    });
-}
-
 /// Binary data, printed by `hexdump`; and a volume that two containers share.
 #[test]
 fn bytes_are_kept_and_containers_share_a_volume() {
@@ -747,98 +609,5 @@ fn many_volumes_of_objects_are_mounted() {
         kube.ready_pods("name=race", 5).await;
         let cat = ["cat", "/etc/s/data-1", "/etc/m/data-2"];
         assert_eq!(kube.exec("both", "c", &cat).await, "value-1value-2");
-    });
-}
-
-/// Users and groups that processes run as: `test/e2e/node/security_context.go`, and the like of `common/node`.
-#[test]
-fn processes_run_as_who_they_are_told() {
-    on_cluster(async |kube| {
-        let of = |name: &str, script: &str, whole: Value, own: Value, wanted: &[&str]| {
-            let mut pod = looks(
-                name,
-                json!({"emptyDir": {}}),
-                json!({"mountPath": "/v"}),
-                &[],
-            );
-            pod["spec"]["securityContext"] = whole;
-            pod["spec"]["containers"] = json!([{"name": "c", "image": BUSYBOX, "command": ["sh", "-c", script],
-                "securityContext": own}]);
-            (
-                pod,
-                wanted.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>(),
-            )
-        };
-        let both = json!({"runAsUser": 1001, "runAsGroup": 2002});
-        let id = ["uid=1001", "gid=2002"];
-        succeed(
-            &kube,
-            vec![
-                of("pod", "id", both.clone(), json!({}), &id),
-                of("container", "id", json!({}), both, &id),
-                of(
-                    "over",
-                    "id -u",
-                    json!({"runAsUser": 1001}),
-                    json!({"runAsUser": 65534}),
-                    &["65534"],
-                ),
-                of(
-                    "root",
-                    "id -u; whoami",
-                    json!({}),
-                    json!({}),
-                    &["0\nroot\n"],
-                ),
-                of(
-                    "tests",
-                    "test $(id -u) -eq 65534",
-                    json!({}),
-                    json!({"runAsUser": 65534}),
-                    &[],
-                ),
-            ],
-        )
-        .await;
-    });
-}
-
-/// A directory that holds more than it may, and a pod that asks for resources as a whole.
-#[test]
-fn a_pod_is_bounded_as_a_whole() {
-    on_cluster(async |kube| {
-        let script = "echo 1234567890 > /v/f; sleep 1000";
-        let mut pod = looks(
-            "greedy",
-            json!({"emptyDir": {"sizeLimit": "10"}}),
-            json!({}),
-            &[],
-        );
-        pod["spec"]["containers"] = json!([{"name": "c", "image": BUSYBOX, "command": ["sh", "-c", script],
-            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]);
-        kube.create("v1", "pods", pod).await;
-        let whole = json!({"metadata": {"name": "whole"}, "spec": {
-            "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "64Mi"}},
-            "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10"}]}});
-        kube.create("v1", "pods", whole).await;
-        let seen = kube.running("whole").await;
-        let status = &seen["status"];
-        assert_eq!(
-            status["allocatedResources"],
-            json!({"cpu": "100m", "memory": "64Mi"}),
-            "{status:#}"
-        );
-        assert_eq!(status["resources"], seen["spec"]["resources"], "{status:#}");
-        let seen = kube
-            .until_object("v1", "pods", "greedy", "evicted", |it| {
-                it["status"]["phase"] == "Failed"
-            })
-            .await;
-        let status = &seen["status"];
-        assert_eq!(status["reason"], "Evicted");
-        assert_eq!(
-            status["message"],
-            "Usage of EmptyDir volume \"v\" exceeds the limit \"10\". "
-        );
     });
 }
