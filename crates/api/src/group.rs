@@ -219,6 +219,9 @@ pub struct InstanceWish {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
     pub to: Option<String>,
+    /// It is replaced by a new pod of the same name on another node of its cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_node: Option<ToNode>,
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
@@ -229,13 +232,29 @@ pub struct InstanceWish {
     pub by: String,
 }
 
+/// Which node an instance is wished onto. Asked for once: a pod made later, for whatever reason, is placed freely.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToNode {
+    /// The node, one of the instance's cell.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The pod is replaced if it is older than this and on another node.
+    pub before: Time,
+    /// For the record: the node that the instance was on when this was asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub from: String,
+}
+
 /// How a wish for an instance stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceNote {
     /// The instance.
     pub name: String,
-    /// `Waiting`, `OutOfService`, `Restarting`, `Going`, `Gone` or `Missing`.
+    /// `Waiting`, `OutOfService`, `Restarting`, `Going`, `Gone` or `Missing`; of a move to a node `Refused`,
+    /// `Moving`, `Moved` or `Elsewhere`.
     pub state: String,
     /// What it waits for, in one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -35,6 +35,10 @@ pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Annotation on pods: JSON record of the last update in place (see `gantry_hub::inplace`): which
 /// revision, when, and which container runs have to end before the update counts as taken.
 pub const IN_PLACE: &str = "gantry.dev/in-place";
+/// Label on ConfigMaps of a member that say which instance's next pod belongs on which node.
+pub const MOVES: &str = "gantry.dev/moves";
+/// Annotation on pods that were made for one node: its name.
+pub const MOVED_TO: &str = "gantry.dev/moved-to";
 /// Annotation on Releases: who started it, where `spec.requestedBy` is empty.
 pub const REQUESTED_BY: &str = "gantry.dev/requested-by";
 /// Annotation on objects of a member: the digest of what the hub last applied.

@@ -41,6 +41,13 @@ pub enum Action {
         /// The member.
         cluster: String,
     },
+    /// Member: note which instances' next pods belong on which node; these and no others.
+    SetPins {
+        /// The member.
+        cluster: String,
+        /// Node by instance.
+        pins: BTreeMap<String, String>,
+    },
     /// Member: make the cell's StatefulSet.
     CreateSet {
         /// The cell.

@@ -11,6 +11,8 @@ use k8s_openapi::{api::core::v1::ResourceQuota, apimachinery::pkg::api::resource
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::amount::Amounts;
+
 /// An immutable, numbered snapshot: what was asked for and the pod template it was rendered to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Revision {
@@ -60,6 +62,39 @@ pub struct CellView {
     pub capacity: Capacity,
     /// Adopted instances that no StatefulSet can have: they have names of another's giving.
     pub guests: Vec<Instance>,
+    /// Nodes of the cell that wishes name.
+    pub nodes: BTreeMap<String, NodeView>,
+    /// What the cell's member has noted for the Group: which instance's next pod belongs on which node. `None`: not
+    /// known.
+    pub pins: Option<BTreeMap<String, String>>,
+}
+
+/// A node that an instance may be moved to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeView {
+    /// Whether its kubelet says so.
+    pub ready: bool,
+    /// Whether it takes no new pods.
+    pub cordoned: bool,
+    /// Its taints, but that of a cordon.
+    pub taints: Vec<Taint>,
+    /// Allocatable resources.
+    pub total: Amounts,
+    /// What its pods ask for; `None` where it is not known.
+    pub used: Option<Amounts>,
+}
+
+/// A taint of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value; often none.
+    #[serde(default)]
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    #[serde(default)]
+    pub effect: String,
 }
 
 /// A ResourceQuota.
@@ -134,6 +169,10 @@ pub struct Instance {
     pub trouble: String,
     /// Since when it has found no node.
     pub unplaced_since: Option<Timestamp>,
+    /// The node it is on; empty while it has none.
+    pub node: String,
+    /// The node that its pod was made for, where it was.
+    pub pinned: Option<String>,
     /// When the pod was made.
     pub created: Option<Timestamp>,
     /// What people wish for it, set by [`group::people::mark`](crate::group::people::mark).

@@ -7,6 +7,7 @@
 
 mod guests;
 pub mod moves;
+pub mod nodes;
 pub mod people;
 pub mod placement;
 pub mod shares;
@@ -460,6 +461,7 @@ fn gates(world: &World<'_>, step: &mut Step, now: Timestamp) {
         }
     }
     step.actions.extend(granted.actions);
+    step.actions.extend(nodes::pins(world, &granted.pins));
 }
 
 /// What the gate of `instance` has to be turned to; `None` if it is right.

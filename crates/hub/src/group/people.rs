@@ -14,12 +14,15 @@ use gantry_api::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::World;
+use super::{World, nodes};
 use crate::{
     action::Action,
     release::tell,
     world::{CellView, Gate, Hold, Instance, Wish},
 };
+
+/// When a move that is refused is looked at again, though nothing is heard.
+const AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// Most that a status tells of.
 const TOLD: usize = 100;
@@ -42,17 +45,22 @@ pub fn mark(group: &Group, cells: &mut [CellView]) {
         cell.extra = targets.iter().filter(|t| **t == cell.name).count() as i32;
     }
     for instance in cells.iter_mut().flat_map(|c| c.instances.values_mut()) {
-        let entry = entries.get(instance.name.as_str());
-        let before = entry
-            .and_then(|w| w.restart_before.as_ref())
-            .max(spec.restart_before.as_ref());
-        let old = before.is_some_and(|t| instance.created.is_some_and(|made| made < t.0));
+        let entry = entries.get(instance.name.as_str()).copied();
+        let moves = entry.is_some_and(|w| nodes::due(w, instance).is_some());
         instance.wish = match entry {
             Some(wish) if wish.out_of_service => Wish::Out,
-            _ if old => Wish::Renew,
+            _ if moves || old(group, entry, instance) => Wish::Renew,
             _ => Wish::None,
         };
     }
+}
+
+/// Whether its pod is from before a restart that is asked for.
+fn old(group: &Group, entry: Option<&InstanceWish>, instance: &Instance) -> bool {
+    let before = entry
+        .and_then(|w| w.restart_before.as_ref())
+        .max(group.spec.restart_before.as_ref());
+    before.is_some_and(|t| instance.created.is_some_and(|made| made < t.0))
 }
 
 /// Wishes for instances of `cell` to go, of those that can: from the last down, without a gap.
@@ -76,7 +84,7 @@ fn going<'a>(group: &'a Group, cell: &CellView) -> Vec<(i32, &'a InstanceWish)> 
     all
 }
 
-fn ordinal(stem: &str, name: &str) -> Option<i32> {
+pub(super) fn ordinal(stem: &str, name: &str) -> Option<i32> {
     name.strip_prefix(stem)?.strip_prefix('-')?.parse().ok()
 }
 
@@ -85,6 +93,8 @@ fn ordinal(stem: &str, name: &str) -> Option<i32> {
 pub(super) struct Granted {
     /// Who has to be out of service.
     pub holds: BTreeMap<String, Hold>,
+    /// Instances that go to a node, and to which.
+    pub pins: BTreeMap<String, String>,
     /// Pods to be replaced.
     pub actions: Vec<Action>,
     /// For the status.
@@ -140,11 +150,34 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             });
         }
     };
+    let mut promised = nodes::Promised::default();
     for (cell, instance) in wished {
         let name = &instance.name;
         if !cell.reachable {
             told(name, "Waiting", crate::release::unreachable(cell));
             continue;
+        }
+        let entry = world.group.spec.instances.iter().find(|w| w.name == *name);
+        let mut to = entry.and_then(|w| nodes::due(w, instance));
+        let note = to.is_some_and(|to| nodes::noted(cell, name, to));
+        if let (Some(to), true) = (to, note && instance.terminating) {
+            told(
+                name,
+                "Moving",
+                format!("from {} to {}", instance.node, to.name),
+            );
+            continue;
+        }
+        if let Some(node) = to
+            && let Some(why) = nodes::refusal(world, cell, instance, node, &promised)
+        {
+            if !old(world.group, entry, instance) {
+                told(name, "Refused", why);
+                granted.wake = tell::earlier(granted.wake, now.checked_add(AGAIN).ok());
+                continue;
+            }
+            // It is restarted all the same, wherever there is room.
+            to = None;
         }
         if held(instance) || instance.terminating {
             told(
@@ -181,13 +214,29 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             }
             out += more;
         }
+        if let Some(to) = to {
+            granted.pins.insert(name.clone(), to.name.clone());
+            promised.add(cell, to, &nodes::asks(world, instance));
+            if !note {
+                let why = format!("{} is told of node {} first", cell.cluster, to.name);
+                told(name, "Waiting", why);
+                continue;
+            }
+        }
         let hold = if renew { Hold::Renew } else { Hold::PulledOut };
         granted.holds.insert(name.clone(), hold);
         if !renew {
             told(name, "OutOfService", String::new());
             continue;
         }
-        told(name, "Restarting", String::new());
+        match to {
+            Some(to) => told(
+                name,
+                "Moving",
+                format!("from {} to {}", instance.node, to.name),
+            ),
+            None => told(name, "Restarting", String::new()),
+        }
         if let Gate::Out { since, .. } = &instance.gate {
             let drained = since.saturating_add(drain).unwrap_or(Timestamp::MAX);
             if instance.fit_since().is_some() && now < drained {
@@ -207,7 +256,9 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             .cells
             .iter()
             .flat_map(|c| c.instances.values())
-            .any(|i| i.name == wish.name);
+            .find(|i| i.name == wish.name);
+        let wished = there.is_some_and(|i| i.wish != Wish::None);
+        let there = there.is_some();
         if wish.remove || wish.to.is_some() {
             let home = |c: &&CellView| {
                 let stem = c
@@ -232,6 +283,17 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             };
             told(&wish.name, state, why);
             continue;
+        }
+        if wish.to_node.is_some() && !wished {
+            let home = world.cells.iter().find(|c| {
+                let set = c.set_name.clone();
+                let stem = set.unwrap_or_else(|| world.group.set_in(&c.name));
+                ordinal(&stem, &wish.name).is_some()
+            });
+            if let Some((state, why)) = nodes::told(home, wish) {
+                told(&wish.name, state, why);
+                continue;
+            }
         }
         if !there {
             told(

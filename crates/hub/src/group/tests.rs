@@ -8,6 +8,8 @@ use super::*;
 use crate::world::SetView;
 use crate::world::Wish;
 
+mod nodes;
+
 struct Case {
     app: App,
     group: Group,
@@ -31,6 +33,8 @@ fn instance(name: &str, gate: Gate) -> Instance {
         containers: BTreeMap::new(),
         trouble: String::new(),
         unplaced_since: None,
+        node: "n1".into(),
+        pinned: None,
         created: Some(Timestamp::UNIX_EPOCH),
         wish: Wish::None,
     }

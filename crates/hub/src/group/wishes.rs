@@ -59,11 +59,14 @@ pub fn wished(
             Verb::PullOut => wish.out_of_service = true,
             Verb::Restart => wish.restart_before = Some(Time(at)),
             // A number that was removed or moved may be used again.
-            Verb::PutBack => (wish.out_of_service, wish.remove, wish.to) = (false, false, None),
+            Verb::PutBack => {
+                (wish.out_of_service, wish.remove) = (false, false);
+                (wish.to, wish.to_node) = (None, None);
+            }
         }
         // A restart that is wished for stays; an entry that wishes nothing goes.
-        if wish.out_of_service || wish.remove || wish.to.is_some() || wish.restart_before.is_some()
-        {
+        let goes = wish.remove || wish.to.is_some() || wish.to_node.is_some();
+        if wish.out_of_service || goes || wish.restart_before.is_some() {
             all.push(wish);
         }
     }

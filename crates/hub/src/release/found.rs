@@ -31,6 +31,8 @@ pub(crate) fn instance(cell: &str, ordinal: i32, revision: i64) -> Instance {
         trouble: String::new(),
         unplaced_since: None,
         created: Some(NOW),
+        node: String::new(),
+        pinned: None,
         wish: Wish::None,
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     member::Member,
+    nodes,
     slim::{Pod, Set},
     table::Table,
 };
@@ -134,6 +135,10 @@ impl Hands<'_> {
             Action::RemoveFinalizer => self.finalizers(false).await,
             Action::EnsureSupport { cluster, replicas } => self.support(cluster, *replicas).await,
             Action::DeleteSupport { cluster } => self.delete_support(cluster).await,
+            Action::SetPins { cluster, pins } => {
+                let key = (self.namespace().to_owned(), self.name().to_owned());
+                nodes::write(self.on_cluster(cluster)?, &key, pins).await
+            }
             Action::CreateSet {
                 cell,
                 revision,
@@ -429,6 +434,9 @@ impl Hands<'_> {
 
     /// Lets go of what [`support`](Self::support) made on a member, and leaves it there.
     pub(super) async fn leave_support(&self, member: &Member) -> Result<(), ActError> {
+        // Nothing of it may stay in the way of whoever has the instances then.
+        let key = (self.namespace().to_owned(), self.name().to_owned());
+        nodes::write(member, &key, &BTreeMap::new()).await?;
         let none = json!({"metadata": {"labels": {labels::MANAGED_BY: null}}});
         for (api, name) in self.supports(member).await? {
             ignore_missing(api.patch(&name, &params(), &Patch::Merge(&none)).await)

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    slim::{Job, Node, Pod, Set},
+    slim::{Job, Node, Notes, Pod, Set},
     table::{Changed, Key, Table},
 };
 
@@ -35,6 +35,8 @@ pub struct Member {
     pub nodes: Arc<Table<Node>>,
     /// Quotas of all namespaces. Where they may not be read, plans say nothing of them.
     pub quotas: Arc<Table<ResourceQuota>>,
+    /// Which instances' next pods belong on which node.
+    pub notes: Arc<Table<Notes>>,
     /// Jobs of ReleaseOrders.
     pub jobs: Arc<Table<Job>>,
     health: Mutex<Health>,
@@ -65,6 +67,7 @@ impl Member {
             sets: Table::new(|s: &Set| group_label(&s.metadata)),
             nodes: Table::new(|_| None),
             quotas: Table::new(|_| None),
+            notes: Table::new(|n: &Notes| group_label(&n.metadata)),
             jobs: Table::new(super::orders::by_order),
             health: Mutex::new(Health::Down(Timestamp::now(), "not reached yet".to_owned())),
             stop: stop.child_token(),
@@ -87,6 +90,12 @@ impl Member {
         tokio::spawn(member.nodes.clone().watch(
             Api::all(member.client.clone()),
             watcher::Config::default(),
+            notify(changed.clone()),
+            member.stop.clone(),
+        ));
+        tokio::spawn(member.notes.clone().watch(
+            Api::all(member.client.clone()),
+            watcher::Config::default().labels(&format!("{},{}", labels::MOVES, labels::GROUP)),
             notify(changed.clone()),
             member.stop.clone(),
         ));

@@ -9,6 +9,7 @@ mod cluster;
 mod hub;
 mod mcs;
 mod member;
+mod nodes;
 mod notify;
 mod orders;
 mod outside;

@@ -24,6 +24,7 @@ use super::{
     adopt::Held,
     hub::Hub,
     member::Member,
+    nodes,
     table::Key,
 };
 use crate::{
@@ -61,6 +62,7 @@ impl Hub {
         };
         let planning = releases.iter().any(begins);
         let (mut cells, members, selectors) = self.cells(&group, key, planning);
+        nodes::look(&group, key, &mut cells, &members).await;
         group::people::mark(&group, &mut cells);
         let revisions: Revisions = self
             .revisions
@@ -611,9 +613,9 @@ fn cluster_of(action: &Action, cells: &[CellView]) -> Option<String> {
         | Action::SetGroupRevision { .. }
         | Action::AddFinalizer
         | Action::RemoveFinalizer => None,
-        Action::EnsureSupport { cluster, .. } | Action::DeleteSupport { cluster } => {
-            Some(cluster.clone())
-        }
+        Action::EnsureSupport { cluster, .. }
+        | Action::DeleteSupport { cluster }
+        | Action::SetPins { cluster, .. } => Some(cluster.clone()),
         Action::CreateSet { cell, .. }
         | Action::DeleteSet { cell }
         | Action::Scale { cell, .. }

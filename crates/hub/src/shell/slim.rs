@@ -12,8 +12,9 @@ use k8s_openapi::{
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
+use crate::amount::{self, Amounts};
 use crate::order::JobView;
-use crate::world::{ContainerView, Gate, Instance, SetView, Wish};
+use crate::world::{ContainerView, Gate, Instance, NodeView, SetView, Taint, Wish};
 
 /// Null and absent are the same.
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -28,7 +29,7 @@ fn slim_meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D
     meta.managed_fields = None;
     meta.owner_references = None;
     if let Some(annotations) = &mut meta.annotations {
-        annotations.retain(|key, _| key == labels::IN_PLACE);
+        annotations.retain(|key, _| key == labels::IN_PLACE || key == labels::MOVED_TO);
     }
     Ok(meta)
 }
@@ -309,6 +310,8 @@ slim_resource!(Node, ClusterResourceScope, "", "Node", "nodes");
 pub struct NodeSpec {
     #[serde(default)]
     pub unschedulable: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    pub taints: Vec<Taint>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -319,7 +322,35 @@ pub struct NodeStatus {
     pub conditions: Vec<PodCondition>,
 }
 
+/// A ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Notes {
+    #[serde(deserialize_with = "slim_meta")]
+    pub metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "nullable")]
+    pub data: BTreeMap<String, String>,
+}
+slim_resource!(Notes, NamespaceResourceScope, "", "ConfigMap", "configmaps");
+
 impl Node {
+    /// As planners see it, without its pods.
+    pub fn view(&self) -> NodeView {
+        let mut total = Amounts::new();
+        amount::add(&mut total, &self.status.allocatable);
+        let ready = |c: &PodCondition| c.kind == "Ready" && c.status == "True";
+        let taints = self.spec.taints.iter();
+        NodeView {
+            ready: self.status.conditions.iter().any(ready),
+            cordoned: self.spec.unschedulable,
+            taints: taints
+                .filter(|t| t.key != "node.kubernetes.io/unschedulable")
+                .cloned()
+                .collect(),
+            total,
+            used: None,
+        }
+    }
+
     /// Ready and open for pods.
     pub fn usable(&self) -> bool {
         !self.spec.unschedulable
@@ -444,6 +475,12 @@ impl Pod {
                 .condition("PodScheduled")
                 .filter(|c| c.status == "False" && c.reason == "Unschedulable")
                 .map(since),
+            node: self.spec.node_name.clone(),
+            pinned: meta
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get(labels::MOVED_TO))
+                .cloned(),
             created: meta.creation_timestamp.as_ref().map(|t| t.0),
             wish: Wish::None,
             trouble: if ready_since.is_some() {

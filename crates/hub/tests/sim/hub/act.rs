@@ -79,6 +79,7 @@ impl Hub<'_> {
             Action::RemoveFinalizer | Action::DeleteSet { .. } | Action::DeleteSupport { .. } => {
                 panic!("no group is removed here")
             }
+            Action::SetPins { .. } => panic!("nobody asks for a node here"),
             Action::EnsureSupport { cluster, .. } => {
                 let away = self
                     .fleet
