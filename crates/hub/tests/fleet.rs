@@ -11,6 +11,8 @@
 mod flow;
 #[path = "fleet/gates.rs"]
 mod gates;
+#[path = "fleet/moves.rs"]
+mod moves;
 #[path = "fleet/people.rs"]
 mod people;
 #[path = "fleet/promoted.rs"]

@@ -58,7 +58,7 @@ pub struct Restart {
     pub tenant: Tenant,
 }
 
-pub async fn run(args: Instance, global: &Global) -> Result<()> {
+pub async fn run(args: Instance, global: &Global) -> Result<Option<Exit>> {
     let (args, what) = match args {
         Instance::PullOut(args) => (args, Verb::PullOut),
         Instance::PutBack(args) => (args, Verb::PutBack),
@@ -107,7 +107,8 @@ pub async fn run(args: Instance, global: &Global) -> Result<()> {
     println(format!("{}: {words}", args.names.join(", ")))?;
     println(format!(
         "how it stands: gantry get groups {name} -n {tenant} -o yaml (status.instances)"
-    ))
+    ))?;
+    Ok(None)
 }
 
 /// The one Group that has all these instances.

@@ -50,7 +50,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Promotions(args) => promote::promotions(args, global).await?,
         Command::Revision(args) => revision::run(args, global).await?,
         Command::Line(args) => line::run(args, global).await?,
-        Command::Instance(args) => instance::run(args, global).await?,
+        Command::Instance(args) => return Ok(exit(instance::run(args, global).await?)),
         Command::Restart(args) => return Ok(exit(instance::restart(args, global).await?)),
         Command::Scale(args) => return Ok(exit(scale::run(args, global).await?)),
         Command::Tenant(args) => tenant::run(*args, global).await?,

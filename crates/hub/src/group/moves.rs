@@ -5,18 +5,20 @@
 use std::collections::BTreeMap;
 
 use gantry_api::{
-    Group,
-    group::{CellShare, InstanceWish},
+    Group, GroupStatus,
+    group::{CellShare, GroupCellStatus, InstanceWish, ToNode},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::wishes;
 
 /// Who asks for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// The instances.
     pub names: &'a [String],
-    /// The cell to move to; `None`: away.
+    /// The cell (or the node) to move to; `None`: away.
     pub to: Option<&'a str>,
     /// Why, for the record.
     pub reason: &'a str,
@@ -58,20 +60,7 @@ pub fn change(group: &Group, asked: Asked<'_>) -> Result<Change, String> {
     let status = group.status.clone().unwrap_or_default();
     let mut chosen: BTreeMap<&str, Vec<(i32, &str)>> = BTreeMap::new();
     for name in asked.names {
-        let home = status.cells.iter().find_map(|c| {
-            let rest = name
-                .strip_prefix(&group.set_in(&c.name))?
-                .strip_prefix('-')?;
-            Some((c, rest.parse::<i32>().ok()?))
-        });
-        let (cell, ordinal) =
-            home.ok_or_else(|| format!("{name} is no named instance of the group"))?;
-        if ordinal >= cell.desired {
-            return Err(format!(
-                "{name}: {} has {} instances only",
-                cell.name, cell.desired
-            ));
-        }
+        let (cell, ordinal) = home(group, &status, name)?;
         if asked.to == Some(cell.name.as_str()) {
             return Err(format!("{name} is in {} already", cell.name));
         }
@@ -129,6 +118,74 @@ pub fn change(group: &Group, asked: Asked<'_>) -> Result<Change, String> {
         }
     }
     Ok(change)
+}
+
+/// The cell and the ordinal of one of the Group's instances.
+fn home<'a>(
+    group: &Group,
+    status: &'a GroupStatus,
+    name: &str,
+) -> Result<(&'a GroupCellStatus, i32), String> {
+    let found = status.cells.iter().find_map(|c| {
+        let rest = name
+            .strip_prefix(&group.set_in(&c.name))?
+            .strip_prefix('-')?;
+        Some((c, rest.parse::<i32>().ok()?))
+    });
+    let (cell, ordinal) =
+        found.ok_or_else(|| format!("{name} is no named instance of the group"))?;
+    if ordinal >= cell.desired {
+        return Err(format!(
+            "{name}: {} has {} instances only",
+            cell.name, cell.desired
+        ));
+    }
+    Ok((cell, ordinal))
+}
+
+/// The wishes of a Group with its instances wished onto the node `asked.to` of their own cells. `from` says where
+/// they are, as far as that is known.
+///
+/// # Errors
+/// Which of them cannot be moved, whatever the node.
+pub fn onto(
+    group: &Group,
+    from: &BTreeMap<String, String>,
+    asked: Asked<'_>,
+) -> Result<Vec<InstanceWish>, String> {
+    let status = group.status.clone().unwrap_or_default();
+    let mut all = group.spec.instances.clone();
+    // A pod's age is in whole seconds: one of this very second is old, too.
+    let before = asked.now.checked_add(SignedDuration::from_secs(1));
+    let before = Time(before.unwrap_or(asked.now));
+    for name in asked.names {
+        home(group, &status, name)?;
+        let other = all.iter().find(|w| w.name == *name);
+        if other.is_some_and(|w| w.out_of_service) {
+            return Err(format!("{name} is kept out of service: put it back first"));
+        }
+        if other.is_some_and(|w| w.remove || w.to.is_some()) {
+            return Err(format!("{name} is about to go: put it back first"));
+        }
+        put(&mut all, name, asked, |w| {
+            w.to_node = asked.to.map(|node| ToNode {
+                name: node.to_owned(),
+                before: before.clone(),
+                from: from.get(name).cloned().unwrap_or_default(),
+            });
+        });
+    }
+    Ok(all)
+}
+
+/// The wishes without those moves to a node that were asked for these instances at that time.
+pub fn not_onto(now: &[InstanceWish], names: &[String], before: &Time) -> Vec<InstanceWish> {
+    let mut all = now.to_vec();
+    for wish in all.iter_mut().filter(|w| names.contains(&w.name)) {
+        wish.to_node.take_if(|to| to.before == *before);
+    }
+    all.retain(wishes::wishes_something);
+    all
 }
 
 fn put(
@@ -255,6 +312,56 @@ mod tests {
             assert_eq!(change.replicas, replicas, "{chosen:?}");
             assert_eq!(change.cells[1].replicas, Some(fixed), "{chosen:?}");
         }
+    }
+
+    #[test]
+    fn onto_a_node_and_not() {
+        let mut group = group();
+        let out = InstanceWish {
+            name: "cart-a-0".into(),
+            out_of_service: true,
+            ..InstanceWish::default()
+        };
+        let gone = InstanceWish {
+            name: "cart-a-3".into(),
+            remove: true,
+            ..InstanceWish::default()
+        };
+        let again = InstanceWish {
+            name: "cart-a-2".into(),
+            restart_before: Some(Time(Timestamp::UNIX_EPOCH)),
+            ..InstanceWish::default()
+        };
+        group.spec.instances = vec![out, gone, again];
+        for (chosen, why) in [
+            ("cart-a-4", "a has 4 instances only"),
+            ("cart-x-0", "no named instance"),
+            ("cart-a-0", "is kept out of service: put it back first"),
+            ("cart-a-3", "is about to go: put it back first"),
+        ] {
+            let chosen = names(&[chosen]);
+            let said = onto(&group, &BTreeMap::new(), asked(&chosen, Some("n2"))).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
+        let chosen = names(&["cart-b-1", "cart-a-2"]);
+        let from = BTreeMap::from([("cart-b-1".to_owned(), "n1".to_owned())]);
+        let all = onto(&group, &from, asked(&chosen, Some("n2"))).unwrap();
+        let told: Vec<_> = all
+            .iter()
+            .filter_map(|w| {
+                let to = w.to_node.as_ref()?;
+                Some(format!("{} {}>{} {}", w.name, to.from, to.name, w.by))
+            })
+            .collect();
+        assert_eq!(told, ["cart-b-1 n1>n2 alice", "cart-a-2 >n2 alice"]);
+        let before = all[3].to_node.clone().unwrap().before;
+        assert!(before.0 > Timestamp::UNIX_EPOCH);
+        let other = not_onto(&all, &chosen, &Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(other, all);
+        // What is wished beside it stays.
+        let left = not_onto(&all, &chosen, &before);
+        assert_eq!(left.len(), 3);
+        assert!(left.iter().all(|w| w.to_node.is_none()));
     }
 
     #[test]

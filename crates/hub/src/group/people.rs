@@ -218,8 +218,9 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             granted.pins.insert(name.clone(), to.name.clone());
             promised.add(cell, to, &nodes::asks(world, instance));
             if !note {
-                let why = format!("{} is told of node {} first", cell.cluster, to.name);
-                told(name, "Waiting", why);
+                let (from, to) = (&instance.node, &to.name);
+                let why = format!("from {from} to {to}, once {} knows", cell.cluster);
+                told(name, "Moving", why);
                 continue;
             }
         }

@@ -65,12 +65,17 @@ pub fn wished(
             }
         }
         // A restart that is wished for stays; an entry that wishes nothing goes.
-        let goes = wish.remove || wish.to.is_some() || wish.to_node.is_some();
-        if wish.out_of_service || goes || wish.restart_before.is_some() {
+        if wishes_something(&wish) {
             all.push(wish);
         }
     }
     all
+}
+
+/// Whether an entry wishes anything.
+pub fn wishes_something(wish: &InstanceWish) -> bool {
+    let goes = wish.remove || wish.to.is_some() || wish.to_node.is_some();
+    goes || wish.out_of_service || wish.restart_before.is_some()
 }
 
 /// What a scaling to `wish` that is given up goes back to: going up, the instances that are in service; going

@@ -286,6 +286,8 @@ fn instance(group: &str, cell: &str, ordinal: i32, pod: &Pod) -> Instance {
         } else {
             String::new()
         },
+        node: String::new(),
+        pinned: None,
         unplaced_since: (!pod.placed).then(|| at(pod.created)),
         created: Some(at(pod.created)),
         wish: Wish::None,

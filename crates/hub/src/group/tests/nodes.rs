@@ -102,7 +102,7 @@ fn looked(case: &mut Case) -> (Vec<String>, String) {
 }
 
 #[rstest]
-#[case::first_the_note(|_: &mut Case| {}, &["note cart-a-3=n2"], "Waiting sh is told of node n2 first")]
+#[case::first_the_note(|_: &mut Case| {}, &["note cart-a-3=n2"], "Moving from n1 to n2, once sh knows")]
 #[case::then_out_of_traffic(noted, &["out cart-a-3"], "Moving from n1 to n2")]
 #[case::then_it_goes(|c: &mut Case| { noted(c); out(c) }, &["delete cart-a-3"], "Moving from n1 to n2")]
 #[case::it_goes(|c: &mut Case| { noted(c); out(c); it(c).terminating = true }, &[], "Moving from n1 to n2")]
@@ -129,7 +129,7 @@ fn looked(case: &mut Case) -> (Vec<String>, String) {
 #[case::not_ready(|c: &mut Case| node(c).ready = false, &[], "Refused instances[cart-a-3].toNode.name: node n2 is not ready: wait until it is, or choose another")]
 #[case::cordoned(|c: &mut Case| node(c).cordoned = true, &[], "Refused instances[cart-a-3].toNode.name: node n2 is cordoned: kubectl uncordon n2, or choose another")]
 #[case::tainted(|c: &mut Case| taint(c, json!([{"key": "gpu", "operator": "Equal", "value": "b"}])), &[], "Refused instances[cart-a-3].toNode.name: node n2 has the taint gpu=a:NoSchedule, which the revision does not tolerate: choose another")]
-#[case::tolerated(|c: &mut Case| taint(c, json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}])), &["note cart-a-3=n2"], "Waiting sh is told of node n2 first")]
+#[case::tolerated(|c: &mut Case| taint(c, json!([{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}])), &["note cart-a-3=n2"], "Moving from n1 to n2, once sh knows")]
 #[case::no_cpu(|c: &mut Case| node(c).used = Some(amounts(3501, 9)), &[], "Refused instances[cart-a-3].toNode.name: node n2 has 499m of 4 cpu left and the instance asks for 500m: make room there, or choose another")]
 #[case::no_pods(|c: &mut Case| node(c).used = Some(amounts(0, 10)), &[], "Refused instances[cart-a-3].toNode.name: node n2 has 0 of 10 pods left and the instance asks for 1: make room there, or choose another")]
 #[case::not_counted(|c: &mut Case| node(c).used = None, &[], "Refused instances[cart-a-3].toNode.name: the pods of node n2 cannot be read, and so not what room it has: look whether sh answers")]
@@ -137,7 +137,7 @@ fn looked(case: &mut Case) -> (Vec<String>, String) {
 #[case::over_the_budget(|c: &mut Case| { c.cells[0].instances.get_mut(&0).unwrap().ready_since = None; c.cells[0].instances.get_mut(&1).unwrap().ready_since = None }, &[], "Waiting 2 of 10 instances are out of service, and at most 2 may be")]
 #[case::pulled_out(|c: &mut Case| c.group.spec.instances[0].out_of_service = true, &["out cart-a-3"], "OutOfService")]
 #[case::away(|c: &mut Case| { noted(c); c.cells[0].reachable = false }, &[], "Waiting cell a (cluster sh) cannot be reached")]
-#[case::notes_unknown(|c: &mut Case| c.cells[0].pins = None, &[], "Waiting sh is told of node n2 first")]
+#[case::notes_unknown(|c: &mut Case| c.cells[0].pins = None, &[], "Moving from n1 to n2, once sh knows")]
 // A restart of all goes its own way.
 #[case::restarted(|c: &mut Case| { c.cells[0].nodes.clear(); c.group.spec.instances[0].restart_before = Some(Time(later())) }, &["out cart-a-3"], "Restarting")]
 fn a_move_to_a_node(#[case] so: impl FnOnce(&mut Case), #[case] done: &[&str], #[case] told: &str) {
@@ -173,5 +173,5 @@ fn the_last_room_is_given_once() {
         .iter()
         .map(|n| n.state.clone())
         .collect();
-    assert_eq!(told, ["Waiting", "Refused"]);
+    assert_eq!(told, ["Moving", "Refused"]);
 }
