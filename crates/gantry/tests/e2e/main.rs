@@ -14,6 +14,7 @@ mod faults;
 mod fleet;
 mod guides;
 mod kubelets;
+mod moves;
 mod people;
 mod scenario;
 mod scheduling;

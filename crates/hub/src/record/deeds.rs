@@ -92,6 +92,8 @@ pub fn changed(kind: &str, before: &Value, after: &Value, by_hub: bool) -> Vec<D
             // What a release brought is the release's doing, and recorded with it.
             let carried: &[&str] = if by_hub { &["revision"] } else { &[] };
             let mut deeds = pick(Verb::Scale, before, after, "replicas");
+            deeds.extend(moves(before, after));
+            let (before, after) = (&without_moves(before), &without_moves(after));
             deeds.extend(rest(before, after, &[&["replicas"], carried].concat()));
             deeds
         }
@@ -144,6 +146,65 @@ fn rest(before: &Value, after: &Value, fields: &[&str]) -> Vec<Deed> {
     Deed::between(Verb::Change, &without(before), &without(after))
         .into_iter()
         .collect()
+}
+
+/// Moves of instances to nodes that are asked for, and those that are no longer: from where, to where.
+fn moves(before: &Value, after: &Value) -> Vec<Deed> {
+    let wishes = |spec| list(spec, "instances").iter();
+    let to = |spec, name: &Value| {
+        let found = wishes(spec).find(|w| w["name"] == *name);
+        found.map_or(Value::Null, |w| w["toNode"].clone())
+    };
+    let at = |name: &Value, node: &Value| {
+        let node = node.as_str().filter(|n| !n.is_empty());
+        json!({"instance": name, "node": node.unwrap_or("?")})
+    };
+    let deed = |wish: &Value, why, before, after| Deed {
+        part: format!("node/{}", text(wish, "name")),
+        why,
+        before: Some(before),
+        after: Some(after),
+        ..Deed::new(Verb::Change)
+    };
+    let asked = wishes(after).filter_map(|w| {
+        let (name, now) = (&w["name"], &w["toNode"]);
+        let new = !now.is_null() && to(before, name) != *now;
+        let (was, is) = (at(name, &now["from"]), at(name, &now["name"]));
+        new.then(|| deed(w, text(w, "reason"), was, is))
+    });
+    let taken_back = wishes(before).filter_map(|w| {
+        let (name, was) = (&w["name"], &w["toNode"]);
+        let gone = !was.is_null() && to(after, name).is_null();
+        let wished = json!({"instance": name, "toNode": was["name"]});
+        gone.then(|| deed(w, String::new(), wished, json!({"instance": name})))
+    });
+    asked.chain(taken_back).collect()
+}
+
+/// A Group's spec without what [`moves`] tells of.
+fn without_moves(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let Some(wishes) = spec.get_mut("instances").and_then(Value::as_array_mut) else {
+        return spec;
+    };
+    for wish in wishes.iter_mut().filter_map(Value::as_object_mut) {
+        let moved = wish.remove("toNode").is_some();
+        let other = wish.iter().any(|(key, value)| {
+            let words = ["name", "by", "reason"].contains(&key.as_str());
+            !words && *value != json!(false)
+        });
+        if moved && !other {
+            wish.clear();
+        }
+    }
+    wishes.retain(|w| w.as_object().is_none_or(|w| !w.is_empty()));
+    if wishes.is_empty() {
+        // As it is written where there are none.
+        if let Some(spec) = spec.as_object_mut() {
+            spec.remove("instances");
+        }
+    }
+    spec
 }
 
 fn release(before: &Value, after: &Value) -> Vec<Deed> {

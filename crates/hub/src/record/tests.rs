@@ -78,6 +78,17 @@ fn told(records: &[Record]) -> Vec<(Verb, &str, Value, Value)> {
 #[case::scale_and_more("Group", json!({"replicas": 3, "app": "a"}), json!({"replicas": 4, "app": "b"}),
     vec![(Verb::Scale, "bob", json!({"replicas": 3}), json!({"replicas": 4})),
          (Verb::Change, "bob", json!({"app": "a"}), json!({"app": "b"}))])]
+#[case::moved("Group", json!({"app": "a"}),
+    json!({"app": "a", "instances": [{"name": "i", "outOfService": false, "by": "bob", "toNode": {"name": "n2", "from": "n1"}}]}),
+    vec![(Verb::Change, "bob", json!({"instance": "i", "node": "n1"}), json!({"instance": "i", "node": "n2"}))])]
+#[case::moved_again("Group",
+    json!({"instances": [{"name": "i", "remove": true, "toNode": {"name": "n2", "from": "n1"}}, {"name": "j", "outOfService": true}]}),
+    json!({"instances": [{"name": "i", "toNode": {"name": "n3"}}, {"name": "j", "outOfService": true}]}),
+    vec![(Verb::Change, "bob", json!({"instance": "i", "node": "?"}), json!({"instance": "i", "node": "n3"})),
+         (Verb::Change, "bob", json!({"instances": [{"name": "i", "remove": true}, {"name": "j", "outOfService": true}]}),
+          json!({"instances": [{"name": "j", "outOfService": true}]}))])]
+#[case::not_moved("Group", json!({"instances": [{"name": "i", "toNode": {"name": "n2", "from": "n1"}}]}), json!({}),
+    vec![(Verb::Change, "bob", json!({"instance": "i", "toNode": "n2"}), json!({"instance": "i"}))])]
 #[case::pause("Release", json!({"paused": false}), json!({"paused": true}),
     vec![(Verb::Pause, "bob", Value::Null, Value::Null)])]
 #[case::go_on("Release", json!({"paused": true}), json!({"paused": false, "acceptedThrough": 0}),
