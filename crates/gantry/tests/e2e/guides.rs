@@ -331,5 +331,11 @@ fn the_guide_to_releasing_does_as_it_says() {
         let sh = cells.iter().find(|c| c["name"] == "sh-a")?;
         (sh["replicas"] == 2 && seen["status"]["inService"] == 6).then_some(())
     });
+    wait("the instance to be moved to its node", || {
+        let seen = up.json(&["get", "instances", "cart-prod", "-n", "shop", "-o", "json"]);
+        let mut all = seen.as_array()?.iter();
+        let moved = all.find(|i| i["name"] == "cart-prod-sh-a-0")?;
+        (moved["node"] == "sh-a-002" && moved["inService"] == true).then_some(())
+    });
     assert_eq!(up.interrupt(), Some(0));
 }

@@ -3,8 +3,8 @@
 //! by name ([`pins`]), and an admission policy there puts the node into the pod as it is made.
 //!
 //! An instance's name is noted before its pod goes, and struck off once the new one is ready there or nobody asks for
-//! it any more. A note is added for a pod that is still to go only: whoever comes upon one that has gone already cannot
-//! tell for what, and lets the next pod be placed freely.
+//! it any more. A note is added while the old pod is seen only: whoever comes upon one that has gone already cannot
+//! tell for what, and lets the next pod be placed freely. Who replaces the old pod is all one: a release may be faster.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,23 +84,34 @@ impl Promised {
     }
 }
 
-/// What a new pod of `instance` asks of a node.
+/// What a new pod of `instance` asks of a node, on the revision that asks for most.
 pub(super) fn asks(world: &World<'_>, instance: &Instance) -> Amounts {
     let mut all = Amounts::from([("pods".to_owned(), 1000)]);
-    if let Some(template) = template(world, instance) {
-        let asks = room::asks(template).into_iter();
-        all.extend(
-            asks.filter_map(|(name, n)| Some((name.strip_prefix("requests.")?.to_owned(), n))),
-        );
+    for template in templates(world, instance) {
+        for (name, n) in room::asks(template) {
+            if let Some(name) = name.strip_prefix("requests.") {
+                let most = all.entry(name.to_owned()).or_default();
+                *most = n.max(*most);
+            }
+        }
     }
     all
 }
 
-fn template<'a>(world: &World<'a>, instance: &Instance) -> Option<&'a Value> {
+/// Templates that the next pod of `instance` may be made from: a release may be faster than the move.
+fn templates<'a>(
+    world: &World<'a>,
+    instance: &Instance,
+) -> impl Iterator<Item = &'a Value> + use<'a> {
     let status = world.group.status.as_ref();
     let current = status.and_then(|s| s.current.as_ref()).map(|c| c.revision);
-    let number = instance.revision.or(current)?;
-    world.revisions.get(&number).map(|r| &r.template)
+    let target = world.release.target.as_ref().map(|t| t.revision);
+    let numbers = [instance.revision.or(current), target];
+    let revisions = world.revisions;
+    let mut all = numbers.into_iter().flatten();
+    std::iter::from_fn(move || all.next())
+        .filter_map(|n| revisions.get(&n))
+        .map(|r| &r.template)
 }
 
 /// What is in the way of a move: the field, what is wrong, what to do.
@@ -118,14 +129,18 @@ pub(super) fn refusal(
             "cell {} has no node {node}: choose one that carries the cell's labels",
             cell.name
         ),
-        Some(view) => closed(node, view, template(world, instance))
+        Some(view) => closed(node, view, templates(world, instance))
             .or_else(|| full(world, cell, instance, to, view, promised))?,
     };
     Some(format!("{field}: {why}"))
 }
 
-/// Why no pod of this template is placed on the node, whatever room there is.
-fn closed(node: &str, view: &NodeView, template: Option<&Value>) -> Option<String> {
+/// Why no pod of one of these templates is placed on the node, whatever room there is.
+fn closed<'a>(
+    node: &str,
+    view: &NodeView,
+    mut templates: impl Iterator<Item = &'a Value>,
+) -> Option<String> {
     if !view.ready {
         return Some(format!(
             "node {node} is not ready: wait until it is, or choose another"
@@ -136,14 +151,12 @@ fn closed(node: &str, view: &NodeView, template: Option<&Value>) -> Option<Strin
             "node {node} is cordoned: kubectl uncordon {node}, or choose another"
         ));
     }
-    let tolerations = template.map(|t| &t["spec"]["tolerations"]);
-    let tolerations = tolerations
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    let taint = view
-        .taints
-        .iter()
-        .find(|t| t.effect != "PreferNoSchedule" && !tolerations.iter().any(|a| tolerated(t, a)))?;
+    let taint = templates.find_map(|template| {
+        let all = template["spec"]["tolerations"].as_array();
+        let all = all.map_or(&[][..], Vec::as_slice);
+        let mut taints = view.taints.iter();
+        taints.find(|t| t.effect != "PreferNoSchedule" && !all.iter().any(|a| tolerated(t, a)))
+    })?;
     Some(format!(
         "node {node} has the taint {}={}:{}, which the revision does not tolerate: choose another",
         taint.key, taint.value, taint.effect

@@ -160,24 +160,26 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
         let entry = world.group.spec.instances.iter().find(|w| w.name == *name);
         let mut to = entry.and_then(|w| nodes::due(w, instance));
         let note = to.is_some_and(|to| nodes::noted(cell, name, to));
-        if let (Some(to), true) = (to, note && instance.terminating) {
-            told(
-                name,
-                "Moving",
-                format!("from {} to {}", instance.node, to.name),
-            );
-            continue;
-        }
-        if let Some(node) = to
-            && let Some(why) = nodes::refusal(world, cell, instance, node, &promised)
-        {
-            if !old(world.group, entry, instance) {
-                told(name, "Refused", why);
-                granted.wake = tell::earlier(granted.wake, now.checked_add(AGAIN).ok());
-                continue;
+        if let Some(node) = to {
+            match nodes::refusal(world, cell, instance, node, &promised) {
+                None => {
+                    // Whoever replaces it: the next pod belongs there.
+                    granted.pins.insert(name.clone(), node.name.clone());
+                    promised.add(cell, node, &nodes::asks(world, instance));
+                }
+                // It is restarted all the same, wherever there is room.
+                Some(_) if old(world.group, entry, instance) => to = None,
+                Some(why) => {
+                    told(name, "Refused", why);
+                    granted.wake = tell::earlier(granted.wake, now.checked_add(AGAIN).ok());
+                    continue;
+                }
             }
-            // It is restarted all the same, wherever there is room.
-            to = None;
+        }
+        if let (Some(to), true) = (to, instance.terminating) {
+            let why = format!("from {} to {}", instance.node, to.name);
+            told(name, "Moving", why);
+            continue;
         }
         if held(instance) || instance.terminating {
             told(
@@ -214,15 +216,11 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             }
             out += more;
         }
-        if let Some(to) = to {
-            granted.pins.insert(name.clone(), to.name.clone());
-            promised.add(cell, to, &nodes::asks(world, instance));
-            if !note {
-                let (from, to) = (&instance.node, &to.name);
-                let why = format!("from {from} to {to}, once {} knows", cell.cluster);
-                told(name, "Moving", why);
-                continue;
-            }
+        if let (Some(to), false) = (to, note) {
+            let (from, to) = (&instance.node, &to.name);
+            let why = format!("from {from} to {to}, once {} knows", cell.cluster);
+            told(name, "Moving", why);
+            continue;
         }
         let hold = if renew { Hold::Renew } else { Hold::PulledOut };
         granted.holds.insert(name.clone(), hold);

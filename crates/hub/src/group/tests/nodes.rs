@@ -114,7 +114,7 @@ fn looked(case: &mut Case) -> (Vec<String>, String) {
 #[case::it_was_there(|c: &mut Case| it(c).node = "n2".into(), &[], "Moved")]
 // A pod that goes for another reason, before or after, is not held to the node.
 #[case::gone_without_a_note(|c: &mut Case| { c.cells[0].instances.remove(&3); }, &[], "Missing there is no such instance")]
-#[case::going_without_a_note(|c: &mut Case| it(c).terminating = true, &[], "Waiting a release is at it, or it is going")]
+#[case::going_already(|c: &mut Case| it(c).terminating = true, &["note cart-a-3=n2"], "Moving from n1 to n2")]
 #[case::made_anew_since(|c: &mut Case| { fresh(c, "n5", true); it(c).pinned = None; it(c).gate = Gate::In }, &[], "Elsewhere a pod that is newer than this wish is on node n5: ask again to have it on n2")]
 #[case::made_anew_and_unready(|c: &mut Case| { fresh(c, "n2", false); it(c).pinned = None }, &[], "Moving to n2: its new pod is starting")]
 #[case::came_up_elsewhere(|c: &mut Case| { noted(c); fresh(c, "n5", false); it(c).pinned = None }, &["note "], "Elsewhere a pod that is newer than this wish is on node n5: ask again to have it on n2")]
@@ -133,8 +133,9 @@ fn looked(case: &mut Case) -> (Vec<String>, String) {
 #[case::no_cpu(|c: &mut Case| node(c).used = Some(amounts(3501, 9)), &[], "Refused instances[cart-a-3].toNode.name: node n2 has 499m of 4 cpu left and the instance asks for 500m: make room there, or choose another")]
 #[case::no_pods(|c: &mut Case| node(c).used = Some(amounts(0, 10)), &[], "Refused instances[cart-a-3].toNode.name: node n2 has 0 of 10 pods left and the instance asks for 1: make room there, or choose another")]
 #[case::not_counted(|c: &mut Case| node(c).used = None, &[], "Refused instances[cart-a-3].toNode.name: the pods of node n2 cannot be read, and so not what room it has: look whether sh answers")]
-#[case::in_a_release(|c: &mut Case| { noted(c); c.release.target = Some(RevisionRef { release: Some("two".into()), ..RevisionRef::default() }) }, &["note "], "Waiting waits for release two to end")]
-#[case::over_the_budget(|c: &mut Case| { c.cells[0].instances.get_mut(&0).unwrap().ready_since = None; c.cells[0].instances.get_mut(&1).unwrap().ready_since = None }, &[], "Waiting 2 of 10 instances are out of service, and at most 2 may be")]
+#[case::in_a_release(|c: &mut Case| { noted(c); c.release.target = Some(RevisionRef { release: Some("two".into()), ..RevisionRef::default() }) }, &[], "Waiting waits for release two to end")]
+#[case::in_a_release_that_asks_for_more(|c: &mut Case| { noted(c); bigger(c) }, &["note "], "Refused instances[cart-a-3].toNode.name: node n2 has 500m of 4 cpu left and the instance asks for 600m: make room there, or choose another")]
+#[case::over_the_budget(|c: &mut Case| { c.cells[0].instances.get_mut(&0).unwrap().ready_since = None; c.cells[0].instances.get_mut(&1).unwrap().ready_since = None }, &["note cart-a-3=n2"], "Waiting 2 of 10 instances are out of service, and at most 2 may be")]
 #[case::pulled_out(|c: &mut Case| c.group.spec.instances[0].out_of_service = true, &["out cart-a-3"], "OutOfService")]
 #[case::away(|c: &mut Case| { noted(c); c.cells[0].reachable = false }, &[], "Waiting cell a (cluster sh) cannot be reached")]
 #[case::notes_unknown(|c: &mut Case| c.cells[0].pins = None, &[], "Moving from n1 to n2, once sh knows")]
@@ -146,6 +147,18 @@ fn a_move_to_a_node(#[case] so: impl FnOnce(&mut Case), #[case] done: &[&str], #
     let seen = looked(&mut case);
     let did: Vec<&str> = seen.0.iter().map(String::as_str).collect();
     assert_eq!((did.as_slice(), seen.1.as_str()), (done, told));
+}
+
+/// A release is under way that asks for more.
+fn bigger(case: &mut Case) {
+    let mut two = case.revisions[&1].clone();
+    two.number = 2;
+    two.template["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("600m");
+    case.revisions.insert(2, two);
+    case.release.target = Some(RevisionRef {
+        revision: 2,
+        ..RevisionRef::default()
+    });
 }
 
 fn taint(case: &mut Case, tolerations: serde_json::Value) {
