@@ -305,6 +305,9 @@ pub struct ReleaseStatus {
     /// What `spec.emergency` or `spec.promote.override` has overridden.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
+    /// Freezes that did not hold it when it was aborted or turned round: they hold what goes forward.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_freezes: Vec<String>,
     /// Instances given up on. An entry counts while its `retry` equals that of the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,

@@ -605,6 +605,14 @@ fn ours(release: &Release, name: &str) -> bool {
         .is_some_and(|o| o == name)
 }
 
+/// Whether `order` makes the release `name` to take something back. Only the hub writes its status.
+pub fn undoes(order: &ReleaseOrder, name: &str) -> bool {
+    let status = order.status.as_ref();
+    let back = status.filter(|s| s.rollback.is_some());
+    let mut made = back.into_iter().flat_map(|s| &s.nodes);
+    made.any(|n| n.undo.as_ref().is_some_and(|u| u.name == name))
+}
+
 fn release_name(release: &Release) -> String {
     release.metadata.name.clone().unwrap_or_default()
 }

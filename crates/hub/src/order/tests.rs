@@ -587,3 +587,30 @@ fn check(fleet: &Fleet, seed: u64) {
         }
     }
 }
+
+#[test]
+fn what_an_order_makes_on_its_way_back_alone_undoes() {
+    let order = |back: bool| -> ReleaseOrder {
+        let turn =
+            serde_json::json!({"reason": "Requested", "message": "", "at": "2026-11-21T08:00:00Z"});
+        let mut status = serde_json::json!({"nodes": [
+            {"name": "api", "made": {"name": "n-api"}, "undo": {"name": "n-api-back"}}, {"name": "web"}]});
+        if back {
+            status["rollback"] = turn;
+        }
+        let mut order = ReleaseOrder::new(
+            "n",
+            serde_json::from_value(serde_json::json!({"nodes": []})).unwrap(),
+        );
+        order.status = Some(serde_json::from_value(status).unwrap());
+        order
+    };
+    for (back, name, want) in [
+        (true, "n-api-back", true),
+        (true, "n-api", false),
+        (true, "n-web-back", false),
+        (false, "n-api-back", false),
+    ] {
+        assert_eq!(undoes(&order(back), name), want, "{name}, {back}");
+    }
+}

@@ -132,7 +132,11 @@ fn freeze(
     if spec.paused {
         return Err(Stop::Wait("Paused", "paused before it began".to_owned()));
     }
-    let line = line::look(world, now);
+    let mut line = line::look(world, now);
+    if world.undoes {
+        line.let_back();
+        line::went_on(status, std::mem::take(&mut line.freezes));
+    }
     if let Some((reason, why)) = line.halt {
         return Err(Stop::Wait(reason, why));
     }

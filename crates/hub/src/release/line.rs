@@ -20,6 +20,8 @@ pub(super) struct Line {
     pub wake: Option<Timestamp>,
     /// Freezes that an emergency overrides.
     pub overridden: Vec<String>,
+    /// Freezes that would hold it.
+    pub freezes: Vec<String>,
 }
 
 impl Line {
@@ -93,12 +95,11 @@ fn switches(
         line.wake = tell::earlier(line.wake, until);
         let name = switch.metadata.name.as_deref().unwrap_or_default();
         let spec = &switch.spec;
+        let known = || format!("freeze {name} by {}: {}", spec.by, spec.reason);
         match spec.kind {
-            StopKind::Freeze if emergency => {
-                line.overridden
-                    .push(format!("freeze {name} by {}: {}", spec.by, spec.reason));
-            }
+            StopKind::Freeze if emergency => line.overridden.push(known()),
             StopKind::Freeze => {
+                line.freezes.push(known());
                 let end = until.map_or(String::new(), |t| format!(" until {}", clock(t)));
                 let message = format!(
                     "{} has frozen releases {scope}{end}: {}",
@@ -153,6 +154,15 @@ fn scope(switch: &StopLineSpec, tenant: &str, cells: &[CellView]) -> Option<Stri
 /// Whether `switch` can be about releases of `tenant`; for the shell, which wakes those concerned.
 pub fn concerns(switch: &StopLine, tenant: &str) -> bool {
     switch.spec.tenants.is_empty() || switch.spec.tenants.iter().any(|t| t == tenant)
+}
+
+/// Writes down the freezes that do not hold what goes back or is aborted, once each.
+pub(super) fn went_on(status: &mut ReleaseStatus, freezes: Vec<String>) {
+    for freeze in freezes {
+        if !status.in_freezes.contains(&freeze) {
+            status.in_freezes.push(freeze);
+        }
+    }
 }
 
 /// Writes down what an emergency has overridden, once each.

@@ -93,6 +93,8 @@ pub struct World<'a> {
     pub answers: &'a gate::Answers,
     /// The Group that `spec.promote` names, if there is one.
     pub origin: Option<promote::Origin>,
+    /// Whether an order that is taken back has made it: then it goes back like any rollback.
+    pub undoes: bool,
 }
 
 /// What to do next. The status goes first.

@@ -286,23 +286,86 @@ fn a_freeze_holds_between_its_times_and_an_emergency_overrides_it() {
     assert_eq!(look(&mut case, 11).status.overrides.len(), 1, "once");
 }
 
+/// What goes on while a switch is on: what of the release, the kind of the switch, whether it goes on.
 #[test]
-fn a_freeze_holds_nobody_who_goes_back_and_a_stopped_line_does() {
-    for (kind, goes) in [(StopKind::Freeze, true), (StopKind::Stop, false)] {
+fn a_freeze_holds_what_goes_forward_alone_and_a_stopped_line_everything() {
+    use {RollbackPace::*, StopKind::*};
+    type Press = fn(&mut Case);
+    let nothing: Press = |_| {};
+    let at_once: Press = |case| case.release.spec.rollback = true;
+    let batches: Press = |case| {
+        case.release.spec.rollback = true;
+        case.release.spec.rollback_pace = Some(Batches);
+    };
+    let fast: Press = |case| {
+        frozen(case).strategy.rollback.pace = Batches;
+        case.release.spec.rollback = true;
+        case.release.spec.rollback_pace = Some(AllAtOnce);
+    };
+    let under_way: Press = |case| {
+        let before = case.lines.split_off(0);
+        case.release.spec.rollback = true;
+        look(case, 0);
+        case.lines = before;
+    };
+    let order: Press = |case| case.undoes = true;
+    for (what, press, kind, goes) in [
+        ("forward", nothing, Freeze, false),
+        ("forward", nothing, Stop, false),
+        ("back", at_once, Freeze, true),
+        ("back", at_once, Stop, false),
+        ("back in batches", batches, Freeze, true),
+        ("back in batches", batches, Stop, false),
+        ("back fast", fast, Freeze, true),
+        ("under way back", under_way, Freeze, true),
+        ("under way back", under_way, Stop, false),
+        ("an order's way back", order, Freeze, true),
+        ("an order's way back", order, Stop, false),
+    ] {
         let mut case = in_batch(vec![cell("a", 9, 2, 1)], 2);
         case.lines = vec![switch(StopLineSpec {
             kind,
             ..StopLineSpec::default()
         })];
-        let reason = look(&mut case, 0).status.reason;
-        assert_eq!(reason, if goes { "Frozen" } else { "LineStopped" });
-        // Asked for while it stands still.
-        case.release.spec.rollback = true;
+        press(&mut case);
         let step = look(&mut case, 1);
-        assert_eq!(step.status.phase, Phase::RollingBack);
-        assert_eq!(step.status.reason == "LineStopped", !goes, "{kind:?}");
-        assert_eq!(!step.actions.is_empty(), goes, "{kind:?}");
+        let halted = ["Frozen", "LineStopped"].contains(&step.status.reason.as_str());
+        assert_eq!(halted, !goes, "{what}, {kind:?}: {}", step.status.message);
+        let does = !step.actions.is_empty() || !step.holds.is_empty();
+        assert_eq!(does, goes, "{what}, {kind:?}");
+        // It is on the record, and stays there once the freeze is over.
+        let known = ["freeze switch by dave: incident".to_owned()];
+        let recorded = goes && kind == Freeze;
+        case.lines.clear();
+        let after = look(&mut case, 2).status;
+        assert_eq!(after.in_freezes == known, recorded, "{what}, {kind:?}");
+        if recorded && after.rollback.is_some() {
+            let told = after
+                .message
+                .ends_with("; in freeze switch by dave: incident");
+            assert!(told, "{what}: {}", after.message);
+        }
     }
+}
+
+#[test]
+fn an_abort_is_taken_in_a_freeze_and_recorded() {
+    let mut case = in_batch(vec![cell("a", 9, 2, 1)], 2);
+    case.lines = vec![switch(StopLineSpec {
+        kind: StopKind::Freeze,
+        ..StopLineSpec::default()
+    })];
+    case.release.spec.abort = true;
+    let step = look(&mut case, 0);
+    assert_eq!(step.status.phase, Phase::Aborted);
+    let message = step.status.message;
+    assert!(
+        message.ends_with("; in freeze switch by dave: incident"),
+        "{message}"
+    );
+    case.lines.clear();
+    let later = look(&mut case, 60).status;
+    assert_eq!((later.message, later.in_freezes.len()), (message, 1));
 }
 
 #[test]

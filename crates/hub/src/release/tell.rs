@@ -17,6 +17,17 @@ pub(super) fn phase(status: &mut ReleaseStatus, phase: Phase, reason: &str, mess
     status.message = message;
 }
 
+/// Adds to the message what froze releases while this one went back or was aborted.
+pub(super) fn in_freezes(status: &mut ReleaseStatus) {
+    if status.in_freezes.is_empty() || !(status.phase.is_final() || status.rollback.is_some()) {
+        return;
+    }
+    let told = format!("; in {}", status.in_freezes.join(", in "));
+    if !status.message.ends_with(&told) {
+        status.message += &told;
+    }
+}
+
 /// The earlier of two times, where there are any.
 pub(crate) fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {

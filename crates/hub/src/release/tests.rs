@@ -22,6 +22,7 @@ pub(super) struct Case {
     pub lines: Vec<StopLine>,
     pub answers: gate::Answers,
     pub origin: Option<promote::Origin>,
+    pub undoes: bool,
 }
 
 pub(super) fn case(change: RevisionChange) -> Case {
@@ -81,6 +82,7 @@ pub(super) fn case(change: RevisionChange) -> Case {
         lines: Vec::new(),
         answers: gate::Answers::new(),
         origin: None,
+        undoes: false,
     }
 }
 
@@ -100,6 +102,7 @@ impl Case {
             lines: &self.lines,
             answers: &self.answers,
             origin: self.origin.clone(),
+            undoes: self.undoes,
         };
         plan(&world, now)
     }

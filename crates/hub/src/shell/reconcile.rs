@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     action::Action,
-    group,
+    group, order,
     release::{self, gate::Answers},
     world::{CellView, Quota, Revisions},
 };
@@ -117,6 +117,7 @@ impl Hub {
                 lines: &lines,
                 answers: &answers,
                 origin: self.origin(&key.0, governing),
+                undoes: self.undoes(&key.0, governing),
             };
             let step = release::plan(&world, now);
             wake = step.wake;
@@ -335,6 +336,7 @@ impl Hub {
                 lines: &[],
                 answers: &Answers::new(),
                 origin: None,
+                undoes: false,
             };
             let step = release::plan(&world, now);
             if let Err(error) = self.write_release(release, step.status).await {
@@ -365,6 +367,13 @@ impl Hub {
         let releases = self.releases.of_group(&key);
         let list: Vec<&Release> = releases.iter().map(AsRef::as_ref).collect();
         Some(release::promote::origin(&group, &list, spec))
+    }
+
+    /// Whether an order on its way back has made the release.
+    fn undoes(&self, namespace: &str, release: &Release) -> bool {
+        let name = release.labels().get(labels::ORDER);
+        name.and_then(|n| self.orders.get(&(namespace.to_owned(), n.clone())))
+            .is_some_and(|order| order::undoes(&order, &release.name_any()))
     }
 
     pub(super) fn lines(&self) -> Vec<StopLine> {

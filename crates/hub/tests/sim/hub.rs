@@ -232,6 +232,7 @@ impl Hub<'_> {
                 lines: &self.fleet.lines,
                 answers: &answers,
                 origin: self.fleet.origin.clone(),
+                undoes: false,
             };
             let step = release::plan(&world, now);
             let asks = step.asks;

@@ -83,6 +83,7 @@ pub async fn run(args: Plan, global: &Global) -> Result<Option<Exit>> {
         lines: &lines,
         answers: &Answers::new(),
         origin: None,
+        undoes: false,
     };
     let preview = preview(&world, Timestamp::now())
         .map_err(|why| Failure::new(Exit::Failure, format!("{what}: {why}")))?;
@@ -379,6 +380,7 @@ mod tests {
             lines: &[],
             answers: &Answers::new(),
             origin: None,
+            undoes: false,
         };
         let preview = preview(&world, Timestamp::UNIX_EPOCH).unwrap();
         insta::assert_snapshot!(show(&preview, "shop", "cart-prod", false));

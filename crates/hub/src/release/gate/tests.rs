@@ -60,6 +60,7 @@ impl Case {
             lines: &[],
             answers: &self.answers,
             origin: None,
+            undoes: false,
         };
         let scene = Scene {
             world: &world,

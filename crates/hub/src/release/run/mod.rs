@@ -90,9 +90,10 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
     };
     turnout.status.skipped_cells = skipped;
     turnout.buttons();
-    if turnout.status.rollback.is_some() {
+    if turnout.status.rollback.is_some() || world.undoes {
         turnout.line.let_back();
     }
+    let freezes = std::mem::take(&mut turnout.line.freezes);
     wake = tell::earlier(wake, turnout.deadlines());
     let overridden = std::mem::take(&mut turnout.line.overridden);
     line::record(world.release, &mut turnout.status, overridden, now);
@@ -105,6 +106,12 @@ pub(super) fn step(world: &World<'_>, plan: &Plan, status: ReleaseStatus, now: T
     };
     step.wake = tell::earlier(step.wake, wake);
     let back = step.status.rollback.is_some();
+    let turned = back && (before.rollback.is_none() || !before.phase.is_final());
+    let aborted = step.status.phase == Phase::Aborted && before.phase != Phase::Aborted;
+    if turned || aborted || world.undoes && !before.phase.is_final() {
+        line::went_on(&mut step.status, freezes);
+    }
+    tell::in_freezes(&mut step.status);
     step.status.max_out = pace::max_out(world.release, plan, back);
     let accepted = step
         .status
