@@ -82,6 +82,7 @@ pub async fn look(cx: &Cx, group: &Group, spec: ReleaseSpec) -> Result<Preview, 
         lines: &lines,
         answers: &Answers::new(),
         origin: None,
+        undoes: false,
     };
     preview(&world, cx.now).map_err(Fail::Bad)
 }
