@@ -11,7 +11,7 @@ pub mod nodes;
 pub mod people;
 pub mod placement;
 pub mod shares;
-pub(crate) mod status;
+pub mod status;
 pub mod support;
 pub mod wishes;
 

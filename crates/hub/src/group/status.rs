@@ -89,6 +89,26 @@ pub(super) fn fill(
     };
 }
 
+/// Whether the difference is in counts and in what follows from them: it may wait for a moment, and others go with it.
+pub fn only_counts(before: &GroupStatus, after: &GroupStatus) -> bool {
+    let rest = |status: &GroupStatus| {
+        let mut rest = GroupStatus {
+            replicas: 0,
+            ready: 0,
+            in_service: 0,
+            updated: 0,
+            conditions: Vec::new(),
+            message: String::new(),
+            ..status.clone()
+        };
+        for cell in &mut rest.cells {
+            (cell.replicas, cell.ready, cell.in_service, cell.updated) = (0, 0, 0, 0);
+        }
+        rest
+    };
+    rest(before) == rest(after)
+}
+
 fn of_cell(cell: &CellView, desired: i32, goal: Option<i64>) -> GroupCellStatus {
     let count = |test: &dyn Fn(&Instance) -> bool| {
         cell.instances.values().filter(|i| test(i)).count() as i32
@@ -136,5 +156,40 @@ pub fn set_condition(
     match conditions.iter_mut().find(|c| c.type_ == kind) {
         Some(old) => *old = fresh,
         None => conditions.push(fresh),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_api::group::InstanceNote;
+
+    use super::*;
+
+    #[test]
+    fn counts_may_wait_and_nothing_else() {
+        type Change = fn(&mut GroupStatus);
+        let cases: [(&str, bool, Change); 6] = [
+            ("in service", true, |s| {
+                (s.in_service, s.cells[0].in_service) = (3, 3)
+            }),
+            ("message", true, |s| s.message = "3 of 4".into()),
+            ("wished for", false, |s| s.cells[0].desired = 4),
+            ("lost", false, |s| {
+                s.cells[0].lost_since = Some(Time(Timestamp::UNIX_EPOCH))
+            }),
+            ("a generation", false, |s| s.observed_generation = Some(2)),
+            ("a wish", false, |s| {
+                s.instances.push(InstanceNote::default())
+            }),
+        ];
+        let before = GroupStatus {
+            cells: vec![GroupCellStatus::default()],
+            ..GroupStatus::default()
+        };
+        for (what, waits, change) in cases {
+            let mut after = before.clone();
+            change(&mut after);
+            assert_eq!(only_counts(&before, &after), waits, "{what}");
+        }
     }
 }

@@ -48,6 +48,7 @@ mod run;
 mod skip;
 mod steps;
 pub(crate) mod tell;
+pub mod told;
 pub mod window;
 
 pub use preview::{Preview, cells, preview};

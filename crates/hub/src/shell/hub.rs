@@ -40,7 +40,13 @@ use super::{
     tenant::Applied,
     trail::Follower,
 };
-use crate::{action::Action, group, notify::guard::Allowed, release::gate::Ask, world::Revision};
+use crate::{
+    action::Action,
+    group,
+    notify::guard::Allowed,
+    release::{self, gate::Ask},
+    world::Revision,
+};
 
 /// How the hub runs.
 #[derive(Clone, Debug)]
@@ -182,6 +188,10 @@ pub struct Memory {
     pub cleaned: BTreeSet<String>,
     pub trouble: Option<String>,
     failures: u32,
+    /// When its status was last written.
+    pub written: Option<Timestamp>,
+    /// What its release's status would tell.
+    pub told: release::told::Told,
 }
 
 /// The running hub.
@@ -406,6 +416,11 @@ impl Hub {
             }
             _ => {}
         }
+    }
+
+    /// Remembers of a Group what `change` does.
+    pub fn note(&self, key: &Key, change: impl FnOnce(&mut Memory)) {
+        change(lock(&self.memory).entry(key.clone()).or_default());
     }
 
     /// What keeps actions of a Group from coming through.

@@ -76,6 +76,8 @@ impl Hub {
         let mut view = group::ReleaseView::default();
         let mut wake = None;
         let mut release_actions = Vec::new();
+        let mut later = None;
+        let memory = self.memory(key);
         let list: Vec<&Release> = releases.iter().map(AsRef::as_ref).collect();
         for release in &list {
             let status = release.status.as_ref();
@@ -102,8 +104,9 @@ impl Hub {
             }
             let answers = self.asked.answers(key);
             let lines = self.lines();
+            let seen = memory.told.release(governing);
             let world = release::World {
-                release: governing,
+                release: &seen,
                 group: Some(&group),
                 app: app.as_deref(),
                 strategy: self
@@ -150,14 +153,20 @@ impl Hub {
                 }
             }
             // Decisions first: what follows from them may be lost, they may not.
-            if let Err(error) = self.write_release(governing, step.status).await {
-                return self.outcome(error);
+            match memory.told.waits(governing, &step.status, now) {
+                Some(due) => later = Some((*governing, step.status, due)),
+                None => {
+                    let news = governing.status.as_ref() != Some(&step.status);
+                    if let Err(error) = self.write_release(governing, step.status).await {
+                        return self.outcome(error);
+                    }
+                    self.note(key, |m| m.told.said(news.then_some(now)));
+                }
             }
             self.asked.taken(key, &answers);
             self.ask(key, asks);
         }
 
-        let memory = self.memory(key);
         let views: BTreeMap<String, group::MemberView> = members
             .values()
             .map(|m| {
@@ -229,6 +238,16 @@ impl Hub {
             selectors: &selectors,
             in_use: in_use.clone(),
         };
+        if let Some((release, status, due)) = later {
+            if step.actions.is_empty() && release_actions.is_empty() {
+                self.note(key, |m| m.told.keep(release, status));
+                wake = release::tell::earlier(wake, Some(due));
+            } else if let Err(error) = self.write_release(release, status).await {
+                return self.outcome(error);
+            } else {
+                self.note(key, |m| m.told.said(Some(now)));
+            }
+        }
         let mut failure: Option<ActError> = None;
         let mut blocked: BTreeSet<String> = BTreeSet::new();
         for action in step.actions.iter().chain(&release_actions) {
@@ -256,7 +275,19 @@ impl Hub {
             }
         }
         let removed = step.actions.contains(&Action::RemoveFinalizer);
-        if group.status.as_ref() != Some(&step.status)
+        let due = memory.written.filter(|at| *at <= now);
+        let due = due
+            .map(|at| at + release::told::PACE)
+            .filter(|at| now < *at);
+        let counts = group
+            .status
+            .as_ref()
+            .is_some_and(|before| group::status::only_counts(before, &step.status));
+        if counts && due.is_some() {
+            if group.status.as_ref() != Some(&step.status) {
+                wake = release::tell::earlier(wake, due);
+            }
+        } else if group.status.as_ref() != Some(&step.status)
             && !removed
             && failure.is_none() | !matches!(failure, Some(ActError::Conflict(_)))
         {
@@ -288,6 +319,7 @@ impl Hub {
             {
                 Ok(group) => {
                     self.groups.put(group);
+                    self.note(key, |m| m.written = Some(now));
                 }
                 Err(error) => {
                     return self.outcome(ActError::Api {
@@ -540,7 +572,7 @@ impl Hub {
                 },
             })?;
         self.releases.put(written);
-        if before.phase != status.phase || before.reason != status.reason {
+        if release::told::event(&before, &status) {
             self.tell(release, &status).await;
         }
         Ok(())

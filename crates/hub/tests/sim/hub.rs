@@ -83,6 +83,8 @@ pub struct Memory {
     /// By member: its cells as last seen.
     pub views: BTreeMap<String, Vec<CellView>>,
     pub supported: BTreeMap<String, String>,
+    /// What the release's status would tell.
+    pub told: release::told::Told,
     /// Answers that have come, and those that are on their way with the time of their coming.
     pub answers: Answers,
     pub asked: BTreeMap<String, (Seconds, Answer)>,
@@ -206,6 +208,7 @@ impl Hub<'_> {
         let governing = release::governing(&releases).and_then(|g| g.metadata.name.clone());
         let mut view = group::ReleaseView::default();
         let mut actions = Vec::new();
+        let mut later = None;
         if let Some(name) = &governing {
             for index in 0..self.fleet.releases.len() {
                 let other = &self.fleet.releases[index];
@@ -222,8 +225,10 @@ impl Hub<'_> {
                 .position(|r| r.metadata.name.as_ref() == Some(name))
                 .unwrap();
             let answers = self.memory.answers.clone();
+            let truth = self.fleet.releases[index].clone();
+            let seen = self.memory.told.release(&truth).into_owned();
             let world = release::World {
-                release: &self.fleet.releases[index],
+                release: &seen,
                 group: Some(&self.fleet.group),
                 app: Some(&self.fleet.app),
                 strategy: Ok(self.fleet.strategy.clone()),
@@ -263,7 +268,14 @@ impl Hub<'_> {
                     target.release.clone_from(&governing);
                 }
             }
-            self.write_status(index, step.status)?;
+            match self.memory.told.waits(&truth, &step.status, now) {
+                Some(due) => later = Some((index, truth, step.status, due)),
+                None => {
+                    let news = truth.status.as_ref() != Some(&step.status);
+                    self.write_status(index, step.status)?;
+                    self.memory.told.said(news.then_some(now));
+                }
+            }
             self.memory
                 .answers
                 .retain(|id, _| !answers.contains_key(id));
@@ -332,6 +344,16 @@ impl Hub<'_> {
                 )
             })
             .collect();
+        if let Some((index, truth, status, due)) = later {
+            if step.actions.is_empty() && actions.is_empty() {
+                self.fleet.met.insert("told later".to_owned());
+                self.memory.told.keep(&truth, status);
+                wake = wake.into_iter().chain([due]).min();
+            } else {
+                self.write_status(index, status)?;
+                self.memory.told.said(Some(now));
+            }
+        }
         for action in step.actions.into_iter().chain(actions) {
             self.apply(action, &digests)?;
         }
@@ -443,10 +465,8 @@ impl Hub<'_> {
 
     /// In lock-step nobody is chosen while others are under way: told by what is written down.
     fn waves(&mut self, index: usize, status: &ReleaseStatus) {
-        let before = self.fleet.releases[index]
-            .status
-            .clone()
-            .unwrap_or_default();
+        let seen = self.memory.told.release(&self.fleet.releases[index]);
+        let before = seen.status.clone().unwrap_or_default();
         let lock_step = status
             .plan
             .as_ref()
