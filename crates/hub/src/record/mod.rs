@@ -24,4 +24,6 @@ pub use trail::{AUDIT_POLICY, Trail};
 use {gantry_api::labels, gantry_records::Entry};
 
 #[cfg(test)]
+mod lines;
+#[cfg(test)]
 mod tests;
