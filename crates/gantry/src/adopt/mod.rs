@@ -6,7 +6,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use gantry_api::group::{Adopt, AdoptKind, CellShare};
-use gantry_api::{App, Group};
+use gantry_api::{App, Group, labels};
 use gantry_hub::adopt::{Found, controller, labels_of, name, obstacles, obstacles::Obstacle, uid};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -41,6 +41,63 @@ pub struct Wish {
     pub cell: Option<String>,
 }
 
+/// Where a workload goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// The Group.
+    pub group: String,
+    /// Its environment.
+    pub environment: String,
+    /// Where that Group has left the workload before: its App, which may be there still.
+    pub left: Option<String>,
+}
+
+impl Home {
+    /// Of `workload`, which is called `name`. One that selects by a Group's name can only go back to that Group: a
+    /// selector is for good.
+    pub fn of(workload: Option<&Value>, name: &str, environment: &str) -> Self {
+        let spec = workload.map(|w| &w["spec"]).unwrap_or(&Value::Null);
+        let label = |of: &Value, key: &str| of[key].as_str().map(str::to_owned);
+        let Some(group) = label(&spec["selector"]["matchLabels"], labels::GROUP) else {
+            return Self {
+                group: group_name(name, environment),
+                environment: environment.to_owned(),
+                left: None,
+            };
+        };
+        let marks = &spec["template"]["metadata"]["labels"];
+        let environment = label(marks, labels::ENVIRONMENT).unwrap_or(environment.to_owned());
+        let app = label(marks, labels::APP).unwrap_or_else(|| {
+            let stem = group.strip_suffix(&format!("-{environment}"));
+            stem.unwrap_or(&group).to_owned()
+        });
+        Self {
+            group,
+            environment,
+            left: Some(app),
+        }
+    }
+}
+
+/// Why a workload cannot go back to its Group, where one of that name is there, or another workload goes to it.
+pub fn taken(home: &Home, there: Option<&Group>, others: &[Proposal]) -> Option<Obstacle> {
+    home.left.as_ref()?;
+    let other = others
+        .iter()
+        .find(|p| p.possible() && p.group.metadata.name.as_ref() == Some(&home.group));
+    let why = match (there, other) {
+        (Some(_), _) => format!("group {} is there already", home.group),
+        (None, Some(other)) => format!("{} goes to group {}", other.object, home.group),
+        (None, None) => return None,
+    };
+    Some(Obstacle {
+        field: "metadata.name".to_owned(),
+        why,
+        remedy: "a group adopts one workload: give it the other cells (spec.placement), and delete what runs there plainly once its own are in service".to_owned(),
+        fatal: true,
+    })
+}
+
 /// What becomes of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +117,8 @@ pub struct Proposal {
     pub object: String,
     pub app: App,
     pub group: Group,
+    /// Whether that Group has left it before; an App that is there stays as it is.
+    pub again: bool,
     /// Instances by cell, all of which stay as they are.
     pub instances: BTreeMap<String, usize>,
     /// ReplicaSets that go, without their instances.
@@ -91,11 +150,11 @@ pub fn propose(
     found: &Found,
     beside: &Beside,
     wish: &Wish,
+    home: &Home,
 ) -> Result<Proposal, String> {
     let workload = found.workload.as_ref().ok_or("there is no such workload")?;
     let object = format!("{}/{}", kind.as_str(), name(workload));
-    let group = group_name(name(workload), &wish.environment);
-    let mut obstacles = obstacles::of(kind, workload, found, &group);
+    let mut obstacles = obstacles::of(kind, workload, found, &home.group);
     about_others(kind, workload, beside, found, &mut obstacles);
 
     let ours: Vec<&str> = found.pods.iter().map(uid).collect();
@@ -126,11 +185,11 @@ pub fn propose(
             .or_default() += 1;
     }
     let most = instances.iter().max_by_key(|(_, n)| **n);
-    let home = wish
+    let cell = wish
         .cell
         .clone()
         .or_else(|| most.map(|(cell, _)| cell.clone()));
-    let home = home.unwrap_or(first);
+    let cell = cell.unwrap_or(first);
     let share = |cell: &str, weight: usize| CellShare {
         name: cell.to_owned(),
         weight: i32::try_from(weight).unwrap_or(10_000).clamp(1, 10_000),
@@ -138,28 +197,33 @@ pub fn propose(
     };
     // As many in each cell as there are: nothing moves.
     let mut shares: Vec<CellShare> = match kind {
-        AdoptKind::StatefulSet => vec![share(&home, 1)],
+        AdoptKind::StatefulSet => vec![share(&cell, 1)],
         AdoptKind::Deployment => instances.iter().map(|(c, n)| share(c, *n)).collect(),
     };
-    if !shares.iter().any(|s| s.name == home) {
-        shares.push(share(&home, 1));
+    if !shares.iter().any(|s| s.name == cell) {
+        shares.push(share(&cell, 1));
     }
     let options = Options {
         tenant: wish.tenant.clone(),
-        environment: wish.environment.clone(),
+        environment: home.environment.clone(),
         cells: vec![],
         replicas: None,
         stateful_sets: true,
     };
     let mut imported = translate(manifests, &options)?;
-    let (Some(app), Some(mut group)) = (imported.apps.pop(), imported.groups.pop()) else {
+    let (Some(mut app), Some(mut group)) = (imported.apps.pop(), imported.groups.pop()) else {
         return Err(format!("{object} could not be read"));
     };
+    if let Some(left) = &home.left {
+        app.metadata.name = Some(left.clone());
+        group.spec.app.clone_from(left);
+        group.metadata.name = Some(home.group.clone());
+    }
     group.spec.placement.cells = shares;
     group.spec.adopt = Some(Adopt {
         kind,
         name: name(workload).to_owned(),
-        cell: home,
+        cell,
         replace: false,
     });
     for left in imported.left.iter_mut() {
@@ -174,6 +238,7 @@ pub fn propose(
         object,
         app,
         group,
+        again: home.left.is_some(),
         replica_sets: sets,
         writes: match kind {
             // The template, the pods, the partition.
@@ -273,6 +338,10 @@ fn plain(workload: &Value) -> Value {
     }
     if let Some(metadata) = spec["template"]["metadata"].as_object_mut() {
         metadata.remove("creationTimestamp");
+    }
+    // What a Group puts on its instances is no part of an App.
+    if let Some(marks) = spec["template"]["metadata"]["labels"].as_object_mut() {
+        marks.retain(|key, _| !key.starts_with("gantry.dev/"));
     }
     plain
 }

@@ -92,10 +92,104 @@ fn wish() -> Wish {
     }
 }
 
+fn home(found: &Found) -> Home {
+    let workload = found.workload.as_ref();
+    Home::of(workload, workload.map(name).unwrap_or_default(), "prod")
+}
+
+#[test]
+fn what_a_group_has_left_goes_back_to_it() {
+    let of = |selector: Value, marks: Value| {
+        let spec = json!({"selector": {"matchLabels": selector}, "template": {"metadata": {"labels": marks}}});
+        Home::of(Some(&json!({"spec": spec})), "web-prod-sh-a", "prod")
+    };
+    let left = json!({"gantry.dev/group": "web-eu", "gantry.dev/cell": "sh-a"});
+    let (group, app, environment) = (labels::GROUP, labels::APP, labels::ENVIRONMENT);
+    assert_eq!(group, "gantry.dev/group");
+    for (what, selector, marks, want) in [
+        (
+            "anybody's",
+            json!({"app": "web"}),
+            json!({"app": "web"}),
+            ("web-prod-sh-a-prod", "prod", None),
+        ),
+        (
+            "a group's",
+            left.clone(),
+            json!({app: "web", group: "web-eu", environment: "staging"}),
+            ("web-eu", "staging", Some("web")),
+        ),
+        (
+            "without its app's name",
+            json!({group: "web-prod"}),
+            json!({group: "web-prod"}),
+            ("web-prod", "prod", Some("web")),
+        ),
+        (
+            "nor an environment in its name",
+            left,
+            json!({}),
+            ("web-eu", "prod", Some("web-eu")),
+        ),
+    ] {
+        let home = of(selector, marks);
+        let got = (
+            home.group.as_str(),
+            home.environment.as_str(),
+            home.left.as_deref(),
+        );
+        assert_eq!(got, want, "{what}");
+    }
+    assert_eq!(Home::of(None, "web", "test").group, "web-test");
+}
+
+#[test]
+fn of_what_a_group_has_left_one_workload_goes_back() {
+    let (mut found, beside) = deployment();
+    let workload = found.workload.as_mut().unwrap();
+    workload["metadata"]["name"] = json!("web-prod-sh-a");
+    workload["spec"]["selector"]["matchLabels"] =
+        json!({labels::GROUP: "web-prod", labels::CELL: "sh-a"});
+    workload["spec"]["template"]["metadata"]["labels"] =
+        json!({"app": "web", labels::APP: "web", labels::GROUP: "web-prod", labels::CELL: "sh-a"});
+    let home = home(&found);
+    let proposal = propose(AdoptKind::Deployment, &found, &beside, &wish(), &home).unwrap();
+    let text = said(&proposal, false);
+    assert!(
+        text.contains(
+            "✓ Deployment/web-prod-sh-a goes back to app web and group web-prod: 3 instances"
+        ),
+        "{text}"
+    );
+    let overlay = proposal.app.spec.template.as_ref().unwrap();
+    assert_eq!(overlay.metadata.labels.keys().collect::<Vec<_>>(), ["app"]);
+    let adopt = proposal.group.spec.adopt.as_ref().unwrap();
+    assert_eq!(adopt.name, "web-prod-sh-a");
+    // Another cell's, in the same command or later.
+    assert_eq!(taken(&home, None, &[]), None);
+    let there = taken(&home, Some(&proposal.group), &[]).unwrap();
+    assert!(
+        there.fatal && there.why == "group web-prod is there already",
+        "{there:?}"
+    );
+    let beside = taken(&home, None, &[proposal]).unwrap();
+    assert_eq!(
+        beside.why,
+        "Deployment/web-prod-sh-a goes to group web-prod"
+    );
+}
+
 #[test]
 fn a_deployment_in_numbers() {
     let (found, beside) = deployment();
-    let proposal = propose(AdoptKind::Deployment, &found, &beside, &wish()).unwrap();
+    let proposal = propose(
+        AdoptKind::Deployment,
+        &found,
+        &beside,
+        &wish(),
+        &home(&found),
+    )
+    .unwrap();
     let all = std::slice::from_ref(&proposal);
     insta::assert_snapshot!(said(&proposal, false) + &summary(all, true));
     let spec = &proposal.group.spec;
@@ -126,7 +220,14 @@ fn a_stateful_set_stays_in_the_cell_that_has_most_of_it() {
     let (mut found, beside) = deployment();
     found.workload = Some(live("StatefulSet", "db", spec, status));
     found.sets = vec![];
-    let proposal = propose(AdoptKind::StatefulSet, &found, &beside, &wish()).unwrap();
+    let proposal = propose(
+        AdoptKind::StatefulSet,
+        &found,
+        &beside,
+        &wish(),
+        &home(&found),
+    )
+    .unwrap();
     assert!(
         proposal.possible() && proposal.left.is_empty(),
         "{proposal:#?}"
@@ -153,7 +254,14 @@ fn what_scales_it_from_outside_is_in_the_way() {
     beside.budgets = vec![
         json!({"metadata": {"name": "pdb"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}}),
     ];
-    let proposal = propose(AdoptKind::Deployment, &found, &beside, &wish()).unwrap();
+    let proposal = propose(
+        AdoptKind::Deployment,
+        &found,
+        &beside,
+        &wish(),
+        &home(&found),
+    )
+    .unwrap();
     assert!(!proposal.possible());
     let text = said(&proposal, false);
     assert!(

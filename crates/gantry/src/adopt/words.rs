@@ -21,9 +21,14 @@ pub fn said(proposal: &Proposal, color: bool) -> String {
             .map(|(c, n)| format!("{c} {n}"))
             .collect();
         lines.push(format!(
-            "{} {} becomes app {} and group {group}: {} ({}), 0 restarted",
+            "{} {} {} app {} and group {group}: {} ({}), 0 restarted",
             paint("✓", Tone::Good, color),
             proposal.object,
+            if proposal.again {
+                "goes back to"
+            } else {
+                "becomes"
+            },
             proposal.group.spec.app,
             count(total, "instance"),
             cells.join(", "),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use gantry_api::group::{Adopt as Wanted, AdoptKind, OnDelete};
-use gantry_api::{Cluster, Group, Span};
+use gantry_api::{App, Cluster, Group, Span};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::import::{apply, text, unreadable};
 use super::release::place;
-use crate::adopt::{Beside, Proposal, Wish, group_name, propose, said, summary, uncontrolled};
+use crate::adopt::{Beside, Home, Proposal, Wish, propose, said, summary, taken, uncontrolled};
 use crate::cli::{Global, Tenant};
 use crate::connect::failed;
 use crate::failure::{Exit, Failure, Result};
@@ -151,7 +151,7 @@ pub async fn run(args: Adopt, global: &Global) -> Result<Option<Exit>> {
         cells: cluster.spec.cells.iter().map(|c| c.name.clone()).collect(),
         cell: args.cell.clone(),
     };
-    let (mut proposals, mut begun) = (vec![], vec![]);
+    let (mut proposals, mut begun): (Vec<Proposal>, _) = (vec![], vec![]);
     let groups: Api<Group> = Api::namespaced(client.clone(), &tenant);
     for (kind, name) in wanted {
         let adopt = Wanted {
@@ -160,7 +160,9 @@ pub async fn run(args: Adopt, global: &Global) -> Result<Option<Exit>> {
             ..Wanted::default()
         };
         let object = format!("{}/{name}", kind.as_str());
-        let group = group_name(&name, &args.environment);
+        let workload = get(&member, &tenant, kind, &name).await?;
+        let home = Home::of(workload.as_ref(), &name, &args.environment);
+        let group = home.group.clone();
         let there = groups.get_opt(&group).await;
         let there =
             there.map_err(|e| failed(&format!("cannot get the group {tenant}/{group}"), e))?;
@@ -181,17 +183,29 @@ pub async fn run(args: Adopt, global: &Global) -> Result<Option<Exit>> {
                 found.cells.insert(node.name_any(), cell.name.clone());
             }
         }
-        let proposal = propose(kind, &found, &beside, &wish);
-        proposals.push(proposal.map_err(|e| Failure::new(Exit::Failure, e))?);
+        let proposal = propose(kind, &found, &beside, &wish, &home);
+        let mut proposal = proposal.map_err(|e| Failure::new(Exit::Failure, e))?;
+        let taken = taken(&home, there.as_ref(), &proposals);
+        proposal.obstacles.splice(0..0, taken);
+        proposals.push(proposal);
     }
     tell(&proposals, &begun, &missing, &cluster, &tenant, &args)?;
     if args.dry_run {
         return Ok(None);
     }
     let mut groups: Vec<String> = begun.into_iter().map(|(_, group)| group).collect();
+    let apps: Api<App> = Api::namespaced(client.clone(), &tenant);
     for proposal in proposals.iter().filter(|p| p.possible()) {
+        let mut apps_wanted = vec![proposal.app.clone()];
+        if proposal.again {
+            // The Group's App has been changed since, perhaps, or serves other Groups.
+            let name = proposal.app.name_any();
+            let what = format!("cannot get the app {tenant}/{name}");
+            let there = apps.get_opt(&name).await.map_err(|e| failed(&what, e))?;
+            apps_wanted.retain(|_| there.is_none());
+        }
         let imported = Imported {
-            apps: vec![proposal.app.clone()],
+            apps: apps_wanted,
             groups: vec![proposal.group.clone()],
             left: vec![],
         };
@@ -290,6 +304,21 @@ fn name(object: &Value) -> String {
         .as_str()
         .unwrap_or_default()
         .to_owned()
+}
+
+/// A workload, if it runs.
+async fn get(
+    client: &Client,
+    namespace: &str,
+    kind: AdoptKind,
+    name: &str,
+) -> Result<Option<Value>> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind.as_str()));
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let found = api.get_opt(name).await;
+    let found = found.map_err(|e| failed(&format!("cannot get {}/{name}", kind.as_str()), e))?;
+    let value = found.map(serde_json::to_value).transpose();
+    Ok(value.map_err(anyhow::Error::from)?)
 }
 
 async fn list(
@@ -444,6 +473,7 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
         )
         .hint(format!("gantry release abort {release} -n {tenant}")));
     }
+    let mut back = vec![];
     for cell in status.cells.iter().filter(|c| c.replicas > 0) {
         let plain = args.kind == Kind::Deployment || cell.guests > 0;
         let was = group
@@ -452,6 +482,11 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
             .as_ref()
             .filter(|a| a.kind == AdoptKind::Deployment && a.cell == cell.name);
         let name = was.map_or_else(|| group.set_in(&cell.name), |a| a.name.clone());
+        let kind = if plain { "deployment" } else { "statefulset" };
+        back.push(format!(
+            "gantry adopt {kind}/{name} --cluster {} -n {tenant}",
+            cell.cluster
+        ));
         println(format!(
             "{}: {}/{name} with {} instances on {}, 0 restarted",
             cell.name,
@@ -497,5 +532,8 @@ pub async fn unmanage(args: Unmanage, global: &Global) -> Result<Option<Exit>> {
         "group {tenant}/{} is gone; what it ran runs on",
         args.group
     ))?;
+    for command in back {
+        println(format!("back to it: {command}"))?;
+    }
     Ok(None)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -310,4 +310,29 @@ fn what_runs_is_adopted_released_and_left() {
     let plain: Api<StatefulSet> = Api::namespaced(member.clone(), "shop");
     let plain = runtime.block_on(plain.get("db")).unwrap();
     assert!(!plain.labels().contains_key("gantry.dev/group"));
+
+    // And to the Group again, once the Deployment has given its instances names of its own.
+    let all = runtime.block_on(deployments.list(&ListParams::default()));
+    let left = all.unwrap().items.remove(0).name_any();
+    let workload = format!("deployment/{left}");
+    let adopt = [&["adopt", &*workload, "--cluster", "sh"][..], &TENANT].concat();
+    let refused = up.ok(&[&adopt[..], &["--dry-run"]].concat());
+    assert!(refused.contains("kubectl rollout restart"), "{refused}");
+    let restart = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}});
+    let restart = deployments.patch(&left, &PatchParams::default(), &Patch::Merge(restart));
+    runtime.block_on(restart).unwrap();
+    let said = wait("the Deployment to have been restarted", || {
+        let said = up.ok(&[&adopt[..], &["--dry-run"]].concat());
+        said.contains("1 of 1 workload can be adopted")
+            .then_some(said)
+    });
+    assert!(
+        said.contains("goes back to app web and group web-prod"),
+        "{said}"
+    );
+    let before = uids(&there("web"));
+    up.ok(&[&adopt[..], &["--watch", "--timeout", "2m"]].concat());
+    assert_eq!(uids(&there("web")), before);
+    assert_eq!(group("web-prod")["spec"]["app"], "web");
+    assert_eq!(group("web-prod")["spec"]["adopt"]["name"], *left);
 }
