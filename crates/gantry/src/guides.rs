@@ -65,15 +65,133 @@ fn lines(name: &str, text: &str) -> Vec<Line> {
         let block = line.trim_start();
         if block.starts_with("gantry ") {
             add(number, block, false);
+        }
+    }
+    for (number, part) in prose(text) {
+        if part.starts_with("gantry ") {
+            add(number, &part, true);
+        }
+    }
+    all
+}
+
+/// What stands between backticks in running text, and in which line it begins. It may go on in the next line, not
+/// beyond its paragraph.
+fn prose(text: &str) -> Vec<(usize, String)> {
+    let (mut all, mut fenced, mut open) = (vec![], false, None::<(usize, String)>);
+    for (number, line) in text.lines().enumerate() {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        if fence || fenced || line.trim().is_empty() || line.starts_with("    ") {
+            open = None;
             continue;
         }
-        for part in line.split('`').skip(1).step_by(2) {
-            if part.starts_with("gantry ") {
-                add(number, part, true);
+        for (index, part) in line.split('`').enumerate() {
+            if index > 0 {
+                match open.take() {
+                    Some(span) => all.push(span),
+                    None => open = Some((number, String::new())),
+                }
+            }
+            if let Some((_, span)) = &mut open {
+                let blank = if span.is_empty() || index > 0 {
+                    ""
+                } else {
+                    " "
+                };
+                *span += &format!("{blank}{}", part.trim());
             }
         }
     }
     all
+}
+
+/// Of `kubectl`: its commands, as far as guides name any, with the words that may follow.
+const KUBECTL: [(&str, &[&str]); 20] = [
+    ("annotate", &[]),
+    ("apply", &[]),
+    ("auth", &["can-i", "whoami"]),
+    ("config", &["set-context", "use-context", "view"]),
+    ("cordon", &[]),
+    ("cp", &[]),
+    ("create", &["token", "namespace"]),
+    ("debug", &[]),
+    ("delete", &[]),
+    ("describe", &[]),
+    ("diff", &[]),
+    ("drain", &[]),
+    ("edit", &[]),
+    ("exec", &[]),
+    ("get", &[]),
+    ("logs", &[]),
+    ("port-forward", &[]),
+    ("rollout", &["restart", "status", "undo"]),
+    ("scale", &[]),
+    ("top", &["node", "pod"]),
+];
+
+/// What is wrong with a command line of `kubectl`; of a kind, that nothing here is called so.
+fn misspelt(words: &[String]) -> Option<String> {
+    let mut plain = words.iter().skip(1).filter(|w| !w.starts_with('-'));
+    let verb = plain.next()?;
+    let Some((_, after)) = KUBECTL.iter().find(|(v, _)| v == verb) else {
+        return Some(format!("kubectl has no {verb}, or this table lacks it"));
+    };
+    let next = plain.next()?;
+    if !after.is_empty() {
+        return (!after.contains(&next.as_str())).then(|| format!("kubectl {verb} {next}?"));
+    }
+    if !["get", "edit", "delete", "describe"].contains(&verb.as_str()) {
+        return None;
+    }
+    let mut names: Vec<String> = [
+        "pods",
+        "pod",
+        "nodes",
+        "node",
+        "deployments",
+        "statefulsets",
+        "events",
+        "leases",
+    ]
+    .map(str::to_owned)
+    .into();
+    for definition in gantry_api::crds() {
+        let it = definition.spec.names;
+        names.extend([it.plural]);
+        names.extend(
+            it.singular
+                .into_iter()
+                .chain(it.short_names.into_iter().flatten()),
+        );
+        names.push(it.kind.to_lowercase());
+    }
+    let kinds = next.split('/').next().unwrap_or_default();
+    let strange = kinds.split(',').find(|k| !names.iter().any(|n| n == k))?;
+    Some(format!("no kind is called {strange}"))
+}
+
+#[test]
+fn what_stands_in_running_text_is_found_over_the_end_of_a_line() {
+    let text =
+        "a `gantry up` and `gantry instance\nrestart`: b\n\n    gantry `x`\n\nc `kubectl\n\nget` d";
+    let got = prose(text);
+    assert_eq!(got[0], (0, "gantry up".to_owned()));
+    assert_eq!(got[1], (0, "gantry instance restart".to_owned()));
+    assert!(
+        !got.iter().any(|(_, span)| span.contains("kubectl get")),
+        "{got:?}"
+    );
+    for (line, wrong) in [
+        ("kubectl get groups", false),
+        ("kubectl edit group", false),
+        ("kubectl get releases.gantry.dev", true),
+        ("kubectl obtain groups", true),
+        ("kubectl rollout again", true),
+        ("kubectl -n shop", false),
+    ] {
+        assert_eq!(misspelt(&words(line)).is_some(), wrong, "{line}");
+    }
 }
 
 #[test]
@@ -82,15 +200,38 @@ fn every_command_of_the_guides_is_understood() {
     let mut files = vec![root.join("README.md")];
     let docs = std::fs::read_dir(root.join("docs")).expect("docs");
     files.extend(docs.map(|f| f.expect("a file").path()));
-    let (mut faults, mut count) = (vec![], 0);
+    let (mut faults, mut count, mut spans) = (vec![], 0, 0);
     for file in files {
         if file.extension().is_none_or(|e| e != "md") {
             continue;
         }
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let text = std::fs::read_to_string(&file).expect("readable");
+        for (number, span) in prose(&text) {
+            if span.starts_with("kubectl ") {
+                let wrong = misspelt(&words(&span));
+                faults.extend(wrong.map(|why| format!("{name}:{}: {why}", number + 1)));
+                spans += 1;
+            }
+        }
         for line in lines(&name, &text) {
             count += 1;
+            if line.prose {
+                // The command that it names says what it is for.
+                let named = |w: &&String| {
+                    !w.starts_with('-') && w.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+                };
+                let named = line.words.iter().take_while(named).take(3);
+                let help = named.cloned().chain(["--help".to_owned()]);
+                let shown = Cli::try_parse_from(help);
+                if !shown.is_err_and(|e| e.kind() == ErrorKind::DisplayHelp) {
+                    faults.push(format!(
+                        "{}: no help for {}",
+                        line.place,
+                        line.words.join(" ")
+                    ));
+                }
+            }
             let Err(error) = Cli::try_parse_from(&line.words) else {
                 continue;
             };
@@ -107,5 +248,5 @@ fn every_command_of_the_guides_is_understood() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(count > 100, "{count}");
+    assert!(count > 100 && spans > 10, "{count} {spans}");
 }
