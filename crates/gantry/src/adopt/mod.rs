@@ -292,7 +292,7 @@ fn about_others(
     for budget in &beside.budgets {
         let selector = budget["spec"]["selector"]["matchLabels"].as_object();
         let held = selector.is_some_and(|s| found.pods.iter().any(|p| matches(s, p)));
-        let own = labels_of(budget)[gantry_api::labels::MANAGED_BY] == gantry_api::labels::MANAGER;
+        let own = labels_of(budget)[labels::MANAGED_BY] == labels::MANAGER;
         if held && !own {
             obstacles.push(Obstacle {
                 field: "PodDisruptionBudget".to_owned(),

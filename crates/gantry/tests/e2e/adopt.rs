@@ -319,8 +319,10 @@ fn what_runs_is_adopted_released_and_left() {
     let refused = up.ok(&[&adopt[..], &["--dry-run"]].concat());
     assert!(refused.contains("kubectl rollout restart"), "{refused}");
     let restart = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}});
-    let restart = deployments.patch(&left, &PatchParams::default(), &Patch::Merge(restart));
-    runtime.block_on(restart).unwrap();
+    let (params, patch) = (PatchParams::default(), Patch::Merge(restart));
+    runtime
+        .block_on(deployments.patch(&left, &params, &patch))
+        .unwrap();
     let said = wait("the Deployment to have been restarted", || {
         let said = up.ok(&[&adopt[..], &["--dry-run"]].concat());
         said.contains("1 of 1 workload can be adopted")

@@ -151,6 +151,9 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
         }
     };
     let mut promised = nodes::Promised::default();
+    // A hub that has been started anew has not seen a cell that cannot be reached: any number may be out there.
+    let blind = |c: &&CellView| !c.reachable && c.set.is_none() && c.weight.is_some_and(|w| w > 0);
+    let blind = world.cells.iter().find(blind);
     for (cell, instance) in wished {
         let name = &instance.name;
         if !cell.reachable {
@@ -205,6 +208,15 @@ pub(super) fn grant(world: &World<'_>, growing: bool, now: Timestamp) -> Granted
             continue;
         }
         if instance.in_service() {
+            if let Some(cell) = blind {
+                let why = crate::release::unreachable(cell);
+                told(
+                    name,
+                    "Waiting",
+                    format!("{why}, and how it stands there is not known"),
+                );
+                continue;
+            }
             // What a release has chosen is counted; others may have failed since it was chosen.
             let more = i32::from(!world.release.chosen.contains(name));
             if growing || out + more > limit {

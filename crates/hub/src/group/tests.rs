@@ -395,6 +395,32 @@ fn people_pull_out_as_many_as_the_group_allows() {
 }
 
 #[test]
+fn nobody_is_pulled_out_while_a_cell_has_never_been_seen() {
+    for (reachable, known, weight, goes) in [
+        (false, false, Some(1), false),
+        (false, true, Some(1), true),
+        (false, false, Some(0), true),
+        (false, false, None, true),
+    ] {
+        let mut case = of_ten();
+        let mut other = cell("b", 0, 0);
+        (other.reachable, other.weight) = (reachable, weight);
+        if !known {
+            other.set = None;
+        }
+        case.cells.push(other);
+        case.group.spec.instances = vec![wish(3)];
+        let (out, _, told) = asked(&mut case);
+        assert_eq!(
+            out.len() == 1,
+            goes,
+            "{reachable} {known} {weight:?}: {told:?}"
+        );
+        assert!(goes || told == ["cart-a-3 Waiting"], "{told:?}");
+    }
+}
+
+#[test]
 fn what_is_moved_goes_when_another_serves_in_its_place() {
     let mut case = case(4, vec![cell("a", 1, 2), cell("b", 1, 2)]);
     let moved = |name: &str| InstanceWish {

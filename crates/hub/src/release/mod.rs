@@ -119,7 +119,36 @@ pub struct Step {
     pub wake: Option<Timestamp>,
 }
 
-/// What to do next for the release that governs its Group.
+/// The most decisions that are written down as one.
+const AT_ONCE: usize = 4;
+
+/// What to do next for the release that governs its Group, as far as that goes without anything being done or asked:
+/// decisions that nothing comes between are written down as one.
+pub fn settle(world: &World<'_>, now: Timestamp) -> Step {
+    let mut step = plan(world, now);
+    // What has been answered has been taken note of.
+    let answers = gate::Answers::new();
+    let mut before = world.release.status.clone().unwrap_or_default();
+    for _ in 1..AT_ONCE {
+        let acts = !step.actions.is_empty() || !step.asks.is_empty();
+        if acts || step.status.phase.is_final() || told::only_told(&before, &step.status) {
+            break;
+        }
+        let release = Release {
+            status: Some(step.status.clone()),
+            ..world.release.clone()
+        };
+        let next = World {
+            release: &release,
+            answers: &answers,
+            ..world.clone()
+        };
+        before = std::mem::replace(&mut step, plan(&next, now)).status;
+    }
+    step
+}
+
+/// One decision for the release that governs its Group.
 pub fn plan(world: &World<'_>, now: Timestamp) -> Step {
     let mut status = world.release.status.clone().unwrap_or_default();
     status.observed_generation = world.release.metadata.generation;

@@ -286,6 +286,25 @@ fn a_freeze_holds_between_its_times_and_an_emergency_overrides_it() {
     assert_eq!(look(&mut case, 11).status.overrides.len(), 1, "once");
 }
 
+#[test]
+fn decisions_that_nothing_comes_between_are_one() {
+    // The bastion is done: batch 1 begins with the same write.
+    let mut case = in_batch(vec![cell("a", 9, 2, 1)], 2);
+    let status = status(&mut case.release);
+    status.batches[0].state = BatchState::Done;
+    status.batches[1].state = BatchState::Waiting;
+    status.working.clear();
+    let (one, all) = (case.plan(), case.settle());
+    let chosen = |step: &Step| step.status.working.len();
+    assert!(chosen(&all) >= chosen(&one) && chosen(&all) > 0, "{one:?}");
+    assert_eq!(all.status.batches[1].state, BatchState::Running);
+    // Where it has to do something it does that first; and once settled it stays so.
+    let mut moved = case;
+    moved.release.status = Some(all.status.clone());
+    assert_eq!(moved.settle().status.batches, all.status.batches);
+    assert_eq!(moved.settle().holds, all.holds);
+}
+
 /// What goes on while a switch is on: what of the release, the kind of the switch, whether it goes on.
 #[test]
 fn a_freeze_holds_what_goes_forward_alone_and_a_stopped_line_everything() {

@@ -91,8 +91,16 @@ impl Case {
         self.plan_at(Timestamp::UNIX_EPOCH)
     }
 
+    pub(super) fn settle(&self) -> Step {
+        settle(&self.world(), Timestamp::UNIX_EPOCH)
+    }
+
     pub(super) fn plan_at(&self, now: Timestamp) -> Step {
-        let world = World {
+        plan(&self.world(), now)
+    }
+
+    fn world(&self) -> World<'_> {
+        World {
             release: &self.release,
             group: Some(&self.group),
             app: Some(&self.app),
@@ -103,8 +111,7 @@ impl Case {
             answers: &self.answers,
             origin: self.origin.clone(),
             undoes: self.undoes,
-        };
-        plan(&world, now)
+        }
     }
 
     fn told(&self) -> (Phase, String) {

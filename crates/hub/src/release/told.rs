@@ -42,16 +42,17 @@ impl Told {
         }
     }
 
-    /// Until when writing `status` down may wait, as long as nothing is done.
+    /// Until when writing `status` down may wait, as long as nothing is done; `pace` after the last time.
     pub fn waits(
         &self,
         release: &Release,
         status: &ReleaseStatus,
+        pace: SignedDuration,
         now: Timestamp,
     ) -> Option<Timestamp> {
         let before = release.status.as_ref()?;
         // A clock that was set back makes nothing wait for long.
-        let due = self.written.filter(|at| *at <= now)? + PACE;
+        let due = self.written.filter(|at| *at <= now)? + pace;
         (now < due && before != status && only_told(before, status)).then_some(due)
     }
 
@@ -180,21 +181,25 @@ mod tests {
         let mut further = status();
         further.working[0].doing = Doing::Updating;
         let mut told = Told::default();
-        assert_eq!(told.waits(&release, &further, at(0)), None, "never written");
+        assert_eq!(
+            told.waits(&release, &further, PACE, at(0)),
+            None,
+            "never written"
+        );
         told.said(Some(at(0)));
-        assert_eq!(told.waits(&release, &further, at(10)), Some(at(1000)));
+        assert_eq!(told.waits(&release, &further, PACE, at(10)), Some(at(1000)));
         told.keep(&release, further.clone());
         assert_eq!(told.release(&release).status, Some(further.clone()));
         // A button is pressed: the status is the same.
         release.spec.paused = true;
         assert_eq!(told.release(&release).status, Some(further.clone()));
         assert_eq!(
-            told.waits(&release, &further, at(1000)),
+            told.waits(&release, &further, PACE, at(1000)),
             None,
             "long enough"
         );
         assert_eq!(
-            told.waits(&release, &further, at(-5)),
+            told.waits(&release, &further, PACE, at(-5)),
             None,
             "a clock set back"
         );

@@ -122,7 +122,7 @@ impl Hub {
                 origin: self.origin(&key.0, governing),
                 undoes: self.undoes(&key.0, governing),
             };
-            let step = release::plan(&world, now);
+            let step = release::settle(&world, now);
             wake = step.wake;
             let asks = step.asks;
             release_actions = step.actions;
@@ -153,8 +153,11 @@ impl Hub {
                 }
             }
             // Decisions first: what follows from them may be lost, they may not.
-            match memory.told.waits(governing, &step.status, now) {
-                Some(due) => later = Some((*governing, step.status, due)),
+            match memory
+                .told
+                .waits(governing, &step.status, release::told::PACE, now)
+            {
+                Some(due) => later = Some((governing, step.status, due)),
                 None => {
                     let news = governing.status.as_ref() != Some(&step.status);
                     if let Err(error) = self.write_release(governing, step.status).await {

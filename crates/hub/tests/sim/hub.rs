@@ -15,7 +15,7 @@ use gantry_hub::{
     },
     world::{CellView, Revisions},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -76,6 +76,9 @@ impl Fleet {
         self.counter
     }
 }
+
+/// Longer than the hub's own: nothing here takes less than a second.
+const PACE: SignedDuration = SignedDuration::from_secs(4);
 
 /// What the hub's process holds in memory: lost when it ends.
 #[derive(Default)]
@@ -239,7 +242,7 @@ impl Hub<'_> {
                 origin: self.fleet.origin.clone(),
                 undoes: false,
             };
-            let step = release::plan(&world, now);
+            let step = release::settle(&world, now);
             let asks = step.asks;
             wake = wake.into_iter().chain(step.wake).min();
             actions = step.actions;
@@ -268,7 +271,7 @@ impl Hub<'_> {
                     target.release.clone_from(&governing);
                 }
             }
-            match self.memory.told.waits(&truth, &step.status, now) {
+            match self.memory.told.waits(&truth, &step.status, PACE, now) {
                 Some(due) => later = Some((index, truth, step.status, due)),
                 None => {
                     let news = truth.status.as_ref() != Some(&step.status);
@@ -418,8 +421,13 @@ impl Hub<'_> {
         let name = self.fleet.releases[index].metadata.name.clone().unwrap();
         self.log.push(|| {
             format!(
-                "  status {}: {} {}: {}",
+                "  status {}: {:?} {} {}: {}",
                 name,
+                status
+                    .working
+                    .iter()
+                    .map(|w| format!("{} {:?}", w.name, w.doing))
+                    .collect::<Vec<_>>(),
                 status.phase.as_str(),
                 status.reason,
                 status.message
@@ -474,10 +482,17 @@ impl Hub<'_> {
         let skipped = |cell: &str| status.skipped_cells.iter().any(|s| s.cell == cell);
         let turned = before.rollback.is_none() && status.rollback.is_some();
         let same_batch = |s: &ReleaseStatus| s.working.iter().map(|w| w.batch).max();
-        let under_way = before
-            .working
-            .iter()
-            .any(|w| w.doing != Doing::Failed && !skipped(&w.cell));
+        // The wave may have ended, and the next begun, with one write.
+        let views = self.memory.views.values().flatten();
+        let seen_back: BTreeSet<&str> = views
+            .flat_map(|c| c.instances.values())
+            .filter(|i| i.in_service())
+            .map(|i| i.name.as_str())
+            .filter(|name| status.working.iter().all(|w| w.name != *name))
+            .collect();
+        let under_way = before.working.iter().any(|w| {
+            w.doing != Doing::Failed && !skipped(&w.cell) && !seen_back.contains(w.name.as_str())
+        });
         if !lock_step || !under_way || turned || same_batch(&before) != same_batch(status) {
             return;
         }
