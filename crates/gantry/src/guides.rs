@@ -188,7 +188,6 @@ fn what_stands_in_running_text_is_found_over_the_end_of_a_line() {
         ("kubectl get releases.gantry.dev", true),
         ("kubectl obtain groups", true),
         ("kubectl rollout again", true),
-        ("kubectl -n shop", false),
     ] {
         assert_eq!(misspelt(&words(line)).is_some(), wrong, "{line}");
     }

@@ -33,8 +33,6 @@ pub struct Beside {
 pub struct Wish {
     /// The namespace, here and there.
     pub tenant: String,
-    /// Environment of the Group, and the last part of its name.
-    pub environment: String,
     /// The cluster's cells.
     pub cells: Vec<String>,
     /// The cell of instances whose node is in none of these.

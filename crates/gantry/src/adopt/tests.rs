@@ -86,7 +86,6 @@ fn deployment() -> (Found, Beside) {
 fn wish() -> Wish {
     Wish {
         tenant: "shop".into(),
-        environment: "prod".into(),
         cells: vec!["sh-a".into(), "sh-b".into()],
         cell: None,
     }

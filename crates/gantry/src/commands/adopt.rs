@@ -147,7 +147,6 @@ pub async fn run(args: Adopt, global: &Global) -> Result<Option<Exit>> {
     let nodes = nodes.map_err(|e| failed("cannot list the member's nodes", e))?;
     let wish = Wish {
         tenant: tenant.clone(),
-        environment: args.environment.clone(),
         cells: cluster.spec.cells.iter().map(|c| c.name.clone()).collect(),
         cell: args.cell.clone(),
     };
