@@ -84,7 +84,8 @@ pub struct GroupSpec {
     /// The revision that a new Group begins with. Afterwards Releases change it, and the hub writes
     /// here what they brought; an edit by hand changes nothing and is reported in the status.
     pub revision: RevisionSpec,
-    /// What is said to the network about instances' addresses.
+    /// What is said to the network about instances' addresses. Not in effect yet: an instance keeps its address while
+    /// its pod lives (images are replaced in place), and has another after its pod was made anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
     /// How its Releases go, unless they say otherwise.
@@ -364,10 +365,10 @@ impl Default for Spread {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Address {
-    /// An instance keeps its address for life.
+    /// An instance keeps its address for life. Not in effect yet.
     #[serde(default)]
     pub sticky: bool,
-    /// The pool addresses come from.
+    /// The pool addresses come from. Not in effect yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
 }

@@ -178,7 +178,7 @@ impl Machine {
     /// Asks others in the network.
     pub fn ask(&mut self, question: Question) -> Result<Answer, Stop> {
         let Some(heard) = &self.heard else {
-            return Err(Stop::Unknown("the network is".to_owned()));
+            return Err(Stop::Unknown("the network".to_owned()));
         };
         let Some((answer, took)) = heard.get(self.listened).cloned() else {
             return Err(Stop::Asks(Box::new(question)));

@@ -96,7 +96,7 @@ fn unknown<T>(what: impl Into<String>) -> Result<T, Stop> {
 fn url(text: &str) -> Result<(String, u16, String), Stop> {
     let rest = match text.split_once("://") {
         Some(("http", rest)) => rest,
-        Some((scheme, _)) => return unknown(format!("{scheme} is")),
+        Some((scheme, _)) => return unknown(scheme),
         None => text,
     };
     let (place, path) = match rest.find(['/', '?']) {
@@ -110,7 +110,7 @@ fn url(text: &str) -> Result<(String, u16, String), Stop> {
     let (host, port) = match place.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => match port.parse() {
             Ok(port) => (host, port),
-            Err(_) => return unknown(format!("the port {port} is")),
+            Err(_) => return unknown(format!("the port {port}")),
         },
         _ => (place, 80),
     };
@@ -140,7 +140,7 @@ impl Flags {
                 } else if bare.contains(&name) {
                     given.push((name.to_owned(), String::new()));
                 } else {
-                    return unknown(format!("the flag --{name} is"));
+                    return unknown(format!("the flag --{name}"));
                 }
                 continue;
             }
@@ -160,7 +160,7 @@ impl Flags {
                     break;
                 }
                 if !bare.contains(&name.as_str()) {
-                    return unknown(format!("the flag -{letter} is"));
+                    return unknown(format!("the flag -{letter}"));
                 }
                 given.push((name, String::new()));
             }
@@ -253,7 +253,7 @@ pub fn curl(machine: &mut Machine, args: &[String]) -> Ran {
         ],
     )?;
     let [address] = flags.rest.as_slice() else {
-        return unknown("curl without one URL is");
+        return unknown("curl without one URL");
     };
     let (host, port, path) = url(address)?;
     let body = flags
@@ -370,7 +370,7 @@ pub fn wget(machine: &mut Machine, args: &[String]) -> Ran {
         ],
     )?;
     let [address] = flags.rest.as_slice() else {
-        return unknown("wget without one URL is");
+        return unknown("wget without one URL");
     };
     let (host, port, path) = url(address)?;
     let body = flags.value(&["post-data"]).unwrap_or_default();
@@ -419,7 +419,7 @@ pub fn wget(machine: &mut Machine, args: &[String]) -> Ran {
 pub fn nc(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
     let flags = Flags::read(args, &["w", "q", "i"], &["v", "t", "u", "z", "n", "N", "4"])?;
     let [host, port] = flags.rest.as_slice() else {
-        return unknown("nc without a host and a port is");
+        return unknown("nc without a host and a port");
     };
     let Ok(port) = port.parse() else {
         return machine.fail(1, &format!("nc: port number invalid: {port}"));
@@ -632,7 +632,7 @@ mod tests {
             );
         }
         let (_, code, _, err) = ran(&["curl", "https://web"], None, ok(""));
-        assert_eq!((code, err.as_str()), (2, "curl: https is: not simulated\n"));
+        assert_eq!((code, err.as_str()), (2, "curl: https: not simulated\n"));
     }
 
     #[test]

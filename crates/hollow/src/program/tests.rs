@@ -292,3 +292,28 @@ fn grep_knows_patterns() {
         );
     }
 }
+
+#[test]
+fn head_tells_the_first_lines() {
+    for (args, expected) in [
+        (&["-n", "2"][..], "1\n2\n"),
+        (&["-1"], "1\n"),
+        (&["-n3"], "1\n2\n3\n"),
+        (&[], "1\n2\n3\n4"),
+    ] {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let mut session = Session::new(BTreeMap::default(), Disk::default(), now, "it");
+        let words: Vec<String> = ["head"]
+            .iter()
+            .chain(args)
+            .map(ToString::to_string)
+            .collect();
+        let said = session.run(&words, Some(b"1\n2\n3\n4"));
+        let out: Vec<u8> = said
+            .printed
+            .iter()
+            .flat_map(|it| it.bytes.clone())
+            .collect();
+        assert_eq!(String::from_utf8(out).unwrap(), expected, "{args:?}");
+    }
+}

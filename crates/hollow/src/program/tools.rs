@@ -17,9 +17,9 @@ pub fn name(words: &[String]) -> &str {
 /// The commands of [`run`] and of shells.
 pub const KNOWN: &[&str] = &[
     ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "curl", "dash", "date", "df",
-    "echo", "env", "exec", "exit", "export", "false", "grep", "hexdump", "hostname", "id", "ls",
-    "mkdir", "mv", "nc", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep", "sync",
-    "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "whoami",
+    "echo", "env", "exec", "exit", "export", "false", "grep", "head", "hexdump", "hostname", "id",
+    "ls", "mkdir", "mv", "nc", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep",
+    "sync", "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "whoami",
 ];
 
 /// Whether this is one of them.
@@ -141,6 +141,7 @@ pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> R
         "wc" => count(machine, args, input),
         "awk" => field(machine, args, input),
         "grep" => grep(machine, args, input),
+        "head" => head(machine, args, input),
         "curl" => net::curl(machine, args),
         "wget" => net::wget(machine, args),
         "nc" => net::nc(machine, args, input),
@@ -470,6 +471,25 @@ fn field(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran 
             nth => format!("{}\n", line.split_whitespace().nth(nth - 1).unwrap_or("")),
         })
         .collect();
+    machine.print(lines)
+}
+
+/// The first lines of a text: ten, `-n N` or `-N`.
+fn head(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran {
+    let (count, rest) = match args {
+        [flag, count, rest @ ..] if flag == "-n" => (count.as_str(), rest),
+        [flag, rest @ ..] if flag.starts_with('-') && flag.len() > 1 => {
+            (flag.trim_start_matches("-n").trim_start_matches('-'), rest)
+        }
+        rest => ("10", rest),
+    };
+    let Ok(count) = count.parse::<usize>() else {
+        return Err(Stop::Unknown(format!("head with {}", args.join(" "))));
+    };
+    let Some(text) = text(machine, rest.first(), input)? else {
+        return machine.fail(1, "head: No such file or directory");
+    };
+    let lines: String = text.split_inclusive('\n').take(count).collect();
     machine.print(lines)
 }
 
