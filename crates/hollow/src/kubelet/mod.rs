@@ -2,8 +2,8 @@
 //!
 //! [`Network`] makes connections to the addresses of nodes and pods for whoever is given it: the API
 //! server of the same process, which finds the kubelets by what the nodes' statuses say. A connection
-//! is a pipe, so nobody else can listen or pretend, and no TLS is spoken over it. All that is answered
-//! is made up from objects of the API, and says so.
+//! is a pipe, so nobody else can listen or pretend; kubelets need no TLS over it, while servers in pods speak it
+//! where they would. All that is answered is made up from objects of the API, and says so.
 
 mod command;
 mod exec;

@@ -144,33 +144,35 @@ impl Reach {
     /// The server that is meant, where there is one.
     async fn target(&self, to: &Peer, udp: bool) -> Result<Target, Failed> {
         let address = self.address_of(&to.host).await?;
-        let services = Api::<Service>::all(self.client.clone());
-        let node = self
-            .network
-            .0
-            .state
-            .read()
-            .nodes
-            .contains_key(address.as_str());
-        if let Some((namespace, name, port)) = self
-            .forwarded(&services, &address, node, to.port, udp)
-            .await?
-        {
-            return self.endpoint(&namespace, &name, &port, udp).await;
+        let (node, inside) = {
+            let node = self
+                .network
+                .0
+                .state
+                .read()
+                .nodes
+                .contains_key(address.as_str());
+            (node, self.network.covers(&address))
+        };
+        // Addresses of pods and of Services may be of one range: Services come first, as on a node.
+        if let Some((service, port)) = self.forwarded(&address, node, to.port, udp).await? {
+            return self.endpoint(&service, &port, udp).await;
         }
+        if !inside {
+            // Of an address that nobody has nothing comes back.
+            return Err(Failed::TimedOut);
+        }
+        self.pod_at(&address, to.port, udp).await
+    }
+
+    /// The pod that has an address and listens there.
+    async fn pod_at(&self, address: &str, port: u16, udp: bool) -> Result<Target, Failed> {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let only = ListParams::default().fields(&format!("status.podIP={address}"));
-        let found = pods.list(&only).await.map_err(|_| Failed::Refused)?;
-        let pod = found
-            .items
-            .into_iter()
-            .find(|pod| listens(pod, to.port, udp));
-        match pod {
-            Some(pod) => Ok(Target { pod, port: to.port }),
-            // Of an address that nobody has nothing comes back.
-            None if !node && !self.network.covers(&address) => Err(Failed::TimedOut),
-            None => Err(Failed::Refused),
-        }
+        let found = pods.list(&only).await.map_err(unknown)?.items;
+        let pod = found.into_iter().find(|pod| listens(pod, port, udp));
+        let pod = pod.ok_or(Failed::Refused)?;
+        Ok(Target { pod, port })
     }
 
     /// The address that a name stands for.
@@ -194,7 +196,7 @@ impl Reach {
                 _ => return Err(Failed::NoName),
             };
             let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-            let found = services.get_opt(name).await.map_err(|_| Failed::NoName)?;
+            let found = services.get_opt(name).await.map_err(unknown)?;
             let Some(spec) = found.and_then(|it| it.spec) else {
                 // A node's name stands for its address.
                 let state = self.network.0.state.read();
@@ -239,25 +241,34 @@ impl Reach {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
         let label = format!("kubernetes.io/service-name={service}");
         let list = slices.list(&ListParams::default().labels(&label)).await;
-        list.map(|it| it.items).map_err(|_| Failed::Refused)
+        list.map(|it| it.items).map_err(unknown)
     }
 
     /// The Service that has an address and a port, as nodes forward them.
     async fn forwarded(
         &self,
-        services: &Api<Service>,
         address: &str,
         node: bool,
         port: u16,
         udp: bool,
-    ) -> Result<Option<(String, String, ServicePort)>, Failed> {
-        let all = services.list(&ListParams::default()).await;
-        let all = all.map_err(|_| Failed::Refused)?.items;
+    ) -> Result<Option<(Service, ServicePort)>, Failed> {
+        let services: Api<Service> = Api::all(self.client.clone());
+        let all = services
+            .list(&ListParams::default())
+            .await
+            .map_err(unknown)?;
         let mut own = false;
         for service in all {
-            let Some(spec) = service.spec else { continue };
-            let ingress = service.status.and_then(|it| it.load_balancer?.ingress);
-            let mut balanced = ingress.iter().flatten().filter_map(|it| it.ip.as_deref());
+            let Some(spec) = &service.spec else { continue };
+            let balancer = service
+                .status
+                .as_ref()
+                .and_then(|it| it.load_balancer.as_ref());
+            let ingress = balancer.and_then(|it| it.ingress.as_ref());
+            let mut balanced = ingress
+                .into_iter()
+                .flatten()
+                .filter_map(|it| it.ip.as_deref());
             let mut external = spec.external_ips.iter().flatten();
             let has = spec.cluster_ip.as_deref() == Some(address)
                 || external.any(|it| it == address)
@@ -266,14 +277,12 @@ impl Reach {
                 continue;
             }
             own |= has;
-            let found = spec.ports.into_iter().flatten().find(|it| {
+            let found = spec.ports.iter().flatten().find(|it| {
                 let number = if has { Some(it.port) } else { it.node_port };
                 number == Some(i32::from(port)) && (it.protocol.as_deref() == Some("UDP")) == udp
             });
-            if let Some(found) = found {
-                let name = service.metadata.name.unwrap_or_default();
-                let namespace = service.metadata.namespace.unwrap_or_default();
-                return Ok(Some((namespace, name, found)));
+            if let Some(found) = found.cloned() {
+                return Ok(Some((service, found)));
             }
         }
         // The address of a Service that has no such port.
@@ -283,22 +292,20 @@ impl Reach {
     /// One of the pods behind a port of a Service.
     async fn endpoint(
         &self,
-        namespace: &str,
-        name: &str,
+        service: &Service,
         port: &ServicePort,
         udp: bool,
     ) -> Result<Target, Failed> {
-        let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-        let spec = services
-            .get(name)
-            .await
-            .ok()
-            .and_then(|it| it.spec)
-            .unwrap_or_default();
+        let text = |it: &Option<String>| it.clone().unwrap_or_default();
+        let (namespace, name) = (
+            text(&service.metadata.namespace),
+            text(&service.metadata.name),
+        );
+        let spec = service.spec.clone().unwrap_or_default();
         let local = spec.internal_traffic_policy.as_deref() == Some("Local");
         let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
         let (mut ready, mut leaving) = (vec![], vec![]);
-        for slice in self.slices(namespace, name).await? {
+        for slice in self.slices(&namespace, &name).await? {
             let named = slice.ports.iter().flatten().find(|it| {
                 it.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
             });
@@ -325,16 +332,14 @@ impl Reach {
         all.sort();
         let from = sticky.then_some(self.address.as_str());
         let (address, number) = pick(&all, from).ok_or(Failed::Refused)?;
-        let pods: Api<Pod> = Api::all(self.client.clone());
-        let only = ListParams::default().fields(&format!("status.podIP={address}"));
-        let found = pods.list(&only).await.map_err(|_| Failed::Refused)?;
-        let pod = found
-            .items
-            .into_iter()
-            .find(|pod| listens(pod, *number, udp));
-        let pod = pod.ok_or(Failed::Refused)?;
-        Ok(Target { pod, port: *number })
+        self.pod_at(address, *number, udp).await
     }
+}
+
+/// What the API did not tell cannot be reached; why not is for the log of the simulation.
+fn unknown(error: kube::Error) -> Failed {
+    tracing::warn!(%error, "who is asked by a simulated container cannot be looked up");
+    Failed::Refused
 }
 
 /// Whether a container of a pod that runs listens on a port.

@@ -152,45 +152,36 @@ impl At {
     }
 }
 
-/// Serves a connection to a port that a container declares, until it ends.
+/// Serves a connection to a port on which a container listens, until it ends.
 pub async fn serve(at: At, pipe: DuplexStream) {
-    let mut pipe = BufReader::new(pipe);
-    let words = words(&at.container);
-    let server = Server::of(words.as_deref());
-    let name = at.name();
-    let port = at.port;
-    let served = match (&server, words) {
-        (Server::Admission { .. } | Server::Conversion, Some(words)) => {
-            let (_, disk) = scene::now(None, &at.client, &at.pod, &at.container.name, None).await;
-            let file = |flag: &str| argument(&words, flag).and_then(|path| disk.read(&path));
-            match identity(file("tls-cert-file"), file("tls-private-key-file")) {
-                Ok(config) => match TlsAcceptor::from(config).accept(pipe).await {
-                    Ok(stream) => requests(stream, server, Arc::new(at)).await,
-                    Err(error) => Err(error.to_string()),
-                },
-                Err(why) => Err(why),
-            }
-        }
-        _ => match own_identity() {
-            // Who speaks TLS is answered so.
-            Ok(config)
-                if pipe
-                    .fill_buf()
-                    .await
-                    .is_ok_and(|it| it.first() == Some(&HANDSHAKE)) =>
-            {
-                match TlsAcceptor::from(config).accept(pipe).await {
-                    Ok(stream) => requests(stream, server, Arc::new(at)).await,
-                    Err(error) => Err(error.to_string()),
-                }
-            }
-            Ok(_) => requests(pipe, server, Arc::new(at)).await,
-            Err(why) => Err(why),
-        },
-    };
-    if let Err(error) = served {
+    let (name, port) = (at.name(), at.port);
+    if let Err(error) = answered(at, pipe).await {
         tracing::debug!(error, pod = name, port, "a connection to a simulated pod");
     }
+}
+
+async fn answered(at: At, pipe: DuplexStream) -> Result<(), String> {
+    let words = words(&at.container);
+    let server = Server::of(words.as_deref());
+    let mut pipe = BufReader::new(pipe);
+    let config = match &server {
+        Server::Admission { .. } | Server::Conversion => {
+            let (_, disk) = scene::now(None, &at.client, &at.pod, &at.container.name, None).await;
+            let words = words.unwrap_or_default();
+            let file = |flag: &str| argument(&words, flag).and_then(|path| disk.read(&path));
+            identity(file("tls-cert-file"), file("tls-private-key-file"))?
+        }
+        _ => {
+            // Who speaks TLS is answered so.
+            let begins = pipe.fill_buf().await.map_err(|e| e.to_string())?;
+            if begins.first() != Some(&HANDSHAKE) {
+                return requests(pipe, server, Arc::new(at)).await;
+            }
+            OWN_IDENTITY.clone()?
+        }
+    };
+    let stream = TlsAcceptor::from(config).accept(pipe).await;
+    requests(stream.map_err(|e| e.to_string())?, server, Arc::new(at)).await
 }
 
 /// What comes back of bytes that are sent to a port over UDP, if anything does.
@@ -208,20 +199,17 @@ pub fn datagram(pod: &Pod, port: u16, sent: &[u8], from: &str) -> Option<Vec<u8>
     netexec::udp(&scene, sent)
 }
 
-/// A certificate that nobody has given, as the image has one; made once.
-fn own_identity() -> Result<Arc<ServerConfig>, String> {
-    static MADE: LazyLock<Result<(String, String), String>> = LazyLock::new(|| {
-        let key = rcgen::KeyPair::generate().map_err(|e| e.to_string())?;
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let cert = rcgen::CertificateParams::new(names).and_then(|it| it.self_signed(&key));
-        Ok((cert.map_err(|e| e.to_string())?.pem(), key.serialize_pem()))
-    });
-    let (cert, key) = MADE.as_ref().map_err(Clone::clone)?;
+/// A certificate that nobody has given, as the image has one.
+static OWN_IDENTITY: LazyLock<Result<Arc<ServerConfig>, String>> = LazyLock::new(|| {
+    let key = rcgen::KeyPair::generate().map_err(|e| e.to_string())?;
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let cert = rcgen::CertificateParams::new(names).and_then(|it| it.self_signed(&key));
+    let cert = cert.map_err(|e| e.to_string())?.pem();
     identity(
-        Some(cert.clone().into_bytes()),
-        Some(key.clone().into_bytes()),
+        Some(cert.into_bytes()),
+        Some(key.serialize_pem().into_bytes()),
     )
-}
+});
 
 /// The certificate that a server shows.
 fn identity(cert: Option<Vec<u8>>, key: Option<Vec<u8>>) -> Result<Arc<ServerConfig>, String> {
