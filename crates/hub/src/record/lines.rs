@@ -1,11 +1,10 @@
 //! Lines of an audit log with everything in them that kube-apiserver 1.36 writes, at the levels Metadata and
 //! RequestResponse: what a record learns from each.
 
-use gantry_records::{Object, Outcome, Record, Verb, Via, Who};
-use jiff::Timestamp;
+use gantry_records::{Record, Verb, Via};
 use serde_json::{Value, json};
 
-use super::trail::Trail;
+use super::trail::{self, Trail};
 
 const UID: &str = "6f0f3b1e-5c0e-4d8c-9f43-0c1f5f2a7d11";
 
@@ -72,26 +71,8 @@ fn told() -> Value {
 }
 
 fn record(verb: Verb) -> Record {
-    Record {
-        id: gantry_records::id::of(Timestamp::UNIX_EPOCH, 1, &["x"]),
-        at: Timestamp::UNIX_EPOCH,
-        who: Who::default(),
-        verb,
-        object: Object {
-            kind: "Group".into(),
-            namespace: "shop".into(),
-            name: "cart".into(),
-            group: String::new(),
-            uid: UID.into(),
-        },
-        why: String::new(),
-        before: None,
-        after: (verb == Verb::Scale).then(|| json!({"replicas": 5})),
-        outcome: Outcome::Done,
-        message: String::new(),
-        started: None,
-        finished: None,
-    }
+    let after = (verb == Verb::Scale).then(|| json!({"replicas": 5}));
+    trail::tests::record(verb, UID, "1970-01-01T00:00:00Z", after)
 }
 
 #[test]

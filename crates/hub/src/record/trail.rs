@@ -181,7 +181,7 @@ impl Trail {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use gantry_records::{Object, Outcome, Via};
     use serde_json::json;
 
@@ -197,7 +197,8 @@ mod tests {
         })
     }
 
-    fn record(verb: Verb, uid: &str, at: &str, after: Option<Value>) -> Record {
+    /// A record of a Group that nobody's name is on yet.
+    pub fn record(verb: Verb, uid: &str, at: &str, after: Option<Value>) -> Record {
         Record {
             id: gantry_records::id::of(Timestamp::UNIX_EPOCH, 1, &["x"]),
             at: at.parse().unwrap(),
