@@ -144,12 +144,14 @@ async fn a_backup_is_of_one_moment_while_writes_go_on() {
         while steps.lock().iter().any(|step| *step < 20 * round) {
             tokio::task::yield_now().await;
         }
-        let acknowledged = steps.lock().clone();
+        // Writers go on while this task waits for its turn.
+        let before = steps.lock().clone();
         let backup = bytes(store.backup());
+        let after = steps.lock().clone();
         let folder = dir.path().join(round.to_string());
         Store::restore(&folder, BackupReader::new(&backup[..]).unwrap(), 0).unwrap();
         let restored = Store::open(&folder, Options::default()).unwrap();
-        workload::check(&restored, &acknowledged);
+        workload::check(&restored, &before, &after);
         restored.close().await;
     }
     stop.store(true, Ordering::Relaxed);

@@ -84,16 +84,17 @@ pub fn step_in(store: &Store, writer: usize) -> u64 {
     })
 }
 
-/// Checks that every writer's objects are exactly those after its last acknowledged step, or the
-/// one after it, which may have been carried out and not acknowledged. Returns the steps found.
-pub fn check(store: &Store, acknowledged: &[u64]) -> Vec<u64> {
+/// Checks that every writer's objects are exactly those after one step: of those acknowledged between
+/// two moments, or the one after, which may have been carried out and not acknowledged. Returns the
+/// steps found.
+pub fn check(store: &Store, first: &[u64], last: &[u64]) -> Vec<u64> {
     let snapshot = store.snapshot(BUCKET);
     let mut steps = Vec::new();
-    for (number, acknowledged) in acknowledged.iter().enumerate() {
+    for (number, (first, last)) in first.iter().zip(last).enumerate() {
         let step = step_in(store, number);
         assert!(
-            step == *acknowledged || step == acknowledged + 1,
-            "writer {number}: {acknowledged} steps were acknowledged, {step} are there"
+            (*first..=last + 1).contains(&step),
+            "writer {number}: {first} to {last} steps were acknowledged, {step} are there"
         );
         let found: BTreeMap<String, String> = snapshot
             .range(&format!("{number}/"), None)
