@@ -151,13 +151,21 @@ async fn a_backup_is_of_one_moment_while_writes_go_on() {
         let folder = dir.path().join(round.to_string());
         Store::restore(&folder, BackupReader::new(&backup[..]).unwrap(), 0).unwrap();
         let restored = Store::open(&folder, Options::default()).unwrap();
-        workload::check(&restored, &before, &after);
+        workload::check_between(&restored, &before, &after);
         restored.close().await;
     }
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await.unwrap();
     }
+    // The last backup, written when nobody writes, has exactly what was acknowledged.
+    let steps = steps.lock().clone();
+    let folder = dir.path().join("last");
+    let backup = bytes(store.backup());
+    Store::restore(&folder, BackupReader::new(&backup[..]).unwrap(), 0).unwrap();
+    let restored = Store::open(&folder, Options::default()).unwrap();
+    assert_eq!(workload::check(&restored, &steps), steps);
+    restored.close().await;
 }
 
 #[tokio::test]

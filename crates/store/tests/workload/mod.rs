@@ -84,10 +84,15 @@ pub fn step_in(store: &Store, writer: usize) -> u64 {
     })
 }
 
-/// Checks that every writer's objects are exactly those after one step: of those acknowledged between
-/// two moments, or the one after, which may have been carried out and not acknowledged. Returns the
-/// steps found.
-pub fn check(store: &Store, first: &[u64], last: &[u64]) -> Vec<u64> {
+/// Checks that every writer's objects are exactly those after one step: the last one acknowledged, or
+/// the one after, which may have been carried out and not acknowledged. Returns the steps found.
+pub fn check(store: &Store, acknowledged: &[u64]) -> Vec<u64> {
+    check_between(store, acknowledged, acknowledged)
+}
+
+/// As [`check`], of a state taken while writers went on: after `first` steps were acknowledged and
+/// before more than `last` were.
+pub fn check_between(store: &Store, first: &[u64], last: &[u64]) -> Vec<u64> {
     let snapshot = store.snapshot(BUCKET);
     let mut steps = Vec::new();
     for (number, (first, last)) in first.iter().zip(last).enumerate() {
