@@ -15,7 +15,7 @@ const SERVICES: &str = "ServiceProfile";
 pub(super) const NUMA: &str = "NodeResourceTopologyMatch";
 
 /// kube-scheduler's own plugins, [`LOAD`], [`SERVICES`] and [`NUMA`].
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "SchedulingGates",
     "PrioritySort",
     "NodeUnschedulable",
@@ -31,6 +31,7 @@ const KNOWN: [&str; 22] = [
     "PodTopologySpread",
     "InterPodAffinity",
     "DynamicResources",
+    "NodeDeclaredFeatures",
     "DefaultPreemption",
     "NodeResourcesBalancedAllocation",
     "ImageLocality",

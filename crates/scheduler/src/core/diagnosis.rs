@@ -10,6 +10,7 @@ use super::numa::Misfit;
 use super::policy::Refusal;
 use super::quota::Verdict;
 use super::ranking::tolerates_unschedulable;
+use super::request::Features;
 use super::symbols::Symbol;
 use std::collections::BTreeMap;
 
@@ -34,6 +35,8 @@ pub enum Reason {
     InsufficientMemory,
     InsufficientStorage,
     Insufficient(Symbol),
+    /// Another pod there uses a disk that cannot be shared.
+    DiskInUse,
     /// Another pod uses a claim that is for one pod only.
     ExclusiveClaim,
     VolumeLimit,
@@ -52,6 +55,8 @@ pub enum Reason {
     ExistingAntiAffinity,
     /// Claims to devices that cannot be served there.
     Devices(devices::Misfit),
+    /// The node has not declared that it can do what the pod needs.
+    Undeclared(Features),
     // The rest holds for all nodes at once.
     UnboundClaim,
     MissingClaim(Symbol),
@@ -285,7 +290,10 @@ impl Cluster {
         }
         if let Some(reason) = check.volumes_reject(slot) {
             report(reason);
-            return matches!(reason, Reason::ExclusiveClaim | Reason::VolumeLimit);
+            return matches!(
+                reason,
+                Reason::DiskInUse | Reason::ExclusiveClaim | Reason::VolumeLimit
+            );
         }
         if let Some(misfit) = check.misfit(slot) {
             report(Reason::Numa(misfit));
@@ -295,12 +303,17 @@ impl Cluster {
             report(neighbours.reason());
             return !matches!(neighbours, Neighbours::SpreadLabel | Neighbours::Affinity);
         }
-        let Some(reason) = check.devices_reject(slot) else {
-            return true;
-        };
-        // A pod that leaves keeps its devices until its claims say otherwise.
-        report(reason);
-        false
+        if let Some(reason) = check.devices_reject(slot) {
+            // A pod that leaves keeps its devices until its claims say otherwise.
+            report(reason);
+            return false;
+        }
+        let undeclared = placement.key.features.without(node.features);
+        if !undeclared.is_empty() {
+            report(Reason::Undeclared(undeclared));
+            return false;
+        }
+        true
     }
 
     /// Whether one node takes the class right now; for tests and explanations, one node at a time.
@@ -386,6 +399,11 @@ impl Cluster {
             Reason::SetApart(policy) => format!(
                 "node(s) were set apart by placement policy {}",
                 self.compiler.symbols.text(policy)
+            ),
+            Reason::DiskInUse => "node(s) had no available disk".into(),
+            Reason::Undeclared(features) => format!(
+                "node declared features check failed - unsatisfied requirements: {}",
+                features.names()
             ),
             Reason::ExclusiveClaim => {
                 "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod \

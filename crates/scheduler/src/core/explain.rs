@@ -251,6 +251,10 @@ impl Cluster {
             all.push(Obstacle::Other(neighbours.reason()));
         }
         all.extend(check.devices_reject(slot).map(Obstacle::Other));
+        let undeclared = placement.features.without(node.features);
+        if !undeclared.is_empty() {
+            all.push(Obstacle::Other(Reason::Undeclared(undeclared)));
+        }
         all
     }
 
@@ -337,6 +341,11 @@ impl Cluster {
             ),
             Obstacle::Other(reason) => match reason {
                 Reason::Ports => "free the host ports".to_owned(),
+                Reason::DiskInUse => "move the pod that uses the disk".to_owned(),
+                Reason::Undeclared(features) => format!(
+                    "have the node declare {} (its kubelet does if it can), or do without",
+                    features.names()
+                ),
                 Reason::Policy(policy) | Reason::SetApart(policy) => format!(
                     "change placement policy {}, or which pods it selects",
                     text(*policy)

@@ -2,7 +2,7 @@
 
 use super::load::Loads;
 use super::object;
-use super::request::{Amounts, Effect, HostPort, Request, Shape, Taint, amount};
+use super::request::{Amounts, Effect, Features, HostPort, Request, Shape, Taint, amount};
 use super::seats::{Booked, Seats};
 use super::symbols::{Labels, Symbol, Symbols};
 use rustc_hash::FxHashMap;
@@ -80,35 +80,34 @@ impl Room {
         u16::try_from(least).unwrap_or_default()
     }
 
-    /// BalancedAllocation over CPU and memory: 0 to 100.
+    /// BalancedAllocation over CPU and memory: 0 to 100. Since Kubernetes 1.36 it is what the pod makes of the node's
+    /// balance that counts, not the balance alone.
     #[must_use]
     pub fn balance(&self, shape: &Shape) -> u16 {
-        // Standard deviation of two values is half their distance. 2^24 steps of precision are plenty for a percentage.
-        let fraction = |used: i64, capacity: i64| -> f32 {
-            if capacity <= 0 {
-                0.0
-            } else {
-                (used as f32 / capacity as f32).min(1.0)
-            }
-        };
         // A pod that asks for nothing upsets no balance; scored, all of them would go to one node.
         if shape.base.cpu == 0 && shape.base.memory == 0 {
             return 0;
         }
-        let both = self.allocatable.cpu > 0 && self.allocatable.memory > 0;
-        let distance = (fraction(self.used.cpu + shape.base.cpu, self.allocatable.cpu)
-            - fraction(
-                self.used.memory + shape.base.memory,
-                self.allocatable.memory,
-            ))
-        .abs();
-        let balanced = if both {
-            (1.0 - distance / 2.0) * 100.0
-        } else {
-            100.0
-        };
-        balanced as u16
+        let with = self.evenness(shape.base.cpu, shape.base.memory);
+        balanced(with, self.evenness(0, 0))
     }
+
+    /// How evenly CPU and memory are used with so much more of both: 50 to 100.
+    fn evenness(&self, cpu: i64, memory: i64) -> u16 {
+        if self.allocatable.cpu <= 0 || self.allocatable.memory <= 0 {
+            return 100;
+        }
+        // Standard deviation of two values is half their distance. 2^24 steps of precision are plenty for a percentage.
+        let fraction = |used: i64, capacity: i64| (used as f32 / capacity as f32).min(1.0);
+        let distance = fraction(self.used.cpu + cpu, self.allocatable.cpu)
+            - fraction(self.used.memory + memory, self.allocatable.memory);
+        ((1.0 - distance.abs() / 2.0) * 100.0) as u16
+    }
+}
+
+/// BalancedAllocation's score of how evenly a node would be used with a pod, and is without it: 75 if that is the same.
+pub(super) fn balanced(with: u16, without: u16) -> u16 {
+    50 + (50 + with).saturating_sub(without) / 2
 }
 
 /// Extended resources: name, allocatable, used.
@@ -133,6 +132,8 @@ pub struct Node {
     pub unschedulable: bool,
     pub labels: Labels,
     pub taints: Vec<Taint>,
+    /// What it has declared that it can do.
+    pub features: Features,
     pub other: Others,
     /// Host ports in use, with the number of pods that take each.
     pub ports: Vec<(HostPort, u32)>,
@@ -160,7 +161,7 @@ pub struct Nodes {
 pub struct NodeChange {
     pub added: bool,
     pub removed: bool,
-    /// Labels, taints or schedulability.
+    /// Labels, or declared features.
     pub labels: bool,
     pub taints: bool,
     pub allocatable: bool,
@@ -179,6 +180,7 @@ pub struct NodeState {
     pub labels: Labels,
     pub taints: Vec<Taint>,
     pub unschedulable: bool,
+    pub features: Features,
     pub allocatable: Amounts,
     pub max_pods: i64,
     pub other: Vec<(Symbol, i64)>,
@@ -191,6 +193,7 @@ impl NodeState {
             labels: symbols.labels(node.metadata.labels.iter().flatten()),
             taints: Vec::new(),
             unschedulable: node.spec.unschedulable,
+            features: Features::declared(&node.status.declared_features),
             allocatable: Amounts::default(),
             max_pods: 0,
             other: Vec::new(),
@@ -243,6 +246,7 @@ impl Nodes {
             unschedulable: false,
             labels: Vec::new(),
             taints: Vec::new(),
+            features: Features::default(),
             other: Vec::new(),
             ports: Vec::new(),
         };
@@ -291,7 +295,7 @@ impl Nodes {
         NodeChange {
             added: !node.known,
             removed: false,
-            labels: node.labels != state.labels,
+            labels: node.labels != state.labels || node.features != state.features,
             taints: node.taints != state.taints || node.unschedulable != state.unschedulable,
             allocatable: other
                 || room.allocatable != state.allocatable
@@ -308,6 +312,7 @@ impl Nodes {
         node.labels = state.labels;
         node.taints = state.taints;
         node.unschedulable = state.unschedulable;
+        node.features = state.features;
         node.other.retain_mut(|(_, allocatable, used)| {
             *allocatable = 0;
             *used != 0
@@ -331,6 +336,7 @@ impl Nodes {
         node.known = false;
         node.labels.clear();
         node.taints.clear();
+        node.features = Features::default();
         node.other.retain_mut(|(_, allocatable, used)| {
             *allocatable = 0;
             *used != 0

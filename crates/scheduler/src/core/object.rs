@@ -85,6 +85,7 @@ pub struct PodSpec {
     pub overhead: BTreeMap<String, Quantity>,
     pub resources: Option<Resources>,
     pub host_network: Option<bool>,
+    pub host_users: Option<bool>,
     #[serde(deserialize_with = "nullable")]
     pub volumes: Vec<Volume>,
     /// Devices asked for.
@@ -99,9 +100,18 @@ pub struct Container {
     pub name: String,
     pub image: Option<String>,
     pub restart_policy: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub restart_policy_rules: Vec<RestartRule>,
     pub resources: Option<Resources>,
     #[serde(deserialize_with = "nullable")]
     pub ports: Vec<Port>,
+}
+
+/// What is done when a container has exited.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct RestartRule {
+    pub action: String,
 }
 
 /// Requested resources; limits count only where a request is absent, which the API server's defaults settle, and in who
@@ -125,13 +135,19 @@ pub struct Port {
     pub protocol: Option<String>,
 }
 
-/// A volume: only claims matter to placement.
+/// A volume: claims matter to placement, and disks that are named without one.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Volume {
     pub name: String,
     pub persistent_volume_claim: Option<k8s::PersistentVolumeClaimVolumeSource>,
     pub ephemeral: Option<serde::de::IgnoredAny>,
+    pub gce_persistent_disk: Option<k8s::GCEPersistentDiskVolumeSource>,
+    pub aws_elastic_block_store: Option<k8s::AWSElasticBlockStoreVolumeSource>,
+    pub iscsi: Option<k8s::ISCSIVolumeSource>,
+    pub rbd: Option<k8s::RBDVolumeSource>,
+    pub azure_disk: Option<k8s::AzureDiskVolumeSource>,
+    pub cinder: Option<k8s::CinderVolumeSource>,
 }
 
 /// A pod's status.
@@ -259,6 +275,8 @@ pub struct NodeSpec {
 pub struct NodeStatus {
     #[serde(deserialize_with = "nullable")]
     pub allocatable: BTreeMap<String, Quantity>,
+    #[serde(rename = "declaredFeatures", deserialize_with = "nullable")]
+    pub declared_features: Vec<String>,
     #[serde(deserialize_with = "nullable")]
     pub images: Vec<Image>,
 }

@@ -221,6 +221,7 @@ pub fn allows(key: &Placement, nodes: &Nodes, node: u32, compiler: &Compiler) ->
     node.known
         && (!node.unschedulable || tolerates_unschedulable(key, compiler))
         && key.tolerates(&node.taints)
+        && key.features.without(node.features).is_empty()
         && key.selects(node.name, &node.labels, &compiler.symbols)
         && key.added_selects(node.name, &node.labels, &compiler.symbols)
         && key

@@ -2,7 +2,7 @@
 //! sees its own decisions so (see [`super::round`]), everybody else the nodes as they are.
 
 use super::load::{Limits, LoadArgs, share};
-use super::nodes::{Nodes, Others, Room, book_other};
+use super::nodes::{Nodes, Others, Room, balanced, book_other};
 use super::profile::{Resource, Rule, Rules, Strategy};
 use super::request::Shape;
 use rustc_hash::FxHashMap;
@@ -95,26 +95,26 @@ impl<'a> Seats<'a> {
             Strategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
             _ => sum / weights,
         };
-        let asks = rules.balanced.iter().any(|resource| match resource {
-            Resource::Cpu => shape.base.cpu > 0,
-            Resource::Memory => shape.base.memory > 0,
-            Resource::Storage => shape.base.storage > 0,
-            Resource::Other(name) => shape.other.iter().any(|(n, _)| n == name),
-        });
+        let asks = rules.balanced.iter().any(|r| wanted(shape, *r) > 0);
         if !asks {
             return (fit, 0);
         }
-        let fractions: Vec<f64> = rules
-            .balanced
-            .iter()
-            .map(|resource| self.taken(id, shape, *resource, false))
-            .filter(|(_, capacity)| *capacity > 0)
-            .map(|(used, capacity)| (used as f64 / capacity as f64).min(1.0))
-            .collect();
-        let count = fractions.len().max(1) as f64;
-        let mean = fractions.iter().sum::<f64>() / count;
-        let variance = fractions.iter().map(|f| (f - mean).powi(2)).sum::<f64>() / count;
-        (fit, ((1.0 - variance.sqrt()) * 100.0) as i64)
+        let evenness = |with: bool| {
+            let taken = rules.balanced.iter().map(|resource| {
+                let (used, capacity) = self.taken(id, shape, *resource, false);
+                let own = if with { 0 } else { wanted(shape, *resource) };
+                (used - own, capacity)
+            });
+            let fractions: Vec<f64> = taken
+                .filter(|(_, capacity)| *capacity > 0)
+                .map(|(used, capacity)| (used as f64 / capacity as f64).min(1.0))
+                .collect();
+            let count = fractions.len().max(1) as f64;
+            let mean = fractions.iter().sum::<f64>() / count;
+            let variance = fractions.iter().map(|f| (f - mean).powi(2)).sum::<f64>() / count;
+            ((1.0 - variance.sqrt()) * 100.0) as u16
+        };
+        (fit, balanced(evenness(true), evenness(false)).into())
     }
 
     /// The weighted sum of [`Seats::scores`] and of the score by usage.
@@ -216,5 +216,18 @@ impl<'a> Seats<'a> {
             }
         }
         if weights == 0 { 0 } else { sum / weights }
+    }
+}
+
+/// What a pod of the shape asks for of a resource.
+fn wanted(shape: &Shape, resource: Resource) -> i64 {
+    match resource {
+        Resource::Cpu => shape.base.cpu,
+        Resource::Memory => shape.base.memory,
+        Resource::Storage => shape.base.storage,
+        Resource::Other(name) => {
+            let of = shape.other.iter().find(|(n, _)| *n == name);
+            of.map_or(0, |(_, amount)| *amount)
+        }
     }
 }

@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod compile;
+mod disks;
 mod needs;
 
 use compile::bytes;
+pub use disks::Disk;
 pub use needs::Needs;
 
 /// Annotation of a claim that has been bound for good.
@@ -60,6 +62,8 @@ pub struct Claim {
     modes: Vec<String>,
     block: bool,
     size: i64,
+    /// VolumeAttributesClass: a volume that is found must have the same.
+    attributes: Option<Symbol>,
     selector: Option<Selector>,
     owner: Option<Arc<str>>,
 }
@@ -73,6 +77,7 @@ pub struct Volume {
     modes: Vec<String>,
     block: bool,
     capacity: i64,
+    attributes: Option<Symbol>,
     labels: Labels,
     affinity: Option<Vec<NodeTerm>>,
     zones: Vec<(Symbol, Symbol, Vec<Symbol>)>,
@@ -85,6 +90,8 @@ pub struct Volume {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StorageClass {
     provisioner: Symbol,
+    /// Who attaches volumes that are made: the provisioner, or the driver that does its work.
+    driver: Symbol,
     /// Volumes can be made.
     provisions: bool,
     delayed: bool,
@@ -117,6 +124,12 @@ pub struct Volumes {
     /// Placed pods by claim, and claims by node.
     users: FxHashMap<Symbol, u32>,
     on_node: FxHashMap<u32, FxHashMap<Symbol, u32>>,
+    /// Disks that pods name without a claim, by node, with the number of their users.
+    disks: FxHashMap<u32, Vec<(Disk, u32)>>,
+    /// By node name and the attachment's own: driver and volume.
+    attached: FxHashMap<Symbol, FxHashMap<String, (Symbol, Symbol)>>,
+    /// The node of each attachment.
+    attachments: FxHashMap<String, Symbol>,
 }
 
 /// What has to be written before a pod whose claims are bound late can start on its node.
@@ -227,6 +240,7 @@ impl Volumes {
         let fresh = StorageClass {
             provisions: !matches!(provisioner, "" | NO_PROVISIONER),
             provisioner: symbols.intern(provisioner),
+            driver: symbols.intern(disks::driver_of(provisioner)),
             delayed: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
             topologies,
         };
@@ -302,7 +316,66 @@ impl Volumes {
         self.capacities.insert(key, fresh.clone()) != Some(fresh)
     }
 
+    /// An attachment of a volume to a node came or changed.
+    pub fn set_attachment(
+        &mut self,
+        attachment: &object::Attachment,
+        symbols: &mut Symbols,
+    ) -> bool {
+        let name = attachment.metadata.name.clone().unwrap_or_default();
+        let spec = &attachment.spec;
+        let node = symbols.intern(&spec.node_name);
+        let Some(volume) = spec.source.persistent_volume_name.as_ref() else {
+            return self.remove_attachment(&name);
+        };
+        let what = (symbols.intern(&spec.attacher), symbols.intern(volume));
+        let known = self.attached.get(&node).and_then(|all| all.get(&name));
+        if known == Some(&what) {
+            return false;
+        }
+        let changed = self.remove_attachment(&name);
+        self.attachments.insert(name.clone(), node);
+        let there = self.attached.entry(node).or_default();
+        there.insert(name, what);
+        // It takes a place: that helps nobody.
+        changed
+    }
+
+    /// An attachment went.
+    pub fn remove_attachment(&mut self, name: &str) -> bool {
+        let Some(node) = self.attachments.remove(name) else {
+            return false;
+        };
+        if let Some(there) = self.attached.get_mut(&node) {
+            there.remove(name);
+            if there.is_empty() {
+                self.attached.remove(&node);
+            }
+        }
+        true
+    }
+
     // Placed pods.
+
+    /// A pod with these disks came to a node (`sign` 1) or left it (-1).
+    pub fn book_disks(&mut self, node: u32, disks: &[Disk], sign: i32) {
+        if disks.is_empty() {
+            return;
+        }
+        let here = self.disks.entry(node).or_default();
+        for disk in disks {
+            match here.iter_mut().find(|(d, _)| d == disk) {
+                Some((_, users)) if sign < 0 => *users = users.saturating_sub(1),
+                Some((_, users)) => *users += 1,
+                None if sign > 0 => here.push((disk.clone(), 1)),
+                None => {}
+            }
+        }
+        here.retain(|(_, users)| *users > 0);
+        if here.is_empty() {
+            self.disks.remove(&node);
+        }
+    }
 
     /// A pod with these claims came to a node (`sign` 1) or left it (-1).
     pub fn book(&mut self, node: u32, claims: &[ClaimUse], sign: i32) {
@@ -361,8 +434,15 @@ impl Volumes {
     /// Gathers what a pod with these claims needs of its node.
     #[must_use]
     pub fn needs<'a>(&'a self, claims: &'a [ClaimUse]) -> Needs<'a> {
+        self.needs_with(claims, &[])
+    }
+
+    /// The same, with disks that the pod names beside.
+    #[must_use]
+    pub fn needs_with<'a>(&'a self, claims: &'a [ClaimUse], disks: &'a [Disk]) -> Needs<'a> {
         let mut needs = Needs {
             of: self,
+            disks,
             blocked: self.blocked(claims),
             bound: Vec::new(),
             late: Vec::new(),
@@ -394,7 +474,7 @@ impl Volumes {
             Some(volume) => self.volumes.get(&volume)?.attaches,
             None => {
                 let class = self.classes.get(&claim.class?)?;
-                class.provisions.then_some((class.provisioner, key))
+                class.provisions.then_some((class.driver, key))
             }
         }
     }

@@ -77,6 +77,7 @@ pub(super) enum Kind {
     CsiNode,
     CsiDriver,
     Capacity,
+    Attachment,
     ReplicaSet,
     StatefulSet,
     Budget,
@@ -90,7 +91,7 @@ pub(super) enum Kind {
     DeviceSlice,
 }
 
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 /// The owner of the core.
 pub struct Driver {

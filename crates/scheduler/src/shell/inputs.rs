@@ -101,6 +101,13 @@ impl Driver {
                 }
                 self.other(Kind::Capacity, change, key);
             }
+            Input::Attachment(change) => {
+                if let Change::Applied(attachment) = &change {
+                    self.cluster
+                        .change_volumes(|v, symbols| v.set_attachment(attachment, symbols));
+                }
+                self.other(Kind::Attachment, change, key);
+            }
             Input::Budget(change) => {
                 if let Change::Applied(budget) = &change {
                     let (namespace, name) = names(&budget.metadata);
@@ -284,6 +291,9 @@ impl Driver {
             Kind::Capacity => self
                 .cluster
                 .change_volumes(|v, symbols| v.set_capacity(namespace, short, None, symbols)),
+            Kind::Attachment => self
+                .cluster
+                .change_volumes(|v, _| v.remove_attachment(short)),
             Kind::ReplicaSet => self.cluster.set_owner("ReplicaSet", namespace, short, None),
             Kind::StatefulSet => self
                 .cluster

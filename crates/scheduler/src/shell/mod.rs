@@ -166,6 +166,7 @@ async fn schedule(client: kube::Client, options: Options, stop: CancellationToke
         CsiNode,
         CsiDriver,
         Capacity,
+        Attachment,
         Budget
     );
     watches.spawn(follow_optional(client.clone(), Input::Policy, send.clone()));

@@ -3,8 +3,9 @@
 use super::objects::{ReplicaSet, StatefulSet};
 use crate::core::load::Source;
 use crate::core::object::{
-    Claim, CsiDriver, CsiNode, DisruptionBudget, ElasticQuota, Namespace, Node, NodeMetric,
-    NodeTopology, PersistentVolume, Pod, PodGroup, Service, StorageCapacity, StorageClass,
+    Attachment, Claim, CsiDriver, CsiNode, DisruptionBudget, ElasticQuota, Namespace, Node,
+    NodeMetric, NodeTopology, PersistentVolume, Pod, PodGroup, Service, StorageCapacity,
+    StorageClass,
 };
 use crate::core::{Cluster, Profile};
 use gantry_api::{PlacementPolicy, Reservation};
@@ -217,6 +218,10 @@ async fn storage(client: &Client, cluster: &mut Cluster) -> Result<(), SnapshotE
     list::<CsiDriver>(client, |driver| {
         let name = driver.metadata.name.as_deref().unwrap_or_default();
         cluster.change_volumes(|v, symbols| v.set_driver(name, Some(driver), symbols));
+    })
+    .await?;
+    list::<Attachment>(client, |attachment| {
+        cluster.change_volumes(|v, symbols| v.set_attachment(attachment, symbols));
     })
     .await?;
     list::<StorageCapacity>(client, |capacity| {

@@ -94,6 +94,7 @@ impl World {
             CsiNode,
             CsiDriver,
             Capacity,
+            Attachment,
             ReplicaSet,
             StatefulSet,
             Budget,

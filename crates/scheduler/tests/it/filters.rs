@@ -91,6 +91,19 @@ const NO_VICTIMS: &str =
         {"weight": 1, "preference": {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}]}},
         {"weight": 2, "preference": {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["b"]}]}}]}}}}),
     Ok("b1"))]
+#[case::feature_declared(
+    json!({"a2": {"status": {"declaredFeatures": ["Other", "UserNamespacesHostNetworkSupport"]}}}),
+    json!({"spec": {"hostNetwork": true, "hostUsers": false}}), Ok("a2"))]
+#[case::feature_not_needed(
+    json!({"a1": {"spec": {"unschedulable": true}}, "a2": {"spec": {"unschedulable": true}}}),
+    json!({"spec": {"hostNetwork": true}}), Ok("b1"))]
+#[case::feature_undeclared(
+    json!({"a2": {"status": {"declaredFeatures": ["RestartAllContainersOnContainerExits"]}}}),
+    json!({"spec": {"hostNetwork": true, "hostUsers": false, "initContainers": [{"name": "i", "restartPolicy": "Never",
+        "restartPolicyRules": [{"action": "RestartAllContainers"}]}]}}),
+    Err(format!("0/3 nodes are available: 1 node declared features check failed - unsatisfied requirements: \
+        UserNamespacesHostNetworkSupport, 2 node declared features check failed - unsatisfied requirements: \
+        RestartAllContainersOnContainerExits, UserNamespacesHostNetworkSupport. {RULED_OUT}")))]
 fn by_node(#[case] nodes: Value, #[case] over: Value, #[case] want: Result<&str, String>) {
     let mut cluster = cluster(&nodes);
     assert_eq!(
@@ -399,6 +412,16 @@ fn all_refused(words: &str) -> Result<&'static str, String> {
     all_refused("3 node(s) had no available volume zone"))]
 #[case::made_where_the_class_says(Some(claim(&json!({}))), None, "csi", None, Ok("b1"))]
 #[case::found_before_made(Some(claim(&json!({}))), Some(volume(&on(HOST, "a1"))), "kubernetes.io/no-provisioner", None, Ok("a1"))]
+#[case::found_of_another_attributes_class(
+    Some(claim(&json!({"spec": {"volumeAttributesClassName": "fast"}}))), Some(volume(&on(HOST, "a1"))),
+    "kubernetes.io/no-provisioner", None, all_refused("3 node(s) didn't find available persistent volumes to bind"))]
+#[case::found_of_its_attributes_class(
+    Some(claim(&json!({"spec": {"volumeAttributesClassName": "fast"}}))),
+    Some(volume(&json!({"spec": {"volumeAttributesClassName": "fast"}}))), "kubernetes.io/no-provisioner", None, Ok("b1"))]
+#[case::reserved_and_leaving(
+    Some(claim(&json!({}))), Some(volume(&json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"claimRef": {"namespace": "default", "name": "d"}}}))),
+    "kubernetes.io/no-provisioner", None, all_refused("3 node(s) didn't find available persistent volumes to bind"))]
 #[case::found_too_small(
     Some(claim(&json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}}))), Some(volume(&on(HOST, "a1"))),
     "kubernetes.io/no-provisioner", None, all_refused("3 node(s) didn't find available persistent volumes to bind"))]

@@ -2,6 +2,7 @@
 //! program, so that it is linked once and its tests run side by side.
 
 mod devices;
+mod disks;
 mod end_to_end;
 mod filters;
 mod preempt;

@@ -84,6 +84,7 @@ impl Cluster {
         self.nodes
             .count_load(node, class.request.shape.assumed, placed.started, 1);
         self.volumes.book(node.0, &class.request.claims, 1);
+        self.volumes.book_disks(node.0, &class.request.disks, 1);
         if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
             self.quotas.book(quota, class.request.priority, takes, 1);
         }
@@ -131,6 +132,8 @@ impl Cluster {
         self.nodes
             .count_load(placed.node, assumed, placed.started, -1);
         self.volumes.book(placed.node.0, &class.request.claims, -1);
+        self.volumes
+            .book_disks(placed.node.0, &class.request.disks, -1);
         if let (Some(quota), Some((_, takes))) = (placed.quota, &class.quota) {
             self.quotas.book(quota, class.request.priority, takes, -1);
         }

@@ -146,7 +146,7 @@ impl<'a> Check<'a> {
             seats: overlay.seats(&cluster.nodes),
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
-            needs: cluster.volumes.needs(&request.claims),
+            needs: cluster.volumes.needs_with(&request.claims, &request.disks),
             devices: request
                 .devices
                 .as_ref()

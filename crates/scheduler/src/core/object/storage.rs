@@ -27,6 +27,7 @@ pub struct ClaimSpec {
     #[serde(deserialize_with = "nullable")]
     pub access_modes: Vec<String>,
     pub volume_mode: Option<String>,
+    pub volume_attributes_class_name: Option<String>,
     pub selector: Option<LabelSelector>,
     #[serde(deserialize_with = "nullable")]
     pub resources: Resources,
@@ -61,8 +62,14 @@ pub struct PersistentVolumeSpec {
     pub claim_ref: Option<k8s::ObjectReference>,
     pub storage_class_name: Option<String>,
     pub volume_mode: Option<String>,
+    pub volume_attributes_class_name: Option<String>,
     pub node_affinity: Option<k8s::VolumeNodeAffinity>,
     pub csi: Option<Csi>,
+    // What drivers have taken over.
+    pub aws_elastic_block_store: Option<k8s::AWSElasticBlockStoreVolumeSource>,
+    pub gce_persistent_disk: Option<k8s::GCEPersistentDiskVolumeSource>,
+    pub azure_disk: Option<k8s::AzureDiskVolumeSource>,
+    pub cinder: Option<k8s::CinderPersistentVolumeSource>,
 }
 
 /// Which driver attaches a volume, under which handle.
@@ -71,6 +78,32 @@ pub struct PersistentVolumeSpec {
 pub struct Csi {
     pub driver: String,
     pub volume_handle: String,
+}
+
+/// A VolumeAttachment: a volume is, or is to be, attached to a node.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub struct Attachment {
+    #[serde(deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "nullable")]
+    pub spec: AttachmentSpec,
+}
+
+/// What is attached where, by which driver.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachmentSpec {
+    pub attacher: String,
+    pub node_name: String,
+    pub source: AttachmentSource,
+}
+
+/// Which volume is attached.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachmentSource {
+    pub persistent_volume_name: Option<String>,
 }
 
 /// A StorageClass.

@@ -76,7 +76,7 @@ pub(super) fn hints(diagnosis: &Diagnosis) -> u16 {
             | Reason::Insufficient(_) => add(&[H::NodeAllocatable, H::RoomFreed]),
             Reason::Numa(_) => add(&[H::NodeAllocatable, H::RoomFreed]),
             Reason::Hot(_) => add(&[H::Measured, H::NodeAllocatable, H::RoomFreed]),
-            Reason::SpreadLabel => add(&[H::NodeLabels]),
+            Reason::SpreadLabel | Reason::Undeclared(_) => add(&[H::NodeLabels]),
             Reason::Spread => {
                 add(&[
                     H::NodeLabels,
@@ -91,7 +91,9 @@ pub(super) fn hints(diagnosis: &Diagnosis) -> u16 {
             Reason::AntiAffinity | Reason::ExistingAntiAffinity => {
                 add(&[H::NodeLabels, H::NeighbourGone, H::Namespace]);
             }
-            Reason::ExclusiveClaim | Reason::VolumeLimit => add(&[H::RoomFreed, H::Claim]),
+            Reason::DiskInUse | Reason::ExclusiveClaim | Reason::VolumeLimit => {
+                add(&[H::RoomFreed, H::Claim])
+            }
             Reason::VolumeAffinity
             | Reason::NoVolumeToBind
             | Reason::NoStorage

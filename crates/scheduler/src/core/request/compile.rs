@@ -1,12 +1,15 @@
 //! Pods compiled to requests.
 
-use super::{ClaimUse, Effect, GroupKey, HostPort, Placement, Request, Spread, Term, Toleration};
+use super::{
+    ClaimUse, Effect, Features, GroupKey, HostPort, Placement, Request, Spread, Term, Toleration,
+};
 use crate::core::devices::{PodClaim, PodClaims};
 use crate::core::images::normal_name;
 use crate::core::object::{Container, Pod};
 use crate::core::profile::{DefaultSpread, ProfileId, Rules};
 use crate::core::selector::{Namespaces, NodeTerm, Requirement, Selector};
 use crate::core::symbols::{Labels, Symbol, Symbols, value_of};
+use crate::core::volumes::Disk;
 use k8s_openapi::api::core::v1 as k8s;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,6 +80,7 @@ impl Compiler {
         let mut placement = self.placement(spec.node_selector.iter(), affinity, &spec.tolerations);
         placement.profile = profile;
         placement.added.clone_from(&rules.added);
+        placement.features = Features::needed(pod);
         placement
             .preferred
             .extend(rules.added_preferred.iter().cloned());
@@ -140,6 +144,7 @@ impl Compiler {
             priority: spec.priority.unwrap_or_default(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
             claims: self.claims(pod),
+            disks: self.disks(pod),
             spread,
             default_spread,
             group,
@@ -286,6 +291,7 @@ impl Compiler {
             profile: ProfileId::default(),
             added: None,
             rules: None,
+            features: Features::default(),
         }
     }
 
@@ -352,6 +358,12 @@ impl Compiler {
                 claims,
             })
         })
+    }
+
+    fn disks(&mut self, pod: &Pod) -> Vec<Disk> {
+        let volumes = pod.spec.volumes.iter();
+        let disks = volumes.filter_map(|volume| Disk::compile(volume, &mut self.symbols));
+        disks.collect()
     }
 
     fn claims(&mut self, pod: &Pod) -> Vec<ClaimUse> {

@@ -1,6 +1,7 @@
 //! What a pod asks of its node, in a form that compares and hashes: pods with equal requests share one class.
 
 mod compile;
+mod features;
 mod resources;
 
 use super::devices::PodClaims;
@@ -9,7 +10,9 @@ use super::policy::{NodeRules, Refusal};
 use super::profile::ProfileId;
 use super::selector::{Namespaces, NodeTerm, Selector};
 use super::symbols::{Labels, Symbol, Symbols, value_of};
+use super::volumes::Disk;
 pub use compile::{Compiler, UNIQUE_LABELS};
+pub use features::Features;
 pub use resources::amount;
 use std::sync::Arc;
 
@@ -102,6 +105,8 @@ pub struct Placement {
     pub added: Option<Vec<NodeTerm>>,
     /// What placement policies say of nodes.
     pub rules: Option<Arc<NodeRules>>,
+    /// What the node must have declared that it can do.
+    pub features: Features,
 }
 
 impl Placement {
@@ -266,6 +271,8 @@ pub struct Request {
     /// The constraints are the system's defaults: nodes without a topology label still take part.
     pub default_spread: bool,
     pub claims: Vec<ClaimUse>,
+    /// Disks named without a claim.
+    pub disks: Vec<Disk>,
     /// Images, one for each container.
     pub images: Vec<Symbol>,
     /// Claims to devices. They tell every pod that has some apart from all others.

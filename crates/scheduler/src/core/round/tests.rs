@@ -82,7 +82,7 @@ fn beside(app: &str) -> Value {
 #[case::room_for_all(20, "100", json!({}), json!({}), 40, false)]
 #[case::the_last_room(5, "4", json!({}), json!({}), 20, true)]
 #[case::one_place_a_node(30, "100", alone(), alone(), 30, true)]
-#[case::only_one_side_shuns(30, "100", alone(), json!({}), 35, true)]
+#[case::only_one_side_shuns(30, "100", alone(), json!({}), 40, true)]
 #[case::a_spread_of_its_own(9, "100", zones(), zones(), 40, false)]
 #[case::a_port_of_the_node(30, "100",
     json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 1, "hostPort": 1}]}]}),

@@ -1,11 +1,13 @@
 //! Claims and volumes as the API has them, cut to what scheduling asks.
 
+use super::disks::{Disk, EBS, GCE};
 use super::{BIND_COMPLETED, CLASS_ANNOTATION, Claim, EXCLUSIVE, SELECTED_NODE, Volume, ZONES};
 use crate::core::nodes::Node;
 use crate::core::object;
 use crate::core::request::amount;
 use crate::core::selector::{NodeTerm, Selector};
 use crate::core::symbols::{Symbol, Symbols};
+use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub(super) fn bytes(quantity: Option<&Quantity>) -> i64 {
@@ -45,6 +47,8 @@ impl Claim {
             modes: spec.access_modes.clone(),
             block: is_block(spec.volume_mode.as_ref()),
             size: bytes(spec.resources.requests.get("storage")),
+            attributes: nonempty(spec.volume_attributes_class_name.as_ref())
+                .map(|c| symbols.intern(c)),
             selector: spec
                 .selector
                 .as_ref()
@@ -52,6 +56,35 @@ impl Claim {
             owner: owner.map(|o| o.uid.as_str().into()),
         }
     }
+}
+
+/// The driver that attaches a volume, and under which handle. In-tree volumes are attached by the drivers that have taken
+/// over; the handle only has to tell volumes apart.
+fn attaches(
+    spec: &object::PersistentVolumeSpec,
+    symbols: &mut Symbols,
+) -> Option<(Symbol, Symbol)> {
+    if let Some(csi) = &spec.csi {
+        return Some((
+            symbols.intern(&csi.driver),
+            symbols.intern(&csi.volume_handle),
+        ));
+    }
+    let cinder = spec.cinder.as_ref().map(|d| k8s::CinderVolumeSource {
+        volume_id: d.volume_id.clone(),
+        ..k8s::CinderVolumeSource::default()
+    });
+    let disk = object::Volume {
+        gce_persistent_disk: spec.gce_persistent_disk.clone(),
+        aws_elastic_block_store: spec.aws_elastic_block_store.clone(),
+        azure_disk: spec.azure_disk.clone(),
+        cinder,
+        ..object::Volume::default()
+    };
+    for driver in [EBS, GCE] {
+        symbols.intern(driver);
+    }
+    Disk::compile(&disk, symbols)?.attaches(symbols)
 }
 
 impl Volume {
@@ -87,6 +120,8 @@ impl Volume {
             modes: spec.access_modes.clone(),
             block: is_block(spec.volume_mode.as_ref()),
             capacity: bytes(spec.capacity.get("storage")),
+            attributes: nonempty(spec.volume_attributes_class_name.as_ref())
+                .map(|c| symbols.intern(c)),
             labels: symbols.labels(labels.into_iter().flatten()),
             affinity: required.map(|r| {
                 r.node_selector_terms
@@ -95,12 +130,7 @@ impl Volume {
                     .collect()
             }),
             zones,
-            attaches: spec.csi.as_ref().map(|csi| {
-                (
-                    symbols.intern(&csi.driver),
-                    symbols.intern(&csi.volume_handle),
-                )
-            }),
+            attaches: attaches(spec, symbols),
             available: volume.status.phase.as_deref() == Some("Available"),
             leaving: volume.metadata.deletion_timestamp.is_some(),
         }

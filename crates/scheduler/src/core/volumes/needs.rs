@@ -1,6 +1,6 @@
 //! What one pod's claims need of its node, and which volumes would serve them there.
 
-use super::{Assumed, Claim, Volume, Volumes, ZONES};
+use super::{Assumed, Claim, Disk, Volume, Volumes, ZONES};
 use crate::core::diagnosis::Reason;
 use crate::core::nodes::Node;
 use crate::core::symbols::{Symbol, Symbols, value_of};
@@ -8,6 +8,8 @@ use crate::core::symbols::{Symbol, Symbols, value_of};
 /// What one pod's claims need of its node.
 pub struct Needs<'a> {
     pub(super) of: &'a Volumes,
+    /// Disks that the pod names without a claim.
+    pub(super) disks: &'a [Disk],
     /// No node will do.
     pub blocked: Option<Reason>,
     pub(super) bound: Vec<&'a Volume>,
@@ -22,10 +24,17 @@ impl Needs<'_> {
     /// The first filter, in kube-scheduler's order, by which volumes rule the node out.
     #[must_use]
     pub fn reject(&self, at: u32, node: &Node, symbols: &Symbols) -> Option<Reason> {
+        let here = self.of.disks.get(&at).into_iter().flatten();
+        if here
+            .into_iter()
+            .any(|(disk, _)| self.disks.iter().any(|d| d.conflicts(disk)))
+        {
+            return Some(Reason::DiskInUse);
+        }
         if self.taken {
             return Some(Reason::ExclusiveClaim);
         }
-        if self.too_many(at, node.name) {
+        if self.too_many(at, node.name, symbols) {
             return Some(Reason::VolumeLimit);
         }
         if !self.bound.iter().all(|v| v.reaches(node, symbols)) {
@@ -40,31 +49,38 @@ impl Needs<'_> {
     /// Whether there is nothing to look at.
     #[must_use]
     pub fn none(&self) -> bool {
-        self.bound.is_empty() && self.late.is_empty() && !self.taken && self.attaches.is_empty()
+        self.bound.is_empty()
+            && self.late.is_empty()
+            && !self.taken
+            && self.attaches.is_empty()
+            && self.disks.is_empty()
     }
 
-    fn too_many(&self, at: u32, name: Symbol) -> bool {
-        let (Some(limits), false) = (self.of.limits.get(&name), self.attaches.is_empty()) else {
+    fn too_many(&self, at: u32, name: Symbol, symbols: &Symbols) -> bool {
+        let named = self.disks.iter().filter_map(|d| d.attaches(symbols));
+        let wanted: Vec<(Symbol, Symbol)> = self.attaches.iter().copied().chain(named).collect();
+        let (Some(limits), false) = (self.of.limits.get(&name), wanted.is_empty()) else {
             return false;
         };
         limits.iter().any(|(driver, limit)| {
             let of_driver = |(d, handle): (Symbol, Symbol)| (d == *driver).then_some(handle);
-            let mut new: Vec<Symbol> = self
-                .attaches
-                .iter()
-                .copied()
-                .filter_map(of_driver)
-                .collect();
+            let mut new: Vec<Symbol> = wanted.iter().copied().filter_map(of_driver).collect();
             if new.is_empty() {
                 return false;
             }
-            let here = self.of.on_node.get(&at);
-            let mut there: Vec<Symbol> = here
-                .into_iter()
-                .flat_map(|claims| claims.keys())
-                .filter_map(|claim| self.of.attachment(*claim))
-                .filter_map(of_driver)
-                .collect();
+            let claims = self.of.on_node.get(&at).into_iter().flat_map(|c| c.keys());
+            let claimed = claims.filter_map(|claim| self.of.attachment(*claim));
+            let disks = self.of.disks.get(&at).into_iter().flatten();
+            let disks = disks.filter_map(|(disk, _)| disk.attaches(symbols));
+            // What is still attached takes its place, whether a pod uses it or not.
+            let attached = self.of.attached.get(&name).into_iter();
+            let attached = attached.flat_map(|all| all.values());
+            let attached = attached.filter_map(|(by, volume)| {
+                let (_, handle) = self.of.volumes.get(volume)?.attaches?;
+                Some((*by, handle))
+            });
+            let there = claimed.chain(disks).chain(attached);
+            let mut there: Vec<Symbol> = there.filter_map(of_driver).collect();
             there.sort_unstable();
             there.dedup();
             new.sort_unstable();
@@ -155,6 +171,8 @@ impl Needs<'_> {
                 || volume.claim.is_some() && !volume.is_for(key, &claim.uid)
                 || volume.capacity < claim.size
                 || volume.block != claim.block
+                || volume.attributes != claim.attributes
+                || volume.leaving
             {
                 continue;
             }
@@ -164,7 +182,6 @@ impl Needs<'_> {
             }
             let fits = reaches
                 && volume.available
-                && !volume.leaving
                 && claim
                     .selector
                     .as_ref()

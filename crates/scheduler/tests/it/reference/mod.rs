@@ -1,7 +1,7 @@
 //! Differential test: the core against an independent, plainly written reading of Kubernetes' rules of feasibility.
 //!
 //! Seeded random clusters live through random events (pods placed, resized and removed, nodes added, changed and
-//! removed, namespaces relabelled, claims and volumes bound and made, placement policies and quotas written (also for
+//! removed, namespaces relabelled, claims and volumes bound and made, disks and declared features, placement policies and quotas written (also for
 //! single pools), NUMA nodes reported). At every pod, core and reference must agree about every node; what the core places must be feasible, and
 //! what it calls unschedulable must have no feasible node; the scores that the core explains must be those of the
 //! reference. What several workers decide at the same time must have been feasible, one after another. A failure names
@@ -17,6 +17,7 @@
     reason = "helpers of tests are not seen as tests"
 )]
 
+mod disks;
 mod load;
 mod numa;
 mod policies;

@@ -1,6 +1,6 @@
 //! Random nodes and pods.
 
-use super::{policies, volumes};
+use super::{disks, policies, volumes};
 use crate::support::merge;
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -58,7 +58,8 @@ pub fn random_node(random: &mut ChaCha8Rng, name: &str) -> Value {
         }
     }
     json!({"metadata": {"name": name, "labels": labels}, "spec": spec,
-        "status": {"allocatable": allocatable, "images": images}})
+        "status": {"allocatable": allocatable, "images": images,
+            "declaredFeatures": disks::random_features(random)}})
 }
 
 /// Images and their sizes in MiB.
@@ -192,6 +193,11 @@ pub fn random_template(random: &mut ChaCha8Rng, nodes: usize) -> Value {
     }
     if chance(random, 30) {
         spec["volumes"] = volumes::random_volumes(random);
+    } else if chance(random, 15) {
+        spec["volumes"] = json!([disks::random_disk(random)]);
+    }
+    if chance(random, 8) {
+        disks::set_apart(&mut spec);
     }
     if chance(random, 20) {
         affinity_to_nodes(random, &mut spec);

@@ -482,6 +482,8 @@ impl World {
             && self.ports_free(pod, name)
             && self.fits(pod, node)
             && self.cool(pod, name)
+            && self.disks_free(pod, name)
+            && self.declares(pod, name)
             && self.volumes_fit(pod, name)
             && self.policies_allow(pod, name)
             && self.quota_allows(pod, name)

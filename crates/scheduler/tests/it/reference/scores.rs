@@ -138,12 +138,19 @@ fn balance(world: &World, pod: &Pod, node: &Node) -> i64 {
     {
         return 0;
     }
-    let used = used(world, pod, node, requests);
-    let [cpu, memory] = ["cpu", "memory"].map(|resource| {
-        let used = used.get(resource).copied().unwrap_or(0);
-        (used as f64 / allocatable(node, resource) as f64).min(1.0)
-    });
-    ((1.0 - (cpu - memory).abs() / 2.0) * 100.0) as i64
+    let with = used(world, pod, node, requests);
+    let mut without = with.clone();
+    for (resource, amount) in &own {
+        *without.get_mut(resource).expect("summed") -= amount;
+    }
+    let even = |used: &Amounts| {
+        let [cpu, memory] = ["cpu", "memory"].map(|resource| {
+            let used = used.get(resource).copied().unwrap_or(0);
+            (used as f64 / allocatable(node, resource) as f64).min(1.0)
+        });
+        ((1.0 - (cpu - memory).abs() / 2.0) * 100.0) as i64
+    };
+    50 + (50 + even(&with) - even(&without)) / 2
 }
 
 /// Nodes that may be compared at all: those that selectors, taints and cordons leave.
