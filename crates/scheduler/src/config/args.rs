@@ -6,6 +6,7 @@ use super::value::Node;
 use crate::core::load::{LoadArgs, MEASURED, Source};
 use crate::core::profile::{DefaultSpread, NumaScore, NumaStrategy, Profile, Strategy};
 use k8s_openapi::api::core::v1::{NodeAffinity, TopologySpreadConstraint};
+use std::time::Duration;
 
 /// Reads the arguments of one plugin into its profile.
 pub fn read(
@@ -121,13 +122,17 @@ pub fn read(
         }
         "DynamicResources" => {
             only(&["filterTimeout", "bindingTimeout"])?;
-            for field in ["filterTimeout", "bindingTimeout"] {
-                let node = args.get(field);
-                if node.text()?.is_some() {
-                    let why = "the search for devices is bounded by its steps, and none are bound by conditions";
-                    notes.push(format!("{field} of {plugin} has no effect: {why}"));
-                }
+            if args.get("filterTimeout").text()?.is_some() {
+                let why = "the search for devices is bounded by its steps";
+                notes.push(format!("filterTimeout of {plugin} has no effect: {why}"));
             }
+            let timeout = args.get("bindingTimeout");
+            let default = Duration::from_secs(profile.device_timeout_seconds);
+            let seconds = timeout.duration(default)?.as_secs();
+            if seconds == 0 {
+                return Err(timeout.wrong("must be a second at least"));
+            }
+            profile.device_timeout_seconds = seconds;
         }
         _ if args.is_there() => {
             return Err(name.wrong(format!(

@@ -219,6 +219,8 @@ pub struct Profile {
     pub numa: NumaScore<String>,
     /// How long volumes may take to be bound.
     pub bind_timeout_seconds: u64,
+    /// How long drivers may take to make devices ready that pods are bound for.
+    pub device_timeout_seconds: u64,
 }
 
 impl Default for Profile {
@@ -254,6 +256,7 @@ impl Profile {
             load: None,
             numa: NumaScore::default(),
             bind_timeout_seconds: 600,
+            device_timeout_seconds: 600,
         }
     }
 }

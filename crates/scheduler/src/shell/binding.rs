@@ -1,13 +1,14 @@
 //! What was decided is written: volumes first, where they are bound late, then claims to devices, then the binding; what
 //! fails is taken back.
 
-use super::calls::{CallError, PodEvent, PodRef, bind};
-use super::devices::{give, withdraw};
+use super::calls::{CallError, PodEvent, PodRef, bind, expect_on};
+use super::devices::{give, give_back, ready, withdraw};
 use super::driver::Driver;
 use crate::core::devices::Grant;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// A binding that ended.
 pub(super) struct Bound {
@@ -71,9 +72,21 @@ impl Driver {
             return;
         };
         let decision = pending.decision.take();
+        let rules = self.cluster.rules(pending.class);
+        let timeout = Duration::from_secs(rules.profile.device_timeout_seconds);
         let (client, pod) = (self.client.clone(), pending.pod.clone());
         let mut grants = self.cluster.devices.send(uid);
-        self.binds.spawn(async move {
+        let waits = grants.iter().any(|grant| grant.waits);
+        if waits && let Some(pending) = self.pending.get_mut(uid) {
+            pending.nominated_told = true;
+        }
+        // Drivers may take their time: who waits for them is in nobody's way.
+        let binds = if waits {
+            &mut self.waiting_binds
+        } else {
+            &mut self.binds
+        };
+        binds.spawn(async move {
             let (mut result, mut written) = (Ok(()), 0);
             for grant in &grants {
                 result = give(&client, &pod, grant).await;
@@ -81,6 +94,10 @@ impl Driver {
                     break;
                 }
                 written += 1;
+            }
+            if result.is_ok() && waits {
+                expect_on(&client, &pod, &node).await;
+                result = ready(&client, &grants, timeout).await;
             }
             if result.is_ok() {
                 result = bind(&client, &pod, &node).await;
@@ -90,6 +107,11 @@ impl Driver {
                 // Nobody is kept from the claims by a pod that does not use them.
                 for grant in &grants {
                     withdraw(&client, &pod, grant).await;
+                }
+                if matches!(result, Err(CallError::NotReady(_) | CallError::TooLate(_))) {
+                    for grant in grants.iter().filter(|grant| grant.waits) {
+                        give_back(&client, grant).await;
+                    }
                 }
             }
             Bound {

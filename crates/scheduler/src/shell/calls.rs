@@ -40,6 +40,10 @@ pub enum CallError {
     Taken(String),
     #[error("resource claim {0} has changed meanwhile")]
     Changed(String),
+    #[error("a device of resource claim {0} could not be made ready")]
+    NotReady(String),
+    #[error("devices of resource claim {0} were not made ready in time")]
+    TooLate(String),
     #[error("{operation} failed")]
     Call {
         operation: &'static str,
@@ -129,6 +133,18 @@ pub async fn report_unschedulable(
         &body,
     )
     .await
+}
+
+/// Names the node that a pod is expected on while more is made ready for it (NominatedNodeNameForExpectation): for those
+/// who look on, so that its failure does no harm.
+pub async fn expect_on(client: &Client, pod: &PodRef, node: &str) {
+    let body = json!({"metadata": {"uid": &*pod.uid}, "status": {"nominatedNodeName": node}});
+    let merge = "application/merge-patch+json";
+    let path = pod.path("status");
+    let told = send(client, "name node", http::Method::PATCH, path, merge, &body).await;
+    if let Err(error) = told {
+        tracing::debug!(error = &error as &dyn std::error::Error, pod = %pod.name, "node not named");
+    }
 }
 
 /// Makes pods leave a node for one of higher priority: says so in their conditions, deletes them, and records the

@@ -2,14 +2,18 @@
 
 use super::calls::{CallError, PodRef, send};
 use super::driver::Driver;
-use crate::core::devices::{FINALIZER, Grant, IdleClaim, Misfit};
+use crate::core::devices::{FINALIZER, Grant, IdleClaim, Misfit, Readiness, how_ready};
 use crate::core::{ClassId, Diagnosis, Reason};
 use http::Method;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const MERGE: &str = "application/merge-patch+json";
+/// How often it is looked whether devices are ready.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often a claim that others write too is tried again.
 const TRIES: usize = 5;
 
@@ -41,7 +45,7 @@ async fn deallocate(client: &Client, claim: &IdleClaim) -> Result<(), CallError>
     let body = json!({
         // Whoever begins to use it wins.
         "metadata": {"uid": claim.uid, "resourceVersion": claim.version},
-        "status": {"allocation": null, "reservedFor": null},
+        "status": {"allocation": null, "reservedFor": null, "devices": null},
     });
     let path = path(&claim.namespace, &claim.name, "/status");
     send(
@@ -53,6 +57,62 @@ async fn deallocate(client: &Client, claim: &IdleClaim) -> Result<(), CallError>
         &body,
     )
     .await
+}
+
+/// Waits until drivers say that what claims were given is ready.
+///
+/// # Errors
+/// A driver says that it cannot be, or says nothing for too long; or a claim has changed otherwise.
+pub(super) async fn ready(
+    client: &Client,
+    grants: &[Grant],
+    timeout: Duration,
+) -> Result<(), CallError> {
+    let until = Instant::now() + timeout;
+    for grant in grants.iter().filter(|grant| grant.waits) {
+        let name = || format!("{}/{}", grant.namespace, grant.name);
+        loop {
+            let found = read(client, grant).await?;
+            if found["metadata"]["uid"].as_str() != Some(&grant.uid) {
+                return Err(CallError::Changed(name()));
+            }
+            let status = serde_json::from_value(found["status"].clone()).unwrap_or_default();
+            match how_ready(&status) {
+                None => return Err(CallError::Changed(name())),
+                Some(Readiness::Ready) => break,
+                Some(Readiness::Failed) => return Err(CallError::NotReady(name())),
+                Some(Readiness::Waiting) if Instant::now() >= until => {
+                    return Err(CallError::TooLate(name()));
+                }
+                Some(Readiness::Waiting) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What could not be made ready is given back, unless somebody else uses it by now: another attempt gets other devices.
+pub(super) async fn give_back(client: &Client, grant: &Grant) {
+    let Ok(found) = read(client, grant).await else {
+        return;
+    };
+    let reserved = found["status"]["reservedFor"].as_array();
+    if reserved.is_some_and(|all| !all.is_empty()) {
+        return;
+    }
+    let claim = IdleClaim {
+        namespace: grant.namespace.clone(),
+        name: grant.name.clone(),
+        uid: grant.uid.clone(),
+        version: found["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    if let Err(error) = deallocate(client, &claim).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, claim = %grant.name, "claim not deallocated");
+    }
 }
 
 async fn read(client: &Client, grant: &Grant) -> Result<Value, CallError> {

@@ -105,6 +105,8 @@ pub struct Driver {
     /// Pods to report on, oldest first.
     pub(super) reports_due: VecDeque<Arc<str>>,
     pub(super) binds: JoinSet<Bound>,
+    /// Those that wait for drivers to make devices ready.
+    pub(super) waiting_binds: JoinSet<Bound>,
     /// Decided, to be bound when fewer bindings are in flight.
     pub(super) binds_due: VecDeque<(Arc<str>, String)>,
     pub(super) reports: JoinSet<Reported>,
@@ -145,6 +147,7 @@ impl Driver {
             pending: FxHashMap::default(),
             reports_due: VecDeque::new(),
             binds: JoinSet::new(),
+            waiting_binds: JoinSet::new(),
             binds_due: VecDeque::new(),
             reports: JoinSet::new(),
             preemptions: JoinSet::new(),
@@ -198,6 +201,7 @@ impl Driver {
                     }
                 }
                 Some(bound) = self.binds.join_next() => self.bound(bound),
+                Some(bound) = self.waiting_binds.join_next() => self.bound(bound),
                 Some(reported) = self.reports.join_next() => self.reported(reported),
                 Some(preempted) = self.preemptions.join_next() => self.preempted(preempted),
                 Some(stored) = self.storage.join_next() => self.stored(stored),
@@ -209,6 +213,7 @@ impl Driver {
             self.advance();
         }
         self.binds.shutdown().await;
+        self.waiting_binds.shutdown().await;
         self.reports.shutdown().await;
         self.preemptions.shutdown().await;
         self.storage.shutdown().await;

@@ -1,7 +1,7 @@
 //! Volumes that are bound late: for a pod that has its node, volumes are reserved or asked for, and awaited; then the
 //! pod is bound. The binding itself is the volume controller's and the provisioners' work.
 
-use super::calls::{CallError, PodRef, send};
+use super::calls::{CallError, PodRef, expect_on, send};
 use super::driver::{Driver, VolumeWait};
 use crate::core::volumes::{Assumed, Progress, SELECTED_NODE};
 use kube::Client;
@@ -59,9 +59,11 @@ impl Driver {
             until: now + Duration::from_secs(timeout),
             written: false,
         });
+        pending.nominated_told = true;
         self.storing.insert(uid.clone());
         let (client, pod) = (self.client.clone(), pending.pod.clone());
         self.storage.spawn(async move {
+            expect_on(&client, &pod, &node).await;
             let mut result = Ok(());
             for (volume, claim) in &bind {
                 if result.is_ok() {

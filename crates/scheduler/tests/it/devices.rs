@@ -18,7 +18,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A device as the reference sees it.
 #[derive(Clone, Debug)]
@@ -30,6 +30,9 @@ struct Device {
     model: &'static str,
     numa: Option<i64>,
     tainted: bool,
+    /// How large it is, if it says so, and whether several may have parts of it.
+    size: Option<i64>,
+    shared: bool,
 }
 
 /// What a request asks for: of which model (`""` is any), how many (`None` is all), whether in spite of taints.
@@ -39,6 +42,7 @@ struct Request {
     count: Option<usize>,
     tolerant: bool,
     admin: bool,
+    size: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ fn devices_of(random: &mut ChaCha8Rng) -> Vec<Device> {
                 model: ["small", "large"].choose(random).expect("one"),
                 numa: random.random_bool(0.8).then(|| random.random_range(0..2)),
                 tainted: random.random_bool(0.15),
+                size: random.random_bool(0.7).then(|| random.random_range(2..7)),
+                shared: random.random_bool(0.3),
             });
         }
     }
@@ -78,6 +84,12 @@ fn slices(devices: &[Device]) -> Vec<Value> {
                     json!({"name": d.name, "attributes": {"model": {"string": d.model}}});
                 if let Some(numa) = d.numa {
                     told["attributes"]["numa.io/node"] = json!({"int": numa});
+                }
+                if let Some(size) = d.size {
+                    told["capacity"] = json!({"size": {"value": size.to_string()}});
+                }
+                if d.shared {
+                    told["allowMultipleAllocations"] = json!(true);
                 }
                 if d.tainted {
                     told["taints"] = json!([{"key": "bad", "effect": "NoSchedule"}]);
@@ -104,6 +116,7 @@ fn random_request(random: &mut ChaCha8Rng) -> Request {
         count: random.random_bool(0.85).then(|| random.random_range(1..4)),
         tolerant: random.random_bool(0.3),
         admin: false,
+        size: random.random_bool(0.4).then(|| random.random_range(1..4)),
     }
 }
 
@@ -137,6 +150,9 @@ fn told(claim: &Claim, name: &str) -> Value {
         if request.tolerant {
             ask["tolerations"] = json!([{"key": "bad", "operator": "Exists"}]);
         }
+        if let Some(size) = request.size {
+            ask["capacity"] = json!({"requests": {"size": size.to_string()}});
+        }
         if request.admin {
             ask["adminAccess"] = json!(true);
         }
@@ -160,43 +176,80 @@ fn told(claim: &Claim, name: &str) -> Value {
     json!({"metadata": {"name": name, "namespace": "default", "uid": name}, "spec": {"devices": devices}})
 }
 
+type Key = (String, String);
+
+/// What is in somebody's use: whole devices, and how much of shared ones.
+#[derive(Default, Debug)]
+struct Taken {
+    whole: BTreeSet<Key>,
+    parts: BTreeMap<Key, i64>,
+}
+
+fn key(device: &Device) -> Key {
+    (device.pool.clone(), device.name.clone())
+}
+
+/// What a request takes of a device that several share.
+fn part(request: &Request, device: &Device) -> i64 {
+    request.size.or(device.size).unwrap_or(0)
+}
+
+/// Whether a device is large enough, beside so much that is given of it.
+fn large_enough(request: &Request, device: &Device, given: i64) -> bool {
+    match device.size {
+        None => request.size.is_none(),
+        Some(size) if device.shared => given + part(request, device) <= size,
+        Some(size) => request.size.is_none_or(|wanted| wanted <= size),
+    }
+}
+
 /// Whether the rest of the requests can be served with devices that are in nobody's use.
 fn servable(
     requests: &[Vec<Request>],
     claim: &Claim,
     reach: &[&Device],
-    taken: &BTreeSet<(String, String)>,
-    chosen: &[&Device],
+    taken: &Taken,
+    chosen: &[(&Device, i64)],
 ) -> bool {
     let Some((first, rest)) = requests.split_first() else {
         return true;
     };
-    let key = |d: &Device| (d.pool.clone(), d.name.clone());
     first.iter().any(|request| {
+        let given = |d: &Device| taken.parts.get(&key(d)).copied().unwrap_or(0);
         let selected: Vec<&Device> = reach
             .iter()
             .copied()
             .filter(|d| request.model.is_empty() || request.model == d.model)
+            .filter(|d| large_enough(request, d, given(d)))
             .collect();
         let most = 1_u32 << selected.len();
         (0..most).any(|mask| {
             let group = selected.iter().enumerate();
             let group = group.filter(|(at, _)| mask & (1 << at) != 0);
-            let group: Vec<&Device> = group.map(|(_, d)| *d).collect();
+            let group: Vec<(&Device, i64)> = group.map(|(_, d)| (*d, part(request, d))).collect();
             let enough = match request.count {
                 Some(count) => group.len() == count,
                 None => group.len() == selected.len() && !group.is_empty(),
             };
-            let may = group.iter().all(|d| {
-                (request.admin || !taken.contains(&key(d)))
+            let may = group.iter().all(|(d, _)| {
+                let here = chosen.iter().filter(|(other, _)| key(other) == key(d));
+                let free = if d.shared {
+                    large_enough(
+                        request,
+                        d,
+                        given(d) + here.map(|(_, part)| part).sum::<i64>(),
+                    )
+                } else {
+                    here.count() == 0
+                };
+                free && (request.admin || !taken.whole.contains(&key(d)))
                     && (request.tolerant || !d.tainted)
-                    && chosen.iter().all(|other| key(other) != key(d))
             });
-            let all: Vec<&Device> = chosen.iter().chain(&group).copied().collect();
+            let all: Vec<(&Device, i64)> = chosen.iter().chain(&group).copied().collect();
             let alike = !claim.same_numa
                 || all
                     .iter()
-                    .all(|d| d.numa.is_some() && d.numa == all[0].numa);
+                    .all(|(d, _)| d.numa.is_some() && d.numa == all[0].0.numa);
             enough && may && alike && servable(rest, claim, reach, taken, &all)
         })
     })
@@ -204,7 +257,7 @@ fn servable(
 
 #[test]
 fn the_search_finds_what_an_enumeration_finds() {
-    let (mut placed, mut refused) = (0, 0);
+    let (mut placed, mut refused, mut shared) = (0, 0, 0);
     for seed in 0..300 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut cluster = Cluster::new();
@@ -219,7 +272,7 @@ fn the_search_finds_what_an_enumeration_finds() {
             let slice = serde_json::from_value(slice).expect("a slice");
             cluster.change_devices(|devices, symbols| devices.set_slice(&slice, symbols));
         }
-        let mut taken: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut taken = Taken::default();
         for number in 0..6 {
             let name = format!("c{number}");
             let claim = random_claim(&mut random);
@@ -252,7 +305,16 @@ fn the_search_finds_what_an_enumeration_finds() {
                     let given = grants.iter().filter_map(|g| g.allocation.as_ref());
                     let given = given.filter_map(|a| a.devices.as_ref()?.results.as_ref());
                     for result in given.flatten().filter(|r| r.admin_access != Some(true)) {
-                        let fresh = taken.insert((result.pool.clone(), result.device.clone()));
+                        let key = (result.pool.clone(), result.device.clone());
+                        if result.share_id.is_some() {
+                            let consumed = result.consumed_capacity.as_ref();
+                            let part = consumed.and_then(|c| c.get("size"));
+                            let part = part.map_or(0, |q| q.0.parse().expect("a number"));
+                            *taken.parts.entry(key).or_default() += part;
+                            shared += 1;
+                            continue;
+                        }
+                        let fresh = taken.whole.insert(key);
                         assert!(fresh, "seed {seed}: {result:?} is given twice");
                     }
                     placed += 1;
@@ -265,7 +327,7 @@ fn the_search_finds_what_an_enumeration_finds() {
         }
     }
     assert!(
-        placed > 300 && refused > 300,
-        "{placed} placed, {refused} refused"
+        placed > 300 && refused > 300 && shared > 100,
+        "{placed} placed, {refused} refused, {shared} shares"
     );
 }

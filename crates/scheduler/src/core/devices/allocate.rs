@@ -1,16 +1,19 @@
 //! The search for devices: claim by claim, request by request, one device after another, going back where it does not
 //! work out. The first solution is taken.
 
+use super::capacity::{Amounts, Held};
 use super::claim::{Amount, Ask, Claim};
 use super::needs::DeviceNeeds;
 use super::slice::{Device, Pool, PoolKey, Reach, Slice};
-use super::{DeviceKey, InUse, MOST_RESULTS};
+use super::{InUse, MOST_RESULTS};
 use crate::core::nodes::Node;
 use crate::core::selector::NAME_FIELD;
 use crate::core::symbols::Symbols;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::resource::v1 as k8s;
-use rustc_hash::FxHashMap;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use rustc_hash::{FxHashMap, FxHasher};
+use std::hash::{Hash, Hasher};
 
 /// Devices that are tried for one pod on one node. Where Kubernetes bounds the time (`filterTimeout`), this bounds the
 /// work, so that the outcome does not depend on the machine.
@@ -36,11 +39,13 @@ struct Choices<'a> {
 }
 
 /// A device that is given to a request.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Pick<'a> {
     claim: usize,
     ask: &'a Ask,
     of: Candidate<'a>,
+    /// Of a device that several may have: how much of it.
+    share: Option<Amounts>,
 }
 
 /// The search for one pod on one node.
@@ -160,11 +165,12 @@ impl<'a> Search<'a> {
                     (kind, name, verdicts.collect::<Vec<_>>())
                 });
                 for (at, device) in slice.devices.iter().enumerate() {
-                    if device.special {
-                        continue;
-                    }
                     // Cheap things first: an exact number is of devices that are free.
                     if !all && (self.taken(ask, device) || tainted(ask, device)) {
+                        continue;
+                    }
+                    // Of all devices, those that are too small are none.
+                    if self.share(ask, device).is_none() {
                         continue;
                     }
                     let verdicts = whose.iter().flat_map(|(kind, name, verdicts)| {
@@ -215,7 +221,18 @@ impl<'a> Search<'a> {
     }
 
     fn taken(&self, ask: &Ask, device: &Device) -> bool {
-        !ask.admin && self.needs.of.taken.contains_key(&device.key)
+        !ask.admin && self.needs.of.taken.whole(device.key)
+    }
+
+    /// What a request would take of a device, beside what is taken of it; `None` if there is not so much of it.
+    fn share(&self, ask: &Ask, device: &Device) -> Option<Amounts> {
+        let taken = &self.needs.of.taken;
+        let given = taken.share(device.key).filter(|_| device.shared);
+        let picks = self.picks.iter().filter(|p| p.of.device.key == device.key);
+        let beside = given
+            .into_iter()
+            .chain(picks.filter_map(|p| p.share.as_ref()));
+        device.capacities.take(&ask.capacity, beside)
     }
 
     /// Serves a request of a claim, and all that come after it.
@@ -261,14 +278,20 @@ impl<'a> Search<'a> {
             if let Some(fault) = choices.faults.get(&at) {
                 return Err(fault.clone());
             }
+            let device = candidate.device;
+            let share = self.share(choices.ask, device);
+            let fits = share.is_some();
             let pick = Pick {
                 claim,
                 ask: choices.ask,
                 of: *candidate,
+                share: share.filter(|_| device.shared),
             };
-            if self.allows(&pick) {
-                let key = candidate.device.key;
-                self.in_use.insert((key, claim));
+            if fits && self.allows(&pick) {
+                let key = device.key;
+                if !device.shared {
+                    self.in_use.insert((key, claim));
+                }
                 self.picks.push(pick);
                 if self.devices(plan, (claim, request), choices, left - 1, at + 1)? {
                     return Ok(true);
@@ -293,7 +316,12 @@ impl<'a> Search<'a> {
         } else {
             (0..self.needs.open.len()).any(used)
         };
-        !is_used && self.has_counters(&pick.of) && self.keeps_constraints(pick)
+        // Who shares a device takes nothing more of what devices of the pool share.
+        let mut picks = self.picks.iter();
+        let joins = device.shared
+            && (self.needs.of.taken.share(device.key).is_some()
+                || picks.any(|p| p.of.device.key == device.key));
+        !is_used && (joins || self.has_counters(&pick.of)) && self.keeps_constraints(pick)
     }
 
     /// Whether what devices of a pool share is enough for one more.
@@ -312,13 +340,19 @@ impl<'a> Search<'a> {
                 };
                 let devices = of.pool.live.iter().flat_map(|slice| &slice.devices);
                 let taken = &self.needs.of.taken;
-                devices
-                    .filter(|d| taken.contains_key(&d.key))
-                    .for_each(&mut add);
-                let picks = self.picks.iter();
+                devices.filter(|d| taken.any(d.key)).for_each(&mut add);
+                let first = |at: usize, pick: &Pick<'_>| {
+                    let before = self.picks[..at].iter();
+                    before
+                        .into_iter()
+                        .all(|p| p.of.device.key != pick.of.device.key)
+                };
+                let picks = self.picks.iter().enumerate();
                 picks
-                    .filter(|p| p.of.key == of.key && !taken.contains_key(&p.of.device.key))
-                    .for_each(|p| add(p.of.device));
+                    .filter(|(at, p)| {
+                        p.of.key == of.key && !taken.any(p.of.device.key) && first(*at, p)
+                    })
+                    .for_each(|(_, p)| add(p.of.device));
                 used.cmp(there).is_le()
             })
         })
@@ -344,8 +378,9 @@ impl<'a> Search<'a> {
     }
 
     /// What an open claim gets, with the devices that it then holds.
-    pub fn result(&self, at: usize, claim: &Claim) -> (k8s::AllocationResult, Vec<DeviceKey>) {
+    pub fn result(&self, at: usize, claim: &Claim) -> (k8s::AllocationResult, Vec<Held>) {
         let picks: Vec<&Pick<'a>> = self.picks.iter().filter(|p| p.claim == at).collect();
+        let told = |list: &Vec<String>| Some(list.clone()).filter(|list| !list.is_empty());
         let results = picks.iter().map(|pick| k8s::DeviceRequestAllocationResult {
             request: pick.ask.name.clone(),
             driver: pick.of.key.driver.to_string(),
@@ -353,10 +388,22 @@ impl<'a> Search<'a> {
             device: pick.of.device.name.clone(),
             admin_access: pick.ask.admin.then_some(true),
             tolerations: Some(pick.ask.tolerations.clone()).filter(|t| !t.is_empty()),
-            ..k8s::DeviceRequestAllocationResult::default()
+            binding_conditions: told(&pick.of.device.conditions[0]),
+            binding_failure_conditions: told(&pick.of.device.conditions[1]),
+            share_id: pick.share.is_some().then(|| share_id(claim, pick)),
+            consumed_capacity: pick.share.as_ref().filter(|s| !s.is_empty()).map(|share| {
+                let amounts = share.iter();
+                amounts
+                    .map(|(name, amount)| (name.clone(), Quantity(amount.to_string())))
+                    .collect()
+            }),
         });
         let held = picks.iter().filter(|pick| !pick.ask.admin);
-        let held = held.map(|pick| pick.of.device.key).collect();
+        let held = held.map(|pick| Held {
+            key: pick.of.device.key,
+            share: pick.share.clone(),
+        });
+        let held = held.collect();
         let config = self.config(claim, &picks);
         let allocation = k8s::AllocationResult {
             devices: Some(k8s::DeviceAllocationResult {
@@ -427,17 +474,18 @@ impl<'a> Search<'a> {
         let mut fields: Vec<core::NodeSelectorRequirement> = Vec::new();
         for pick in picks {
             let (slice, device) = (pick.of.slice, pick.of.device);
-            match slice.reach_of(device) {
-                Reach::Node(name) => {
-                    return Some(selector(core::NodeSelectorTerm {
-                        match_fields: Some(vec![core::NodeSelectorRequirement {
-                            key: NAME_FIELD.to_owned(),
-                            operator: "In".to_owned(),
-                            values: Some(vec![self.symbols.text(*name).to_owned()]),
-                        }]),
-                        match_expressions: None,
-                    }));
-                }
+            let reach = slice.reach_of(device);
+            if device.binds || matches!(reach, Reach::Node(_)) {
+                return Some(selector(core::NodeSelectorTerm {
+                    match_fields: Some(vec![core::NodeSelectorRequirement {
+                        key: NAME_FIELD.to_owned(),
+                        operator: "In".to_owned(),
+                        values: Some(vec![self.symbols.text(self.node.name).to_owned()]),
+                    }]),
+                    match_expressions: None,
+                }));
+            }
+            match reach {
                 Reach::Selected(_) => {
                     let selector = match slice.reach {
                         Reach::PerDevice => device.selector.as_ref(),
@@ -449,7 +497,7 @@ impl<'a> Search<'a> {
                         merge(&mut fields, term.match_fields.as_ref());
                     }
                 }
-                Reach::All | Reach::PerDevice | Reach::None => {}
+                Reach::Node(_) | Reach::All | Reach::PerDevice | Reach::None => {}
             }
         }
         (!expressions.is_empty() || !fields.is_empty()).then(|| {
@@ -459,6 +507,21 @@ impl<'a> Search<'a> {
             })
         })
     }
+}
+
+/// The id of a share: of the claim in this form, the request and the device, so that the same decision gives the same id.
+fn share_id(claim: &Claim, pick: &Pick<'_>) -> String {
+    let half = |salt: u8| {
+        let mut hasher = FxHasher::default();
+        let of = (&pick.of.key.driver, &pick.of.key.name, &pick.of.device.name);
+        (salt, &claim.uid, &claim.version, &pick.ask.name, of).hash(&mut hasher);
+        hasher.finish()
+    };
+    let (high, low) = (half(1), half(2));
+    let (a, b, c) = (high >> 32, (high >> 16) & 0xffff, high & 0xfff);
+    let (d, e) = (0x8000 | ((low >> 48) & 0x3fff), low & 0xffff_ffff_ffff);
+    // Marked as made up by its maker (version 8).
+    format!("{a:08x}-{b:04x}-8{c:03x}-{d:04x}-{e:012x}")
 }
 
 fn merge(

@@ -1,6 +1,6 @@
 //! Claims and classes: what is asked for.
 
-use super::DeviceKey;
+use super::capacity::{Amounts, Held, amounts};
 use super::slice::terms;
 use crate::core::selector::NodeTerm;
 use crate::core::symbols::{Symbol, Symbols};
@@ -57,6 +57,8 @@ pub(super) struct Ask {
     pub amount: Amount,
     pub admin: bool,
     pub tolerations: Vec<k8s::DeviceToleration>,
+    /// How large a device, or a part of one, has to be.
+    pub capacity: Amounts,
     /// Asks for something that is not supported here.
     pub unsupported: Option<&'static str>,
 }
@@ -68,13 +70,15 @@ fn amount(mode: Option<&str>, count: Option<i64>) -> Amount {
     }
 }
 
-fn unsupported(mode: Option<&str>, capacity: bool) -> Option<&'static str> {
+fn unsupported(mode: Option<&str>) -> Option<&'static str> {
     match mode {
-        None | Some("" | "All" | "ExactCount") => {
-            capacity.then_some("capacity.requests (a part of a device's capacity)")
-        }
+        None | Some("" | "All" | "ExactCount") => None,
         Some(_) => Some("its allocationMode"),
     }
+}
+
+fn sizes(capacity: Option<&k8s::CapacityRequirements>) -> Amounts {
+    amounts(capacity.and_then(|c| c.requests.as_ref()))
 }
 
 fn asks(request: &k8s::DeviceRequest, symbols: &mut Symbols) -> Vec<Ask> {
@@ -89,7 +93,8 @@ fn asks(request: &k8s::DeviceRequest, symbols: &mut Symbols) -> Vec<Ask> {
             amount: amount(mode, exactly.count),
             admin: exactly.admin_access == Some(true),
             tolerations: exactly.tolerations.clone().unwrap_or_default(),
-            unsupported: unsupported(mode, exactly.capacity.is_some()),
+            capacity: sizes(exactly.capacity.as_ref()),
+            unsupported: unsupported(mode),
         }];
     }
     let alternatives = request.first_available.iter().flatten();
@@ -102,7 +107,8 @@ fn asks(request: &k8s::DeviceRequest, symbols: &mut Symbols) -> Vec<Ask> {
         amount: amount(sub.allocation_mode.as_deref(), sub.count),
         admin: false,
         tolerations: sub.tolerations.clone().unwrap_or_default(),
-        unsupported: unsupported(sub.allocation_mode.as_deref(), sub.capacity.is_some()),
+        capacity: sizes(sub.capacity.as_ref()),
+        unsupported: unsupported(sub.allocation_mode.as_deref()),
     };
     alternatives.map(alternative).collect()
 }
@@ -132,8 +138,57 @@ impl Constraint {
 pub(super) struct Allocation {
     /// Where it can be used; `None` is everywhere.
     pub nodes: Option<Vec<NodeTerm>>,
-    /// The devices that nobody else can have.
-    pub held: Vec<DeviceKey>,
+    /// The devices, or shares of them, that nobody else can have.
+    pub held: Vec<Held>,
+    pub binding: Readiness,
+}
+
+/// How far drivers are with devices that have to be made ready before a pod is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    Waiting,
+    Failed,
+}
+
+/// How far drivers are with what a claim was given; `None` if it was given nothing.
+#[must_use]
+pub fn how_ready(status: &k8s::ResourceClaimStatus) -> Option<Readiness> {
+    status.allocation.as_ref().map(|_| Readiness::of(status))
+}
+
+impl Readiness {
+    fn of(status: &k8s::ResourceClaimStatus) -> Self {
+        let told = |result: &k8s::DeviceRequestAllocationResult, kind: &String| {
+            let mut devices = status.devices.iter().flatten();
+            let same = |d: &&k8s::AllocatedDeviceStatus| {
+                (&d.driver, &d.pool, &d.device, &d.share_id)
+                    == (
+                        &result.driver,
+                        &result.pool,
+                        &result.device,
+                        &result.share_id,
+                    )
+            };
+            let conditions = devices.find(same).and_then(|d| d.conditions.as_ref());
+            let mut conditions = conditions.into_iter().flatten();
+            conditions.any(|c| c.type_ == *kind && c.status == "True")
+        };
+        let devices = status.allocation.as_ref().and_then(|a| a.devices.as_ref());
+        let results = devices.and_then(|d| d.results.as_ref());
+        let mut binding = Self::Ready;
+        for result in results.into_iter().flatten() {
+            let mut conditions = result.binding_conditions.iter().flatten();
+            let mut failures = result.binding_failure_conditions.iter().flatten();
+            if failures.any(|kind| told(result, kind)) {
+                return Self::Failed;
+            }
+            if conditions.any(|kind| !told(result, kind)) {
+                binding = Self::Waiting;
+            }
+        }
+        binding
+    }
 }
 
 /// A claim.
@@ -168,16 +223,24 @@ impl Claim {
         let allocation = allocation.map(|allocation| {
             let results = allocation.devices.iter().flat_map(|d| &d.results).flatten();
             let held = results.filter(|r| r.admin_access != Some(true)).map(|r| {
-                (
+                let key = (
                     symbols.intern(&r.driver),
                     symbols.intern(&r.pool),
                     symbols.intern(&r.device),
-                )
+                );
+                let shared = r.share_id.is_some();
+                let share = shared.then(|| amounts(r.consumed_capacity.as_ref()));
+                Held { key, share }
             });
             let held = held.collect();
             let nodes = allocation.node_selector.as_ref();
             let nodes = nodes.map(|selector| terms(selector, symbols));
-            Allocation { nodes, held }
+            let binding = status.map_or(Readiness::Ready, Readiness::of);
+            Allocation {
+                nodes,
+                held,
+                binding,
+            }
         });
         let constraint = |c: &k8s::DeviceConstraint| Constraint {
             attribute: c

@@ -3,18 +3,20 @@
 //!
 //! What was allocated for a decided pod is *assumed* here until the API shows it, so that no device is given away twice.
 //! Rules and words follow Kubernetes' DynamicResources plugin and its allocator of structured parameters; what was read
-//! of them is not tied to one release. Not supported: devices that may be
-//! allocated several times or whose use is decided while the pod is bound (passed over), requests for a part of a
-//! device's capacity (refused by name), attributes that are lists in constraints (never equal), DeviceTaintRules.
+//! of them is not tied to one release. Not supported: attributes that are lists in constraints (never equal),
+//! DeviceTaintRules (both are off by default in 1.36).
 
 mod allocate;
+mod capacity;
 mod claim;
 mod needs;
 mod select;
 mod slice;
 
 use super::symbols::{Symbol, Symbols};
+use capacity::{Held, Taken};
 use claim::{Claim, Class};
+pub use claim::{Readiness, how_ready};
 use gantry_machinery::cel::Program;
 use k8s_openapi::api::resource::v1 as k8s;
 pub use needs::{DeviceNeeds, Misfit};
@@ -61,6 +63,8 @@ pub struct Grant {
     pub uid: String,
     /// What the claim gets; `None` if it is allocated already and only to be reserved for the pod.
     pub allocation: Option<k8s::AllocationResult>,
+    /// Its devices are not ready for a pod before their drivers say so.
+    pub waits: bool,
 }
 
 /// A claim that could be allocated elsewhere, since nobody uses it.
@@ -76,7 +80,7 @@ pub struct IdleClaim {
 struct Assumed {
     pod: Arc<str>,
     node: Symbol,
-    held: Vec<DeviceKey>,
+    held: Vec<Held>,
 }
 
 /// A selector, or what is wrong with it.
@@ -94,7 +98,7 @@ pub struct Devices {
     /// Pools with devices of one node, and with devices that several can reach.
     local: FxHashMap<Symbol, BTreeSet<PoolKey>>,
     wide: BTreeSet<PoolKey>,
-    taken: FxHashMap<DeviceKey, u32>,
+    taken: Taken,
     assumed: FxHashMap<Symbol, Assumed>,
     /// By pod: what is to be written for it.
     grants: FxHashMap<Arc<str>, Vec<Grant>>,
@@ -155,10 +159,10 @@ impl Devices {
         }
         let old = self.claims.remove(&key);
         if let Some(allocation) = old.as_ref().and_then(|c| c.allocation.as_ref()) {
-            count(&mut self.taken, &allocation.held, false);
+            self.taken.remove(&allocation.held);
         }
         if let Some(allocation) = &fresh.allocation {
-            count(&mut self.taken, &allocation.held, true);
+            self.taken.add(&allocation.held);
         }
         let changed = old.is_none_or(|old| old.tells_apart(&fresh));
         self.claims.insert(key, fresh);
@@ -175,7 +179,7 @@ impl Devices {
             return false;
         };
         if let Some(allocation) = &old.allocation {
-            count(&mut self.taken, &allocation.held, false);
+            self.taken.remove(&allocation.held);
         }
         true
     }
@@ -269,7 +273,7 @@ impl Devices {
         let mut grants = Vec::new();
         for (key, grant, held) in granted {
             if grant.allocation.is_some() {
-                count(&mut self.taken, &held, true);
+                self.taken.add(&held);
                 let pod = of.uid.clone();
                 let node = node.name;
                 self.assumed.insert(key, Assumed { pod, node, held });
@@ -321,7 +325,7 @@ impl Devices {
 
     fn let_go(&mut self, claim: Symbol) {
         if let Some(assumed) = self.assumed.remove(&claim) {
-            count(&mut self.taken, &assumed.held, false);
+            self.taken.remove(&assumed.held);
         }
     }
 
@@ -388,20 +392,6 @@ impl Devices {
 fn key(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> String {
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
     format!("{}/{}", text(&meta.namespace), text(&meta.name))
-}
-
-fn count(taken: &mut FxHashMap<DeviceKey, u32>, devices: &[DeviceKey], more: bool) {
-    for device in devices {
-        let count = taken.entry(*device).or_default();
-        *count = if more {
-            *count + 1
-        } else {
-            count.saturating_sub(1)
-        };
-        if *count == 0 {
-            taken.remove(device);
-        }
-    }
 }
 
 /// Devices that are being given to a pod's claims: device, claim.

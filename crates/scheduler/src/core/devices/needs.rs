@@ -1,8 +1,9 @@
 //! What a pod's claims ask of its node.
 
 use super::allocate::Search;
-use super::claim::Claim;
-use super::{DeviceKey, Devices, Grant, IdleClaim, MOST_CONSUMERS, PodClaim, PodClaims, slice};
+use super::capacity::Held;
+use super::claim::{Claim, Readiness};
+use super::{Devices, Grant, IdleClaim, MOST_CONSUMERS, PodClaim, PodClaims, slice};
 use crate::core::nodes::Node;
 use crate::core::symbols::{Symbol, Symbols};
 
@@ -146,8 +147,12 @@ impl<'a> DeviceNeeds<'a> {
         nodes.min_by_key(Vec::len)
     }
 
+    /// Whether what a claim has is of use on the node: of none, if it cannot be made ready.
     fn reached(claim: &Claim, node: &Node, symbols: &Symbols) -> bool {
         let allocation = claim.allocation.as_ref();
+        if allocation.is_some_and(|a| a.binding == Readiness::Failed) {
+            return false;
+        }
         let nodes = allocation.and_then(|a| a.nodes.as_ref());
         nodes.is_none_or(|terms| slice::any(terms, node, symbols))
     }
@@ -184,17 +189,22 @@ impl<'a> DeviceNeeds<'a> {
         &self,
         node: &Node,
         symbols: &Symbols,
-    ) -> Result<Vec<(Symbol, Grant, Vec<DeviceKey>)>, Misfit> {
+    ) -> Result<Vec<(Symbol, Grant, Vec<Held>)>, Misfit> {
         let search = self.serve(node, symbols)?;
         let grant = |claim: &Claim| Grant {
             namespace: claim.namespace.clone(),
             name: claim.name.clone(),
             uid: claim.uid.clone(),
             allocation: None,
+            waits: {
+                let given = claim.allocation.as_ref();
+                given.is_some_and(|a| a.binding != Readiness::Ready)
+            },
         };
         let mut grants = Vec::new();
         for claim in &self.given {
-            if !claim.reserved.iter().any(|uid| **uid == *self.pod.uid) {
+            let reserved = claim.reserved.iter().any(|uid| **uid == *self.pod.uid);
+            if !reserved || grant(claim).waits {
                 let key = symbols.known(&claim.key()).ok_or(Misfit::None)?;
                 grants.push((key, grant(claim), Vec::new()));
             }
@@ -206,6 +216,12 @@ impl<'a> DeviceNeeds<'a> {
         for (search, at, key, claim) in found {
             let (allocation, held) = search.result(at, claim);
             let mut grant = grant(claim);
+            let devices = allocation.devices.as_ref();
+            let results = devices.and_then(|d| d.results.as_ref());
+            grant.waits = results
+                .into_iter()
+                .flatten()
+                .any(|r| r.binding_conditions.is_some());
             grant.allocation = Some(allocation);
             grants.push((*key, grant, held));
         }

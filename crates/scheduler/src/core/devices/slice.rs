@@ -1,6 +1,7 @@
 //! What drivers offer: slices of pools of devices.
 
 use super::DeviceKey;
+use super::capacity::Capacities;
 use super::select::Seen;
 use crate::core::nodes::Node;
 use crate::core::selector::NodeTerm;
@@ -88,8 +89,13 @@ pub(super) struct Device {
     /// Where the slice leaves it to the device.
     pub reach: Reach,
     pub selector: Option<NodeSelector>,
-    /// It is shared, or bound by conditions: not for exclusive use at once.
-    pub special: bool,
+    /// Several may have a part of it.
+    pub shared: bool,
+    pub capacities: Capacities,
+    /// What its driver has to say before a pod that uses it may be bound; and what says that it cannot be.
+    pub conditions: [Vec<String>; 2],
+    /// What it is given to is of use on the node that was chosen only.
+    pub binds: bool,
 }
 
 /// A slice.
@@ -141,15 +147,16 @@ impl Slice {
                     symbols,
                 ),
                 selector: device.node_selector.clone(),
-                special: device.allow_multiple_allocations == Some(true)
-                    || device.binds_to_node == Some(true)
-                    || device.binding_conditions.iter().flatten().next().is_some()
-                    || device
-                        .node_allocatable_resource_mappings
-                        .iter()
-                        .flatten()
-                        .next()
-                        .is_some(),
+                shared: device.allow_multiple_allocations == Some(true),
+                capacities: Capacities::compile(device),
+                conditions: [
+                    device.binding_conditions.clone().unwrap_or_default(),
+                    device
+                        .binding_failure_conditions
+                        .clone()
+                        .unwrap_or_default(),
+                ],
+                binds: device.binds_to_node == Some(true),
             }
         });
         let sets = spec.shared_counters.iter().flatten().map(|set| {

@@ -162,7 +162,19 @@ fn given(cluster: &Cluster, pod: &str) -> Vec<String> {
     json!([]), Err("request r: device class no does not exist."))]
 #[case::part(
     json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "capacity": {"requests": {"memory": "1Gi"}}}}]),
-    json!([]), Err("resource claim n/g, request r: gantry-scheduler does not support capacity.requests (a part of a device's capacity)."))]
+    json!([]), Ok("r=a/gpu-0 "))]
+#[case::large_enough(
+    json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "capacity": {"requests": {"memory": "41Gi"}}}}]),
+    json!([]), Ok("r=b/gpu-0 "))]
+#[case::none_is_large_enough(
+    json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "capacity": {"requests": {"memory": "81Gi"}}}}]),
+    json!([]), Err("3 cannot allocate all claims."))]
+#[case::all_that_are_large_enough(
+    json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "allocationMode": "All", "capacity": {"requests": {"memory": "41Gi"}}}}]),
+    json!([]), Ok("r=b/gpu-0 r=b/gpu-1 "))]
+#[case::no_such_capacity(
+    json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "capacity": {"requests": {"cores": "1"}}}}]),
+    json!([]), Err("3 cannot allocate all claims."))]
 #[case::fault(
     json!([{"name": "r", "exactly": {"deviceClassName": "gpu", "selectors": [{"cel": {"expression": "device.attributes['gpu.io'].no == 1"}}]}}]),
     json!([]), Err("1 cannot allocate all claims, 1 claim n/g: selector #0 on device gpu.io/a/gpu-0: CEL runtime error: no such key: no, 1 claim n/g: selector #0 on device gpu.io/b/gpu-0: CEL runtime error: no such key: no."))]
@@ -332,6 +344,116 @@ fn what_is_being_written_is_held_even_if_the_pod_goes() {
     );
     cluster.change_devices(|devices, symbols| devices.unwritten("uid-p", &sent, symbols));
     assert!(decide(&mut cluster, &pod("q", &["d"])).is_ok());
+}
+
+/// A device of 40 Gi for several, in parts of 10 Gi, and one that its driver makes ready.
+fn shared(cluster: &mut Cluster, policy: Value) {
+    let device = json!({"name": "s", "attributes": {"shared": {"bool": true}}, "allowMultipleAllocations": true,
+        "capacity": {"memory": {"value": "40Gi", "requestPolicy": policy}}});
+    let late = json!({"name": "l", "attributes": {"late": {"bool": true}}, "bindsToNode": true,
+        "bindingConditions": ["Attached"], "bindingFailureConditions": ["Broken"]});
+    offer(
+        cluster,
+        &slice("fabric", json!({"allNodes": true}), &[device, late]),
+    );
+}
+
+fn asking(what: &str, capacity: Value) -> Value {
+    let expression = format!("has(device.attributes['gpu.io'].{what})");
+    let mut exactly =
+        json!({"deviceClassName": "any", "selectors": [{"cel": {"expression": expression}}]});
+    if !capacity.is_null() {
+        exactly["capacity"] = json!({"requests": capacity});
+    }
+    requests(json!([{"name": "r", "exactly": exactly}]))
+}
+
+#[test]
+fn a_shared_device_is_given_in_parts_until_nothing_is_left() {
+    let mut cluster = cluster();
+    let steps = json!({"default": "10Gi", "validRange": {"min": "10Gi", "step": "10Gi"}});
+    shared(&mut cluster, steps);
+    // 11 are rounded up to 20, nothing to the default, and the last one asks for more than is left.
+    for (name, asked) in [
+        ("x", json!({"memory": "11Gi"})),
+        ("y", Value::Null),
+        ("z", json!({"memory": "11Gi"})),
+    ] {
+        claim(&mut cluster, name, &asking("shared", asked));
+    }
+    let mut ids = Vec::new();
+    for (at, (name, want)) in [("x", "20Gi"), ("y", "10Gi")].into_iter().enumerate() {
+        decide(&mut cluster, &pod(&format!("p{at}"), &[name])).expect("a part");
+        let grant = &cluster
+            .devices
+            .grants(&format!("uid-p{at}"))
+            .expect("grants")[0];
+        let devices = grant.allocation.as_ref().and_then(|a| a.devices.clone());
+        let result = &devices.and_then(|d| d.results).expect("results")[0];
+        let consumed = result.consumed_capacity.as_ref().expect("a part");
+        assert_eq!(consumed["memory"].0, want);
+        ids.push(result.share_id.clone().expect("a share"));
+    }
+    assert_ne!(ids[0], ids[1]);
+    let refused = Err("3 cannot allocate all claims.".to_owned());
+    assert_eq!(decide(&mut cluster, &pod("q", &["z"])), refused);
+    // As the API shows it, it counts the same.
+    let allocation = cluster.devices.grants("uid-p0").expect("grants")[0]
+        .allocation
+        .clone();
+    let mut seen = asking("shared", json!({"memory": "11Gi"}));
+    seen["status"] = json!({"allocation": allocation});
+    cluster.devices.send("uid-p0");
+    claim(&mut cluster, "x", &seen);
+    assert_eq!(decide(&mut cluster, &pod("q", &["z"])), refused);
+    cluster.change_devices(|devices, symbols| devices.remove_claim("n", "x", symbols));
+    assert!(decide(&mut cluster, &pod("q", &["z"])).is_ok());
+}
+
+#[test]
+fn what_drivers_make_ready_is_waited_for_and_what_they_cannot_is_in_the_way() {
+    let mut cluster = cluster();
+    shared(&mut cluster, json!({"default": "10Gi"}));
+    let asked = asking("late", Value::Null);
+    claim(&mut cluster, "c", &asked);
+    assert_eq!(decide(&mut cluster, &pod("p", &["c"])), Ok("a".to_owned()));
+    let grant = cluster.devices.grants("uid-p").expect("grants")[0].clone();
+    assert!(grant.waits);
+    let allocation = json!(grant.allocation);
+    let result = &allocation["devices"]["results"][0];
+    assert_eq!(result["bindingConditions"], json!(["Attached"]));
+    assert_eq!(result["bindingFailureConditions"], json!(["Broken"]));
+    // Reachable from everywhere, it is bound to the node that was chosen.
+    let fields = &allocation["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"];
+    assert_eq!(fields[0]["values"], json!(["a"]));
+    cluster.devices.send("uid-p");
+    let shown = |cluster: &mut Cluster, kind: &str, status: &str| {
+        let condition = json!({"type": kind, "status": status, "reason": "Told", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let mut object = asked.clone();
+        object["status"] = json!({"allocation": allocation, "reservedFor": [{"resource": "pods", "name": "p", "uid": "uid-p"}],
+            "devices": [{"driver": "gpu.io", "pool": "fabric", "device": "l", "conditions": [condition]}]});
+        claim(cluster, "c", &object);
+    };
+    // A scheduler that is started anew finds the claim reserved, and waits on.
+    for (kind, status, waits) in [
+        ("Attached", "False", Some(true)),
+        ("Other", "True", Some(true)),
+        ("Attached", "True", None),
+    ] {
+        shown(&mut cluster, kind, status);
+        cluster.uncommit("uid-p");
+        assert_eq!(decide(&mut cluster, &pod("p", &["c"])), Ok("a".to_owned()));
+        let grants = cluster.devices.grants("uid-p").expect("grants");
+        assert_eq!(grants.first().map(|g| g.waits), waits, "{kind} {status}");
+    }
+    shown(&mut cluster, "Broken", "True");
+    cluster.uncommit("uid-p");
+    let stuck = pod("p", &["c"]);
+    let refused = Err("3 resourceclaim not available on the node.".to_owned());
+    assert_eq!(decide(&mut cluster, &stuck), refused);
+    let class = cluster.classify(&stuck);
+    assert_eq!(cluster.idle_device_claim(class).expect("it").name, "c");
 }
 
 #[test]

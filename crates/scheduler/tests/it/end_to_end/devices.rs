@@ -76,3 +76,72 @@ async fn devices_are_given_to_one_pod_each_and_again_when_they_are_given_back() 
     assert_eq!(world.bound("pb").await, "n1");
     world.end().await;
 }
+
+/// What a driver says of a device of a claim.
+async fn told(claims: &Api<ResourceClaim>, claim: &str, pool: &str, kind: &str) {
+    let condition = json!({"type": kind, "status": "True", "reason": "Told", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let devices =
+        json!([{"driver": "fabric.io", "pool": pool, "device": "d", "conditions": [condition]}]);
+    let patch = Patch::Merge(json!({"status": {"devices": devices}}));
+    claims
+        .patch_status(claim, &PatchParams::default(), &patch)
+        .await
+        .expect("told");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_bound_when_drivers_have_made_its_devices_ready() {
+    let world = World::new().await;
+    world.node("n1", &json!({})).await;
+    let slices = Api::<ResourceSlice>::all(world.client.clone());
+    for pool in ["first", "second"] {
+        create(
+            &slices,
+            json!({"metadata": {"name": pool}, "spec": {"driver": "fabric.io", "allNodes": true,
+            "pool": {"name": pool, "generation": 1, "resourceSliceCount": 1},
+            "devices": [{"name": "d", "bindsToNode": true, "bindingConditions": ["Attached"],
+                "bindingFailureConditions": ["Broken"]}]}}),
+        )
+        .await;
+    }
+    let classes = Api::<DeviceClass>::all(world.client.clone());
+    create(
+        &classes,
+        json!({"metadata": {"name": "fabric"}, "spec": {}}),
+    )
+    .await;
+    let claims = Api::<ResourceClaim>::namespaced(world.client.clone(), "shop");
+    create(
+        &claims,
+        json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": "fabric"}}]}}}),
+    )
+    .await;
+    world.pod("p", &wants("c")).await;
+    let pool = |claim: &Value| {
+        let result = &claim["status"]["allocation"]["devices"]["results"][0];
+        result["pool"].as_str().map(ToOwned::to_owned)
+    };
+    let given = until_is(&claims, "c", |c| pool(c).is_some()).await;
+    let first = pool(&given).expect("a device");
+    let expected = world.until("p", "expected on a node", |pod| {
+        pod.status.as_ref()?.nominated_node_name.clone()
+    });
+    assert_eq!(expected.await, "n1");
+    // It cannot be had: the claim gets the other device. Who looks away meanwhile sees the pod on no node.
+    let taint = json!({"spec": {"devices": [{"name": "d", "taints": [{"key": "broken", "effect": "NoSchedule"}],
+        "bindsToNode": true, "bindingConditions": ["Attached"], "bindingFailureConditions": ["Broken"]}]}});
+    slices
+        .patch(&first, &PatchParams::default(), &Patch::Merge(taint))
+        .await
+        .expect("tainted");
+    told(&claims, "c", &first, "Broken").await;
+    let given = until_is(&claims, "c", |c| pool(c).is_some_and(|p| p != first)).await;
+    let pods = world.pods();
+    let pod = pods.get("p").await.expect("the pod");
+    assert_eq!(pod.spec.and_then(|s| s.node_name), None);
+    told(&claims, "c", &pool(&given).expect("a device"), "Attached").await;
+    assert_eq!(world.bound("p").await, "n1");
+    world.end().await;
+}
