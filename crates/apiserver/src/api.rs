@@ -163,10 +163,10 @@ impl Cx {
 
     /// Refuses with 403 when the user may not do something else that this needs.
     pub fn demand(&self, a: &Attributes<'_>) -> Result<(), Failure> {
-        let decided = self.api.authorizer.decide(&self.api.store, &self.user, a);
-        match decided {
+        let authorizer = &self.api.authorizer;
+        match authorizer.decide_now(&self.api.store, &self.user, a) {
             Ok(_) => Ok(()),
-            Err(reason) => Err(refused(&self.user, a, &reason)),
+            Err(no) => Err(refused(&self.user, a, &no.reason)),
         }
     }
 
@@ -174,8 +174,8 @@ impl Cx {
     pub fn may(&self, a: &Attributes<'_>) -> bool {
         self.api
             .authorizer
-            .authorize(&self.api.store, &self.user, a)
-            .is_some()
+            .decide_now(&self.api.store, &self.user, a)
+            .is_ok()
     }
 }
 
@@ -370,6 +370,7 @@ where
         Some(t) => Attributes {
             verb: verb.unwrap_or(&lower),
             group: &t.group,
+            version: &t.version,
             resource: &t.plural,
             subresource: &t.subresource,
             namespace: &t.namespace,
@@ -421,21 +422,37 @@ where
         fields = rest::list::selected_fields(&query);
         attributes.fields = &fields;
     }
-    let decided = api.authorizer.decide(&api.store, &user, &attributes);
+    let narrowed;
+    if api.authorizer.asks() && matches!(attributes.verb, "list" | "watch" | "deletecollection") {
+        narrowed = authz::selectors(query.text("fieldSelector"), query.text("labelSelector"));
+        attributes.selectors = narrowed.as_ref();
+    }
+    let decided = api.authorizer.decide(&api.store, &user, &attributes).await;
     if let Some(record) = &mut trace.record {
-        let decision = if decided.is_ok() { "allow" } else { "forbid" };
-        let (Ok(reason) | Err(reason)) = &decided;
+        let (decision, reason) = match &decided {
+            Ok(reason) => (Some("allow"), reason.as_str()),
+            Err(no) if no.error.is_some() => (None, "internal error"),
+            Err(no) => (Some("forbid"), no.reason.as_str()),
+        };
         record.note(|event| {
             let notes = &mut event.annotations;
-            notes.insert("authorization.k8s.io/decision".into(), decision.to_owned());
-            notes.insert("authorization.k8s.io/reason".into(), reason.clone());
+            if let Some(decision) = decision {
+                notes.insert("authorization.k8s.io/decision".into(), decision.to_owned());
+            }
+            notes.insert("authorization.k8s.io/reason".into(), reason.to_owned());
         });
     }
-    if let Err(reason) = decided {
+    if let Err(no) = decided {
+        if let Some(error) = no.error {
+            let uri = parts.uri.path_and_query().map_or(path, |p| p.as_str());
+            return Err(errors::plain_internal(format!(
+                "Internal Server Error: {uri:?}: {error}"
+            )));
+        }
         if matches!(attributes.verb, "list" | "watch" | "deletecollection") {
             attributes.name = "";
         }
-        return Err(refused(&user, &attributes, &reason));
+        return Err(refused(&user, &attributes, &no.reason));
     }
     if target.is_none() && path == backup::PATH {
         if !user.in_group(authn::MASTERS) {

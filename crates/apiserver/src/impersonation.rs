@@ -152,10 +152,10 @@ impl Question<'_> {
     }
 
     fn check(&self, a: &Attributes<'_>) -> Result<(), Failure> {
-        let decided = self.api.authorizer.decide(&self.api.store, self.user, a);
-        match decided {
+        let authorizer = &self.api.authorizer;
+        match authorizer.decide_now(&self.api.store, self.user, a) {
             Ok(_) => Ok(()),
-            Err(reason) => Err(refused(self.user, a, &reason)),
+            Err(no) => Err(refused(self.user, a, &no.reason)),
         }
     }
 

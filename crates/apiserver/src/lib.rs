@@ -65,7 +65,10 @@ pub use authn::{
     oidc::{ALGORITHMS as OIDC_ALGORITHMS, Claim as OidcClaim, Issuer as OidcIssuer},
     parse_config as parse_authentication_config,
 };
-pub use authz::Authorization;
+pub use authz::{
+    AbacPolicy, Authorization, Spoken as ReviewVersion, WebhookAuthorization, WebhookError,
+    parse_config as parse_authorization_config, parse_policies as parse_abac_policies,
+};
 pub use backup::PATH as SNAPSHOT_PATH;
 pub use proxy::links::{Identity, Network, Stream};
 pub use runtime_config::RuntimeConfig;

@@ -31,7 +31,7 @@ use crate::{
     authn::{
         Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
     },
-    authz::{Authorization, Authorizer},
+    authz::{Authorization, Authorizer, WebhookError},
     bootstrap, crd, endpoints, in_process,
     proxy::{
         self,
@@ -199,6 +199,8 @@ pub enum StartError {
     Tls(#[from] tls::TlsError),
     #[error("preparing the audit log")]
     Audit(#[from] AuditError),
+    #[error("preparing authorization")]
+    Authorization(#[from] WebhookError),
     #[error("preparing authentication")]
     Authentication(#[from] AuthenticationError),
     #[error("writing the first objects: {0}")]
@@ -275,12 +277,13 @@ impl Server {
             Some(path) => Some(file(path)?),
             None => identity.client_ca().map(str::to_owned),
         };
+        let authorizer = Authorizer::new(&config.authorization, &bootstrap::roles()).await?;
         let api = Arc::new(Api {
             links,
             aggregator,
             client_ca,
             audit,
-            authorizer: Authorizer::new(&config.authorization, &bootstrap::roles()),
+            authorizer,
             hooks: crate::admission::Hooks::default(),
             event_limits: crate::admission::EventLimits::new(&config.admission.event_limits),
             callers: crate::webhook::Callers::new(store.clone(), config.network.clone()),

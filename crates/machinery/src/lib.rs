@@ -4,6 +4,7 @@
 //! [`serde_json::Value`], an object or a list of [`status::Cause`]s comes out. The API server is
 //! the shell that carries these rules to a socket and a store.
 
+pub mod access;
 pub mod apply;
 pub mod cel;
 pub mod crd;

@@ -41,14 +41,19 @@ impl Authorizer for Asker<'_> {
             path: (!question.path.is_empty()).then_some(question.path.as_str()),
             ..Attributes::default()
         };
-        let reason = self
-            .api
-            .authorizer
-            .authorize(&self.api.store, user, &attributes);
-        Answer {
-            allowed: reason.is_some(),
-            reason: reason.unwrap_or_default(),
-            error: None,
+        let authorizer = &self.api.authorizer;
+        match authorizer.decide_now(&self.api.store, user, &attributes) {
+            Ok(reason) => Answer {
+                allowed: true,
+                reason,
+                error: None,
+            },
+            // What an expression does with a reason is what Kubernetes' may do: nothing, of a refusal.
+            Err(no) => Answer {
+                allowed: false,
+                reason: String::new(),
+                error: no.error,
+            },
         }
     }
 }

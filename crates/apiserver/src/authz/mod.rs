@@ -1,21 +1,34 @@
-//! May they: the authorizers that are asked one after the other, as `--authorization-mode` names
-//! them. The first that allows has the say; none of them forbids what another allows.
+//! May they: the authorizers that are asked one after the other, as `--authorization-mode` or
+//! `--authorization-config` names them. The first that allows has the say, and the first that denies:
+//! of those here, only webhooks deny; the others have no opinion on what they do not allow.
 
+mod abac;
+mod config;
 mod node;
 mod rbac;
 pub mod references;
+mod review;
+mod webhook;
+
+use std::sync::Arc;
 
 use gantry_store::Store;
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::authn::{MASTERS, UserInfo};
+use webhook::{Begun, Hook, Question};
 
+pub use abac::{Policy as AbacPolicy, parse as parse_policies};
+pub use config::parse as parse_config;
 pub use node::Kind as NodeReference;
 pub use rbac::{GROUP, Rule, rules_of, uncovered};
+pub use review::{Spoken, selectors};
+pub use webhook::{WebhookAuthorization, WebhookError};
 
 /// How requests are authorized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     /// Nodes by what their pods need.
     Node,
@@ -24,6 +37,24 @@ pub enum Authorization {
     AlwaysAllow,
     /// Nobody may do anything, but `system:masters`.
     AlwaysDeny,
+    /// By the policies of a file.
+    Abac(Arc<[AbacPolicy]>),
+    /// By what another server says.
+    Webhook(Box<WebhookAuthorization>),
+}
+
+impl Authorization {
+    /// Its name in `--authorization-mode`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Authorization::Node => "Node",
+            Authorization::Rbac => "RBAC",
+            Authorization::AlwaysAllow => "AlwaysAllow",
+            Authorization::AlwaysDeny => "AlwaysDeny",
+            Authorization::Abac(_) => "ABAC",
+            Authorization::Webhook(_) => "Webhook",
+        }
+    }
 }
 
 /// What is asked for.
@@ -31,6 +62,7 @@ pub enum Authorization {
 pub struct Attributes<'a> {
     pub verb: &'a str,
     pub group: &'a str,
+    pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub namespace: &'a str,
@@ -39,6 +71,8 @@ pub struct Attributes<'a> {
     pub path: Option<&'a str>,
     /// Fields that the objects of a list must have, with their values.
     pub fields: &'a [(String, String)],
+    /// `fieldSelector` and `labelSelector` as a SubjectAccessReview names them: for webhooks.
+    pub selectors: Option<&'a Value>,
 }
 
 impl Attributes<'_> {
@@ -55,26 +89,140 @@ pub struct Rules {
     pub incomplete: Option<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Allow,
+    /// Nobody else is asked.
+    Deny,
+    NoOpinion,
+}
+
+/// What one authorizer says.
+#[derive(Debug)]
+struct Verdict {
+    decision: Decision,
+    reason: String,
+    /// What went wrong in finding out.
+    error: Option<String>,
+}
+
+impl Verdict {
+    fn none() -> Verdict {
+        Verdict {
+            decision: Decision::NoOpinion,
+            reason: String::new(),
+            error: None,
+        }
+    }
+}
+
+impl From<Result<String, String>> for Verdict {
+    fn from(said: Result<String, String>) -> Verdict {
+        let decision = match said {
+            Ok(_) => Decision::Allow,
+            Err(_) => Decision::NoOpinion,
+        };
+        let (Ok(reason) | Err(reason)) = said;
+        Verdict {
+            decision,
+            reason,
+            error: None,
+        }
+    }
+}
+
+/// Why something may not be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// The authorizers' reasons; may be empty.
+    pub reason: String,
+    /// What kept authorizers from finding out: they might have allowed it.
+    pub error: Option<String>,
+}
+
+/// What has been said so far.
+#[derive(Default)]
+struct Said {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Said {
+    /// Hears one more; gives the outcome where there is no more to hear.
+    fn hear(&mut self, verdict: Verdict) -> Option<Result<String, Refused>> {
+        let Verdict {
+            decision,
+            reason,
+            error,
+        } = verdict;
+        match decision {
+            Decision::Allow => return Some(Ok(reason)),
+            Decision::Deny => return Some(Err(Refused { reason, error })),
+            Decision::NoOpinion => {}
+        }
+        self.reasons.extend(Some(reason).filter(|r| !r.is_empty()));
+        self.errors.extend(error);
+        None
+    }
+
+    fn end(self) -> Refused {
+        Refused {
+            reason: self.reasons.join("\n"),
+            error: match self.errors.as_slice() {
+                [] => None,
+                [one] => Some(one.clone()),
+                many => Some(format!("[{}]", many.join(", "))),
+            },
+        }
+    }
+}
+
+/// One of the authorizers, ready to be asked.
+enum Mode {
+    Node,
+    Rbac,
+    AlwaysAllow,
+    AlwaysDeny,
+    Abac(Arc<[AbacPolicy]>),
+    Webhook(Box<Hook>),
+}
+
 pub struct Authorizer {
-    modes: Vec<Authorization>,
+    modes: Vec<Mode>,
     rbac: rbac::Rbac,
     nodes: Option<node::Nodes>,
 }
 
 impl Authorizer {
     /// `roles` is the table of the roles that are there from the start.
-    pub fn new(modes: &[Authorization], roles: &Value) -> Authorizer {
+    ///
+    /// # Errors
+    /// A webhook cannot be asked as configured.
+    pub async fn new(modes: &[Authorization], roles: &Value) -> Result<Authorizer, WebhookError> {
         let nodes = modes.contains(&Authorization::Node).then(|| {
             let all = roles.get("clusterroles").and_then(Value::as_array);
             let mut all = all.into_iter().flatten();
             let role = all.find(|r| crate::object::name(r) == "system:node");
             node::Nodes::new(role.map(rules_of).unwrap_or_default())
         });
-        Authorizer {
-            modes: modes.to_vec(),
+        let mut ready = vec![];
+        for mode in modes {
+            ready.push(match mode {
+                Authorization::Node => Mode::Node,
+                Authorization::Rbac => Mode::Rbac,
+                Authorization::AlwaysAllow => Mode::AlwaysAllow,
+                Authorization::AlwaysDeny => Mode::AlwaysDeny,
+                Authorization::Abac(policies) => Mode::Abac(policies.clone()),
+                Authorization::Webhook(hook) => {
+                    Mode::Webhook(Box::new(Hook::new((**hook).clone()).await?))
+                }
+            });
+        }
+        Ok(Authorizer {
+            modes: ready,
             rbac: rbac::Rbac::default(),
             nodes,
-        }
+        })
     }
 
     /// Starts what follows the store.
@@ -89,42 +237,92 @@ impl Authorizer {
         self.rbac.changed();
     }
 
-    /// Why it is allowed, `None` when it is not.
-    pub fn authorize(&self, store: &Store, user: &UserInfo, a: &Attributes<'_>) -> Option<String> {
-        self.decide(store, user, a).ok()
+    /// Whether somebody else is asked, who is told of selectors.
+    pub fn asks(&self) -> bool {
+        self.modes.iter().any(|m| matches!(m, Mode::Webhook(_)))
     }
 
-    /// Why it is allowed, or why it is not; either may be empty.
-    pub fn decide(
+    /// Why it is allowed, or why it is not; reasons may be empty.
+    ///
+    /// # Errors
+    /// It is not allowed.
+    pub async fn decide(
         &self,
         store: &Store,
         user: &UserInfo,
         a: &Attributes<'_>,
-    ) -> Result<String, String> {
+    ) -> Result<String, Refused> {
         if user.in_group(MASTERS) {
             return Ok(String::new());
         }
-        let mut reasons: Vec<String> = vec![];
+        let mut said = Said::default();
         for mode in &self.modes {
-            let verdict = match mode {
-                Authorization::AlwaysAllow => Ok(String::new()),
-                Authorization::AlwaysDeny => Err("Everything is forbidden.".to_owned()),
-                Authorization::Rbac => self.rbac.authorize(store, user, a),
-                Authorization::Node => match (&self.nodes, user.node()) {
-                    (Some(_), Some("")) => Err(format!("unknown node for user {:?}", user.name)),
-                    (Some(nodes), Some(node)) => {
-                        nodes.authorize(store, node, a).map(|()| String::new())
-                    }
-                    _ => Err(String::new()),
-                },
+            let verdict = match self.say(mode, store, user, a) {
+                (Begun::Known(verdict), _) => verdict,
+                (Begun::Ask(question), hook) => ask(hook, question).await,
             };
-            match verdict {
-                Ok(reason) => return Ok(reason),
-                Err(reason) if reason.is_empty() => {}
-                Err(reason) => reasons.push(reason),
+            if let Some(outcome) = said.hear(verdict) {
+                return outcome;
             }
         }
-        Err(reasons.join("\n"))
+        Err(said.end())
+    }
+
+    /// The same where nothing can be waited for: in expressions and in what is asked beside a request.
+    /// Whoever has to be asked over the network is, while this thread stands still; that is rare, for
+    /// answers are remembered. On a runtime of one thread, where nobody would be there to hear the
+    /// answer, it counts as one that did not come.
+    ///
+    /// # Errors
+    /// It is not allowed.
+    pub fn decide_now(
+        &self,
+        store: &Store,
+        user: &UserInfo,
+        a: &Attributes<'_>,
+    ) -> Result<String, Refused> {
+        if user.in_group(MASTERS) {
+            return Ok(String::new());
+        }
+        let mut said = Said::default();
+        for mode in &self.modes {
+            let verdict = match self.say(mode, store, user, a) {
+                (Begun::Known(verdict), _) => verdict,
+                (Begun::Ask(question), hook) => standing(hook, question),
+            };
+            if let Some(outcome) = said.hear(verdict) {
+                return outcome;
+            }
+        }
+        Err(said.end())
+    }
+
+    /// What an authorizer says, or whom to ask.
+    fn say<'m>(
+        &self,
+        mode: &'m Mode,
+        store: &Store,
+        user: &UserInfo,
+        a: &Attributes<'_>,
+    ) -> (Begun, Option<&'m Hook>) {
+        let said = match mode {
+            Mode::AlwaysAllow => Ok(String::new()),
+            Mode::AlwaysDeny => Err("Everything is forbidden.".to_owned()),
+            Mode::Rbac => self.rbac.authorize(store, user, a),
+            Mode::Node => match (&self.nodes, user.node()) {
+                (Some(_), Some("")) => Err(format!("unknown node for user {:?}", user.name)),
+                (Some(nodes), Some(node)) => {
+                    nodes.authorize(store, node, a).map(|()| String::new())
+                }
+                _ => Err(String::new()),
+            },
+            Mode::Abac(policies) => match policies.iter().any(|p| p.allows(user, a)) {
+                true => Ok(String::new()),
+                false => Err("No policy matched.".to_owned()),
+            },
+            Mode::Webhook(hook) => return (hook.begin(user, a), Some(hook)),
+        };
+        (Begun::Known(said.into()), None)
     }
 
     /// All rules that hold for a user in a namespace.
@@ -146,16 +344,21 @@ impl Authorizer {
         }
         for mode in &self.modes {
             match mode {
-                Authorization::AlwaysAllow => rules.extend([all(), all_urls()]),
-                Authorization::Rbac => {
+                Mode::AlwaysAllow => rules.extend([all(), all_urls()]),
+                Mode::Rbac => {
                     let (held, missing) = self.rbac.rules(store, user, namespace);
                     rules.extend(held);
                     unsure.extend(missing);
                 }
-                Authorization::Node if user.node().is_some() => {
+                Mode::Abac(policies) => {
+                    rules.extend(policies.iter().flat_map(|p| p.rules(user, namespace)));
+                }
+                Mode::Webhook(_) => unsure
+                    .push("webhook authorizer does not support user rule resolution".to_owned()),
+                Mode::Node if user.node().is_some() => {
                     unsure.push("node authorizer does not support user rule resolution".to_owned());
                 }
-                Authorization::Node | Authorization::AlwaysDeny => {}
+                Mode::Node | Mode::AlwaysDeny => {}
             }
         }
         Rules {
@@ -176,8 +379,27 @@ impl Authorizer {
         namespace: &str,
         kind: &str,
         name: &str,
-    ) -> Option<std::sync::Arc<Vec<Rule>>> {
+    ) -> Option<Arc<Vec<Rule>>> {
         self.rbac.role(store, namespace, kind, name)
+    }
+}
+
+async fn ask(hook: Option<&Hook>, question: Question) -> Verdict {
+    match hook {
+        Some(hook) => hook.ask(question).await,
+        None => Verdict::none(),
+    }
+}
+
+fn standing(hook: Option<&Hook>, question: Question) -> Verdict {
+    let Some(hook) = hook else {
+        return Verdict::none();
+    };
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(|| handle.block_on(hook.ask(question)))
+        }
+        _ => hook.failed("there is no thread to wait for the webhook on".to_owned()),
     }
 }
 

@@ -65,7 +65,7 @@ pub async fn connect(asked: Asked, parts: Parts, body: BoxBody) -> Result<Reply,
         "log" => pod::log(&asked, parts).await,
         sub => {
             let sub = sub.to_owned();
-            authorize_web_socket(&asked, &parts)?;
+            authorize_web_socket(&asked, &parts).await?;
             pod::stream(&asked, &sub, parts).await
         }
     }
@@ -73,7 +73,7 @@ pub async fn connect(asked: Asked, parts: Parts, body: BoxBody) -> Result<Reply,
 
 /// A WebSocket can only be opened by GET, yet what it does is what POST does: it takes the right to
 /// create too (KEP-4006, AuthorizePodWebsocketUpgradeCreatePermission).
-fn authorize_web_socket(asked: &Asked, parts: &Parts) -> Result<(), Failure> {
+async fn authorize_web_socket(asked: &Asked, parts: &Parts) -> Result<(), Failure> {
     let web_socket = parts
         .headers
         .get(header::UPGRADE)
@@ -86,6 +86,7 @@ fn authorize_web_socket(asked: &Asked, parts: &Parts) -> Result<(), Failure> {
     let attributes = Attributes {
         verb: "create",
         group: &t.group,
+        version: &t.version,
         resource: &t.plural,
         subresource: &t.subresource,
         namespace: &t.namespace,
@@ -96,10 +97,11 @@ fn authorize_web_socket(asked: &Asked, parts: &Parts) -> Result<(), Failure> {
     let decided = asked
         .api
         .authorizer
-        .decide(&asked.api.store, &asked.user, &attributes);
+        .decide(&asked.api.store, &asked.user, &attributes)
+        .await;
     match decided {
         Ok(_) => Ok(()),
-        Err(reason) => Err(refused(&asked.user, &attributes, &reason)),
+        Err(no) => Err(refused(&asked.user, &attributes, &no.reason)),
     }
 }
 

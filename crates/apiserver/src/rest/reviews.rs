@@ -37,7 +37,7 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         }
         "TokenReview" => token(cx, &review).await,
         "SelfSubjectRulesReview" => rules_of(cx, &review)?,
-        _ => access(cx, &resource, &review)?,
+        _ => access(cx, &resource, &review).await?,
     };
     if let Some(map) = review.as_object_mut() {
         map.insert("kind".to_owned(), resource.kind.clone().into());
@@ -83,7 +83,7 @@ fn refuse(reason: &str, field: &str, message: String) -> Failure {
     })
 }
 
-fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure> {
+async fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure> {
     let empty = json!({});
     let spec = review.get("spec").unwrap_or(&empty);
     let of = spec.get("resourceAttributes").filter(|v| !v.is_null());
@@ -148,15 +148,19 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
         }
         None => vec![],
     };
+    let narrowed = of.filter(|_| cx.api.authorizer.asks());
+    let narrowed = narrowed.and_then(selectors::told);
     let a = match (of, non) {
         (Some(a), _) => Attributes {
             verb: object::text(a, "/verb"),
             group: object::text(a, "/group"),
+            version: object::text(a, "/version"),
             resource: object::text(a, "/resource"),
             subresource: object::text(a, "/subresource"),
             namespace: object::text(a, "/namespace"),
             name: object::text(a, "/name"),
             fields: &selected,
+            selectors: narrowed.as_ref(),
             ..Attributes::default()
         },
         (None, Some(a)) => Attributes {
@@ -166,11 +170,17 @@ fn access(cx: &Cx, resource: &Resource, review: &Value) -> Result<Value, Failure
         },
         (None, None) => return Err(errors::bad_request(both)),
     };
-    let decided = cx.api.authorizer.decide(cx.store(), &user, &a);
+    let decided = cx.api.authorizer.decide(cx.store(), &user, &a).await;
     let mut status = json!({"allowed": decided.is_ok()});
-    let (Ok(reason) | Err(reason)) = decided;
+    let (reason, error) = match decided {
+        Ok(reason) => (reason, None),
+        Err(no) => (no.reason, no.error),
+    };
     if !reason.is_empty() {
         status["reason"] = reason.into();
+    }
+    if let Some(error) = error {
+        status["evaluationError"] = error.into();
     }
     Ok(status)
 }

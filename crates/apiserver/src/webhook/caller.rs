@@ -200,7 +200,7 @@ impl Caller {
         if status.is_success() {
             return Ok(body);
         }
-        Err(CallError(refusal(status, &body)))
+        Err(CallError(status_words(status, &body)))
     }
 }
 
@@ -221,7 +221,7 @@ pub fn cause(e: &hyper_util::client::legacy::Error) -> String {
 }
 
 /// What client-go makes of a status that is no success.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+pub fn status_words(status: StatusCode, body: &[u8]) -> String {
     match status.as_u16() {
         400 => "the server rejected our request for an unknown reason".to_owned(),
         401 => "the server has asked for the client to provide credentials".to_owned(),

@@ -10,5 +10,5 @@ mod link;
 pub mod resolve;
 mod trust;
 
-pub use caller::{CallError, Caller, Callers, cause, trusting};
+pub use caller::{CallError, Caller, Callers, cause, status_words, trusting};
 pub use link::words;

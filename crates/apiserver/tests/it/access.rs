@@ -31,7 +31,7 @@ fn memory() -> Store {
 }
 
 /// One request; the answer's body, or the code and message of a failure.
-async fn send(
+pub async fn send(
     client: &Client,
     method: &str,
     path: &str,
@@ -65,15 +65,15 @@ async fn send(
     }
 }
 
-async fn get(client: &Client, path: &str) -> Result<Value, (u16, String)> {
+pub async fn get(client: &Client, path: &str) -> Result<Value, (u16, String)> {
     send(client, "GET", path, &[], &Value::Null).await
 }
 
-async fn post(client: &Client, path: &str, body: &Value) -> Result<Value, (u16, String)> {
+pub async fn post(client: &Client, path: &str, body: &Value) -> Result<Value, (u16, String)> {
     send(client, "POST", path, &[], body).await
 }
 
-fn refused(result: Result<Value, (u16, String)>, words: &str) {
+pub fn refused(result: Result<Value, (u16, String)>, words: &str) {
     let (code, message) = result.expect_err("refused");
     assert_eq!(code, 403, "{message}");
     assert!(message.contains(words), "{message}\nlacks: {words}");

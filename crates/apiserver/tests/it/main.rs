@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod aggregation;
 mod authentication;
+mod authorization;
 mod client;
 mod full_disk;
 mod golden;

@@ -133,4 +133,17 @@ impl Expr {
         self.kind.children(&mut |e| found = found || e.reads(name));
         found
     }
+
+    /// Whether it reads this field of a variable.
+    pub fn selects(&self, name: &str, wanted: &str) -> bool {
+        let mut found = match &self.kind {
+            Kind::Select { operand, field, .. } => {
+                &**field == wanted && matches!(&operand.kind, Kind::Ident(n) if &**n == name)
+            }
+            _ => false,
+        };
+        self.kind
+            .children(&mut |e| found = found || e.selects(name, wanted));
+        found
+    }
 }

@@ -100,6 +100,11 @@ impl Program {
         self.root.reads(name)
     }
 
+    /// Whether it reads this field of a variable.
+    pub fn selects(&self, name: &str, field: &str) -> bool {
+        self.root.selects(name, field)
+    }
+
     /// What one evaluation can cost, given what is declared of its variables.
     pub fn estimate(&self, variables: &[(&str, &Decl)]) -> Span {
         cost::Estimator::new(variables).cost(&self.root)

@@ -4,9 +4,9 @@ use gantry_machinery::{
     status::Failure,
     validation::{label_value, qualified_name},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{object, rules::Fields};
+use crate::{authz, object, rules::Fields};
 
 /// Makes a failure of reason, field and message.
 type Refuse<'a> = &'a dyn Fn(&str, &str, String) -> Failure;
@@ -103,6 +103,20 @@ pub fn labels(attributes: &Value, refuse: Refuse<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The selectors of a review for somebody else, as requirements.
+pub fn told(attributes: &Value) -> Option<Value> {
+    let raw = |field: &str| object::text(attributes, &format!("/{field}/rawSelector")).to_owned();
+    let read = authz::selectors(&raw("fieldSelector"), &raw("labelSelector"));
+    let mut all = read.unwrap_or_else(|| json!({}));
+    for field in ["fieldSelector", "labelSelector"] {
+        let given = attributes.get(field).and_then(|s| s.get("requirements"));
+        if let Some(given) = given.filter(|g| !g.is_null()) {
+            all[field] = json!({"requirements": given});
+        }
+    }
+    Some(all).filter(|all| all.as_object().is_some_and(|all| !all.is_empty()))
+}
+
 /// A requirement's values, which have to fit its operator.
 fn operator(requirement: &Value, here: &str, refuse: Refuse<'_>) -> Result<Vec<String>, Failure> {
     let no = |reason: &str, field: &str, message: String| {
@@ -133,7 +147,6 @@ fn operator(requirement: &Value, here: &str, refuse: Refuse<'_>) -> Result<Vec<S
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use serde_json::json;
 
     use super::*;
 

@@ -10,5 +10,5 @@ mod client;
 mod conversion;
 mod mutating;
 mod policies;
-mod server;
+pub mod server;
 mod validating;

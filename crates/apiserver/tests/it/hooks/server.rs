@@ -137,6 +137,12 @@ impl Webhook {
         reviews.iter().map(|(_, r)| r["request"].clone()).collect()
     }
 
+    /// Each review so far.
+    pub fn reviews(&self) -> Vec<Value> {
+        let reviews = self.reviews.lock().expect("whole");
+        reviews.iter().map(|(_, r)| r.clone()).collect()
+    }
+
     pub fn paths(&self) -> Vec<String> {
         let reviews = self.reviews.lock().expect("whole");
         reviews.iter().map(|(path, _)| path.clone()).collect()

@@ -9,6 +9,7 @@ use gantry_apiserver::TlsVersion;
 
 use super::audit::AuditFlags;
 use super::authentication::AuthenticationFlags;
+use super::authorization::AuthorizationFlags;
 use super::unused::Unused;
 use crate::commands::history::History;
 
@@ -97,10 +98,9 @@ pub struct ApiServer {
     #[arg(long, value_name = "FILE", help_heading = "Extension API servers")]
     pub proxy_client_key_file: Option<PathBuf>,
 
-    /// How requests are authorized, in this order: Node, RBAC, AlwaysAllow, AlwaysDeny [default:
-    /// Node,RBAC]
-    #[arg(long, value_name = "MODES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
-    pub authorization_mode: Vec<String>,
+    #[command(flatten)]
+    pub authorization: AuthorizationFlags,
+
     /// Admission plugins to use beside those that work by default
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Authorization and admission")]
     pub enable_admission_plugins: Vec<String>,

@@ -2,6 +2,7 @@
 
 mod audit;
 mod authentication;
+mod authorization;
 mod flags;
 mod tokens;
 mod unused;
@@ -134,7 +135,7 @@ fn not_started(error: StartError, address: SocketAddr) -> Failure {
 impl ApiServer {
     /// What the flags say of the server; what they ask for in vain is an error that names the flag.
     fn config(&self) -> Result<Config> {
-        let authorization = self.authorization()?;
+        let authorization = self.authorization.config()?;
         let mut authentication = self.authentication.config()?;
         if authorization.contains(&Authorization::AlwaysAllow) {
             // As kube-apiserver does: everybody is not to be nobody in particular.
@@ -208,38 +209,6 @@ impl ApiServer {
             }
         }
         Ok(version)
-    }
-
-    fn authorization(&self) -> Result<Vec<Authorization>> {
-        let mut modes = vec![];
-        for mode in &self.authorization_mode {
-            let mode = match mode.as_str() {
-                "Node" => Authorization::Node,
-                "RBAC" => Authorization::Rbac,
-                "AlwaysAllow" => Authorization::AlwaysAllow,
-                "AlwaysDeny" => Authorization::AlwaysDeny,
-                "ABAC" | "Webhook" => {
-                    return Err(Failure::usage(format!(
-                        "--authorization-mode {mode} is not offered; Node, RBAC, AlwaysAllow and AlwaysDeny are"
-                    )));
-                }
-                other => {
-                    return Err(Failure::usage(format!(
-                        "--authorization-mode: {other:?} is not a valid mode"
-                    )));
-                }
-            };
-            if modes.contains(&mode) {
-                return Err(Failure::usage(format!(
-                    "--authorization-mode has mode {mode:?} specified more than once"
-                )));
-            }
-            modes.push(mode);
-        }
-        if modes.is_empty() {
-            return Ok(Config::default().authorization);
-        }
-        Ok(modes)
     }
 
     fn kubelets(&self) -> Result<Kubelets> {
