@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use gantry_machinery::access::Expression;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -12,7 +13,7 @@ use hyper_util::{
 use parking_lot::RwLock;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -37,16 +38,52 @@ pub struct Issuer {
     pub algorithms: Vec<String>,
     pub username: Claim,
     pub groups: Option<Claim>,
-    pub uid_claim: Option<String>,
+    pub uid: Option<Claim>,
+    /// More about the user, by key.
+    pub extra: Vec<(String, Expression)>,
     /// Claims that a token must have, with these values.
     pub required: BTreeMap<String, String>,
+    /// What must be true of its claims.
+    pub claim_rules: Vec<Rule>,
+    /// What must be true of who they make of the user.
+    pub user_rules: Vec<Rule>,
 }
 
-/// A claim and what is put before its value.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claim {
-    pub name: String,
-    pub prefix: String,
+/// Where something about a user is taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// From a claim, with something put before its value.
+    Named { name: String, prefix: String },
+    /// From what an expression makes of the claims.
+    Expression(Expression),
+}
+
+impl Default for Claim {
+    fn default() -> Claim {
+        Claim::Named {
+            name: String::new(),
+            prefix: String::new(),
+        }
+    }
+}
+
+/// What must be true, and what is said where it is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub expression: Expression,
+    pub message: String,
+}
+
+impl Rule {
+    fn check(&self, told: &Value) -> Result<(), String> {
+        match self.expression.holds(told)? {
+            true => Ok(()),
+            false => Err(format!(
+                "validation expression '{}' failed: {}",
+                self.expression.text, self.message
+            )),
+        }
+    }
 }
 
 /// Signature algorithms that can be verified.
@@ -116,7 +153,7 @@ impl Provider {
         if issuer.audiences.is_empty() {
             return Err(IssuerError::Audience(url));
         }
-        if issuer.username.name.is_empty() {
+        if matches!(&issuer.username, Claim::Named { name, .. } if name.is_empty()) {
             return Err(IssuerError::Username(url));
         }
         Ok(Provider {
@@ -198,7 +235,7 @@ impl Provider {
         if let Err(why) = self.verify(&jws).await {
             return Some(Err(format!("oidc: verify token: {why}")));
         }
-        Some(user(&self.issuer, &jws).map_err(|why| format!("oidc: {why}")))
+        Some(user(&self.issuer, &jws.claims).map_err(|why| format!("oidc: {why}")))
     }
 
     async fn verify(&self, jws: &Jws<'_>) -> Result<(), String> {
@@ -299,66 +336,119 @@ fn client(issuer: &Issuer) -> Result<Https, IssuerError> {
 }
 
 /// The user that verified claims tell of.
-fn user(issuer: &Issuer, jws: &Jws<'_>) -> Result<UserInfo, String> {
-    let claim = |name: &str| jws.claims.get(name);
-    let text = |name: &str, what: &str| -> Result<String, String> {
-        match claim(name) {
-            None => Err(format!("parse {what} claim {name:?}: claim not present")),
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(_) => Err(format!("parse {what} claim {name:?}: not a string")),
-        }
-    };
-    let name = text(&issuer.username.name, "username")?;
-    if issuer.username.name == "email"
-        && let Some(verified) = claim("email_verified")
-    {
-        match verified {
-            Value::Bool(true) => {}
-            Value::Bool(false) => return Err("email not verified".to_owned()),
-            _ => return Err("parse 'email_verified' claim: not a boolean".to_owned()),
-        }
-    }
+fn user(issuer: &Issuer, claims: &Value) -> Result<UserInfo, String> {
     let mut user = UserInfo {
-        name: format!("{}{name}", issuer.username.prefix),
+        name: username(issuer, claims)?,
         ..UserInfo::default()
     };
-    if let Some(groups) = &issuer.groups
-        && let Some(value) = claim(&groups.name)
-    {
-        let names = match value {
-            Value::String(one) => vec![one.clone()],
-            Value::Null => vec![],
-            Value::Array(all) if all.iter().all(Value::is_string) => object::strings(Some(value)),
-            _ => {
-                return Err(format!("parse groups claim {:?}: not strings", groups.name));
-            }
-        };
-        let prefixed = names.iter().map(|n| format!("{}{n}", groups.prefix));
-        user.groups = prefixed.collect();
+    if let Some(from) = &issuer.groups {
+        user.groups = groups(from, claims)?;
     }
-    if let Some(uid) = &issuer.uid_claim {
-        user.uid = text(uid, "uid")?;
-    }
-    for (name, value) in &issuer.required {
-        if claim(name).is_none() {
-            return Err(format!("required claim {name} not present in ID token"));
-        }
-        if text(name, "required")? != *value {
-            return Err(format!("required claim {name} value does not match"));
-        }
-    }
-    if let Some(id) = claim("jti").and_then(Value::as_str)
+    user.uid = match &issuer.uid {
+        None => String::new(),
+        Some(Claim::Named { name, .. }) => text(claims, name, "uid")?,
+        Some(Claim::Expression(expression)) => expression
+            .one(claims, "uid")
+            .map_err(|why| format!("error evaluating uid claim expression: {why}"))?,
+    };
+    if let Some(id) = claims.get("jti").and_then(Value::as_str)
         && !id.is_empty()
     {
         user.extra
             .insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
     }
+    for (key, expression) in &issuer.extra {
+        let values = expression.many(claims).map_err(|why| {
+            let text = &expression.text;
+            format!("error evaluating extra claim expression: {text}: {why}")
+        })?;
+        if !values.is_empty() {
+            user.extra.insert(key.clone(), values);
+        }
+    }
+    for (name, value) in &issuer.required {
+        if claims.get(name).is_none() {
+            return Err(format!("required claim {name} not present in ID token"));
+        }
+        if text(claims, name, "required")? != *value {
+            return Err(format!("required claim {name} value does not match"));
+        }
+    }
+    for rule in &issuer.claim_rules {
+        rule.check(claims)
+            .map_err(|why| format!("error evaluating claim validation expression: {why}"))?;
+    }
+    if !issuer.user_rules.is_empty() {
+        let told = json!({
+            "username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
+        });
+        for rule in &issuer.user_rules {
+            rule.check(&told)
+                .map_err(|why| format!("error evaluating user info validation rule: {why}"))?;
+        }
+    }
     Ok(user)
+}
+
+fn text(claims: &Value, name: &str, what: &str) -> Result<String, String> {
+    match claims.get(name) {
+        None => Err(format!("parse {what} claim {name:?}: claim not present")),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(format!("parse {what} claim {name:?}: not a string")),
+    }
+}
+
+fn username(issuer: &Issuer, claims: &Value) -> Result<String, String> {
+    match &issuer.username {
+        Claim::Expression(expression) => {
+            let name = expression
+                .one(claims, "username")
+                .map_err(|why| format!("error evaluating username claim expression: {why}"))?;
+            if name.is_empty() {
+                return Err("empty username via CEL expression is not allowed".to_owned());
+            }
+            Ok(name)
+        }
+        Claim::Named { name, prefix } => {
+            let value = text(claims, name, "username")?;
+            if name == "email"
+                && let Some(verified) = claims.get("email_verified")
+            {
+                match verified {
+                    Value::Bool(true) => {}
+                    Value::Bool(false) => return Err("email not verified".to_owned()),
+                    _ => return Err("parse 'email_verified' claim: not a boolean".to_owned()),
+                }
+            }
+            Ok(format!("{prefix}{value}"))
+        }
+    }
+}
+
+fn groups(from: &Claim, claims: &Value) -> Result<Vec<String>, String> {
+    let (name, prefix) = match from {
+        Claim::Expression(expression) => {
+            return expression
+                .many(claims)
+                .map_err(|why| format!("error evaluating group claim expression: {why}"));
+        }
+        Claim::Named { name, prefix } => (name, prefix),
+    };
+    let Some(value) = claims.get(name) else {
+        return Ok(vec![]);
+    };
+    let names = match value {
+        Value::String(one) => vec![one.clone()],
+        Value::Null => vec![],
+        Value::Array(all) if all.iter().all(Value::is_string) => object::strings(Some(value)),
+        _ => return Err(format!("parse groups claim {name:?}: not strings")),
+    };
+    Ok(names.iter().map(|n| format!("{prefix}{n}")).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use gantry_machinery::access::About;
 
     use super::*;
     use crate::authn::keys::{Signer, sign};
@@ -368,11 +458,11 @@ mod tests {
             url: "https://issuer.test".to_owned(),
             audiences: vec!["me".to_owned()],
             algorithms: vec!["ES256".to_owned()],
-            username: Claim {
+            username: Claim::Named {
                 name: "email".to_owned(),
                 prefix: "oidc:".to_owned(),
             },
-            groups: Some(Claim {
+            groups: Some(Claim::Named {
                 name: "roles".to_owned(),
                 prefix: "g:".to_owned(),
             }),
@@ -385,7 +475,7 @@ mod tests {
         let pem = rcgen::KeyPair::generate().expect("a key").serialize_pem();
         let signer = Signer::from_pem(&pem).expect("usable");
         let token = sign(&signer, claims).expect("signed");
-        user(&issuer(), &Jws::parse(&token).expect("a token"))
+        user(&issuer(), &Jws::parse(&token).expect("a token").claims)
     }
 
     #[test]
@@ -413,12 +503,60 @@ mod tests {
     }
 
     #[test]
+    fn expressions_tell_the_user() {
+        let compile = |text: &str| Expression::compile(About::Claims, text).expect("compiles");
+        let rule = |about, text: &str| Rule {
+            expression: Expression::condition(about, text).expect("compiles"),
+            message: "no".to_owned(),
+        };
+        let issuer = Issuer {
+            username: Claim::Expression(compile("claims.tenant + ':' + claims.sub")),
+            groups: Some(Claim::Expression(compile(
+                "claims.realm.roles.map(r, 'g:' + r)",
+            ))),
+            uid: Some(Claim::Expression(compile("claims.sub"))),
+            extra: vec![
+                ("x.test/tenant".to_owned(), compile("claims.tenant")),
+                (
+                    "x.test/none".to_owned(),
+                    compile("claims.?none.orValue('')"),
+                ),
+            ],
+            claim_rules: vec![rule(About::Claims, "claims.tenant != 'closed'")],
+            user_rules: vec![rule(About::User, "!user.username.startsWith('system:')")],
+            ..Issuer::default()
+        };
+        let claims =
+            |tenant: &str| json!({"sub": "ann", "tenant": tenant, "realm": {"roles": ["a"]}});
+        let found = user(&issuer, &claims("t")).expect("a user");
+        assert_eq!((&*found.name, &*found.uid), ("t:ann", "ann"));
+        assert_eq!(found.groups, ["g:a"]);
+        assert_eq!(found.extra.len(), 1);
+        assert_eq!(found.extra["x.test/tenant"], ["t"]);
+        for (tenant, words) in [
+            (
+                "closed",
+                "claim validation expression: validation expression 'claims.tenant != 'closed'' failed: no",
+            ),
+            ("system", "user info validation rule"),
+        ] {
+            let said = user(&issuer, &claims(tenant)).expect_err("refused");
+            assert!(said.contains(words), "{said}");
+        }
+        let said = user(&issuer, &json!({"sub": "a"})).expect_err("refused");
+        assert!(
+            said.starts_with("error evaluating username claim expression"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_at_the_start() {
         assert!(Provider::new(issuer()).is_ok());
         for change in [
             |i: &mut Issuer| i.url = "http://x".to_owned(),
             |i: &mut Issuer| i.audiences.clear(),
-            |i: &mut Issuer| i.username.name.clear(),
+            |i: &mut Issuer| i.username = Claim::default(),
             |i: &mut Issuer| i.algorithms = vec!["HS256".to_owned()],
             |i: &mut Issuer| i.ca_pem = Some("x".to_owned()),
         ] {

@@ -70,11 +70,11 @@ impl Stage {
             ca_pem: Some(provider.ca.clone()),
             audiences: vec!["gantry-console".to_owned()],
             algorithms: vec!["ES256".to_owned()],
-            username: OidcClaim {
+            username: OidcClaim::Named {
                 name: "email".to_owned(),
                 prefix: "oidc:".to_owned(),
             },
-            groups: Some(OidcClaim {
+            groups: Some(OidcClaim::Named {
                 name: "groups".to_owned(),
                 prefix: "oidc:".to_owned(),
             }),

@@ -50,7 +50,9 @@ mod warnings;
 use serde_json::Value;
 
 pub use errors::Errors;
-pub use names::{dns1035_label, dns1123_label, dns1123_subdomain, label_value, qualified_name};
+pub use names::{
+    dns1035_label, dns1123_label, dns1123_subdomain, label_value, qualified_name, qualified_path,
+};
 pub use warnings::warnings;
 
 use crate::{

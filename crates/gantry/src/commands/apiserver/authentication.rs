@@ -69,7 +69,8 @@ pub struct AuthenticationFlags {
     /// Where the keys of ServiceAccount tokens are published, where that is not this server
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
-    /// An AuthenticationConfiguration: OpenID Connect issuers and anonymous requests
+    /// An AuthenticationConfiguration: OpenID Connect issuers, what CEL makes of their claims, and
+    /// anonymous requests
     #[arg(long, value_name = "FILE")]
     authentication_config: Option<PathBuf>,
     /// An OpenID Connect issuer whose ID tokens are taken
@@ -126,7 +127,11 @@ impl AuthenticationFlags {
                     "{flag} and --oidc-* flags are mutually exclusive"
                 )));
             }
-            let (issuers, who) = parse_authentication_config(&read(flag, path)?)
+            let own = match self.service_account_issuer.is_empty() {
+                true => &default.issuers,
+                false => &self.service_account_issuer,
+            };
+            let (issuers, who) = parse_authentication_config(&read(flag, path)?, own)
                 .map_err(|why| Failure::usage(format!("{flag}: {}: {why}", path.display())))?;
             oidc = issuers;
             if let Some(who) = who {
@@ -244,16 +249,19 @@ impl AuthenticationFlags {
             } else {
                 self.oidc_signing_algs.clone()
             },
-            username: OidcClaim {
+            username: OidcClaim::Named {
                 name: self.oidc_username_claim.clone(),
                 prefix,
             },
-            groups: self.oidc_groups_claim.as_ref().map(|name| OidcClaim {
-                name: name.clone(),
-                prefix: self.oidc_groups_prefix.clone().unwrap_or_default(),
-            }),
-            uid_claim: None,
+            groups: self
+                .oidc_groups_claim
+                .as_ref()
+                .map(|name| OidcClaim::Named {
+                    name: name.clone(),
+                    prefix: self.oidc_groups_prefix.clone().unwrap_or_default(),
+                }),
             required: required.collect::<Result<_>>()?,
+            ..OidcIssuer::default()
         }))
     }
 }

@@ -7,8 +7,9 @@
     reason = "a test fails where its helpers do"
 )]
 
+mod id_tokens;
+
 use std::{
-    convert::Infallible,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,25 +17,17 @@ use std::{
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
-    rand::SystemRandom,
     rsa,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
 };
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use gantry_apiserver::{
-    Anonymous, Authentication, Config, FrontProxyConfig, OidcClaim, OidcIssuer, Server,
-    StaticToken, TlsVersion,
+    Anonymous, Authentication, Config, FrontProxyConfig, Server, StaticToken, TlsVersion,
 };
 use gantry_store::{Options, Store};
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 
 const ADMIN: &str = "admin-token";
@@ -453,213 +446,6 @@ async fn account_tokens_live_with_what_they_are_bound_to() {
         assert!(deleted.is_ok(), "{gone}: {deleted:?}");
         assert_eq!(who(&server, &token(bearer)).await, Err(401), "{gone}");
     }
-    server.shutdown().await;
-}
-
-/// An issuer's key and what it signs with it.
-enum IdKey {
-    Rsa(Box<rsa::KeyPair>),
-    Ec(Box<EcdsaKeyPair>),
-}
-
-impl IdKey {
-    fn jwk(&self, id: &str) -> Value {
-        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        match self {
-            IdKey::Rsa(key) => {
-                // RSAPublicKey: a sequence of two integers. The exponent is the last three bytes.
-                let der = key.public_key().as_ref();
-                let (front, exponent) = der.split_at(der.len() - 3);
-                let modulus = &front[front.len() - 2 - 256..front.len() - 2];
-                json!({"kty": "RSA", "kid": id, "n": text(modulus), "e": text(exponent)})
-            }
-            IdKey::Ec(key) => {
-                let point = key.public_key().as_ref();
-                json!({
-                    "kty": "EC", "crv": "P-256", "kid": id, "use": "sig",
-                    "x": text(&point[1..33]), "y": text(&point[33..]),
-                })
-            }
-        }
-    }
-
-    fn sign(&self, id: &str, claims: &Value) -> String {
-        let algorithm = match self {
-            IdKey::Rsa(_) => "RS256",
-            IdKey::Ec(_) => "ES256",
-        };
-        let header = json!({"alg": algorithm, "kid": id}).to_string();
-        let signed = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims.to_string())
-        );
-        let random = SystemRandom::new();
-        let signature = match self {
-            IdKey::Rsa(key) => {
-                let mut out = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut out)
-                    .unwrap();
-                out
-            }
-            IdKey::Ec(key) => key
-                .sign(&random, signed.as_bytes())
-                .unwrap()
-                .as_ref()
-                .to_vec(),
-        };
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-}
-
-/// An issuer on a socket of this machine, whose key set can be changed.
-struct TestIssuer {
-    url: String,
-    ca: String,
-    keys: Arc<Mutex<Value>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for TestIssuer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn issuer() -> TestIssuer {
-    let authority = authority();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = authority.sign(&params);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .unwrap();
-    let url = format!(
-        "https://localhost:{}",
-        listener.local_addr().unwrap().port()
-    );
-    let keys = Arc::new(Mutex::new(json!({"keys": []})));
-    let (served, issuer) = (keys.clone(), url.clone());
-    let task = tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let (acceptor, served, issuer) = (acceptor.clone(), served.clone(), issuer.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(socket).await else {
-                    return;
-                };
-                let service = hyper::service::service_fn(|request: http::Request<_>| {
-                    let _: &hyper::body::Incoming = request.body();
-                    let answer = match request.uri().path() {
-                        "/.well-known/openid-configuration" => {
-                            json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")})
-                        }
-                        _ => served.lock().clone(),
-                    };
-                    let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
-                    async move { Ok::<_, Infallible>(http::Response::new(body)) }
-                });
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
-        }
-    });
-    TestIssuer {
-        url,
-        ca: authority.pem,
-        keys,
-        task,
-    }
-}
-
-#[tokio::test]
-async fn id_tokens_are_verified_with_the_keys_of_their_issuer() {
-    let issuer = issuer().await;
-    let first = IdKey::Rsa(Box::new(rsa_key().0));
-    let second = IdKey::Ec(Box::new(
-        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
-    ));
-    *issuer.keys.lock() = json!({"keys": [first.jwk("1")]});
-    let authentication = Authentication {
-        oidc: vec![OidcIssuer {
-            url: issuer.url.clone(),
-            ca_pem: Some(issuer.ca.clone()),
-            audiences: vec!["me".to_owned()],
-            algorithms: vec!["RS256".to_owned(), "ES256".to_owned()],
-            username: OidcClaim {
-                name: "sub".to_owned(),
-                prefix: "o:".to_owned(),
-            },
-            groups: Some(OidcClaim {
-                name: "groups".to_owned(),
-                prefix: String::new(),
-            }),
-            ..OidcIssuer::default()
-        }],
-        ..Authentication::default()
-    };
-    let server = start(authentication, memory()).await;
-    let now = jiff::Timestamp::now().as_second();
-    let claims = |change: Value| {
-        let mut claims = json!({
-            "iss": issuer.url, "aud": ["me"], "sub": "ann", "groups": ["dev"], "exp": now + 600,
-        });
-        for (key, value) in change.as_object().unwrap() {
-            claims[key] = value.clone();
-        }
-        claims
-    };
-    // The discovery goes on beside the first requests.
-    let good = first.sign("1", &claims(json!({})));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    let user = loop {
-        match who(&server, &token(&good)).await {
-            Ok(user) => break user,
-            Err(code) => assert!(tokio::time::Instant::now() < deadline, "still {code}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    assert_eq!(user["username"], "o:ann");
-    assert_eq!(user["groups"], json!(["dev", "system:authenticated"]));
-    for bad in [
-        json!({"aud": "you"}),
-        json!({"exp": now - 5}),
-        json!({"nbf": now + 900}),
-        json!({"iss": "https://localhost:1"}),
-        json!({"sub": 1}),
-    ] {
-        let bearer = first.sign("1", &claims(bad.clone()));
-        assert_eq!(who(&server, &token(&bearer)).await, Err(401), "{bad}");
-    }
-    // A key that the issuer did not have when it was asked first; keys are read again when a token
-    // needs it, not more often than every second.
-    let turned = second.sign("2", &claims(json!({"sub": "bob"})));
-    assert_eq!(who(&server, &token(&turned)).await, Err(401));
-    *issuer.keys.lock() = json!({"keys": [second.jwk("2")]});
-    let user = loop {
-        match who(&server, &token(&turned)).await {
-            Ok(user) => break user,
-            Err(code) => assert!(tokio::time::Instant::now() < deadline, "still {code}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_eq!(user["username"], "o:bob");
-    assert_eq!(
-        who(&server, &token(&good)).await,
-        Err(401),
-        "its key is gone"
-    );
     server.shutdown().await;
 }
 
