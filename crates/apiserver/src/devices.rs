@@ -58,10 +58,41 @@ pub fn taint_times(slice: &mut Value, now: &str) {
     }
 }
 
-/// Fills in what a new form of an object of this group lacks.
-pub fn prepare(cx: &Cx, object: &mut Value) {
+/// Of devices that a claim had and has no more, nothing is said any more.
+fn forget_devices(claim: &mut Value, old: &Value) {
+    let identity = |device: &Value| {
+        ["driver", "pool", "device", "shareID"]
+            .map(|field| device[field].as_str().map(str::to_owned))
+    };
+    let allocated = |claim: &Value| -> Vec<_> {
+        list(claim, "/status/allocation/devices/results")
+            .map(identity)
+            .collect()
+    };
+    let (before, now) = (allocated(old), allocated(claim));
+    let Some(status) = claim.get_mut("status").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let Some(told) = status.get_mut("devices").and_then(Value::as_array_mut) else {
+        return;
+    };
+    told.retain(|device| {
+        let device = identity(device);
+        now.contains(&device) || !before.contains(&device)
+    });
+    if told.is_empty() {
+        status.remove("devices");
+    }
+}
+
+/// Fills in what a new form of an object of this group lacks, and takes out what holds no more.
+pub fn prepare(cx: &Cx, object: &mut Value, old: Option<&Value>) {
     if cx.entry.is(GROUP, "resourceslices") {
         taint_times(object, &object::time(cx.now));
+    } else if cx.entry.is(GROUP, "resourceclaims")
+        && let Some(old) = old
+    {
+        forget_devices(object, old);
     }
 }
 
@@ -70,6 +101,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_given_back_is_told_of_no_more() {
+        let device = |name: &str, share: &str| json!({"driver": "d", "pool": "p", "device": name, "shareID": share});
+        let claim = |allocated: &[Value], told: &[Value]| json!({"status": {"allocation": {"devices": {"results": allocated}}, "devices": told}});
+        let [a, b, other] = [device("a", "x"), device("a", "y"), device("c", "x")];
+        let both = [a.clone(), b.clone()];
+        let old = claim(&both, &both);
+        // What was never allocated is left for validation to refuse.
+        let mut new = claim(std::slice::from_ref(&a), &[a.clone(), b, other.clone()]);
+        forget_devices(&mut new, &old);
+        assert_eq!(new["status"]["devices"], json!([a, other]));
+        let mut new = json!({"status": {"devices": both}});
+        forget_devices(&mut new, &old);
+        assert_eq!(new, json!({"status": {}}));
+    }
 
     #[test]
     fn taints_get_a_time_and_keep_it() {

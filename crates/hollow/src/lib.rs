@@ -73,7 +73,7 @@ pub mod usage;
 mod yaml;
 
 pub use kubelet::{Asked, Guard, KUBELET_PORT, Network};
-pub use options::{Failures, NodeGroup, Options, SIMULATED, StaticPod};
+pub use options::{Devices, Failures, NodeGroup, Options, SIMULATED, StaticPod};
 pub use scenario::Scenario;
 pub use shell::{Error, run};
 pub use yaml::Mistake;

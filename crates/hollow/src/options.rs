@@ -140,6 +140,25 @@ pub struct NodeGroup {
     pub taints: Vec<Taint>,
     /// Pods that each runs by itself, known by its class.
     pub static_pods: Vec<StaticPod>,
+    /// Devices that each has, known by its class.
+    pub devices: Vec<Devices>,
+}
+
+/// Equal devices of a node, as a driver offers them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// The driver.
+    pub driver: String,
+    /// Names are this, a dash and a number from 0 on.
+    pub name: String,
+    /// How many.
+    pub count: u32,
+    /// What can be asked of them, as written: truth values and whole numbers are such, versions too.
+    pub attributes: BTreeMap<String, String>,
+    /// What they have, quantities by name.
+    pub capacity: BTreeMap<String, String>,
+    /// Whether several claims may have parts of one.
+    pub shared: bool,
 }
 
 /// A pod that a file on the node describes.
@@ -197,6 +216,7 @@ impl Default for NodeGroup {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             static_pods: Vec::new(),
+            devices: Vec::new(),
         }
     }
 }

@@ -323,7 +323,7 @@ async fn once(
         }
     }
     crate::certificates::stamp(cx, &mut new, old);
-    crate::devices::prepare(cx, &mut new);
+    crate::devices::prepare(cx, &mut new, Some(old));
     input::unique_owners(cx, &mut new);
     let sub_name = &change.subresource;
     if admission::mutate(cx, asked, sub_name, &mut new, Some(old)).await? {

@@ -1,18 +1,20 @@
 //! What is decoded of watched objects: only what a kubelet acts on, so that a hundred thousand of
 //! them pass through at the cost of a few.
 
+mod claim;
 mod container;
 mod node;
 mod pod;
 mod quantity;
 mod told;
 
+pub use claim::{AllocatedDevice, ClaimObject};
 pub use container::{
     ContainerSpec, Exec, Hook, Mount, Port, Probe, PullPolicy, ResizePolicy, Resources,
     SecurityContext, Variable,
 };
 pub use node::{NodeCondition, NodeObject, NodeSpec, NodeStatus, Taint};
-pub use pod::{PodObject, PodSpec, RestartPolicy, Volume, VolumeSource};
+pub use pod::{DeviceClaim, PodObject, PodSpec, RestartPolicy, Volume, VolumeSource};
 pub use quantity::{Amounts, parse_quantity};
 pub use told::{ConditionWire, ContainerStatusWire, PodStatusWire, StateWire, TerminatedWire};
 

@@ -68,9 +68,22 @@ pub struct PodSpec {
     pub security_context: Option<SecurityContext>,
     /// Its priority, as its class had it.
     pub priority: Option<i32>,
+    /// Its claims to devices.
+    #[serde(deserialize_with = "or_default")]
+    pub resource_claims: Vec<DeviceClaim>,
     /// Whether some of its volumes are claims'. Follows from its volumes, which are not all kept.
     #[serde(skip)]
     pub claims: bool,
+}
+
+/// A claim to devices: one that is there, or one that is made for the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceClaim {
+    /// What the pod calls it.
+    pub name: Arc<str>,
+    /// The claim, if it is there without the pod.
+    pub resource_claim_name: Option<Arc<str>>,
 }
 
 /// A volume of a pod.

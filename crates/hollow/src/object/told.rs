@@ -32,11 +32,24 @@ pub struct PodStatusWire {
     /// Its ephemeral containers.
     #[serde(deserialize_with = "or_default")]
     pub ephemeral_container_statuses: Vec<ContainerStatusWire>,
+    /// Claims that were made for it.
+    #[serde(deserialize_with = "or_default")]
+    pub resource_claim_statuses: Vec<MadeClaim>,
     /// What is set aside for it as a whole.
     #[serde(deserialize_with = "or_default")]
     pub allocated_resources: BTreeMap<String, String>,
     /// What it runs with as a whole.
     pub resources: Option<Resources>,
+}
+
+/// A claim that was made for a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MadeClaim {
+    /// What the pod calls it.
+    pub name: String,
+    /// Its name; none if it turned out not to be needed.
+    pub resource_claim_name: Option<Arc<str>>,
 }
 
 /// A condition of a pod.

@@ -108,6 +108,8 @@ impl Pod {
             resize: None,
             mentioned: [false; 2],
             source,
+            prepared: spec.resource_claims.is_empty(),
+            unprepared: None,
             spec,
         };
         pod.phase = match status.phase.as_deref() {

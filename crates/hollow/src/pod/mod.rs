@@ -124,6 +124,10 @@ pub struct Pod {
     pub mentioned: [bool; 2],
     /// The hash of the static pod whose mirror it is.
     pub source: Option<Arc<str>>,
+    /// Its claims to devices are prepared, or it has none: before, no sandbox is made.
+    pub prepared: bool,
+    /// Why they are not, as last told.
+    pub unprepared: Option<Arc<str>>,
 }
 
 /// Why a pod failed as a whole.

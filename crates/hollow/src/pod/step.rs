@@ -52,6 +52,8 @@ pub enum Input<'a> {
     Overdrawn(&'a Arc<str>),
     /// The node grants the resources that the spec asks for, or says why not.
     Resize(Result<(), Held>),
+    /// The claims to devices can be prepared, or this is why not.
+    Prepare(Result<(), Arc<str>>),
 }
 
 /// The pod as the API server shows it, without what is the kubelet's own.
@@ -125,6 +127,7 @@ impl Pod {
             Input::Evicted(message) => self.evict(message, true, env, &mut out),
             Input::Overdrawn(message) => self.evict(message, false, env, &mut out),
             Input::Resize(answer) => self.answered_resize(answer, env, &mut out),
+            Input::Prepare(answer) => self.prepare(answer, &mut out),
         }
         self.start_ephemeral(env.now, &mut out);
         if !self.finished() {
@@ -168,6 +171,28 @@ impl Pod {
         {
             self.deletion = Some(grace);
             self.kill(grace, env, out);
+        }
+    }
+
+    /// The kubelet prepares claims before it makes a sandbox, and tells when it cannot.
+    fn prepare(&mut self, answer: Result<(), Arc<str>>, out: &mut Outcome) {
+        if self.prepared || self.killing {
+            return;
+        }
+        let Err(why) = answer else {
+            (self.prepared, self.unprepared) = (true, None);
+            return;
+        };
+        if self.unprepared.as_ref() != Some(&why) {
+            out.told.push(Occurrence {
+                warning: true,
+                reason: "FailedPrepareDynamicResources",
+                message: format!(
+                    "Failed to prepare dynamic resources: prepare dynamic resources: {why}"
+                ),
+                field_path: None,
+            });
+            self.unprepared = Some(why);
         }
     }
 
@@ -231,7 +256,7 @@ impl Pod {
                 out,
             );
         }
-        if self.sandbox == Sandbox::None && !self.killing {
+        if self.sandbox == Sandbox::None && !self.killing && self.prepared {
             let takes = scaled(
                 env.behaviours.sandbox(&self.id.namespace, &self.id.name),
                 env.scale,

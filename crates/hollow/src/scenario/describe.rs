@@ -145,6 +145,10 @@ fn node(it: &NodeGroup) -> String {
             .map_or(String::new(), |it| format!("={it}"));
         add(format!("taint {}{value}:{}", taint.key, taint.effect));
     }
+    for it in &it.devices {
+        let shared = if it.shared { ", shared" } else { "" };
+        add(format!("{} devices of {}{shared}", it.count, it.driver));
+    }
     for pod in &it.static_pods {
         add(format!("static pod {}/{}", pod.namespace, pod.name));
     }

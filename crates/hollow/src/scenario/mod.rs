@@ -7,6 +7,7 @@
 mod describe;
 mod event;
 mod read;
+mod read_devices;
 mod read_events;
 mod values;
 

@@ -3,6 +3,7 @@
 use super::{
     Scenario,
     event::Event,
+    read_devices::devices,
     read_events::event,
     values::{bytes, count, extended, name, number, quantity, rate, speed},
 };
@@ -82,6 +83,7 @@ fn node(field: &Field<'_>) -> NodeGroup {
         "kubeletVersion",
         "failures",
         "staticPods",
+        "devices",
     ]);
     let usual = NodeGroup::default();
     let class = map.read("class", name);
@@ -138,6 +140,12 @@ fn node(field: &Field<'_>) -> NodeGroup {
                 it.wrong("static pods need a class: it is how a node's own are found");
             }
             static_pods(it)
+        }),
+        devices: map.get("devices").map_or(vec![], |it| {
+            if class.is_none() {
+                it.wrong("devices need a class: it is how a node's own are found");
+            }
+            devices(it)
         }),
         class,
     }
@@ -380,6 +388,30 @@ mod tests {
     #[case(
         "nodes: [{class: a, staticPods: [{name: p, image: i}, {name: p, image: j}]}]",
         "1:54: nodes[0].staticPods[1]: there is another static pod of that name"
+    )]
+    #[case(
+        "nodes: [{class: a, devices: [{driver: gpu.io, count: 8, attributes: {model: x}, capacity: {memory: 80Gi}, shared: true}]}]",
+        "fine"
+    )]
+    #[case(
+        "nodes: [{devices: [{driver: gpu.io}]}]",
+        "1:19: nodes[0].devices: devices need a class: it is how a node's own are found"
+    )]
+    #[case(
+        "nodes: [{class: a, devices: [{count: 2}]}]",
+        "1:30: nodes[0].devices[0]: driver is missing: who offers them, such as gpu.example.com"
+    )]
+    #[case(
+        "nodes: [{class: a, devices: [{driver: d.io, count: 129}]}]",
+        "1:52: nodes[0].devices[0].count: 129 is not between 1 and 128"
+    )]
+    #[case(
+        "nodes: [{class: a, devices: [{driver: d.io, capacity: {memory: lots}, attributes: {A b: 1}}]}]",
+        "1:64: nodes[0].devices[0].capacity.memory: \"lots\" is no amount such as 8 | 1:83: nodes[0].devices[0].attributes: \"A b\" is no name of an attribute: want a letter, letters, digits and '_', after DOMAIN/ if it is not the driver's"
+    )]
+    #[case(
+        "nodes: [{class: a, devices: [{driver: d.io}, {driver: d.io, count: 2}]}]",
+        "1:46: nodes[0].devices[1]: the driver has other devices of that name: give these a name of their own"
     )]
     #[case(
         "nodes: [{kubeletVersion: 1.36}]",

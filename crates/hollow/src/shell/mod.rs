@@ -1,5 +1,6 @@
 //! The thin shell: watches, clock, and writes around [`World`].
 
+mod claims;
 mod events;
 mod node_writes;
 mod nodes;
@@ -158,6 +159,8 @@ impl Shell {
         sources.watch_nodes_and_rules();
         // Pods are watched once nodes and rules are known: what a pod does depends on both.
         let (mut nodes_known, mut rules_known, mut pods_watched) = (false, false, false);
+        // Claims to devices, once a pod has some.
+        let mut claims_watched = false;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let next = self.world.next();
@@ -185,11 +188,16 @@ impl Shell {
                     }
                     Seen::NoRules => rules_known = true,
                     Seen::Pod(event) => self.world.pod_seen(*event, now),
+                    Seen::Claim(event) => self.world.claim_seen(*event, now),
                 }
             }
             if nodes_known && rules_known && !pods_watched {
                 pods_watched = true;
                 sources.watch_pods();
+            }
+            if self.world.wants_claims() && !claims_watched {
+                claims_watched = true;
+                sources.watch_claims();
             }
             for node in self.world.newcomers() {
                 sources.list_pods_of(node);
@@ -286,6 +294,12 @@ async fn carry_out(client: Client, write: Write) -> Result<(), kube::Error> {
         Write::Merge(collection, name, patch) => {
             Request::new(collection).patch(&name, &params(), &Patch::Merge(patch))
         }
+        Write::Status(collection, name, patch) => Request::new(collection).patch_subresource(
+            "status",
+            &name,
+            &params(),
+            &Patch::Merge(patch),
+        ),
         Write::Delete(collection, name, uid) => Request::new(collection).delete(
             &name,
             &DeleteParams {

@@ -252,7 +252,11 @@ impl World {
                 entry.busy = false;
                 self.queue_node(id);
             }
-            Subject::PodStatus(_) | Subject::PodDelete(_) | Subject::Mirror(..) => {}
+            Subject::PodStatus(_)
+            | Subject::PodDelete(_)
+            | Subject::Mirror(..)
+            | Subject::Slice(..)
+            | Subject::Claim(_) => {}
         }
     }
 

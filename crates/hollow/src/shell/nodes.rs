@@ -346,6 +346,7 @@ impl World {
         self.timers.at(now.plus(first), Timer::Report(id));
         self.join(id, now);
         self.staff(id);
+        self.offer_devices(id);
         id
     }
 

@@ -1,6 +1,6 @@
 //! The pods of the simulation: taking them in, letting them step, writing what follows.
 
-use super::{nodes::NodeEntry, pressure::Most, statics, timer::Id, world::World};
+use super::{claims, nodes::NodeEntry, pressure::Most, statics, timer::Id, world::World};
 use crate::{
     behaviour,
     clock::Millis,
@@ -18,6 +18,8 @@ pub(super) struct PodEntry {
     pub(super) requests: Arc<Amounts>,
     /// The most that it ever uses.
     pub most: Most,
+    /// Its claims to devices by name; one that is still to be made has none.
+    pub(super) claims: Vec<Option<Arc<str>>>,
     /// Counted in the node's room, and holding its address.
     pub counted: bool,
     pub(super) wake: Option<Millis>,
@@ -147,6 +149,7 @@ impl World {
                 .unwrap_or(30);
             pod::scaled(Duration::from_secs(seconds), self.options.time_scale)
         });
+        let claims = claims::names(&spec, &status);
         let called_unready = status
             .conditions
             .iter()
@@ -167,6 +170,7 @@ impl World {
                 entry.epoch = self.pod_epoch;
             }
             self.step(id, Input::Observed(seen), now);
+            self.follow_claims(id, claims, now);
             self.answer_resize(id, now);
             self.belie(id, called_unready, now);
             if unmirror {
@@ -266,6 +270,7 @@ impl World {
             node: node_id,
             requests,
             most,
+            claims: Vec::new(),
             counted,
             wake: None,
             dirty: goes_on,
@@ -314,6 +319,7 @@ impl World {
             }
         }
         self.step(id, Input::Observed(seen), now);
+        self.follow_claims(id, claims, now);
         self.answer_resize(id, now);
         self.belie(id, called_unready, now);
         self.mind(node_id, now);
@@ -373,6 +379,7 @@ impl World {
         if let Some(network) = &self.options.network {
             network.forget(&entry.pod.id.uid);
         }
+        self.forget_users(id, &entry.pod.id.namespace, &entry.claims);
         if let Some(node) = self.nodes.get_mut(entry.node) {
             node.pods.remove(&id);
         }

@@ -2,7 +2,7 @@
 
 use super::world::retry_after;
 use crate::{
-    object::{NodeObject, PodObject},
+    object::{ClaimObject, NodeObject, PodObject},
     options::SIMULATED,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -30,6 +30,8 @@ pub enum Seen {
     Node(Box<Event<NodeObject>>),
     /// Pods, only bound ones.
     Pod(Box<Event<PodObject>>),
+    /// Claims to devices.
+    Claim(Box<Event<ClaimObject>>),
     /// The rules.
     Rules(Box<Event<ConfigMap>>),
     /// The watch of the rules does not come up.
@@ -121,6 +123,18 @@ impl Sources {
             watcher::Config::default().fields("spec.nodeName!="),
             "pods",
             |event| Seen::Pod(Box::new(event)),
+            None,
+        );
+    }
+
+    /// Begins to watch claims to devices.
+    pub fn watch_claims(&mut self) {
+        let claims = Api::all(self.client.clone());
+        self.watch(
+            claims,
+            watcher::Config::default(),
+            "claims to devices",
+            |event| Seen::Claim(Box::new(event)),
             None,
         );
     }

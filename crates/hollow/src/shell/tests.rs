@@ -14,7 +14,7 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const T0: Millis = Millis(1_700_000_000_000);
+pub(super) const T0: Millis = Millis(1_700_000_000_000);
 
 fn options() -> Options {
     Options {
@@ -23,7 +23,7 @@ fn options() -> Options {
     }
 }
 
-fn node(name: &str, range: Option<&str>) -> NodeObject {
+pub(super) fn node(name: &str, range: Option<&str>) -> NodeObject {
     let mut node = json!({
         "metadata": {"name": name, "uid": format!("uid-{name}"), "labels": {"gantry.dev/simulated": "true"}},
         "spec": {},
@@ -39,7 +39,7 @@ fn node(name: &str, range: Option<&str>) -> NodeObject {
     serde_json::from_value(node).unwrap()
 }
 
-fn pod_value(name: &str, node: &str) -> Value {
+pub(super) fn pod_value(name: &str, node: &str) -> Value {
     json!({
         "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
         "spec": {"nodeName": node, "containers": [{"name": "app", "image": "i:1"}]},
@@ -66,7 +66,7 @@ fn writes(world: &mut World, now: Millis) -> Vec<(Subject, Write)> {
 }
 
 /// Answers everything with success until nothing is left to write.
-fn settle(world: &mut World, now: Millis) -> Vec<(Subject, Write)> {
+pub(super) fn settle(world: &mut World, now: Millis) -> Vec<(Subject, Write)> {
     let mut all = Vec::new();
     loop {
         world.tick(now);

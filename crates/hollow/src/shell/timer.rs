@@ -37,6 +37,10 @@ pub enum Timer {
     Fail(Id),
     /// It is repaired.
     Repaired(Id),
+    /// Another try at a slice of a node's devices.
+    Slice(Id, u32),
+    /// Another try at what is said of a claim.
+    Claim(u32),
 }
 
 /// A place in a [`Slab`], with the turn of its use: an id of the former user finds nothing.

@@ -54,6 +54,10 @@ pub enum Subject {
     Topology(u32),
     /// The mirror of a static pod, by its place among the node's.
     Mirror(Id, u32),
+    /// Devices of a node, by their driver's place.
+    Slice(Id, u32),
+    /// What is said of a claim's devices.
+    Claim(u32),
 }
 
 /// A write to be carried out.
@@ -65,6 +69,8 @@ pub enum Write {
     Strategic(String, String, Option<&'static str>, Value),
     /// Merge PATCH: collection, name, patch.
     Merge(String, String, Value),
+    /// Merge PATCH of a status: collection, name, patch.
+    Status(String, String, Value),
     /// DELETE at once, of this uid only: collection, name, uid.
     Delete(String, String, String),
 }
@@ -92,6 +98,8 @@ pub(super) enum Due {
     Topology(u32),
     LeaseNamespace,
     Mirror(Id, u32),
+    Slice(Id, u32),
+    Claim(u32),
 }
 
 /// The state of the simulation.
@@ -127,6 +135,7 @@ pub struct World {
     pub(super) lease_namespace_asked: bool,
     /// The cluster knows no NodeResourceTopology.
     pub(super) topology_missed: bool,
+    pub(super) claims: super::claims::Claims,
     /// Heartbeats: before everything else, or nodes would be taken for dead under load.
     pub(super) urgent: VecDeque<Due>,
     pub(super) queue: VecDeque<Due>,
@@ -191,6 +200,7 @@ impl World {
             missing: Vec::new(),
             lease_namespace_asked: false,
             topology_missed: false,
+            claims: super::claims::Claims::default(),
             urgent: VecDeque::new(),
             queue: VecDeque::new(),
             outbox: Outbox::new(options.events_per_second, now),
@@ -242,6 +252,8 @@ impl World {
                 Timer::Over(number) => self.over_due(number, now),
                 Timer::Evict(id) => self.evict_due(id, now),
                 Timer::Look(id) => self.look_due(id, now),
+                Timer::Slice(id, index) => self.queue.push_back(Due::Slice(id, index)),
+                Timer::Claim(number) => self.queue.push_back(Due::Claim(number)),
                 Timer::Mirror(id, index) => self.queue.push_back(Due::Mirror(id, index)),
                 Timer::Fail(id) => self.fail_due(id, now),
                 Timer::Repaired(id) => self.repaired_due(id, now),
@@ -326,6 +338,8 @@ impl World {
                 Due::Create(index) => self.create_write(index, now),
                 Due::Topology(index) => self.topology_write(index),
                 Due::Mirror(id, index) => self.mirror_write(id, index, now),
+                Due::Slice(id, index) => self.slice_write(id, index),
+                Due::Claim(number) => self.claim_write(number, now),
                 Due::LeaseNamespace => Some((
                     Subject::LeaseNamespace,
                     Write::Create(
@@ -347,6 +361,7 @@ impl World {
                 self.pod_answered(id, subject, answer, now)
             }
             Subject::Mirror(id, index) => self.mirror_answered(id, index, answer, now),
+            Subject::Slice(..) | Subject::Claim(_) => self.devices_answered(subject, answer, now),
             _ => self.node_answered(subject, answer, now),
         }
     }

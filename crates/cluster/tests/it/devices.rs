@@ -1,0 +1,185 @@
+//! Devices in a whole embedded cluster: offered by simulated nodes, allocated by the scheduler, prepared by kubelets, and
+//! given back.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where its helpers do"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_cluster::EmbeddedCluster;
+use gantry_hollow::Scenario;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+/// How long anything may take before the test fails. Generous: CI has two slow cores.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Asks until there is an answer, or fails.
+async fn wait<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+async fn create(client: &Client, path: &str, object: Value) {
+    let request = http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(object.to_string().into_bytes())
+        .unwrap();
+    let made: Result<Value, _> = client.request(request).await;
+    made.unwrap();
+}
+
+const DEVICES: &str = "/apis/resource.k8s.io/v1";
+const SCENARIO: &str = "
+nodes:
+  - class: gpu
+    devices:
+      - {driver: gpu.example.com, name: gpu, count: 2, attributes: {model: x}, capacity: {memory: 80Gi}}
+      - {driver: nic.example.com, name: nic, capacity: {bandwidth: '10'}, shared: true}
+";
+
+fn user(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "registry.example.com/c:1", "resources": {"claims": [{"name": "d"}]}}],
+        "resourceClaims": [{"name": "d", "resourceClaimTemplateName": "both"}]}})
+}
+
+async fn running(client: &Client, name: &str) -> Pod {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    wait(&format!("{name} to run"), async || {
+        let pod = pods.get(name).await.unwrap();
+        let phase = pod.status.as_ref()?.phase.clone()?;
+        (phase == "Running").then_some(pod)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_offered_given_prepared_and_given_back() {
+    let scenario = Scenario::parse(SCENARIO, &|name| Err(name.to_owned())).unwrap();
+    let scenario = Arc::new(scenario);
+    let zones = [("east".to_owned(), "east-a".to_owned())];
+    let cluster = EmbeddedCluster::builder()
+        .nodes(scenario.groups(&zones))
+        .scenario(Some(scenario))
+        .start()
+        .await
+        .unwrap();
+    let client = cluster.client();
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    wait("the default service account", async || {
+        accounts.get_opt("default").await.unwrap()
+    })
+    .await;
+    let slices: Api<ResourceSlice> = Api::all(client.clone());
+    let offered = wait("slices", async || {
+        let list = slices.list(&ListParams::default()).await.unwrap().items;
+        (list.len() == 2).then_some(list)
+    })
+    .await;
+    assert!(
+        offered
+            .iter()
+            .all(|it| it.labels().get("gantry.dev/simulated").is_some())
+    );
+
+    for kind in ["gpu", "nic"] {
+        let expression = format!("device.driver == '{kind}.example.com'");
+        create(&client, &format!("{DEVICES}/deviceclasses"), json!({"metadata": {"name": kind}, "spec": {"selectors": [{"cel": {"expression": expression}}]}})).await;
+    }
+    let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
+    let asked = json!({"devices": {"requests": [
+        {"name": "gpu", "exactly": {"deviceClassName": "gpu"}},
+        {"name": "nic", "exactly": {"deviceClassName": "nic", "capacity": {"requests": {"bandwidth": "3"}}}}]}});
+    create(
+        &client,
+        &templates,
+        json!({"metadata": {"name": "both"}, "spec": {"spec": asked}}),
+    )
+    .await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    for name in ["one", "two", "three"] {
+        create(&client, "/api/v1/namespaces/default/pods", user(name)).await;
+    }
+
+    // There are two devices of the one kind, and enough of the other.
+    let state = async || {
+        let list = pods.list(&ListParams::default()).await.unwrap().items;
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone());
+        let run = list
+            .iter()
+            .filter(|p| phase(p).as_deref() == Some("Running"));
+        let waits = list.iter().find(|p| phase(p).as_deref() == Some("Pending"));
+        let told = waits.and_then(|p| {
+            let conditions = p.status.as_ref()?.conditions.as_ref()?;
+            let scheduled = conditions.iter().find(|c| c.type_ == "PodScheduled")?;
+            Some((p.name_any(), scheduled.message.clone()?))
+        });
+        (run.count(), told)
+    };
+    let (waiting, message) = wait("two to run and one to wait", async || match state().await {
+        (2, Some(told)) => Some(told),
+        _ => None,
+    })
+    .await;
+    assert!(message.contains("cannot allocate all claims"), "{message}");
+    let first = ["one", "two", "three"]
+        .into_iter()
+        .find(|name| *name != waiting)
+        .unwrap();
+    let claims: Api<ResourceClaim> = Api::default_namespaced(client.clone());
+    let made = running(&client, first)
+        .await
+        .status
+        .unwrap()
+        .resource_claim_statuses
+        .unwrap();
+    let made = made[0].resource_claim_name.clone().unwrap();
+    // Its drivers say that they have prepared it.
+    let told = wait("what drivers say", async || {
+        let devices = claims.get(&made).await.unwrap().status?.devices?;
+        (devices.len() == 2).then_some(devices)
+    })
+    .await;
+    let ready = |kind: &str| {
+        let mut conditions = told.iter().flat_map(|d| d.conditions.iter().flatten());
+        conditions.any(|c| c.type_ == kind && c.status == "True")
+    };
+    assert!(ready("Ready"), "{told:?}");
+    let results = claims
+        .get(&made)
+        .await
+        .unwrap()
+        .status
+        .unwrap()
+        .allocation
+        .unwrap();
+    let results = results.devices.unwrap().results.unwrap();
+    let nic = results.iter().find(|r| r.request == "nic").unwrap();
+    assert_eq!(nic.consumed_capacity.as_ref().unwrap()["bandwidth"].0, "3");
+    assert!(nic.share_id.is_some());
+
+    // When it is gone, so is its claim, and the one that waited has its device.
+    pods.delete(first, &DeleteParams::default()).await.unwrap();
+    running(&client, &waiting).await;
+    wait("the claim to go", async || {
+        claims.get_opt(&made).await.unwrap().is_none().then_some(())
+    })
+    .await;
+}
