@@ -58,7 +58,7 @@ pub async fn explain(cx: &Cx, cluster: &str, tenant: &str, name: &str) -> Result
     let snapshot = read(cx, cluster).await?;
     tokio::task::spawn_blocking(move || {
         let mut cluster = snapshot.cluster;
-        report::of_pod(&mut cluster, &pod, NODES)
+        report::of_pod(&mut cluster, &pod, &snapshot.waiting, NODES)
     })
     .await
     .map_err(|_| Fail::Upstream("the explanation broke off".to_owned()))?

@@ -42,6 +42,7 @@ fn told(cx: &Cx, report: &Report) -> Markup {
             }
         }
         p { (cx.f(M::PlacementNodes, &figures)) }
+        @if let Some(held) = &report.held { p.said { (held.reason) @if let Some(change) = &held.change { br; strong { (change) } } } }
         @if let Some(message) = &report.message { p.said { (message) } }
         @if !report.changes.is_empty() {
             h3 { (cx.t(M::PlacementChanges)) }

@@ -192,6 +192,7 @@ async fn what_a_placement_says() {
         preemption: Some(Room {
             node: "sh-a-001".into(),
             victims: 2,
+            elsewhere: 0,
         }),
         policies: vec![Selecting {
             name: "fast".into(),

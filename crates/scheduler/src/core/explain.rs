@@ -4,10 +4,12 @@
 use super::class::ClassId;
 use super::cluster::Cluster;
 use super::decide::Check;
+use super::devices::DeviceNeeds;
 use super::diagnosis::{Diagnosis, Reason};
 use super::nodes::NodeId;
 use super::preempt::Preemption;
 use super::profile::{RULES, Rule};
+use super::quota::Verdict;
 use super::ranking::{STATIC_RULES, raw_statics, static_scores, tolerates_unschedulable};
 use super::request::{Effect, Taint};
 use super::symbols::{Symbol, value_of};
@@ -37,6 +39,14 @@ pub enum Obstacle {
         missing: i64,
         wanted: i64,
     },
+    /// A quota has too little of a resource left: so much too little, of so much asked for.
+    Quota {
+        verdict: Verdict,
+        missing: i64,
+        wanted: i64,
+    },
+    /// The pod's claims to devices: what to do about them, by the number of the message.
+    Claims(u32),
     /// Everything else.
     Other(Reason),
 }
@@ -89,6 +99,9 @@ impl Cluster {
             .collect();
         let mut feasible = self.score_table(&check, &nodes);
         feasible.sort_by(|a, b| b.total.cmp(&a.total).then(a.node.cmp(&b.node)));
+        if feasible.is_empty() {
+            feasible = self.held_for(id);
+        }
         if !feasible.is_empty() {
             return Explanation {
                 feasible,
@@ -97,7 +110,7 @@ impl Cluster {
                 preemption: None,
             };
         }
-        let changes = self.changes(&check);
+        let changes = self.changes(&Check::new(self, id));
         let diagnosis = Some(self.diagnose(id));
         let preemption = self.preempt(id, |_| false);
         Explanation {
@@ -118,6 +131,23 @@ impl Cluster {
         self.put(&uid, placed);
         self.events.truncate(before);
         Some(explanation)
+    }
+
+    /// The node on which a reservation holds room for the class, if one does.
+    fn held_for(&mut self, id: ClassId) -> Vec<Scored> {
+        if !self.may_have_slot(id) {
+            return Vec::new();
+        }
+        let before = self.events.len();
+        let mut table = Vec::new();
+        if let Some((slot, node)) = self.reserved_for(id)
+            && let Some(placed) = self.lift(&slot)
+        {
+            table = self.score_table(&Check::new(self, id), &[node.0]);
+            self.put(&slot, placed);
+        }
+        self.events.truncate(before);
+        table
     }
 
     /// The scores of nodes by every rule.
@@ -186,7 +216,18 @@ impl Cluster {
         let (node, room) = (&self.nodes.all[at], &self.nodes.rooms[at]);
         let slot = u32::try_from(at).unwrap_or(u32::MAX);
         let symbols = &self.compiler.symbols;
-        let mut all = Vec::new();
+        let mut all = self.of_all_nodes(check);
+        if let Some((quota, (_, takes))) = self
+            .quota_at(check.class(), NodeId(slot))
+            .zip(check.class().quota.as_ref())
+        {
+            let lacking = self.quotas.lacking(quota, takes).into_iter();
+            all.extend(lacking.map(|(verdict, missing, wanted)| Obstacle::Quota {
+                verdict,
+                missing,
+                wanted,
+            }));
+        }
         if node.unschedulable && !tolerates_unschedulable(placement, &self.compiler) {
             all.push(Obstacle::Cordoned);
         }
@@ -258,10 +299,15 @@ impl Cluster {
         all
     }
 
+    /// What is in the way on every node.
+    fn of_all_nodes(&self, check: &Check<'_>) -> Vec<Obstacle> {
+        let volumes = check.needs.blocked.map(Obstacle::Other);
+        let devices = check.devices.as_ref().and_then(DeviceNeeds::remedy);
+        let devices = devices.map(Obstacle::Claims);
+        volumes.into_iter().chain(devices).collect()
+    }
+
     fn changes(&self, check: &Check<'_>) -> Vec<Change> {
-        if check.blocked().is_some() {
-            return Vec::new();
-        }
         let mut changes: BTreeMap<String, (f64, Change)> = BTreeMap::new();
         for at in 0..self.nodes.slots() {
             if !self.nodes.all[at].known {
@@ -294,88 +340,6 @@ impl Cluster {
         changes.sort_by(|(a, x), (b, y)| a.total_cmp(b).then(y.nodes.cmp(&x.nodes)));
         changes.truncate(MOST_CHANGES);
         changes.into_iter().map(|(_, change)| change).collect()
-    }
-
-    /// What obstacles have in common that the same change would remove.
-    fn kind(&self, obstacle: &Obstacle) -> String {
-        match obstacle {
-            Obstacle::Short { resource, .. } => format!("{resource:?}"),
-            Obstacle::Other(reason) => self.phrase(*reason),
-            other => self.advice(other),
-        }
-    }
-
-    /// What to do about an obstacle.
-    #[must_use]
-    pub fn advice(&self, obstacle: &Obstacle) -> String {
-        let text = |symbol: Symbol| self.compiler.symbols.text(symbol);
-        match obstacle {
-            Obstacle::Cordoned => "uncordon the node".to_owned(),
-            Obstacle::Taint(taint) => {
-                let value = text(taint.value);
-                let equals = if value.is_empty() { "" } else { "=" };
-                format!(
-                    "tolerate the taint {}{equals}{value}:{:?}",
-                    text(taint.key),
-                    taint.effect
-                )
-            }
-            Obstacle::Selector(key, value) => {
-                format!("drop nodeSelector {}={}", text(*key), text(*value))
-            }
-            Obstacle::NodeAffinity => "widen the required node affinity".to_owned(),
-            Obstacle::Short {
-                resource: Resource::Pods,
-                ..
-            } => "free one pod's place on the node".to_owned(),
-            Obstacle::Short {
-                resource,
-                missing,
-                wanted,
-            } => format!(
-                "request {} less {} ({} instead of {}), or free as much",
-                resource.amount(*missing),
-                self.resource_name(*resource),
-                resource.amount(wanted - missing),
-                resource.amount(*wanted),
-            ),
-            Obstacle::Other(reason) => match reason {
-                Reason::Ports => "free the host ports".to_owned(),
-                Reason::DiskInUse => "move the pod that uses the disk".to_owned(),
-                Reason::Undeclared(features) => format!(
-                    "have the node declare {} (its kubelet does if it can), or do without",
-                    features.names()
-                ),
-                Reason::Policy(policy) | Reason::SetApart(policy) => format!(
-                    "change placement policy {}, or which pods it selects",
-                    text(*policy)
-                ),
-                Reason::Numa(_) => {
-                    "ask for fewer whole cores or devices in one container, or free those of one NUMA node"
-                        .to_owned()
-                }
-                Reason::Hot(resource) => format!(
-                    "wait until the node uses less {}, or raise the threshold",
-                    super::load::MEASURED[*resource]
-                ),
-                Reason::Spread => {
-                    "loosen the topology spread constraints, or even out the pods".to_owned()
-                }
-                Reason::SpreadLabel => {
-                    "label the node with the topology keys of the spread constraints".to_owned()
-                }
-                Reason::Affinity => {
-                    "drop the pod affinity, or place a pod that it seeks".to_owned()
-                }
-                Reason::AntiAffinity => {
-                    "drop the pod anti-affinity, or move the pods that it shuns".to_owned()
-                }
-                Reason::ExistingAntiAffinity => {
-                    "move the pods whose anti-affinity shuns this one".to_owned()
-                }
-                other => format!("see to it: {}", self.phrase(*other)),
-            },
-        }
     }
 
     /// A resource's name.
@@ -430,6 +394,9 @@ fn weight(obstacle: &Obstacle) -> f64 {
     match obstacle {
         Obstacle::Short {
             missing, wanted, ..
+        }
+        | Obstacle::Quota {
+            missing, wanted, ..
         } => 0.5 + 0.5 * *missing as f64 / (*wanted).max(1) as f64,
         _ => 1.0,
     }
@@ -455,6 +422,11 @@ impl Resource {
         }
     }
 }
+
+mod advice;
+mod gang;
+
+pub use gang::GangExplanation;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@
 //! back (first those whose going would break a disruption budget, then the others; higher and longer running before
 //! lower and younger), and then all are. The order of preference among nodes is kube-scheduler's: fewest disruption
 //! budgets broken, lowest highest victim, lowest sum, fewest victims, youngest highest victim. Pods that are leaving
-//! anyway cost nothing.
+//! anyway cost nothing. Only where a quota is full, and no one node has enough pods that hold its place, do pods leave
+//! several nodes.
 
 use super::class::ClassId;
 use super::cluster::{Cluster, Placed};
@@ -22,7 +23,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preemption {
     pub node: NodeId,
-    /// Includes pods that are leaving already: all must be gone before the pod can start.
+    /// Includes pods that are leaving already: all must be gone before the pod can start. All are on the node, but for
+    /// those that leave a full quota.
     pub victims: Vec<Arc<str>>,
 }
 
@@ -70,10 +72,20 @@ impl Cluster {
         {
             return None;
         }
+        self.on_one_node(id, &full, &spared)
+            .or_else(|| self.across_nodes(id, &full, &spared))
+    }
+
+    fn on_one_node(
+        &mut self,
+        id: ClassId,
+        full: &[Verdict],
+        spared: &impl Fn(&str) -> bool,
+    ) -> Option<Preemption> {
         let mut best: Option<(Cost, Preemption)> = None;
-        for node in self.preemptible(id, &full) {
+        for node in self.preemptible(id, full) {
             let before = self.events.len();
-            let trial = self.trial(id, node, &spared);
+            let trial = self.trial(id, node, spared);
             // Lifting and putting back is nobody's business.
             self.events.truncate(before);
             let Some(victims) = trial else { continue };
@@ -83,6 +95,74 @@ impl Cluster {
             }
         }
         best.map(|(_, preemption)| preemption)
+    }
+
+    /// Makes place in a full quota wherever those are who have it, the least important first; and room on the node where
+    /// the pod fits then, if that has none.
+    fn across_nodes(
+        &mut self,
+        id: ClassId,
+        full: &[Verdict],
+        spared: &impl Fn(&str) -> bool,
+    ) -> Option<Preemption> {
+        if full.is_empty() {
+            return None;
+        }
+        let before = self.events.len();
+        let mut holders = self.lower_pods(self.pods.keys(), spared);
+        let in_it = |cluster: &Self, pod: &Lower| {
+            let relieves = |quota| full.iter().any(|v| cluster.quotas.relieves(*v, quota));
+            pod.placed.quota.is_some_and(relieves)
+        };
+        holders.retain(|pod| in_it(self, pod));
+        let mut lifted = Vec::new();
+        while self.quota_refusal(id).is_some()
+            && let Some(pod) = holders.pop()
+        {
+            if self.may_displace(id, &pod.placed) {
+                self.lift(&pod.uid);
+                lifted.push(pod);
+            }
+        }
+        lifted.reverse();
+        let mut room = None;
+        if self.quota_refusal(id).is_none() {
+            let slots = u32::try_from(self.nodes.slots()).unwrap_or(u32::MAX);
+            let free = (0..slots).find(|at| self.feasible(id, NodeId(*at)));
+            room = match free {
+                Some(at) => Some(Preemption {
+                    node: NodeId(at),
+                    victims: Vec::new(),
+                }),
+                None => self.on_one_node(id, &[], spared),
+            };
+        }
+        if let Some(Preemption { node, victims }) = &mut room {
+            let there: Vec<(Arc<str>, Option<Placed>)> = victims
+                .iter()
+                .map(|uid| (uid.clone(), self.lift(uid)))
+                .collect();
+            let (breaking, others) = self.guarded(lifted);
+            lifted = Vec::new();
+            for pod in breaking.into_iter().chain(others) {
+                self.put(&pod.uid, pod.placed);
+                if !self.feasible(id, *node) {
+                    self.lift(&pod.uid);
+                    victims.push(pod.uid.clone());
+                    lifted.push(pod);
+                }
+            }
+            for (uid, placed) in &there {
+                if let Some(placed) = placed {
+                    self.put(uid, *placed);
+                }
+            }
+        }
+        for pod in &lifted {
+            self.put(&pod.uid, pod.placed);
+        }
+        self.events.truncate(before);
+        room
     }
 
     /// The pods of lower priority that are leaving a node where room was made for a class, if the class fits there once
@@ -154,31 +234,39 @@ impl Cluster {
             .collect()
     }
 
+    /// Placed pods that are neither spared nor room that is held, the more important first: of higher priority, then
+    /// running for longer.
+    fn lower_pods<'a>(
+        &self,
+        uids: impl Iterator<Item = &'a Arc<str>>,
+        spared: &impl Fn(&str) -> bool,
+    ) -> Vec<Lower> {
+        let able = uids.filter(|uid| !spared(uid) && !is_slot(uid));
+        let mut lower: Vec<Lower> = able
+            .filter_map(|uid| {
+                let placed = self.placed(uid)?;
+                Some(Lower {
+                    priority: self.classes[placed.class.0 as usize].request.priority,
+                    uid: uid.clone(),
+                    placed,
+                })
+            })
+            .collect();
+        lower.sort_by(|a, b| {
+            let by_priority = b.priority.cmp(&a.priority);
+            let by_start = a.placed.started.cmp(&b.placed.started);
+            by_priority.then(by_start).then_with(|| a.uid.cmp(&b.uid))
+        });
+        lower
+    }
+
     fn trial(
         &mut self,
         id: ClassId,
         node: NodeId,
         spared: &impl Fn(&str) -> bool,
     ) -> Option<Vec<Arc<str>>> {
-        let mut lower: Vec<Lower> = Vec::new();
-        for uid in &self.on_node[node.0 as usize] {
-            let Some(placed) = self.placed(uid) else {
-                continue;
-            };
-            if !spared(uid) && !is_slot(uid) {
-                lower.push(Lower {
-                    priority: self.classes[placed.class.0 as usize].request.priority,
-                    uid: uid.clone(),
-                    placed,
-                });
-            }
-        }
-        // The more important first: of higher priority, then running for longer.
-        lower.sort_by(|a, b| {
-            let by_priority = b.priority.cmp(&a.priority);
-            let by_start = a.placed.started.cmp(&b.placed.started);
-            by_priority.then(by_start).then_with(|| a.uid.cmp(&b.uid))
-        });
+        let mut lower = self.lower_pods(self.on_node[node.0 as usize].iter(), spared);
         // Least important first, each as long as its quota can spare it.
         let mut kept = Vec::new();
         for pod in lower.drain(..).rev() {

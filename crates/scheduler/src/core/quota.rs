@@ -300,6 +300,41 @@ impl Quotas {
         verdict
     }
 
+    /// Everything that a verdict has against a pod that takes this, and not only the first: by how much too little of a
+    /// resource there is, and how much of it is asked for.
+    #[must_use]
+    pub fn lacking(&self, quota: u32, takes: &[(Symbol, i64)]) -> Vec<(Verdict, i64, i64)> {
+        let mut all = Vec::new();
+        for (resource, wanted) in takes {
+            let beyond = |at: u32, bounds: &Amounts| {
+                let used = of(&self.all[at as usize].used, *resource).unwrap_or(0);
+                of(bounds, *resource).map(|bound| used + wanted - bound)
+            };
+            let mut over = false;
+            for at in self.up(quota) {
+                let missing = beyond(at, &self.all[at as usize].max).unwrap_or(0);
+                if missing > 0 {
+                    over = true;
+                    all.push((Verdict::Over(at, *resource), missing, *wanted));
+                }
+            }
+            if over || self.guarantor(quota, *resource, *wanted) != Some(false) {
+                continue;
+            }
+            let (used, guaranteed) = self.of_tree(quota, *resource);
+            let borrowed = used + wanted - guaranteed;
+            if borrowed > 0 {
+                // Less of it could be guaranteed, or borrowed, whichever is more.
+                let of_min = self.up(quota);
+                let of_min = of_min.filter_map(|at| beyond(at, &self.all[at as usize].min));
+                let missing = of_min.chain([borrowed]).min().unwrap_or(borrowed);
+                let verdict = Verdict::NothingToBorrow(quota, *resource);
+                all.push((verdict, missing, *wanted));
+            }
+        }
+        all
+    }
+
     /// Whether a quota on the way up guarantees so much more of a resource. `None`: the tree guarantees none of it.
     fn guarantor(&self, quota: u32, resource: Symbol, wanted: i64) -> Option<bool> {
         let guarantees = |at: u32| {

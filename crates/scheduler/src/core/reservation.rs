@@ -180,6 +180,13 @@ impl Cluster {
         found
     }
 
+    /// Reservations that hold room on a node, by `namespace/name`.
+    pub fn holding(&self, node: NodeId) -> impl Iterator<Item = &str> {
+        let all = self.reservations.all.iter();
+        let here = all.filter(move |(_, r)| r.slots.contains(&Slot::Held(node)));
+        here.map(|(key, _)| &**key)
+    }
+
     /// Whether room may be held for the class.
     pub(super) fn may_have_slot(&self, class: ClassId) -> bool {
         let group = &self.classes[class.0 as usize].request.group;

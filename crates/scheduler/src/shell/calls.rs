@@ -147,13 +147,13 @@ pub async fn expect_on(client: &Client, pod: &PodRef, node: &str) {
     }
 }
 
-/// Makes pods leave a node for one of higher priority: says so in their conditions, deletes them, and records the
+/// Makes pods leave their nodes for one of higher priority: says so in their conditions, deletes them, and records the
 /// node on the pod that is to come. Pods that are leaving already are let be.
 pub async fn preempt(
     client: &Client,
     pod: &PodRef,
     node: &str,
-    victims: &[Arc<str>],
+    (nodes, victims): (&[String], &[Arc<str>]),
     events: &mpsc::Sender<PodEvent>,
 ) -> Result<(), CallError> {
     let nominate = json!({"metadata": {"uid": &*pod.uid}, "status": {"nominatedNodeName": node}});
@@ -167,35 +167,37 @@ pub async fn preempt(
         &nominate,
     )
     .await?;
-    // The core holds no names of placed pods; preemption is rare enough to ask for those of one node.
-    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pods = Api::<Pod>::all(client.clone()).list(&on_node).await;
-    let pods = pods.map_err(|source| CallError::Call {
-        operation: "list pods of node",
-        source,
-    })?;
-    for victim in pods.items {
-        if victim.metadata.deletion_timestamp.is_some()
-            || !victims.iter().any(|uid| **uid == *victim.uid())
-        {
-            continue;
+    // The core holds no names of placed pods; preemption is rare enough to ask for those of a node.
+    for from in nodes {
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={from}"));
+        let pods = Api::<Pod>::all(client.clone()).list(&on_node).await;
+        let pods = pods.map_err(|source| CallError::Call {
+            operation: "list pods of node",
+            source,
+        })?;
+        for victim in pods.items {
+            if victim.metadata.deletion_timestamp.is_some()
+                || !victims.iter().any(|uid| **uid == *victim.uid())
+            {
+                continue;
+            }
+            let victim = PodRef {
+                namespace: victim.namespace().into(),
+                name: victim.name().into(),
+                uid: victim.uid().into(),
+                scheduler: pod.scheduler.clone(),
+            };
+            disrupt(client, &pod.scheduler, &victim).await?;
+            let message = format!("Preempted by pod {} on node {node}", pod.uid);
+            // For people only: one that is lost does no harm.
+            let _ = events.try_send(PodEvent {
+                pod: victim,
+                warning: false,
+                reason: "Preempted",
+                message,
+                decision: None,
+            });
         }
-        let victim = PodRef {
-            namespace: victim.namespace().into(),
-            name: victim.name().into(),
-            uid: victim.uid().into(),
-            scheduler: pod.scheduler.clone(),
-        };
-        disrupt(client, &pod.scheduler, &victim).await?;
-        let message = format!("Preempted by pod {} on node {node}", pod.uid);
-        // For people only: one that is lost does no harm.
-        let _ = events.try_send(PodEvent {
-            pod: victim,
-            warning: false,
-            reason: "Preempted",
-            message,
-            decision: None,
-        });
     }
     Ok(())
 }
@@ -327,5 +329,47 @@ async fn write_event(client: &Client, event: PodEvent) {
     .await;
     if let Err(error) = sent {
         tracing::debug!(error = &error as &dyn std::error::Error, pod = %pod.name, "event lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::client::Body;
+    use std::convert::Infallible;
+
+    /// An API that does not answer holds so many events, and whoever has more goes on without: none waits.
+    #[tokio::test]
+    async fn the_log_of_decisions_is_bounded() {
+        let service = tower::service_fn(|_: http::Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, Infallible>>()
+        });
+        let events = event_writer(Client::new(service, "default"));
+        let event = || PodEvent {
+            pod: PodRef {
+                namespace: "d".into(),
+                name: "p".into(),
+                uid: "u".into(),
+                scheduler: "s".into(),
+            },
+            warning: false,
+            reason: "Scheduled",
+            message: String::new(),
+            decision: Some(json!({})),
+        };
+        let fill = || {
+            let all = 0..2 * WAITING_EVENTS;
+            all.filter(|_| events.try_send(event()).is_ok()).count()
+        };
+        assert_eq!(fill(), WAITING_EVENTS);
+        // Each writer takes one, and is stuck with it.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fill(), EVENT_WRITERS);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fill(), 0);
     }
 }

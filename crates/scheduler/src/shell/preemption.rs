@@ -95,6 +95,15 @@ impl Driver {
         diagnosis: &Diagnosis,
     ) {
         self.options.metrics.preemptions.fetch_add(1, Relaxed);
+        // Those who leave a full quota may be on other nodes.
+        let mut nodes: Vec<String> = Vec::new();
+        for victim in &room.victims {
+            if let Some(placed) = self.cluster.placed(victim) {
+                nodes.push(self.cluster.node_name(placed.node).to_owned());
+            }
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
         let node = self.hold(uid, class, &room);
         let Some(pending) = self.pending.get_mut(uid).filter(|p| p.waits.is_some()) else {
             return;
@@ -119,7 +128,7 @@ impl Driver {
         self.preemptions.spawn(async move {
             let mut result = report_unschedulable(&client, &pod, &message, turned, false).await;
             if result.is_ok() {
-                result = preempt(&client, &pod, &node, &room.victims, &events).await;
+                result = preempt(&client, &pod, &node, (&nodes, &room.victims), &events).await;
             }
             Preempted { pod, result }
         });

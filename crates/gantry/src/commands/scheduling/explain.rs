@@ -73,11 +73,14 @@ pub async fn run(explain: Explain, global: &Global) -> Result<()> {
         .get(&name)
         .await
         .map_err(|e| failed(&format!("cannot get pod {namespace}/{name}"), e))?;
-    let Snapshot { mut cluster, .. } =
-        snapshot(&connection.client, profiles(args.config.as_deref())?)
-            .await
-            .map_err(|e| failed(&e.to_string(), e.source))?;
-    let report = of_pod(&mut cluster, &pod, args.nodes)
+    let Snapshot {
+        mut cluster,
+        waiting,
+        ..
+    } = snapshot(&connection.client, profiles(args.config.as_deref())?)
+        .await
+        .map_err(|e| failed(&e.to_string(), e.source))?;
+    let report = of_pod(&mut cluster, &pod, &waiting, args.nodes)
         .map_err(|why| Failure::new(Exit::Failure, format!("pod {} {why}", pod.key())))?;
     let told = Told {
         report,
@@ -145,6 +148,21 @@ fn show(told: &Told) -> Result<()> {
             "Pod {namespace}/{name} is on {}; placed now, it would fit nowhere:\n  {message}",
             strong(node)
         ))?,
+        (None, _) if report.held.is_some() => {
+            println(format!("Pod {namespace}/{name} waits:"))?;
+            if let Some(held) = &report.held {
+                println(format!("  {}", held.reason))?;
+                if let Some(change) = &held.change {
+                    println(format!("  what would help: {change}"))?;
+                }
+            }
+            match &report.message {
+                Some(message) => println(format!("As nodes are now:\n  {message}"))?,
+                None => println(format!(
+                    "As nodes are now, {feasible} of {nodes} would take it."
+                ))?,
+            }
+        }
         (None, None) => println(format!(
             "Pod {namespace}/{name} waits, but {feasible} of {nodes} nodes would take it now."
         ))?,
@@ -188,9 +206,18 @@ fn show(told: &Told) -> Result<()> {
             println(format!("  {change}: {nodes} node{s}, such as {example}"))?;
         }
     }
-    if let Some(Room { node, victims }) = &report.preemption {
+    if let Some(room) = &report.preemption {
+        let Room {
+            node,
+            victims,
+            elsewhere,
+        } = room;
+        let elsewhere = match elsewhere {
+            0 => String::new(),
+            some => format!(", {some} of them other nodes"),
+        };
         println(format!(
-            "  or preemption: {victims} pods of lower priority would leave {node}"
+            "  or preemption: {victims} pods of lower priority would leave {node}{elsewhere}"
         ))?;
     }
     if !told.history.is_empty() {

@@ -21,7 +21,8 @@ pub enum Misfit {
 /// The claims of a pod, found.
 pub struct DeviceNeeds<'a> {
     pub(super) of: &'a Devices,
-    blocked: Option<u32>,
+    /// What is wrong with the claims, and what to do about it: messages by number.
+    blocked: Option<[u32; 2]>,
     /// Allocated already.
     given: Vec<&'a Claim>,
     /// Assumed for this pod, with the node.
@@ -42,73 +43,89 @@ impl Devices {
             open: Vec::new(),
             pod,
         };
-        if let Err(message) = needs.find(pod, symbols) {
-            needs.blocked = Some(self.word(message));
+        if let Err(trouble) = needs.find(pod, symbols) {
+            needs.blocked = Some(trouble.map(|text| self.word(text)));
         }
         needs
     }
 }
 
 impl<'a> DeviceNeeds<'a> {
-    fn find(&mut self, pod: &'a PodClaims, symbols: &Symbols) -> Result<(), String> {
+    /// What is wrong and what to do about it, if something is.
+    fn find(&mut self, pod: &'a PodClaims, symbols: &Symbols) -> Result<(), [String; 2]> {
+        let trouble = |what: String, remedy: String| Err([what, remedy]);
         for wanted in &pod.claims {
             let (key, made) = match wanted {
                 PodClaim::Named(key) => (key, false),
                 PodClaim::Made(key) => (key, true),
                 PodClaim::Awaited => {
-                    return Err(format!(
-                        "pod \"{}\": ResourceClaim not created yet",
-                        pod.pod
-                    ));
+                    let remedy = "see that its ResourceClaimTemplates are there, and that a controller makes claims of them";
+                    let what = format!("pod \"{}\": ResourceClaim not created yet", pod.pod);
+                    return trouble(what, remedy.to_owned());
                 }
             };
             let Some(claim) = self.of.claims.get(key) else {
                 let key = symbols.text(*key);
                 let name = key.rsplit('/').next().unwrap_or_default();
-                return Err(format!(
-                    "resourceclaim.resource.k8s.io \"{name}\" not found"
-                ));
+                let what = format!("resourceclaim.resource.k8s.io \"{name}\" not found");
+                return trouble(what, format!("create ResourceClaim {key}"));
             };
             if claim.leaving {
-                return Err(format!("resourceclaim \"{}\" is being deleted", claim.name));
+                let what = format!("resourceclaim \"{}\" is being deleted", claim.name);
+                let remedy = format!("create ResourceClaim {} anew once it is gone", claim.key());
+                return trouble(what, remedy);
             }
             if made && claim.owner.as_deref() != Some(&*pod.uid) {
-                return Err(format!(
+                let what = format!(
                     "ResourceClaim {} was not created for pod {} (pod is not owner)",
                     claim.key(),
                     pod.pod
-                ));
+                );
+                let remedy = format!(
+                    "delete ResourceClaim {}: the pod's own is made then",
+                    claim.key()
+                );
+                return trouble(what, remedy);
             }
             if claim.allocation.is_some() {
                 let ours = claim.reserved.iter().any(|uid| **uid == *pod.uid);
                 if !ours && claim.reserved.len() >= MOST_CONSUMERS {
-                    return Err("resourceclaim in use".to_owned());
+                    let remedy = format!(
+                        "end one of the {MOST_CONSUMERS} pods that share ResourceClaim {}",
+                        claim.key()
+                    );
+                    return trouble("resourceclaim in use".to_owned(), remedy);
                 }
                 self.given.push(claim);
                 continue;
             }
             if let Some(assumed) = self.of.assumed.get(key) {
                 if assumed.pod != pod.uid {
-                    return Err(format!(
+                    let what = format!(
                         "resource claim {} is in the process of being allocated",
                         claim.key()
-                    ));
+                    );
+                    let remedy = "wait until the pod that shares the claim is bound";
+                    return trouble(what, remedy.to_owned());
                 }
                 self.assumed.push(assumed.node);
                 continue;
             }
-            if let Some((request, what)) = claim.unsupported() {
-                return Err(format!(
-                    "resource claim {}, request {request}: gantry-scheduler does not support {what}",
+            if let Some((request, unknown)) = claim.unsupported() {
+                let what = format!(
+                    "resource claim {}, request {request}: gantry-scheduler does not support {unknown}",
                     claim.key()
-                ));
+                );
+                let remedy = format!("ask in ResourceClaim {} without {unknown}", claim.key());
+                return trouble(what, remedy);
             }
             for ask in claim.requests.iter().flatten() {
                 if !self.of.classes.contains_key(&ask.class) {
-                    return Err(format!(
+                    let what = format!(
                         "request {}: device class {} does not exist",
                         ask.name, ask.class_name
-                    ));
+                    );
+                    return trouble(what, format!("create DeviceClass {}", ask.class_name));
                 }
             }
             self.open.push((*key, claim));
@@ -118,8 +135,14 @@ impl<'a> DeviceNeeds<'a> {
 
     /// What keeps the pod from any node at all, by the number of the message.
     #[must_use]
-    pub const fn blocked(&self) -> Option<u32> {
-        self.blocked
+    pub fn blocked(&self) -> Option<u32> {
+        self.blocked.map(|[what, _]| what)
+    }
+
+    /// What to do about that, likewise.
+    #[must_use]
+    pub fn remedy(&self) -> Option<u32> {
+        self.blocked.map(|[_, remedy]| remedy)
     }
 
     /// Whether a node of its own must have devices for the pod.

@@ -89,3 +89,90 @@ fn what_runs_out_first_is_named(#[case] wants: Value, #[case] more: usize, #[cas
     assert!(why.contains(word), "{why}");
     assert_eq!(cluster.nodes.rooms, rooms, "nothing was placed");
 }
+
+fn decode<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("an object")
+}
+
+/// A claim to a volume, of a class that waits for its first consumer and makes volumes, of one that does not wait, or of
+/// one that makes none.
+fn claim(cluster: &mut Cluster, class: &str, leaves: bool) {
+    for (name, mode, provisioner) in [
+        ("late", "WaitForFirstConsumer", "disks.io"),
+        ("now", "Immediate", "disks.io"),
+        (
+            "static",
+            "WaitForFirstConsumer",
+            "kubernetes.io/no-provisioner",
+        ),
+    ] {
+        let class = json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode});
+        cluster.change_volumes(|v, symbols| v.set_class(&decode(class), symbols));
+    }
+    let mut claim = json!({"metadata": {"name": "data", "namespace": "d", "uid": "u"},
+        "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    if leaves {
+        claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    cluster.upsert_claim(&decode(claim));
+}
+
+fn volume(cluster: &mut Cluster) {
+    cluster.upsert_volume(&decode(json!({"metadata": {"name": "v"}, "spec": {"storageClassName": "static",
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}, "status": {"phase": "Available"}})));
+}
+
+/// A claim to so many devices of a class; a node has one, of class `gpu`.
+fn devices(cluster: &mut Cluster, class: &str, count: i64) {
+    let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "gpu.io", "nodeName": "n1",
+        "pool": {"name": "n1", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "gpu-0"}]}});
+    cluster.change_devices(|d, symbols| d.set_slice(&decode(slice), symbols));
+    device_class(cluster, "gpu");
+    let claim = json!({"metadata": {"name": "gpus", "namespace": "d", "uid": "g"}, "spec": {"devices": {"requests": [
+        {"name": "r", "exactly": {"deviceClassName": class, "allocationMode": "ExactCount", "count": count}}]}}});
+    cluster.change_devices(|d, symbols| d.set_claim(&decode(claim), symbols));
+}
+
+fn device_class(cluster: &mut Cluster, name: &str) {
+    let class = json!({"metadata": {"name": name}, "spec": {}});
+    cluster.change_devices(|d, symbols| d.set_class(&decode(class), symbols));
+}
+
+/// What is the matter with what a pod claims, what is told to do about it, and who does it.
+#[rstest]
+#[case::no_claim(|_: &mut Cluster| {}, "create PersistentVolumeClaim d/data", |c: &mut Cluster| claim(c, "late", false))]
+#[case::unbound(|c: &mut Cluster| claim(c, "now", false), "have its claims bound", |c: &mut Cluster| claim(c, "late", false))]
+#[case::leaving(|c: &mut Cluster| claim(c, "late", true), "create PersistentVolumeClaim d/data anew", |c: &mut Cluster| claim(c, "late", false))]
+#[case::no_volume(|c: &mut Cluster| claim(c, "static", false), "make a volume for the claim there", volume)]
+#[case::no_device_claim(|_: &mut Cluster| {}, "create ResourceClaim d/gpus", |c: &mut Cluster| devices(c, "gpu", 1))]
+#[case::no_device_class(|c: &mut Cluster| devices(c, "fpga", 1), "create DeviceClass fpga", |c: &mut Cluster| device_class(c, "fpga"))]
+#[case::too_few_devices(|c: &mut Cluster| devices(c, "gpu", 2), "free devices there that the claim asks for", |c: &mut Cluster| devices(c, "gpu", 1))]
+fn who_does_what_is_told_about_claims_fits(
+    #[case] matter: fn(&mut Cluster),
+    #[case] told: &str,
+    #[case] follow: fn(&mut Cluster),
+) {
+    let mut cluster = cluster(&[("n1", "4", "8Gi", json!({}))]);
+    matter(&mut cluster);
+    let spec = if told.contains("olume") || told.contains("its claims") {
+        json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]})
+    } else {
+        json!({"resourceClaims": [{"name": "g", "resourceClaimName": "gpus"}]})
+    };
+    let requests = json!({"cpu": "1"});
+    let first = changes(&mut cluster, &requests, &spec).remove(0);
+    assert!(first.0.starts_with(told) && first.1 == 1, "{first:?}");
+    // What is missing beside is told with it.
+    let also = changes(&mut cluster, &json!({"cpu": "5"}), &spec)
+        .remove(0)
+        .0;
+    let rest = "; and request 1 less cpu (4 instead of 5), or free as much";
+    assert!(also.contains(told) && also.contains(&rest[6..]), "{also}");
+    follow(&mut cluster);
+    let class = cluster.classify(&pod(&requests, &spec));
+    assert!(
+        cluster.choose(class).is_some(),
+        "{:?}",
+        cluster.explain(class)
+    );
+}

@@ -74,6 +74,40 @@ fn verdicts(#[case] used: [i64; 3], #[case] team: &str, #[case] wants: i64, #[ca
     assert_eq!(got, want);
 }
 
+/// What the teams use, what one of them wants more than it can have, and what is told to do. Who asks for so much less
+/// can have it, and for a little more not.
+#[rstest]
+#[case::at_most([6, 0, 0], "a", 2, "request 1 less cpu, or free 1 cpu in quota a, or raise max of cpu of quota a to 8")]
+#[case::all_of_it([7, 0, 0], "a", 1, "free 1 cpu in quota a, or raise max of cpu of quota a to 8")]
+#[case::more_than_there_is([4, 4, 0], "b", 5, "request 1 less cpu, or free 1 cpu in quota b, or raise min of cpu of quota b to 9")]
+#[case::beyond_its_own_lent([4, 8, 0], "c", 5, "request 1 less cpu, or raise min of cpu of quota c to 5")]
+fn what_to_do_about_a_full_quota(
+    #[case] used: [i64; 3],
+    #[case] team: &str,
+    #[case] wants: i64,
+    #[case] want: &str,
+) {
+    let (mut quotas, mut symbols) = quotas();
+    let cpu = symbols.intern("cpu");
+    let find = |quotas: &Quotas, name: &str| quotas.by_name[&symbols.known(name).unwrap()];
+    for (name, used) in ["a", "b", "c"].into_iter().zip(used) {
+        let at = find(&quotas, name);
+        quotas.book(at, 0, &[(cpu, used * 1000)], 1);
+    }
+    let team = find(&quotas, team);
+    let lacking = quotas.lacking(team, &[(cpu, wants * 1000)]);
+    let [(verdict, missing, wanted)] = lacking[..] else {
+        panic!("{lacking:?}");
+    };
+    assert_eq!(verdict, quotas.verdict(team, &[(cpu, wanted)]));
+    assert_eq!(quotas.advice(verdict, missing, wanted, &symbols), want);
+    let may = |amount: i64| {
+        let verdict = quotas.verdict(team, &[(cpu, amount)]);
+        amount == 0 || matches!(verdict, Verdict::Guaranteed | Verdict::Borrows)
+    };
+    assert!(may(wanted - missing) && !may(wanted - missing + 1));
+}
+
 /// What the teams use, who claims, and from whom it may be taken.
 #[rstest]
 #[case::from_who_borrows_outside([2, 7, 0], "c", &["b"])]
@@ -234,6 +268,54 @@ fn within_a_full_quota_the_less_important_make_way(
     assert_eq!(victims.len(), usize::from(want.is_some()), "{victims:?}");
     let from = victims.first().map(|uid| &uid[..1]);
     assert_eq!(from, want);
+}
+
+fn with_cpu(mut pod: Pod, cpu: &str) -> Pod {
+    let requests = json!({"requests": {"cpu": cpu}});
+    pod.spec.containers[0].resources = Some(serde_json::from_value(requests).unwrap());
+    pod
+}
+
+/// The place in a quota of 7 CPUs is held by single CPUs on three nodes of 4, of priority 5 but for `a1` on the first node
+/// and `a4` on the second; the nodes may be full besides. Who wants how much, where it goes, and who makes way.
+#[rstest]
+#[case::of_one("1", 3, false, Some(("n0", &["a1"][..])))]
+#[case::of_two_on_one_node("2", 6, false, Some(("n0", &["a1", "a2"][..])))]
+#[case::of_two_nodes("2", 3, false, Some(("n0", &["a1", "a4"][..])))]
+#[case::and_room_on_one("2", 3, true, Some(("n0", &["a1", "a4", "x0"][..])))]
+#[case::too_few_are_less_important("3", 3, false, None)]
+fn place_in_a_quota_is_made_on_several_nodes_where_one_is_not_enough(
+    #[case] cpu: &str,
+    #[case] priority: i32,
+    #[case] full: bool,
+    #[case] want: Option<(&str, &[&str])>,
+) {
+    let mut cluster = cluster();
+    for (at, node) in (0..).zip(["n0", "n0", "n0", "n1", "n1", "n1", "n2"]) {
+        let priority = if at == 1 || at == 4 { 1 } else { 5 };
+        cluster.observe(&pod(&format!("a{at}"), "a", priority), node);
+    }
+    for (name, node, cpu) in [("x0", "n0", "1"), ("x1", "n1", "1"), ("x2", "n2", "3")] {
+        if full {
+            cluster.observe(&with_cpu(pod(name, "outside", 1), cpu), node);
+        }
+    }
+    let class = cluster.classify(&with_cpu(pod("new", "a", priority), cpu));
+    let rooms = cluster.nodes.rooms.clone();
+    let room = cluster.preempt(class, |_| false);
+    assert_eq!(cluster.nodes.rooms, rooms, "it is only tried");
+    let got = room.as_ref().map(|room| {
+        let mut victims: Vec<&str> = room.victims.iter().map(|v| &**v).collect();
+        victims.sort_unstable();
+        (cluster.node_name(room.node), victims)
+    });
+    assert_eq!(got, want.map(|(node, victims)| (node, victims.to_vec())));
+    if let Some(room) = room {
+        for victim in &room.victims {
+            cluster.remove(victim);
+        }
+        assert!(cluster.feasible(class, room.node));
+    }
 }
 
 proptest! {

@@ -62,6 +62,32 @@ impl Quotas {
         })
     }
 
+    /// What to do about a verdict, if there is so much too little of what is asked for.
+    #[must_use]
+    pub fn advice(&self, verdict: Verdict, missing: i64, wanted: i64, symbols: &Symbols) -> String {
+        let (at, resource, bound) = match verdict {
+            Verdict::Over(at, resource) => (at, resource, "max"),
+            Verdict::NothingToBorrow(at, resource) => (at, resource, "min"),
+            Verdict::Guaranteed | Verdict::Borrows => return String::new(),
+        };
+        let (quota, name) = (&self.all[at as usize], symbols.text(resource));
+        let used = of(&quota.used, resource).unwrap_or(0);
+        let quota = symbols.text(quota.name);
+        let figure = |amount: i64| amount_text(name, amount);
+        let mut ways = Vec::new();
+        if missing < wanted {
+            ways.push(format!("request {} less {name}", figure(missing)));
+        }
+        if used >= missing {
+            ways.push(format!("free {} {name} in quota {quota}", figure(missing)));
+        }
+        let raised = figure(used + wanted);
+        ways.push(format!(
+            "raise {bound} of {name} of quota {quota} to {raised}"
+        ));
+        ways.join(", or ")
+    }
+
     /// The figures behind a verdict, in words.
     #[must_use]
     pub fn word(&self, verdict: Verdict, symbols: &Symbols) -> String {
