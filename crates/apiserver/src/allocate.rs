@@ -1,5 +1,6 @@
 //! Addresses and node ports of Services: which are taken, and what a Service gets.
 
+use gantry_machinery::path::At as _;
 use std::net::Ipv4Addr;
 
 use gantry_machinery::status::{Cause, Failure};
@@ -128,7 +129,7 @@ impl Services {
 }
 
 fn addresses(service: &Value) -> Vec<u32> {
-    let mut all = object::strings(service.pointer("/spec/clusterIPs"));
+    let mut all = object::strings(service.at("/spec/clusterIPs"));
     let one = object::text(service, "/spec/clusterIP");
     if all.is_empty() && !one.is_empty() {
         all.push(one.to_owned());
@@ -141,7 +142,7 @@ fn addresses(service: &Value) -> Vec<u32> {
 
 fn node_ports(service: &Value) -> Vec<u16> {
     let mut ports: Vec<u16> = service
-        .pointer("/spec/ports")
+        .at("/spec/ports")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
@@ -150,7 +151,7 @@ fn node_ports(service: &Value) -> Vec<u16> {
         .filter(|p| *p > 0)
         .collect();
     let health = service
-        .pointer("/spec/healthCheckNodePort")
+        .at("/spec/healthCheckNodePort")
         .and_then(Value::as_u64);
     ports.extend(
         health
@@ -238,7 +239,7 @@ fn fill_into(
         "" => "ClusterIP".to_owned(),
         kind => kind.to_owned(),
     };
-    let before = |pointer: &str| old.and_then(|o| o.pointer(pointer)).cloned();
+    let before = |pointer: &str| old.and_then(|o| o.at(pointer)).cloned();
     let old_type = before("/spec/type");
     let old_type = old_type.as_ref().and_then(Value::as_str).unwrap_or("");
     let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else {

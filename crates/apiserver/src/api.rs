@@ -28,6 +28,7 @@ use crate::{
     flow::{self, Flow},
     health,
     impersonation::impersonate,
+    lasting::Lasting,
     metrics::{self, Labels, Metrics, UnderWay},
     ownership::Conversions,
     pretty, proxy,
@@ -197,7 +198,8 @@ where
         id: id.clone(),
         ..Trace::default()
     };
-    let outcome = route(api.clone(), parts, body, &mut trace).await;
+    // On the heap at once: what calls this moves its future around.
+    let outcome = Box::pin(route(api.clone(), parts, body, &mut trace)).await;
     let mut reply = match outcome {
         Ok(reply) => reply,
         Err(failure) => respond::failure(&failure, accept.as_ref()),
@@ -360,6 +362,7 @@ where
         .and_then(|t| registry.lookup(&t.group, &t.version, &t.plural));
     trace.labels = labels(&parts, target.as_ref(), entry.map(|e| &**e), &query);
     let received = jiff::Timestamp::now();
+    let in_process = parts.extensions.get::<Arc<UserInfo>>().is_some();
     let user = authenticate(&api, &parts).await;
     let verb = match &target {
         Some(target) => request::verb(&parts.method, target, &query),
@@ -591,15 +594,19 @@ where
             }));
     }
     if matches!(verb, "get" | "list" | "watch") {
-        return Ok(carry_out(cx, verb, body).await);
+        return Ok(Box::pin(carry_out(cx, verb, body)).await);
     }
-    // A task of its own: when the client goes away in the middle of a write, what follows the
-    // commit (the registry, the index of roles, given addresses) must not be left undone.
-    let outcome = tokio::spawn(carry_out(cx, verb, body)).await;
+    // When the client goes away in the middle of a write, what follows the commit (the registry, the
+    // index of roles, given addresses) must not be left undone.
+    let outcome = match in_process {
+        // Clients in this process may wait for many requests in one task.
+        true => tokio::spawn(carry_out(cx, verb, body)).await.ok(),
+        false => Lasting::new(carry_out(cx, verb, body)).await.ok(),
+    };
     tell(trace, &notes);
-    outcome.map_err(|e| {
-        trace.panicked = e.is_panic();
-        errors::internal(format_args!("the handler ended: {e}"))
+    outcome.ok_or_else(|| {
+        trace.panicked = true;
+        errors::internal("the handler ended")
     })
 }
 

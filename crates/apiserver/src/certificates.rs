@@ -2,6 +2,7 @@
 //! and approving or signing needs a right for the signer.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use gantry_machinery::path::At as _;
 use gantry_machinery::status::{Cause, Failure};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde_json::{Value, json};
@@ -83,7 +84,7 @@ pub fn stamp(cx: &Cx, request: &mut Value, old: &Value) {
 }
 
 fn conditions(request: &Value) -> &[Value] {
-    let all = request.pointer("/status/conditions");
+    let all = request.at("/status/conditions");
     all.and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
@@ -145,7 +146,7 @@ pub fn create(cx: &Cx, request: &Value) -> Vec<Cause> {
             "the legacy signerName is not allowed via this API version",
         ));
     }
-    let usages = object::strings(request.pointer("/spec/usages"));
+    let usages = object::strings(request.at("/spec/usages"));
     for (i, usage) in usages.iter().enumerate() {
         let field = format!("spec.usages[{i}]");
         if !USAGES.contains(&usage.as_str()) {
@@ -230,7 +231,7 @@ pub fn update(cx: &Cx, subresource: Option<&str>, new: &Value, old: &Value) -> V
             causes.push(invalid("status.certificate", "<certificate data>", &why));
         }
     }
-    if old.pointer("/status/conditions") != new.pointer("/status/conditions") {
+    if old.at("/status/conditions") != new.at("/status/conditions") {
         causes.extend(wrong_conditions(PATH, conditions(new)));
     }
     causes
@@ -370,7 +371,7 @@ pub fn admit(
         ("status", Some(old)) if enabled("CertificateSigning") => {
             let same = ["/status/certificate", "/status/conditions"]
                 .iter()
-                .all(|part| old.pointer(part) == request.pointer(part));
+                .all(|part| old.at(part) == request.at(part));
             if same || may(cx, "sign", signer) {
                 return Ok(());
             }

@@ -1,6 +1,7 @@
 //! What the server itself does for dynamic resource allocation: administrators' access to devices
 //! that others use is for namespaces that say so, and taints tell since when they are.
 
+use gantry_machinery::path::At as _;
 use gantry_machinery::status::Cause;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ const GROUP: &str = "resource.k8s.io";
 const LABEL: &str = "resource.kubernetes.io/admin-access";
 
 fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    let all = value.pointer(pointer).and_then(Value::as_array);
+    let all = value.at(pointer).and_then(Value::as_array);
     all.into_iter().flatten()
 }
 
@@ -27,7 +28,7 @@ pub fn admin_access(cx: &Cx, object: &Value) -> Vec<Cause> {
     let requests = format!("/{}/devices/requests", root.replace('.', "/"));
     let asking: Vec<usize> = list(object, &requests)
         .enumerate()
-        .filter(|(_, request)| request.pointer("/exactly/adminAccess") == Some(&Value::Bool(true)))
+        .filter(|(_, request)| request.at("/exactly/adminAccess") == Some(&Value::Bool(true)))
         .map(|(i, _)| i)
         .collect();
     if asking.is_empty() || admission::labelled(cx, LABEL, "true") {

@@ -33,6 +33,7 @@ mod flow;
 mod health;
 mod impersonation;
 mod in_process;
+mod lasting;
 mod metrics;
 mod object;
 mod openapi;

@@ -5,6 +5,7 @@
 //! that the store can insert the revision at a known place, a list can leave out kind and
 //! apiVersion by cutting a prefix, and nothing is serialised twice.
 
+use gantry_machinery::path::At as _;
 use std::{
     borrow::Cow,
     ops::Range,
@@ -20,7 +21,7 @@ use crate::{errors, registry::Entry, sealed::Pieces};
 
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
-        .pointer(pointer)
+        .at(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
 }

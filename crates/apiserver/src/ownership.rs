@@ -145,6 +145,32 @@ impl Versions for Elsewhere<'_> {
     }
 }
 
+/// Records a new object as the manager's. `seen`: policies or webhooks look at it before it is stored.
+///
+/// # Errors
+/// As [`track`].
+pub async fn track_new(
+    cx: &mut Cx,
+    object: &mut Value,
+    name: &str,
+    seen: bool,
+) -> Result<(), Failure> {
+    // In another version than it is stored in, an object is converted as a whole.
+    if !seen
+        && cx.entry.native()
+        && let Some(fields) = rules::track_new(cx, object, name)
+    {
+        let mut pieces = std::mem::take(&mut cx.pieces);
+        let sealed = pieces.seal_owner(object, fields);
+        cx.pieces = pieces;
+        if sealed {
+            return Ok(());
+        }
+        object::remove_meta(object, "managedFields");
+    }
+    track(cx, None, None, object, name).await
+}
+
 /// Records what an update changed as the manager's.
 ///
 /// # Errors

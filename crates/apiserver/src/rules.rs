@@ -267,6 +267,15 @@ pub fn track(
     apply::track_update_in(kind, old, new, manager)
 }
 
+/// The same of a new object of which nobody says who owns it: the fields of its entry, as text.
+pub fn track_new(cx: &Cx, new: &mut Value, name: &str) -> Option<String> {
+    let resource = cx.resource();
+    let version = resource.api_version();
+    let manager = manager(cx, name, Operation::Update, &version, None);
+    let reset = apply::reset_fields(resource, None);
+    apply::track_creation(resource.schema(), &reset, new, manager)
+}
+
 /// Server-side apply: the merged object with its ownership.
 #[expect(
     clippy::too_many_arguments,

@@ -41,6 +41,26 @@ impl Pieces {
         format!("{MARK}{}", self.0.len() - 1)
     }
 
+    /// Seals what `object`, which is new, says of its only owner's fields: they are this text. Whether it
+    /// did: not where the object itself holds what looks like a mark.
+    pub fn seal_owner(&mut self, object: &mut Value, fields: String) -> bool {
+        let marked = |value: &Value| value.as_str().is_some_and(|text| text.starts_with(MARK));
+        let plain = match object.get("spec") {
+            None => true,
+            Some(Value::Object(spec)) => !spec.values().any(marked),
+            Some(_) => false,
+        };
+        let owner = match plain {
+            true => object.pointer_mut("/metadata/managedFields/0"),
+            false => None,
+        };
+        let Some(owner) = owner else { return false };
+        let mark = format!("{MARK}{}", self.0.len());
+        self.0.push(fields.into());
+        owner[FIELDS] = Value::Object(Map::from_iter([(mark, Value::Null)]));
+        true
+    }
+
     fn find(&self, mark: &str) -> Option<&Bytes> {
         self.0.get(mark.strip_prefix(MARK)?.parse::<usize>().ok()?)
     }

@@ -1,6 +1,7 @@
 //! What Kubernetes does differently for some kinds (its `Strategy` objects): which keep a
 //! generation, may be created by PUT, answer a deletion with the object, and so on.
 
+use gantry_machinery::path::At as _;
 use gantry_machinery::{qos::qos_class, resource::Resource};
 use serde_json::{Value, json};
 
@@ -105,9 +106,7 @@ pub fn initial_status(resource: &Resource, object: &mut Value, now: &str) {
     let status = match (resource.group.as_str(), resource.kind.as_str()) {
         ("", "Pod") => {
             let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
-            let gates = object
-                .pointer("/spec/schedulingGates")
-                .and_then(Value::as_array);
+            let gates = object.at("/spec/schedulingGates").and_then(Value::as_array);
             if gates.is_some_and(|g| !g.is_empty()) {
                 status["conditions"] = json!([{
                     "type": "PodScheduled", "status": "False", "lastProbeTime": null,
@@ -140,9 +139,7 @@ pub fn initial_status(resource: &Resource, object: &mut Value, now: &str) {
         }
         ("storage.k8s.io", "VolumeAttachment") => json!({"attached": false}),
         ("apiregistration.k8s.io", "APIService") => {
-            let remote = object
-                .pointer("/spec/service")
-                .is_some_and(Value::is_object);
+            let remote = object.at("/spec/service").is_some_and(Value::is_object);
             match Verdict::local().condition(None, now) {
                 Some(condition) if !remote => json!({"conditions": [condition]}),
                 _ => json!({}),
@@ -150,7 +147,7 @@ pub fn initial_status(resource: &Resource, object: &mut Value, now: &str) {
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             let stored: Vec<&Value> = object
-                .pointer("/spec/versions")
+                .at("/spec/versions")
                 .and_then(Value::as_array)
                 .into_iter()
                 .flatten()
@@ -216,7 +213,7 @@ pub fn default_metadata(resource: &Resource, object: &mut Value, old: Option<&Va
         };
         let generation = match old {
             Some(old) => {
-                let changed = old.pointer("/spec/template") != object.pointer("/spec/template");
+                let changed = old.at("/spec/template") != object.at("/spec/template");
                 note(old).unwrap_or(1) + i64::from(changed)
             }
             None => 1,
@@ -267,7 +264,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value) {
 
 /// A Job without a manual selector finds its pods by its own uid.
 fn job_selector(job: &mut Value) {
-    if job.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) {
+    if job.at("/spec/manualSelector") == Some(&Value::Bool(true)) {
         return;
     }
     let (uid, name) = (
@@ -289,7 +286,7 @@ fn job_selector(job: &mut Value) {
             }
         }
     }
-    let of_template = job.pointer("/spec/template/metadata/labels").cloned();
+    let of_template = job.at("/spec/template/metadata/labels").cloned();
     if let (Some(meta), Some(labels)) = (object::meta_mut(job), of_template) {
         // Without labels of its own a Job shares those of its template.
         meta.entry("labels").or_insert(labels);

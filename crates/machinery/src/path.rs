@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// `spec.containers[0].image`; segments link to their parents, so that a walk allocates nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Path<'a> {
@@ -105,6 +107,24 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// The parts of a JSON value by place.
+pub trait At {
+    /// What is at `place`: names and indexes, each behind a `/`. As `Value::pointer`, but that no
+    /// name may be escaped, which spares two texts for each step.
+    fn at(&self, place: &str) -> Option<&Value>;
+}
+
+impl At for Value {
+    fn at(&self, place: &str) -> Option<&Value> {
+        let mut steps = place.split('/').skip(1);
+        steps.try_fold(self, |value, step| match value {
+            Value::Object(members) => members.get(step),
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +138,15 @@ mod tests {
         assert_eq!(first.child("image").fields(), "spec.containers.image");
         let data = Path::ROOT.child("data");
         assert_eq!(data.key("a b").to_string(), "data[a b]");
+    }
+
+    #[test]
+    fn parts_are_where_a_json_pointer_finds_them() {
+        let value = serde_json::json!({"a": {"b": [1, {"c": null}]}, "": 2});
+        for place in [
+            "", "/", "/a", "/a/b/0", "/a/b/1/c", "/a/b/2", "/a/b/x", "/x/y", "/a/b/0/c",
+        ] {
+            assert_eq!(value.at(place), value.pointer(place), "{place}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The quality-of-service class of a pod.
 
+use crate::path::At as _;
 use serde_json::Value;
 
 use crate::quantity::Quantity;
@@ -13,7 +14,7 @@ pub fn qos_class(pod: &Value) -> &'static str {
     let containers = ["/spec/containers", "/spec/initContainers"]
         .iter()
         .filter(|_| whole.is_none())
-        .filter_map(|p| pod.pointer(p).and_then(Value::as_array))
+        .filter_map(|p| pod.at(p).and_then(Value::as_array))
         .flatten()
         .chain(whole);
     for container in containers {

@@ -2,6 +2,7 @@
 //! scopes take in: the one reckoning for the API server, which charges requests, and for the
 //! controller, which counts anew.
 
+use crate::path::At as _;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -57,14 +58,14 @@ fn units(count: usize) -> Quantity {
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
-        .pointer(pointer)
+        .at(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
 }
 
 fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
     value
-        .pointer(pointer)
+        .at(pointer)
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
@@ -142,7 +143,7 @@ fn pod_counts(pod: &Value, now: Timestamp) -> bool {
     }
     let deleted = text(pod, "/metadata/deletionTimestamp").parse::<Timestamp>();
     let grace = pod
-        .pointer("/metadata/deletionGracePeriodSeconds")
+        .at("/metadata/deletionGracePeriodSeconds")
         .and_then(Value::as_i64);
     match (deleted, grace) {
         (Ok(at), Some(grace)) => now.as_second() <= at.as_second().saturating_add(grace),
@@ -171,8 +172,7 @@ fn service(service: &Value, used: &mut Amounts) {
     put(used, "services", units(1));
     let kind = text(service, "/spec/type");
     let ports = || list(service, "/spec/ports");
-    let allocates =
-        service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+    let allocates = service.at("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
     let node_ports = match kind {
         "NodePort" => ports().count(),
         "LoadBalancer" if allocates => ports().count(),
@@ -194,15 +194,15 @@ fn service(service: &Value, used: &mut Amounts) {
 fn claim(claim: &Value, used: &mut Amounts) {
     put(used, "persistentvolumeclaims", units(1));
     let storage = claim
-        .pointer("/spec/resources/requests/storage")
+        .at("/spec/resources/requests/storage")
         .and_then(quantity);
     // While a claim grows, what was allocated counts, even if the wish was taken back.
     let allocated = claim
-        .pointer("/status/allocatedResources/storage")
+        .at("/status/allocatedResources/storage")
         .and_then(quantity);
     let storage = storage.map(|s| allocated.filter(|a| *a > s).unwrap_or(s));
     let class = claim
-        .pointer("/metadata/annotations")
+        .at("/metadata/annotations")
         .and_then(|a| a.get(OLD_CLASS))
         .and_then(Value::as_str)
         .unwrap_or_else(|| text(claim, "/spec/storageClassName"));
@@ -229,7 +229,7 @@ fn claim(claim: &Value, used: &mut Amounts) {
 /// What a pod requests (or is limited to, by `field`) and its overhead.
 fn pod_amounts(pod: &Value, field: &str) -> Amounts {
     let mut total = of_containers(pod, field);
-    for (name, value) in amounts(pod.pointer("/spec/overhead")) {
+    for (name, value) in amounts(pod.at("/spec/overhead")) {
         if total.contains_key(&name) || field == "requests" {
             put(&mut total, name, value);
         }
@@ -245,10 +245,7 @@ pub fn of_containers(pod: &Value, field: &str) -> Amounts {
         list(pod, &format!("/spec/{containers}"))
             .map(|c| {
                 let restartable = text(c, "/restartPolicy") == "Always";
-                (
-                    restartable,
-                    amounts(c.pointer(&format!("/resources/{field}"))),
-                )
+                (restartable, amounts(c.at(&format!("/resources/{field}"))))
             })
             .collect::<Vec<_>>()
     };
@@ -279,7 +276,7 @@ pub fn of_containers(pod: &Value, field: &str) -> Amounts {
         total.insert(name, high.unwrap_or(value));
     }
     // What the pod asks for as a whole stands in place of the sum.
-    for (name, value) in amounts(pod.pointer(&format!("/spec/resources/{field}"))) {
+    for (name, value) in amounts(pod.at(&format!("/spec/resources/{field}"))) {
         total.insert(name, value);
     }
     total
@@ -342,7 +339,7 @@ fn fits(
     }
     let terminating = || {
         object
-            .pointer("/spec/activeDeadlineSeconds")
+            .at("/spec/activeDeadlineSeconds")
             .and_then(Value::as_i64)
             .is_some_and(|s| s >= 0)
     };

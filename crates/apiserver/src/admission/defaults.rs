@@ -1,5 +1,6 @@
 //! Small fillings-in: default classes, the taint of a new node.
 
+use gantry_machinery::path::At as _;
 use serde_json::{Value, json};
 
 use super::all;
@@ -51,7 +52,7 @@ pub fn storage_class(cx: &Cx, claim: &mut Value) {
     let legacy = object::meta(claim)
         .and_then(|m| m.get("annotations"))
         .is_some_and(|a| a.get("volume.beta.kubernetes.io/storage-class").is_some());
-    if legacy || claim.pointer("/spec/storageClassName").is_some() {
+    if legacy || claim.at("/spec/storageClassName").is_some() {
         return;
     }
     let annotation = "storageclass.kubernetes.io/is-default-class";
@@ -66,7 +67,7 @@ pub fn ingress_class(cx: &Cx, ingress: &mut Value) {
     let legacy = object::meta(ingress)
         .and_then(|m| m.get("annotations"))
         .is_some_and(|a| a.get("kubernetes.io/ingress.class").is_some());
-    if legacy || ingress.pointer("/spec/ingressClassName").is_some() {
+    if legacy || ingress.at("/spec/ingressClassName").is_some() {
         return;
     }
     let annotation = "ingressclass.kubernetes.io/is-default-class";

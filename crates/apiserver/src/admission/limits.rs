@@ -1,5 +1,6 @@
 //! LimitRanger: default requests and limits, and the bounds of a namespace's LimitRanges.
 
+use gantry_machinery::path::At as _;
 use gantry_machinery::{
     quantity::Quantity,
     quota::{Amounts, amounts, of_containers},
@@ -18,7 +19,7 @@ const LISTS: [(&str, &str); 2] = [
 
 fn items(range: &Value) -> impl Iterator<Item = &Value> {
     range
-        .pointer("/spec/limits")
+        .at("/spec/limits")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
@@ -141,8 +142,8 @@ fn faults(range: &Value, of: &str, object: &Value, old: Option<&Value>) -> Vec<S
                             containers(old, list).find(|c| object::text(c, "/name") == name)
                         });
                         let used = |c: &Value| Used {
-                            requests: amounts(c.pointer("/resources/requests")),
-                            limits: amounts(c.pointer("/resources/limits")),
+                            requests: amounts(c.at("/resources/requests")),
+                            limits: amounts(c.at("/resources/limits")),
                         };
                         let before = before.map(used);
                         bounds(item, kind, &used(container), before.as_ref(), &mut wrong);
@@ -164,7 +165,7 @@ fn faults(range: &Value, of: &str, object: &Value, old: Option<&Value>) -> Vec<S
             }
             ("claims", "PersistentVolumeClaim") => {
                 let used = |claim: &Value| Used {
-                    requests: amounts(claim.pointer("/spec/resources/requests")),
+                    requests: amounts(claim.at("/spec/resources/requests")),
                     limits: Amounts::new(),
                 };
                 bounds(
@@ -182,7 +183,7 @@ fn faults(range: &Value, of: &str, object: &Value, old: Option<&Value>) -> Vec<S
 }
 
 fn containers<'a>(pod: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
-    pod.pointer(&format!("/spec/{list}"))
+    pod.at(&format!("/spec/{list}"))
         .and_then(Value::as_array)
         .into_iter()
         .flatten()

@@ -1,6 +1,7 @@
 //! What pods get on their way in: a ServiceAccount, a priority, a runtime class's needs,
 //! tolerations.
 
+use gantry_machinery::path::At as _;
 use std::time::Duration;
 
 use gantry_machinery::status::Failure;
@@ -8,7 +9,11 @@ use rand::Rng;
 use serde_json::{Map, Value, json};
 
 use super::{all, stored};
-use crate::{api::Cx, errors, object};
+use crate::{
+    api::Cx,
+    errors,
+    object::{self, View},
+};
 
 fn spec_mut(pod: &mut Value) -> Option<&mut Map<String, Value>> {
     pod.get_mut("spec").and_then(Value::as_object_mut)
@@ -61,23 +66,23 @@ pub fn topology(cx: &Cx, node: &str, labelled: &mut Value) {
     let Some(node) = stored(cx, "/nodes", node) else {
         return;
     };
-    copy_topology(&node, labelled);
+    let view = View::get(&node.entry, &node.stored);
+    copy_topology(|label| view.label(label), labelled);
 }
 
-fn copy_topology(node: &Value, labelled: &mut Value) {
+fn copy_topology<'a>(of_node: impl Fn(&str) -> Option<&'a str>, labelled: &mut Value) {
     const LABELS: [&str; 2] = [
         "topology.kubernetes.io/region",
         "topology.kubernetes.io/zone",
     ];
-    let labels = object::meta(node).and_then(|m| m.get("labels"));
     for label in LABELS {
-        let Some(value) = labels.and_then(|l| l.get(label)) else {
+        let Some(value) = of_node(label) else {
             continue;
         };
         if let Some(meta) = object::meta_mut(labelled) {
             let own = meta.entry("labels").or_insert_with(|| json!({}));
             if let Some(own) = own.as_object_mut() {
-                own.insert(label.to_owned(), value.clone());
+                own.insert(label.to_owned(), value.into());
             }
         }
     }
@@ -106,7 +111,7 @@ pub fn service_account(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
         ));
     };
     let mounts = pod
-        .pointer("/spec/automountServiceAccountToken")
+        .at("/spec/automountServiceAccountToken")
         .or_else(|| account.get("automountServiceAccountToken"))
         .and_then(Value::as_bool)
         .unwrap_or(true);
@@ -202,7 +207,7 @@ pub fn keep(pod: &mut Value, old: &Value) {
         "serviceAccountName",
         "serviceAccount",
     ] {
-        if let (None, Some(value)) = (spec.get(field), old.pointer(&format!("/spec/{field}"))) {
+        if let (None, Some(value)) = (spec.get(field), old.at(&format!("/spec/{field}"))) {
             spec.insert(field.to_owned(), value.clone());
         }
     }
@@ -244,7 +249,7 @@ pub fn priority(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
         .and_then(Value::as_str)
         .unwrap_or("PreemptLowerPriority")
         .to_owned();
-    let given = pod.pointer("/spec/priority").and_then(Value::as_i64);
+    let given = pod.at("/spec/priority").and_then(Value::as_i64);
     if let Some(given) = given.filter(|g| *g != value) {
         return Err(refuse(
             cx,
@@ -288,8 +293,8 @@ pub fn runtime_class(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
             &format!("pod rejected: RuntimeClass \"{name}\" not found"),
         ));
     };
-    let overhead = class.pointer("/overhead/podFixed").cloned();
-    let given = pod.pointer("/spec/overhead").cloned();
+    let overhead = class.at("/overhead/podFixed").cloned();
+    let given = pod.at("/spec/overhead").cloned();
     if given.is_some() && given != overhead {
         return Err(refuse(
             cx,
@@ -297,8 +302,8 @@ pub fn runtime_class(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
             "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
         ));
     }
-    let selector = class.pointer("/scheduling/nodeSelector").cloned();
-    let added = class.pointer("/scheduling/tolerations").cloned();
+    let selector = class.at("/scheduling/nodeSelector").cloned();
+    let added = class.at("/scheduling/tolerations").cloned();
     let mut conflict = false;
     if let Some(spec) = spec_mut(pod) {
         if let Some(overhead) = overhead {
@@ -368,9 +373,8 @@ mod tests {
     #[test]
     fn pods_are_labelled_with_where_their_nodes_are() {
         let labels = json!({"topology.kubernetes.io/zone": "z", "other": "x"});
-        let node = json!({"metadata": {"labels": labels}});
         let mut binding = json!({"metadata": {"labels": {"a": "b"}}});
-        copy_topology(&node, &mut binding);
+        copy_topology(|label| labels.get(label)?.as_str(), &mut binding);
         let expected = json!({"a": "b", "topology.kubernetes.io/zone": "z"});
         assert_eq!(binding["metadata"]["labels"], expected);
     }

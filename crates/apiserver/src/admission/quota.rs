@@ -1,6 +1,7 @@
 //! ResourceQuota: what a namespace may use in all. A quota counts once its status says what is
 //! used; a request that fits is charged to it before the object is written.
 
+use gantry_machinery::path::At as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_machinery::{
@@ -81,7 +82,7 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
     let mut charges = Charges::default();
     for one in &quotas {
         let name = object::name(one).to_owned();
-        let hard = amounts(one.pointer("/status/hard"));
+        let hard = amounts(one.at("/status/hard"));
         if !quota::in_scope(one, &group, &plural, object) {
             continue;
         }
@@ -124,7 +125,7 @@ fn fix_name(cx: &Cx, failure: &mut Failure, name: &str) {
 /// With a quota on them, every container has to say how much CPU and memory it wants, unless the
 /// pod says it of itself.
 fn must_specify(cx: &Cx, quota: &str, hard: &Amounts, pod: &Value) -> Result<(), Failure> {
-    let whole = pod.pointer("/spec/resources").and_then(Value::as_object);
+    let whole = pod.at("/spec/resources").and_then(Value::as_object);
     let some = |v: &Value| v.as_object().is_some_and(|o| !o.is_empty());
     if whole.is_some_and(|own| own.values().any(some)) {
         return Ok(());
@@ -140,13 +141,13 @@ fn must_specify(cx: &Cx, quota: &str, hard: &Amounts, pod: &Value) -> Result<(),
         };
         for list in ["containers", "initContainers"] {
             for container in pod
-                .pointer(&format!("/spec/{list}"))
+                .at(&format!("/spec/{list}"))
                 .and_then(Value::as_array)
                 .into_iter()
                 .flatten()
             {
                 let pointer = format!("/resources/{field}/{resource}");
-                if container.pointer(&pointer).is_none() {
+                if container.at(&pointer).is_none() {
                     missing
                         .entry(name.clone())
                         .or_default()
@@ -174,8 +175,8 @@ fn must_specify(cx: &Cx, quota: &str, hard: &Amounts, pod: &Value) -> Result<(),
 
 /// Refuses when a quota has no room; the message is the bare reason.
 fn room(quota: &Value, name: &str, delta: &Amounts) -> Result<(), String> {
-    let hard = amounts(quota.pointer("/status/hard"));
-    let used = amounts(quota.pointer("/status/used"));
+    let hard = amounts(quota.at("/status/hard"));
+    let used = amounts(quota.at("/status/used"));
     let over: Vec<&String> = delta
         .iter()
         .filter(|(n, v)| {
@@ -222,7 +223,7 @@ async fn add(cx: &mut Cx, name: &str, delta: &Amounts, back: bool) -> Result<(),
             room(old, name, delta).map_err(|why| Failure::new(403, "Forbidden", why))?;
         }
         let mut new = old.clone();
-        let mut used = amounts(old.pointer("/status/used"));
+        let mut used = amounts(old.at("/status/used"));
         for (resource, value) in delta {
             let there = used.remove(resource).unwrap_or(Quantity::from_milli(0));
             let value = if back {

@@ -1,6 +1,7 @@
 //! PodSecurity: the labels of a namespace say which pods are refused, noted in the audit log and
 //! warned of. What pods may say is `gantry-machinery`'s to tell.
 
+use gantry_machinery::path::At as _;
 use std::collections::BTreeMap;
 
 use gantry_machinery::{
@@ -68,7 +69,7 @@ pub fn check(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<(), Fai
     if is_pod && old.is_some_and(|old| !matters(object, old)) {
         return Ok(());
     }
-    let Some(pod) = object.pointer(at).filter(|pod| pod.get("spec").is_some()) else {
+    let Some(pod) = object.at(at).filter(|pod| pod.get("spec").is_some()) else {
         return Ok(());
     };
     let class = object::text(pod, "/spec/runtimeClassName");
@@ -103,7 +104,7 @@ fn matters(pod: &Value, old: &Value) -> bool {
         .iter()
         .any(|list| {
             let images = |pod: &Value| -> Vec<(String, String)> {
-                pod.pointer(&format!("/spec/{list}"))
+                pod.at(&format!("/spec/{list}"))
                     .and_then(Value::as_array)
                     .into_iter()
                     .flatten()

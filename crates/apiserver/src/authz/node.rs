@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Attributes, Rule, references};
-use crate::object;
+use crate::object::{self, View};
 
 /// A kind of object that pods refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,16 +99,15 @@ fn node_of(json: &[u8]) -> Cow<'_, str> {
 }
 
 impl Graph {
-    fn put_pod(&mut self, key: &Arc<str>, json: &[u8]) {
-        let node = node_of(json);
-        if self.pods.get(key).is_some_and(|pod| *pod.node == *node) {
+    fn put_pod(&mut self, key: &Arc<str>, node: &str) {
+        if self.pods.get(key).is_some_and(|pod| &*pod.node == node) {
             return;
         }
         self.remove_pod(key);
         if node.is_empty() {
             return;
         }
-        let node: Arc<str> = match self.on.get_key_value(&*node) {
+        let node: Arc<str> = match self.on.get_key_value(node) {
             Some((node, _)) => node.clone(),
             None => node.into(),
         };
@@ -207,7 +206,13 @@ impl Part {
     fn put(self, graph: &mut Graph, stored: &Stored) {
         let key = &stored.key.name;
         if matches!(self, Part::Pods) {
-            return graph.put_pod(key, &stored.value);
+            // Who wrote the pod has noted it beside.
+            let view = stored.ext.get().and_then(|ext| ext.downcast_ref::<View>());
+            let node = match view {
+                Some(view) => Cow::Borrowed(view.field("spec.nodeName").unwrap_or_default()),
+                None => node_of(&stored.value),
+            };
+            return graph.put_pod(key, &node);
         }
         let Ok(object) = serde_json::from_slice::<Value>(&stored.value) else {
             return;
@@ -383,7 +388,7 @@ impl Nodes {
             "resourceslices" => is(&graph.slices),
             "pods" => {
                 let pod = graph.pods.get(full().as_str());
-                pod.is_some_and(|pod| *pod.node == *node)
+                pod.is_some_and(|pod| &*pod.node == node)
             }
             _ => false,
         };

@@ -71,12 +71,12 @@ pub async fn object_of(
     }
     rules::default(&resource, &mut object, None);
     strategy::default_metadata(&resource, &mut object, None);
+    let asked = asking(cx, Operation::Create, "", object::name(&object));
     if matches!(ownership, Ownership::Update) {
         let manager = cx.manager();
-        ownership::track(cx, None, None, &mut object, &manager).await?;
+        ownership::track_new(cx, &mut object, &manager, asked.is_some()).await?;
     }
     admission::prepare(cx, &object).await?;
-    let asked = asking(cx, Operation::Create, "", object::name(&object));
     if admission::mutate(cx, asked.as_ref(), "", &mut object, None).await? {
         input::place(cx, &mut object)?;
     }

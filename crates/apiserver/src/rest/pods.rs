@@ -1,6 +1,7 @@
 //! What only pods have: binding, ephemeral containers, resize.
 
 use bytes::Bytes;
+use gantry_machinery::path::At as _;
 use gantry_machinery::{
     status::{Details, Failure},
     validation::dns1123_subdomain,
@@ -99,9 +100,7 @@ pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
                 &format!("pod {name} is already assigned to node \"{bound}\""),
             ));
         }
-        let gates = old
-            .pointer("/spec/schedulingGates")
-            .and_then(Value::as_array);
+        let gates = old.at("/spec/schedulingGates").and_then(Value::as_array);
         if gates.is_some_and(|g| !g.is_empty()) {
             return Err(conflict(
                 name,
@@ -177,7 +176,7 @@ fn scheduled(pod: &mut Value, now: &str) {
 /// What of a pod the subresources `ephemeralcontainers` and `resize` may change.
 pub fn keep_for(sub: &str, old: &Value, new: &mut Value) {
     let mut kept = old.clone();
-    let get = |v: &Value, f: &str| v.pointer(f).cloned();
+    let get = |v: &Value, f: &str| v.at(f).cloned();
     if sub == "ephemeralcontainers" {
         let added = get(new, "/spec/ephemeralContainers");
         if let Some(spec) = kept.get_mut("spec").and_then(Value::as_object_mut) {
@@ -202,7 +201,7 @@ pub fn keep_for(sub: &str, old: &Value, new: &mut Value) {
 /// containers.
 fn resized(old: &Value, new: &Value, kept: &mut Value) -> bool {
     let list = |pod: &Value, field: &str| {
-        let all = pod.pointer(&format!("/spec/{field}"));
+        let all = pod.at(&format!("/spec/{field}"));
         all.and_then(Value::as_array).cloned().unwrap_or_default()
     };
     const LISTS: [&str; 2] = ["containers", "initContainers"];

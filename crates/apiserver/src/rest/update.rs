@@ -1,5 +1,6 @@
 //! Replacing objects, and the one path by which every change to an existing object goes.
 
+use gantry_machinery::path::At as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,7 +99,7 @@ pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         }
         if sub == "finalize" {
             let mut object = old.clone();
-            let finalizers = new.pointer("/spec/finalizers").cloned();
+            let finalizers = new.at("/spec/finalizers").cloned();
             if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
                 match finalizers {
                     Some(Value::Array(list)) if !list.is_empty() => {
@@ -482,7 +483,7 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
             }
             if resource.group.is_empty() && resource.plural == "namespaces" {
                 // Its finalizers change through the finalize subresource alone.
-                let finalizers = old.pointer("/spec/finalizers").cloned();
+                let finalizers = old.at("/spec/finalizers").cloned();
                 if let Some(map) = new.as_object_mut() {
                     let spec = map.entry("spec").or_insert_with(|| json!({}));
                     if let (Some(spec), Some(finalizers)) = (spec.as_object_mut(), finalizers) {
@@ -519,8 +520,7 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
             }
             if resource.group.is_empty()
                 && resource.plural == "pods"
-                && let (Some(map), Some(class)) =
-                    (new.as_object_mut(), old.pointer("/status/qosClass"))
+                && let (Some(map), Some(class)) = (new.as_object_mut(), old.at("/status/qosClass"))
             {
                 let status = map.entry("status").or_insert_with(|| json!({}));
                 if let Some(status) = status.as_object_mut() {
@@ -529,7 +529,7 @@ fn keep(cx: &Cx, sub: &str, old: &Value, new: &mut Value) {
             }
         }
         "approval" => {
-            let conditions = new.pointer("/status/conditions").cloned();
+            let conditions = new.at("/status/conditions").cloned();
             copy(new, "spec");
             copy(new, "status");
             if let Some(map) = new.as_object_mut() {

@@ -322,3 +322,66 @@ fn what_was_sealed_is_written_as_it_was() {
     let whole = object::encode(&entry.head, &object, "7").unwrap();
     assert!(open(entry, Reach::Status, &whole).unwrap().1.is_empty());
 }
+
+/// What is stored of a new object's owner as text is what the rules say of it as a tree.
+#[tokio::test]
+async fn a_new_object_is_owned_the_same_sealed_and_open() {
+    let server = start().await;
+    let client = server.client();
+    let registry = Registry::new(vec![], 0);
+    let config_map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "made"},
+        "data": {"a": "\u{0}0"},
+    });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "made"},
+        "spec": {"selector": {"a": "b"}, "ports": [
+            {"name": "a", "port": 80}, {"name": "b", "port": 8080, "protocol": "UDP"},
+        ]},
+    });
+    for (plural, body) in [
+        ("pods", pod("made", "Never")),
+        ("services", service),
+        ("configmaps", config_map),
+    ] {
+        let url = format!("/api/v1/namespaces/default/{plural}");
+        let (code, made) = ask(&client, Method::POST, "application/json", &url, &body).await;
+        assert_eq!(code, StatusCode::CREATED, "{made}");
+        let entry = registry.lookup("", "v1", plural).unwrap();
+        let mut asked = body.clone();
+        crate::rules::normalize(&entry.resource, &mut asked).unwrap();
+        crate::rules::default(&entry.resource, &mut asked, None);
+        let manager = gantry_machinery::apply::Manager {
+            name: "x",
+            operation: gantry_machinery::apply::Operation::Update,
+            api_version: "v1",
+            subresource: "",
+            time: jiff::Timestamp::now(),
+        };
+        let none = gantry_machinery::apply::reset_fields(&entry.resource, None);
+        let schema = entry.resource.schema();
+        gantry_machinery::apply::track_update(schema, &none, None, &mut asked, manager).unwrap();
+        let fields = |object: &Value| object["metadata"]["managedFields"][0]["fieldsV1"].clone();
+        assert!(fields(&asked).is_object());
+        assert_eq!(fields(&made), fields(&asked), "{plural}");
+    }
+    server.shutdown().await;
+}
+
+#[test]
+fn nothing_is_sealed_beside_what_looks_like_a_mark() {
+    let owned =
+        |spec: Value| json!({"metadata": {"managedFields": [{"manager": "m"}]}, "spec": spec});
+    for (spec, sealed) in [
+        (json!({"nodeName": "n", "x": {"y": "\u{0}0"}}), true),
+        (json!({"nodeName": "\u{0}0"}), false),
+        (json!([{"fieldsV1": {"\u{0}0": null}}]), false),
+    ] {
+        let (mut object, mut pieces) = (owned(spec), Pieces::default());
+        let given = object.clone();
+        let fields = r#"{"f:spec":{}}"#.to_owned();
+        assert_eq!(pieces.seal_owner(&mut object, fields), sealed, "{given}");
+        assert_eq!(object == given, !sealed);
+        assert_eq!(pieces.is_empty(), !sealed);
+    }
+}

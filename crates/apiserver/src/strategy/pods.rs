@@ -1,11 +1,12 @@
 //! What pods get when they are created, beside what admission gives them.
 
+use gantry_machinery::path::At as _;
 use serde_json::{Map, Value, json};
 
 /// `matchLabelKeys` and `mismatchLabelKeys` become requirements of the selectors beside them, with
 /// what the pod's own labels say (KEP-3633, KEP-3243): schedulers then need not look at them.
 pub fn merge_label_keys(pod: &mut Value) {
-    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels = pod.at("/metadata/labels").and_then(Value::as_object);
     let labels = labels.cloned().unwrap_or_default();
     let Some(spec) = pod.get_mut("spec") else {
         return;

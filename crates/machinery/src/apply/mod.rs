@@ -35,7 +35,7 @@ pub use merge::merge_configuration;
 pub use reset::{ResetFields, reset_fields};
 pub use scale::{from_scale, replicas_path, to_scale};
 pub use set::FieldSet;
-pub use update::{track_update, track_update_in};
+pub use update::{track_creation, track_update, track_update_in};
 pub use versions::{Kind, Versions};
 
 /// How a manager came by its fields.

@@ -92,6 +92,35 @@ pub fn track_update_in(
     Ok(())
 }
 
+/// Ownership of an object that is new and says nothing of owners: the manager's one entry, whose fields
+/// are returned as text, `null` standing in their place. Few are looked into before somebody changes
+/// the object. `None` where this is not such an object, and nothing has been done.
+pub fn track_creation(
+    schema: &Schema,
+    reset: &ResetFields,
+    new: &mut Value,
+    manager: Manager<'_>,
+) -> Option<String> {
+    if new.get("metadata")?.get("managedFields").is_some() {
+        return None;
+    }
+    let lens = Lens {
+        kind: Kind::alone(schema, reset),
+        own: manager.api_version,
+    };
+    let change = lens.compare(lens.own, None, new).ok()?;
+    let written = change.modified.joined(change.added).without(&NEVER_OWNED);
+    if written.is_empty() {
+        return None;
+    }
+    let mut fields = String::with_capacity(1024);
+    written.write_fields_v1(&mut fields);
+    let (id, time) = (Id::of(&manager), managed::timestamp(manager.time));
+    let entry = managed::entry(&id, manager.api_version, Value::Null, Some(&time));
+    put_entries(new, Value::Array(vec![entry]));
+    Some(fields)
+}
+
 /// [`track_update_in`] for a kind of one version.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! kind supports, of the API server's field label conversions; a custom resource supports its
 //! definition's `selectableFields`.
 
+use crate::path::At as _;
 use std::{borrow::Cow, fmt};
 
 use serde_json::Value;
@@ -250,18 +251,16 @@ fn value<'a>(resource: &Resource, path: &str, object: &'a Value) -> Cow<'a, str>
     match (resource.kind.as_str(), path) {
         // Fields whose label is not where the object keeps them.
         ("Pod", "status.podIP") if built_in => {
-            let first = object.pointer("/status/podIPs/0/ip");
-            text(first.or_else(|| object.pointer("/status/podIP")))
+            let first = object.at("/status/podIPs/0/ip");
+            text(first.or_else(|| object.at("/status/podIP")))
         }
         ("Event", "source") if built_in => {
             let component = ["/source/component", "/deprecatedSource/component"]
                 .into_iter()
-                .find_map(|p| object.pointer(p).filter(|v| v.as_str() != Some("")));
+                .find_map(|p| object.at(p).filter(|v| v.as_str() != Some("")));
             text(component.or_else(|| object.get("reportingComponent")))
         }
-        ("Job", "status.successful") if built_in => {
-            or(text(object.pointer("/status/succeeded")), "0")
-        }
+        ("Job", "status.successful") if built_in => or(text(object.at("/status/succeeded")), "0"),
         ("Node", "spec.unschedulable") | ("Pod", "spec.hostNetwork") if built_in => {
             or(text(at(object, path)), "false")
         }
