@@ -4,6 +4,10 @@ use super::class::ClassId;
 use super::cluster::Cluster;
 use super::diagnosis::Diagnosis;
 use super::explain::Resource;
+use k8s_openapi::api::resource::v1::{
+    ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::sync::Arc;
 
 /// What the cluster has left for a class.
@@ -20,6 +24,45 @@ pub struct Forecast {
 }
 
 impl Cluster {
+    /// Whether there is a claim to a volume of that name.
+    #[must_use]
+    pub fn knows_claim(&self, namespace: &str, name: &str) -> bool {
+        let symbols = &self.compiler.symbols;
+        let key = symbols.known(&format!("{namespace}/{name}"));
+        key.is_some_and(|key| self.volumes.has_claim(key))
+    }
+
+    /// What a decided pod was granted of devices holds from now on, as if it were written: others who share its claims
+    /// need not wait for it.
+    pub fn settle_devices(&mut self, pod: &str) {
+        for grant in self.devices.send(pod) {
+            let Some(allocation) = grant.allocation else {
+                continue;
+            };
+            let user = ResourceClaimConsumerReference {
+                resource: "pods".to_owned(),
+                name: pod.to_owned(),
+                uid: pod.to_owned(),
+                ..Default::default()
+            };
+            let claim = ResourceClaim {
+                metadata: ObjectMeta {
+                    name: Some(grant.name),
+                    namespace: Some(grant.namespace),
+                    uid: Some(grant.uid),
+                    ..Default::default()
+                },
+                status: Some(ResourceClaimStatus {
+                    allocation: Some(allocation),
+                    reserved_for: Some(vec![user]),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            self.change_devices(|devices, symbols| devices.set_claim(&claim, symbols));
+        }
+    }
+
     /// Tries how many more pods of a class fit, up to `most`. The cluster is as before afterwards.
     pub fn forecast(&mut self, class: ClassId, most: usize) -> Forecast {
         let before = self.events.len();

@@ -180,6 +180,12 @@ impl Volumes {
         changed
     }
 
+    /// Whether a claim is known.
+    #[must_use]
+    pub fn has_claim(&self, key: Symbol) -> bool {
+        self.claims.contains_key(&key)
+    }
+
     /// A claim went.
     pub fn remove_claim(&mut self, namespace: &str, name: &str, symbols: &mut Symbols) -> bool {
         let key = symbols.intern(&key(Some(namespace), Some(name)));

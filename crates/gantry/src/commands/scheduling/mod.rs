@@ -1,5 +1,6 @@
 //! Scheduling: the scheduler alone, and what it has to say.
 
+mod claims;
 pub mod explain;
 pub mod policy;
 pub mod rebalance;

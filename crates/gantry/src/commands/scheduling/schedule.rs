@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::claims::{Claims, Templates};
 use super::profiles;
 use crate::cli::Global;
 use crate::commands::import::{text, unreadable};
@@ -29,6 +30,8 @@ const MOST: usize = 100_000;
 ///
 /// Pods, and the pods of Deployments, StatefulSets, ReplicaSets and Jobs, are placed one after another
 /// on the cluster as it is. For each kind: how many more like it would fit, and what runs out first.
+/// Claims to volumes and devices are made for them, of templates in the manifests and in the cluster; claims in the
+/// manifests count as there.
 #[derive(Debug, Args)]
 pub struct Schedule {
     /// Only say; there is no other way yet: pods are made by whoever owns them
@@ -52,6 +55,15 @@ pub struct Schedule {
 struct Workload {
     name: String,
     pods: Vec<Pod>,
+    /// What would be made for them.
+    claims: Claims,
+}
+
+/// What of the cluster pods are made with.
+#[derive(Default)]
+struct Known {
+    priorities: BTreeMap<String, (i32, Option<String>)>,
+    templates: Templates,
 }
 
 /// What became of them.
@@ -65,7 +77,7 @@ struct Outcome {
     nodes: BTreeMap<String, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unschedulable: Option<String>,
-    /// How many more would fit after all of them; absent where pods have volumes of their own.
+    /// How many more would fit after all of them; absent where pods have claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     more: Option<usize>,
     /// The count was not tried further.
@@ -80,20 +92,32 @@ struct Outcome {
 pub async fn run(args: Schedule, global: &Global) -> Result<()> {
     let connection = connect(global).await?;
     let namespace = args.namespace.as_ref().unwrap_or(&connection.namespace);
-    let classes = priorities(&connection.client).await?;
-    let mut workloads = Vec::new();
+    let mut known = Known {
+        priorities: priorities(&connection.client).await?,
+        templates: Templates::read(&connection.client).await?,
+    };
+    let mut given = Claims::default();
+    let mut manifests = Vec::new();
     for file in &args.filename {
         for manifest in values(&text(file)?).map_err(|e| unreadable(file, &e))? {
-            let workload = workload(manifest, namespace, &classes);
-            workloads.extend(workload.map_err(|e| unreadable(file, &e))?);
+            let taken = known.templates.take(&manifest, namespace, &mut given);
+            if !taken.map_err(|e| unreadable(file, &e))? {
+                manifests.push((file, manifest));
+            }
         }
+    }
+    let mut workloads = Vec::new();
+    for (file, manifest) in manifests {
+        let workload = workload(manifest, namespace, &known);
+        workloads.extend(workload.map_err(|e| unreadable(file, &e))?);
     }
     if workloads.is_empty() {
         return Err(Failure::usage("the manifests have no pods"));
     }
-    let snapshot = snapshot(&connection.client, profiles(args.config.as_deref())?)
+    let mut snapshot = snapshot(&connection.client, profiles(args.config.as_deref())?)
         .await
         .map_err(|e| failed(&e.to_string(), e.source))?;
+    given.tell(&mut snapshot.cluster);
     let outcomes = place(snapshot.cluster, &workloads);
     if args.output != Format::Table {
         return print_value(&outcomes, args.output);
@@ -121,13 +145,15 @@ async fn priorities(client: &Client) -> Result<BTreeMap<String, (i32, Option<Str
 fn workload(
     mut manifest: Value,
     namespace: &str,
-    classes: &BTreeMap<String, (i32, Option<String>)>,
+    known: &Known,
 ) -> Result<Option<Workload>, String> {
     let kind = manifest["kind"].as_str().unwrap_or_default().to_owned();
     let name = manifest["metadata"]["name"]
         .as_str()
         .unwrap_or("unnamed")
         .to_owned();
+    let sets = manifest["spec"]["volumeClaimTemplates"].take();
+    let sets = sets.as_array().map(Vec::as_slice).unwrap_or_default();
     let count = |field: &str| manifest["spec"][field].as_u64().unwrap_or(1);
     let (count, mut template) = match kind.as_str() {
         "Pod" => (1, manifest.take()),
@@ -150,20 +176,25 @@ fn workload(
     if template["metadata"]["namespace"].as_str().is_none() {
         template["metadata"]["namespace"] = json!(namespace);
     }
-    admit(&mut template, classes)?;
+    admit(&mut template, &known.priorities)?;
     let id = format!("{kind}/{name}");
-    let pods = (0..count).map(|i| {
+    let mut workload = Workload {
+        name: id.clone(),
+        pods: Vec::new(),
+        claims: Claims::default(),
+    };
+    for i in 0..count {
         let mut pod = template.clone();
         if kind != "Pod" {
             pod["metadata"]["name"] = json!(format!("{name}-{i}"));
         }
         pod["metadata"]["uid"] = json!(format!("dry-run/{id}/{i}"));
-        serde_json::from_value(pod).map_err(|e| format!("{id}: {e}"))
-    });
-    Ok(Some(Workload {
-        name: id.clone(),
-        pods: pods.collect::<Result<_, _>>()?,
-    }))
+        let made = known.templates.make(&mut pod, sets, &mut workload.claims);
+        made.map_err(|e| format!("{id}: {e}"))?;
+        let pod = serde_json::from_value(pod).map_err(|e| format!("{id}: {e}"))?;
+        workload.pods.push(pod);
+    }
+    Ok(Some(workload))
 }
 
 /// What the API server would fill in that scheduling reads: requests from limits, priority from its class.
@@ -215,6 +246,7 @@ fn place(mut cluster: Cluster, workloads: &[Workload]) -> Vec<Outcome> {
             runs_out_first: None,
             then: None,
         };
+        workload.claims.tell(&mut cluster);
         for pod in &workload.pods {
             let class = cluster.classify(pod);
             match cluster.decide(class) {
@@ -223,6 +255,7 @@ fn place(mut cluster: Cluster, workloads: &[Workload]) -> Vec<Outcome> {
                     let uid: Arc<str> = pod.uid().into();
                     cluster.assume_volumes(class, &name);
                     cluster.commit(&uid, class, node);
+                    cluster.settle_devices(&uid);
                     *outcome.nodes.entry(name).or_default() += 1;
                     outcome.placed += 1;
                 }
@@ -235,10 +268,11 @@ fn place(mut cluster: Cluster, workloads: &[Workload]) -> Vec<Outcome> {
     }
     for (outcome, workload) in outcomes.iter_mut().zip(workloads) {
         let Some(pod) = workload.pods.first().filter(|p| {
-            p.spec
-                .volumes
-                .iter()
-                .all(|v| v.persistent_volume_claim.is_none() && v.ephemeral.is_none())
+            p.spec.resource_claims.is_empty()
+                && p.spec
+                    .volumes
+                    .iter()
+                    .all(|v| v.persistent_volume_claim.is_none() && v.ephemeral.is_none())
         }) else {
             continue;
         };
@@ -308,7 +342,10 @@ mod tests {
 
     #[test]
     fn workloads_make_pods_as_the_api_server_would_admit_them() {
-        let classes = [("high".to_owned(), (100, Some("Never".to_owned())))].into();
+        let classes = Known {
+            priorities: [("high".to_owned(), (100, Some("Never".to_owned())))].into(),
+            ..Known::default()
+        };
         let deployment = json!({"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 3, "template":
             {"metadata": {"labels": {"app": "web"}}, "spec": {"priorityClassName": "high", "containers": [
                 {"name": "c", "resources": {"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}}}]}}}});
@@ -364,7 +401,7 @@ mod tests {
         let sized = |replicas: usize| {
             let manifest = json!({"kind": "Deployment", "metadata": {"name": "web"},
                 "spec": {"replicas": replicas, "template": template}});
-            workload(manifest, "shop", &BTreeMap::new())
+            workload(manifest, "shop", &Known::default())
                 .unwrap()
                 .unwrap()
         };
@@ -382,6 +419,100 @@ mod tests {
                 .as_deref()
                 .unwrap()
                 .contains("2 Insufficient cpu")
+        );
+    }
+
+    /// Two nodes of one device each; a template of claims to one, a claim to one, and a class of volumes that are made late.
+    fn with_devices() -> (Cluster, Known, Claims) {
+        let mut cluster = Cluster::new();
+        for name in ["n1", "n2"] {
+            let node = json!({"metadata": {"name": name}, "status":
+                {"allocatable": {"cpu": "4", "memory": "64Gi", "pods": "110"}}});
+            cluster.upsert_node(&serde_json::from_value(node).unwrap());
+            let slice = json!({"metadata": {"name": name}, "spec": {"driver": "gpu.io", "nodeName": name,
+                "pool": {"name": name, "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "gpu-0"}]}});
+            let slice = serde_json::from_value(slice).unwrap();
+            cluster.change_devices(|d, symbols| d.set_slice(&slice, symbols));
+        }
+        let class = json!({"metadata": {"name": "gpu"}, "spec": {}});
+        let class = serde_json::from_value(class).unwrap();
+        cluster.change_devices(|d, symbols| d.set_class(&class, symbols));
+        let late = json!({"metadata": {"name": "late"}, "provisioner": "disks.io", "volumeBindingMode": "WaitForFirstConsumer"});
+        let late = serde_json::from_value(late).unwrap();
+        cluster.change_volumes(|v, symbols| v.set_class(&late, symbols));
+        let (mut known, mut given) = (Known::default(), Claims::default());
+        let devices = json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}});
+        for manifest in [
+            json!({"kind": "ResourceClaimTemplate", "metadata": {"name": "one"}, "spec": {"spec": devices}}),
+            json!({"kind": "ResourceClaim", "metadata": {"name": "shared"}, "spec": devices}),
+        ] {
+            assert!(known.templates.take(&manifest, "shop", &mut given).unwrap());
+        }
+        given.tell(&mut cluster);
+        (cluster, known, given)
+    }
+
+    /// What is asked of a workload's three pods, how many are placed, on how many nodes, and why no more.
+    #[test]
+    fn claims_are_made_for_the_pods_that_are_tried() {
+        let volume = json!({"metadata": {"name": "data"}, "spec": {"storageClassName": "late",
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+        let by_template = json!([{"name": "g", "resourceClaimTemplateName": "one"}]);
+        let shared = json!([{"name": "g", "resourceClaimName": "shared"}]);
+        let ephemeral = json!([{"name": "e", "ephemeral": {"volumeClaimTemplate": volume}}]);
+        for (what, spec, sets, placed, nodes, why) in [
+            (
+                "a device each",
+                json!({"resourceClaims": by_template}),
+                json!([]),
+                2,
+                2,
+                Some("cannot allocate all claims"),
+            ),
+            (
+                "a device shared",
+                json!({"resourceClaims": shared}),
+                json!([]),
+                3,
+                1,
+                None,
+            ),
+            ("a volume each", json!({}), json!([volume]), 3, 2, None),
+            (
+                "an ephemeral volume each",
+                json!({"volumes": ephemeral}),
+                json!([]),
+                3,
+                2,
+                None,
+            ),
+        ] {
+            let (cluster, known, _) = with_devices();
+            let mut spec = spec;
+            spec["containers"] = json!([{"name": "c", "resources": {"requests": {"cpu": "1"}}}]);
+            let manifest = json!({"kind": "StatefulSet", "metadata": {"name": "db"},
+                "spec": {"replicas": 3, "template": {"spec": spec}, "volumeClaimTemplates": sets}});
+            let workload = workload(manifest, "shop", &known).unwrap().unwrap();
+            let outcome = place(cluster, &[workload]).remove(0);
+            let message = outcome.unschedulable.unwrap_or_default();
+            assert_eq!(
+                (outcome.placed, outcome.nodes.len()),
+                (placed, nodes),
+                "{what}: {message}"
+            );
+            assert_eq!(message.is_empty(), why.is_none(), "{what}: {message}");
+            assert!(
+                message.contains(why.unwrap_or_default()),
+                "{what}: {message}"
+            );
+        }
+        let (_, known, _) = with_devices();
+        let wants = json!({"kind": "Pod", "metadata": {"name": "p"}, "spec":
+            {"resourceClaims": [{"name": "g", "resourceClaimTemplateName": "none"}]}});
+        let told = workload(wants, "shop", &known).unwrap_err_text();
+        assert!(
+            told.contains("there is no ResourceClaimTemplate shop/none"),
+            "{told}"
         );
     }
 }
