@@ -76,3 +76,7 @@ pub const FINALIZER: &str = "gantry.dev/members";
 
 /// Field manager (and event reporter) of the hub.
 pub const FIELD_MANAGER: &str = "gantry-hub";
+
+/// A resource: bytes a second of network, in and out together. Of a node's allocatable, what it can; of a pod's usage in
+/// `metrics.k8s.io`, what it does, where somebody measures it.
+pub const NETWORK: &str = "gantry.dev/network";

@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
     status = "ServiceProfileStatus",
     category = "gantry",
     derive = "PartialEq",
-    doc = "A ServiceProfile is what the scheduler has learned of the App of its name: how much CPU and memory one of its pods uses at which hour of the day. It is written at most once an hour, so that a scheduler that takes over knows it, too. Whoever deletes it has it learned anew.",
+    doc = "A ServiceProfile is what the scheduler has learned of the App of its name: how much CPU, memory and network one of its pods uses at which hour of the day. It is written at most once an hour, so that a scheduler that takes over knows it, too. Whoever deletes it has it learned anew.",
     printcolumn(name = "Hours", type_ = "integer", json_path = ".status.hoursKnown"),
     printcolumn(name = "Peak", type_ = "integer", json_path = ".status.peakHour"),
+    printcolumn(name = "Network", type_ = "string", json_path = ".status.networkClass"),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -45,6 +46,13 @@ pub struct ServiceProfileStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     pub memory_bytes: Vec<i64>,
+    /// Network in bytes a second, in and out together, where that is measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub network_bytes: Vec<i64>,
+    /// Low, below 10 Mbit/s in the busiest hour, Medium, below 100 Mbit/s, or High.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_class: Option<String>,
     /// Measurements behind each hour's figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]

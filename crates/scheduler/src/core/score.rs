@@ -60,7 +60,9 @@ impl Cluster {
         };
         for (total, node) in totals.iter_mut().zip(nodes) {
             let all = &self.nodes.rooms[*node as usize].allocatable;
-            let score = self.hours.score(service, *node, [all.cpu, all.memory]);
+            let network = self.hours.network_of(&self.nodes.all[*node as usize]);
+            let all = [all.cpu, all.memory, network];
+            let score = self.hours.score(service, *node, all);
             *total += check.rules.weight(Rule::Services) * score.unwrap_or(0);
         }
     }

@@ -2,11 +2,12 @@
 //! to use, so that services that want the same resource at the same time are spread apart. Off unless a profile gives the
 //! rule `ServiceProfile` a weight.
 //!
-//! A node's day is the sum of the days of its pods: 24 amounts of CPU and of memory. A node scores by what would be left
+//! A node's day is the sum of the days of its pods: 24 amounts of CPU, of memory and of network. A node scores by what would be left
 //! in its worst hour with one more pod of the service: two services that peak at noon fill noon and leave the night,
 //! a service of the night fits beside either. Only services of which most of a day is known take part.
 
 use super::cluster::Cluster;
+use super::nodes::Node;
 use super::request::GroupKey;
 use super::symbols::{Symbol, value_of};
 use gantry_api::labels;
@@ -20,13 +21,40 @@ const ENOUGH: u32 = 12;
 /// How much of an hour's figure each further measurement replaces: a sixteenth, once there are that many.
 const MEMORY: u32 = 16;
 
-/// One pod's day: CPU in millicores, memory in bytes, by the hour (UTC).
+/// Bytes a second that a node is taken to have of network if it does not say: 10 Gbit/s.
+const USUAL_NETWORK: i64 = 1_250_000_000;
+/// Network classes, by the bytes a second in the busiest hour that they are below: 10 and 100 Mbit/s.
+const NETWORK_CLASSES: [(&str, i64); 3] = [
+    ("Low", 1_250_000),
+    ("Medium", 12_500_000),
+    ("High", i64::MAX),
+];
+
+/// What a pod was measured to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Millicores, bytes.
+    pub base: [i64; 2],
+    /// Bytes a second, where that is measured.
+    pub network: Option<i64>,
+}
+
+impl From<[i64; 2]> for Usage {
+    fn from(base: [i64; 2]) -> Self {
+        Self {
+            base,
+            network: None,
+        }
+    }
+}
+
+/// One pod's day: CPU in millicores, memory in bytes, network in bytes a second, by the hour (UTC).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Day([[i64; HOURS]; 2]);
+pub struct Day([[i64; HOURS]; 3]);
 
 impl Default for Day {
     fn default() -> Self {
-        Self([[0; HOURS]; 2])
+        Self([[0; HOURS]; 3])
     }
 }
 
@@ -39,9 +67,9 @@ impl Day {
         }
     }
 
-    /// The most of either resource in one hour, with another day on top, in per cent of what there is.
-    fn peak_with(&self, other: &Self, all: [i64; 2]) -> i64 {
-        let hours = (0..2).flat_map(|i| (0..HOURS).map(move |hour| (i, hour)));
+    /// The most of any resource in one hour, with another day on top, in per cent of what there is.
+    fn peak_with(&self, other: &Self, all: [i64; 3]) -> i64 {
+        let hours = (0..3).flat_map(|i| (0..HOURS).map(move |hour| (i, hour)));
         let percent = |(i, hour): (usize, usize)| {
             let used = self.0[i][hour] + other.0[i][hour];
             used.saturating_mul(100) / all[i].max(1)
@@ -49,7 +77,7 @@ impl Day {
         hours.map(percent).max().unwrap_or(0)
     }
 
-    /// A resource (0: CPU, 1: memory) by the hour.
+    /// A resource (0: CPU, 1: memory, 2: network) by the hour.
     #[must_use]
     pub const fn of(&self, resource: usize) -> &[i64; HOURS] {
         &self.0[resource]
@@ -62,6 +90,14 @@ impl Day {
         hours
             .max_by_key(|(at, amount)| (**amount, usize::MAX - at))
             .map_or(0, |(at, _)| at)
+    }
+
+    /// How much it makes of the network in its busiest hour. `None`: nothing is known of it.
+    #[must_use]
+    pub fn network_class(&self) -> Option<&'static str> {
+        let most = self.0[2].iter().max().copied().unwrap_or_default();
+        let class = NETWORK_CLASSES.iter().find(|(_, below)| most < *below);
+        class.filter(|_| most > 0).map(|(name, _)| *name)
     }
 }
 
@@ -86,6 +122,7 @@ pub struct Services {
     /// By node: the sum of its pods' days.
     nodes: Vec<Day>,
     app: Option<Symbol>,
+    network: Option<Symbol>,
     /// Something was learned that the sums do not show.
     changed: bool,
     /// Services of which something was learned that was not [taken](Cluster::learned) yet.
@@ -95,7 +132,7 @@ pub struct Services {
 /// What is known of a service, to be kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// CPU in millicores and memory in bytes of one pod, by the hour.
+    /// What one pod uses, by the hour.
     pub day: Day,
     /// Measurements behind each hour's figures.
     pub seen: [u32; HOURS],
@@ -104,9 +141,9 @@ pub struct Learned {
 impl Learned {
     /// What was kept as lists, of any length.
     #[must_use]
-    pub fn of(cpu: &[i64], memory: &[i64], seen: &[i64]) -> Self {
+    pub fn of(cpu: &[i64], memory: &[i64], network: &[i64], seen: &[i64]) -> Self {
         let at = |list: &[i64], hour: usize| list.get(hour).copied().unwrap_or(0).max(0);
-        let day = [cpu, memory].map(|list| std::array::from_fn(|hour| at(list, hour)));
+        let day = [cpu, memory, network].map(|list| std::array::from_fn(|hour| at(list, hour)));
         let seen = std::array::from_fn(|hour| u32::try_from(at(seen, hour)).unwrap_or(u32::MAX));
         Self {
             day: Day(day),
@@ -148,10 +185,20 @@ impl Services {
         self.nodes[at].add(&day, sign);
     }
 
+    /// Bytes a second that a node has of network.
+    #[must_use]
+    pub fn network_of(&self, node: &Node) -> i64 {
+        let told = node
+            .other
+            .iter()
+            .find(|(name, ..)| Some(*name) == self.network);
+        told.map_or(USUAL_NETWORK, |(_, all, _)| (*all).max(1))
+    }
+
     /// What would be left of a node in its worst hour with one more pod of the service: 0 to 100. `None`: too little is
     /// known of the service.
     #[must_use]
-    pub fn score(&self, id: ServiceId, node: u32, all: [i64; 2]) -> Option<i64> {
+    pub fn score(&self, id: ServiceId, node: u32, all: [i64; 3]) -> Option<i64> {
         let day = self.counted(id)?;
         let there = self.nodes.get(node as usize);
         let peak = match there {
@@ -167,11 +214,12 @@ impl Cluster {
     pub fn watch_services(&mut self) {
         self.hours.on = true;
         self.hours.app = Some(self.compiler.symbols.intern(labels::APP));
+        self.hours.network = Some(self.compiler.symbols.intern(labels::NETWORK));
         self.rules_changed = true;
     }
 
     /// A pod of a service was measured at this hour (UTC).
-    pub fn learn(&mut self, namespace: &str, app: &str, hour: usize, usage: [i64; 2]) {
+    pub fn learn(&mut self, namespace: &str, app: &str, hour: usize, usage: impl Into<Usage>) {
         let symbols = &mut self.compiler.symbols;
         let id = (symbols.intern(namespace), symbols.intern(app));
         let (hour, services) = (hour % HOURS, &mut self.hours);
@@ -179,8 +227,12 @@ impl Cluster {
         let seen = service.seen[hour].saturating_add(1);
         service.seen[hour] = seen;
         let weight = i64::from(seen.min(MEMORY));
-        for (day, amount) in service.day.0.iter_mut().zip(usage) {
-            day[hour] += (amount - day[hour]) / weight;
+        let Usage { base, network } = usage.into();
+        let all = [Some(base[0]), Some(base[1]), network];
+        for (day, amount) in service.day.0.iter_mut().zip(all) {
+            if let Some(amount) = amount {
+                day[hour] += (amount - day[hour]) / weight;
+            }
         }
         services.changed = true;
         services.fresh.insert(id);
@@ -261,9 +313,11 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::object::{Node, Pod};
+    use crate::core::object;
+    use crate::core::object::Pod;
     use crate::core::{ClassId, Profile, profile::Rule};
     use proptest::prelude::*;
+    use rstest::rstest;
     use serde_json::json;
 
     fn cluster() -> Cluster {
@@ -271,7 +325,7 @@ mod tests {
         profile.weights.set(Rule::Services, 10);
         let mut cluster = Cluster::with_profiles(vec![profile]);
         for name in ["n0", "n1"] {
-            let node: Node = serde_json::from_value(json!({"metadata": {"name": name},
+            let node: object::Node = serde_json::from_value(json!({"metadata": {"name": name},
                 "status": {"allocatable": {"cpu": "10", "memory": "10Gi", "pods": "110"}}}))
             .unwrap();
             cluster.upsert_node(&node);
@@ -346,8 +400,49 @@ mod tests {
         busy(&mut cluster, "more-bytes", [10, 4 << 30]);
         busy(&mut cluster, "more-cores", [4000, 1 << 20]);
         assert_eq!(cluster.day_of("d", "bytes").unwrap().peak_hour(1), 9);
+        assert_eq!(cluster.day_of("d", "bytes").unwrap().network_class(), None);
         assert_eq!(choice(&mut cluster, "more-bytes"), "n0");
         assert_eq!(choice(&mut cluster, "more-cores"), "n1");
+    }
+
+    /// Bytes a second in the busiest hour of two services, in Mbit/s, their classes, and what the first node says that it
+    /// has: where one more of the second goes, if one of the first is on the first node.
+    #[rstest]
+    #[case::little([8, 8], ["Low", "Low"], None, "n0")]
+    #[case::much([4000, 4000], ["High", "High"], None, "n1")]
+    #[case::of_a_small_node([80, 80], ["Medium", "Medium"], Some("25M"), "n1")]
+    #[case::of_a_large_node([4000, 4000], ["High", "High"], Some("100G"), "n0")]
+    fn who_makes_much_of_the_network_is_spread_apart(
+        #[case] busiest: [i64; 2],
+        #[case] classes: [&str; 2],
+        #[case] has: Option<&str>,
+        #[case] want: &str,
+    ) {
+        let mut cluster = cluster();
+        if let Some(has) = has {
+            let node = json!({"metadata": {"name": "n0"}, "status": {"allocatable":
+                {"cpu": "10", "memory": "10Gi", "pods": "110", labels::NETWORK: has}}});
+            cluster.upsert_node(&serde_json::from_value(node).unwrap());
+        }
+        // By all else the first node is the better one.
+        for name in ["x", "y", "z"] {
+            cluster.observe(&pod(name, "unknown"), "n1");
+        }
+        cluster.observe(&pod("a", "first"), "n0");
+        for (app, busiest) in ["first", "second"].into_iter().zip(busiest) {
+            for hour in 0..HOURS {
+                let share = if hour == 12 { 1 } else { 100 };
+                let usage = Usage {
+                    base: [1, 1 << 20],
+                    network: Some(busiest * 125_000 / share),
+                };
+                cluster.learn("d", app, hour, usage);
+            }
+        }
+        cluster.settle_services();
+        let told = ["first", "second"].map(|app| cluster.day_of("d", app).unwrap().network_class());
+        assert_eq!(told, classes.map(Some));
+        assert_eq!(choice(&mut cluster, "second"), want);
     }
 
     #[test]
@@ -358,7 +453,7 @@ mod tests {
         let kept = first.learned(fresh[0]).unwrap();
         assert_eq!((kept.hours(), first.fresh_services().count()), (24, 0));
         let seen: Vec<i64> = kept.seen.iter().map(|n| i64::from(*n)).collect();
-        let kept = Learned::of(kept.day.of(0), kept.day.of(1), &seen);
+        let kept = Learned::of(kept.day.of(0), kept.day.of(1), kept.day.of(2), &seen);
         let mut second = cluster();
         second.learn("d", "web", 3, [1, 1]);
         second.remember("d", "web", &kept);

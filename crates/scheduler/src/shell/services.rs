@@ -33,9 +33,13 @@ fn is_name(app: &str) -> bool {
 
 fn status(learned: &Learned) -> ServiceProfileStatus {
     let small = |n: usize| i32::try_from(n).unwrap_or_default();
+    let class = learned.day.network_class();
+    let network = learned.day.of(2).iter().copied();
     ServiceProfileStatus {
         cpu_milli: learned.day.of(0).to_vec(),
         memory_bytes: learned.day.of(1).to_vec(),
+        network_bytes: network.filter(|_| class.is_some()).collect(),
+        network_class: class.map(ToOwned::to_owned),
         measurements: learned.seen.iter().map(|n| i64::from(*n)).collect(),
         hours_known: small(learned.hours()),
         peak_hour: small(learned.day.peak_hour(0)).min(small(HOURS - 1)),
@@ -84,7 +88,7 @@ impl Driver {
             (&meta.namespace, &meta.name, &profile.status)
         {
             let (cpu, memory) = (&status.cpu_milli, &status.memory_bytes);
-            let kept = Learned::of(cpu, memory, &status.measurements);
+            let kept = Learned::of(cpu, memory, &status.network_bytes, &status.measurements);
             self.cluster.remember(namespace, app, &kept);
         }
     }

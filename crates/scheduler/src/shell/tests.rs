@@ -263,7 +263,10 @@ async fn what_is_learned_of_services_is_kept() {
             "shop".to_owned(),
             app.to_owned(),
             hour,
-            [500, 1 << 20],
+            crate::core::services::Usage {
+                base: [500, 1 << 20],
+                network: Some(2_000_000),
+            },
         )])
     };
     let mut world = World::new(options()).await;
@@ -296,6 +299,10 @@ async fn what_is_learned_of_services_is_kept() {
     let known = last["hoursKnown"].as_i64().expect("a number");
     assert!((11..=12).contains(&known), "{known}");
     assert_eq!(last["cpuMilli"][3], 500);
+    assert_eq!(
+        (&last["networkBytes"][3], &last["networkClass"]),
+        (&json!(2_000_000), &json!("Medium"))
+    );
     let mut world = World::new(options()).await;
     let kept = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "ServiceProfile",
         "metadata": {"name": "cart", "namespace": "shop"}, "spec": {}, "status": last});

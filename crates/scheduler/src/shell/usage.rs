@@ -6,6 +6,7 @@ use super::objects::Input;
 use crate::core::load::Source;
 use crate::core::object::NodeMetric;
 use crate::core::quantity::{milli, units};
+use crate::core::services;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -120,9 +121,9 @@ pub async fn poll(client: Client, out: mpsc::Sender<Input>) {
 /// How often pods are asked for: their day is learned by the hour.
 const EVERY_PODS: Duration = Duration::from_secs(300);
 
-/// A pod as it was measured: namespace, App, hour of the day (UTC), millicores and bytes. Of pods of no App nothing is
+/// A pod as it was measured: namespace, App, hour of the day (UTC), and what it used. Of pods of no App nothing is
 /// learned.
-pub type PodUsage = (String, String, usize, [i64; 2]);
+pub type PodUsage = (String, String, usize, services::Usage);
 
 #[derive(Deserialize)]
 struct PodMetricsList {
@@ -146,11 +147,15 @@ struct ContainerMetrics {
 
 impl PodMetrics {
     fn read(self) -> Option<PodUsage> {
-        let mut sum = [0; 2];
+        let mut sum = services::Usage::default();
         for container in &self.containers {
             let [cpu, memory] = usage(&container.usage)?;
-            sum[0] += cpu;
-            sum[1] += memory;
+            sum.base[0] += cpu;
+            sum.base[1] += memory;
+            let network = container.usage.get(gantry_api::labels::NETWORK);
+            if let Some(network) = network.and_then(|told| units(&told.0)) {
+                sum.network = Some(sum.network.unwrap_or(0) + network);
+            }
         }
         let at = self.timestamp?.0.as_second();
         let hour = usize::try_from(at.rem_euclid(86_400) / 3600).ok()?;
@@ -284,7 +289,7 @@ mod tests {
         let list: PodMetricsList = serde_json::from_value(json!({"items": [
             {"metadata": {"name": "a", "namespace": "shop", "labels": {"gantry.dev/app": "cart"}},
                 "timestamp": "1970-01-02T13:59:59Z", "containers": [
-                {"name": "x", "usage": {"cpu": "100m", "memory": "1Mi"}}, {"name": "y", "usage": {"cpu": "50m", "memory": "1Mi"}}]},
+                {"name": "x", "usage": {"cpu": "100m", "memory": "1Mi", "gantry.dev/network": "2M"}}, {"name": "y", "usage": {"cpu": "50m", "memory": "1Mi"}}]},
             {"metadata": {"name": "b", "namespace": "shop"}, "timestamp": "1970-01-02T13:59:59Z"}]}))
         .unwrap();
         let read: Vec<_> = list
@@ -292,10 +297,11 @@ mod tests {
             .into_iter()
             .filter_map(PodMetrics::read)
             .collect();
-        assert_eq!(
-            read,
-            [("shop".to_owned(), "cart".to_owned(), 13, [150, 2 << 20])]
-        );
+        let usage = services::Usage {
+            base: [150, 2 << 20],
+            network: Some(2_000_000),
+        };
+        assert_eq!(read, [("shop".to_owned(), "cart".to_owned(), 13, usage)]);
     }
 
     #[test]
