@@ -27,6 +27,7 @@ mod convert;
 mod crd;
 mod devices;
 mod discovery;
+mod encryption;
 mod endpoints;
 mod errors;
 mod flow;
@@ -53,6 +54,7 @@ mod tls;
 mod unstructured;
 mod web_socket;
 mod webhook;
+mod wrong;
 
 pub use admission::{
     EventLimit, LimitOn as EventLimitOn, Offer as AdmissionOffer, PluginSettings,
@@ -71,6 +73,7 @@ pub use authz::{
     parse_config as parse_authorization_config, parse_policies as parse_abac_policies,
 };
 pub use backup::PATH as SNAPSHOT_PATH;
+pub use encryption::{Encryption, parse as parse_encryption_config};
 pub use proxy::links::{Identity, Network, Stream};
 pub use runtime_config::RuntimeConfig;
 pub use server::{Config, Kubelets, NodeLink, Server, StartError, Version};

@@ -146,6 +146,7 @@ fn misspelt(words: &[String]) -> Option<String> {
     }
     let mut names: Vec<String> = [
         "pods",
+        "secrets",
         "pod",
         "nodes",
         "node",

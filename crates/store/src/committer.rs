@@ -9,10 +9,12 @@
 //! A batch is prepared on copies of the map roots. If it cannot be made durable they are dropped,
 //! and nothing has happened: readers never saw them.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
@@ -145,16 +147,27 @@ impl Committer {
         let Some(durable) = &mut self.durable else {
             return Ok(());
         };
-        let writes = batch.events.iter().map(|event| Logged {
-            object: event.object.clone(),
-            kind: event.kind,
-            previous: event
-                .previous
-                .as_ref()
-                .map_or(0, |previous| previous.revision),
-            at: batch.at,
-        });
-        let writes: Vec<Logged> = writes.collect();
+        let keeper = self.shared.options.keeper.as_deref();
+        let mut writes = Vec::with_capacity(batch.events.len());
+        for event in &batch.events {
+            let object = &event.object;
+            let kept = match keeper {
+                Some(keeper) => keeper
+                    .seal(&object.key.bucket, &object.key.name, &object.value)
+                    .map_err(|error| Failure::Undone(io::Error::other(error)))?,
+                None => None,
+            };
+            writes.push(Logged {
+                object: object.clone(),
+                kind: event.kind,
+                previous: event
+                    .previous
+                    .as_ref()
+                    .map_or(0, |previous| previous.revision),
+                at: batch.at,
+                kept: kept.map(Bytes::from),
+            });
+        }
         durable.journal.append(&writes)?;
         durable.fold.push(writes);
         Ok(())
@@ -251,6 +264,7 @@ impl Committer {
                 .as_ref()
                 .map_or(revision, |previous| previous.created),
             value: write.op.stamped(revision),
+            stale: false,
             ext,
         });
         if kind == EventKind::Put {

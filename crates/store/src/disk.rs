@@ -70,6 +70,8 @@ pub(crate) enum LoadError {
     Newer(u64),
     #[error("{0}")]
     Corrupt(String),
+    #[error("{0}")]
+    Sealed(String),
     /// Of a segment of the journal.
     #[error("segment {0} of the journal: {1}")]
     Segment(u64, String),

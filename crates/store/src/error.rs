@@ -30,6 +30,9 @@ pub enum OpenError {
     /// can before it is checked): to save what can be saved, copy it before opening it again.
     #[error("{} is damaged: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
+    /// It is whole, but what is kept of some values cannot be opened (see [`crate::Keeper`]).
+    #[error("{}: {reason}", path.display())]
+    Sealed { path: PathBuf, reason: String },
     #[error("cannot read {}", path.display())]
     Io {
         path: PathBuf,

@@ -458,11 +458,13 @@ mod tests {
                 revision,
                 created: 2,
                 value: Bytes::new(),
+                stale: false,
                 ext: Extension::new(),
             }),
             kind: EventKind::Put,
             previous: revision - 1,
             at: 0,
+            kept: None,
         }
     }
 

@@ -302,6 +302,7 @@ impl OpenError {
                 supported: disk::FORMAT,
             },
             LoadError::Corrupt(reason) => OpenError::Corrupt { path, reason },
+            LoadError::Sealed(reason) => OpenError::Sealed { path, reason },
             LoadError::Segment(id, reason) => OpenError::Corrupt {
                 path: path.with_file_name(segments::name(id)),
                 reason,

@@ -32,6 +32,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::StorageBackend;
 
 use crate::Revision;
@@ -401,15 +402,17 @@ impl Segment<'_> {
                     continue;
                 }
                 let (revision, kind, previous) = (record.revision, record.kind, record.previous);
-                let committed = record.at;
+                let (committed, kept) = (record.at, record.value);
                 let object = loader
                     .record(record)
                     .map_err(|reason| damaged(format!("record {revision}: {reason}")))?;
+                let kept = (*object.value != *kept).then(|| Bytes::copy_from_slice(kept));
                 found.writes.push(Logged {
                     object,
                     kind,
                     previous,
                     at: committed,
+                    kept,
                 });
             }
         }
@@ -441,8 +444,6 @@ impl Segment<'_> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::object::Extension;
     use crate::{EventKind, Key, Stored};
@@ -454,11 +455,13 @@ mod tests {
                 revision,
                 created: 2,
                 value: Bytes::from_static(value),
+                stale: false,
                 ext: Extension::new(),
             }),
             kind: EventKind::Put,
             previous: revision - 1,
             at: 9,
+            kept: None,
         }
     }
 

@@ -24,6 +24,11 @@
 //! full, [`Store::commit`] waits. So is the journal: when it is full, the committer waits until a
 //! part of it is folded.
 //!
+//! # What is on disk
+//!
+//! The values themselves, or what a [`Keeper`] makes of them: in the journal, in the database and in
+//! backups.
+//!
 //! # Where to begin
 //!
 //! `committer` is the way of a write, `journal` what makes it durable, `fold` what becomes of it,
@@ -46,6 +51,7 @@ mod fold;
 mod folder;
 mod history;
 mod journal;
+mod keep;
 mod load;
 mod medium;
 mod object;
@@ -64,6 +70,7 @@ mod watch;
 
 pub use backup::{Backup, BackupError, BackupInfo, BackupReader};
 pub use error::{CommitError, OpenError, ReadError};
+pub use keep::{KeepError, Keeper, Opened};
 pub use object::{Event, EventKind, Expect, Extension, Key, Op, Revision, Stored, Write};
 pub use options::{Options, Stats};
 pub use restore::RestoreError;

@@ -10,11 +10,16 @@ use crate::disk::{ALL, Loader};
 use crate::object::{Extension, FIRST};
 use crate::record::Record;
 use crate::state::State;
-use crate::{Event, EventKind, Key, Revision, Stored};
+use crate::{Event, EventKind, Keeper, Key, Opened, Revision, Stored};
 
 /// What a store starts with.
 #[derive(Default)]
 pub(crate) struct Loaded {
+    keeper: Option<Arc<dyn Keeper>>,
+    /// Versions that could not be opened, and why.
+    shut: FxHashMap<Revision, String>,
+    /// Up to here events tell of such versions.
+    pub(crate) shut_until: Revision,
     pub(crate) state: State,
     /// Superseded records that fell out of history before the store was closed, each with the
     /// revision that superseded it.
@@ -23,6 +28,52 @@ pub(crate) struct Loaded {
     /// When the newest record was committed.
     pub(crate) latest: u64,
     floors: FxHashMap<Arc<str>, Revision>,
+}
+
+impl Loaded {
+    pub(crate) fn new(keeper: Option<Arc<dyn Keeper>>) -> Loaded {
+        Loaded {
+            keeper,
+            ..Loaded::default()
+        }
+    }
+
+    /// The value of what is kept, and whether it is kept in another way now. A version that is
+    /// superseded may be lost with its key; of the newest ones, `finish` asks.
+    fn opened(&mut self, record: &Record<'_>) -> (Bytes, bool) {
+        let kept = || Bytes::copy_from_slice(record.value);
+        let Some(keeper) = &self.keeper else {
+            return (kept(), false);
+        };
+        match keeper.open(record.bucket, record.name, record.value) {
+            Ok(Opened { value, stale }) => (value.map_or_else(kept, Bytes::from), stale),
+            Err(why) => {
+                self.shut.insert(record.revision, why.to_string());
+                self.shut_until = self.shut_until.max(record.revision);
+                (Bytes::new(), true)
+            }
+        }
+    }
+
+    /// Whether there is an object that cannot be opened: which, and why.
+    pub(crate) fn finish(&mut self) -> Result<(), String> {
+        let shut = std::mem::take(&mut self.shut);
+        if shut.is_empty() {
+            return Ok(());
+        }
+        let objects = self.state.buckets.values().flat_map(|s| s.objects.values());
+        let mut lost: Vec<(&Key, &String)> = objects
+            .filter_map(|object| Some((&object.key, shut.get(&object.revision)?)))
+            .collect();
+        lost.sort();
+        match lost.first() {
+            None => Ok(()),
+            Some((key, why)) => Err(format!(
+                "{} of its objects cannot be opened, such as {key}: {why}",
+                lost.len()
+            )),
+        }
+    }
 }
 
 impl Loader for Loaded {
@@ -55,6 +106,7 @@ impl Loader for Loaded {
         if revision <= FIRST {
             return Err("there is no such revision".into());
         }
+        let (value, stale) = self.opened(&record);
         let floor = self.floors.get(record.bucket).copied().unwrap_or(0);
         let floor = floor.max(self.state.floor);
         let slot = match self.state.buckets.get_mut(record.bucket) {
@@ -81,9 +133,16 @@ impl Loader for Loaded {
             },
             revision,
             created,
-            value: Bytes::copy_from_slice(record.value),
+            value,
+            stale,
             ext: Extension::new(),
         });
+        if previous
+            .as_ref()
+            .is_some_and(|p| self.shut.contains_key(&p.revision))
+        {
+            self.shut_until = self.shut_until.max(revision);
+        }
         match kind {
             EventKind::Put => slot.objects.insert(name, object.clone()),
             EventKind::Delete => slot.objects.remove(&name),

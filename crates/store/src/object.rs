@@ -49,6 +49,9 @@ pub struct Stored {
     pub created: Revision,
     /// As written, with the revision stamped in.
     pub value: Bytes,
+    /// It is kept on disk in another way than it would be if it were written now (see
+    /// [`crate::Keeper`]): writing it again is worth it though nothing changes.
+    pub stale: bool,
     /// The caller's parsed view. Made when first needed, dropped with the version.
     pub ext: Extension,
 }

@@ -1,8 +1,9 @@
 //! What a store can be told, and what it tells about itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Revision;
+use crate::{Keeper, Revision};
 
 /// Bounds of a store. The defaults suit a cluster of some thousand nodes.
 #[derive(Clone, Debug)]
@@ -25,6 +26,9 @@ pub struct Options {
     /// Page cache of the file. Reads are served from memory, so it only has to hold the tree's
     /// inner pages and one batch.
     pub cache_bytes: usize,
+    /// What is kept of values on disk, where that is not the values themselves. Without one, what is
+    /// kept is given as it is.
+    pub keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl Default for Options {
@@ -37,6 +41,7 @@ impl Default for Options {
             batch_writes: 1024,
             journal_bytes: 128 << 20,
             cache_bytes: 16 << 20,
+            keeper: None,
         }
     }
 }

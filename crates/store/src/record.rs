@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{EventKind, Revision, Stored};
 
 const HEADER: usize = 4 + 1 + 8 + 8 + 8 + 2 + 2;
@@ -105,6 +107,8 @@ pub(crate) struct Logged {
     pub(crate) previous: Revision,
     /// When it was committed, in milliseconds since 1970.
     pub(crate) at: u64,
+    /// What is kept of the value, where that is something else.
+    pub(crate) kept: Option<Bytes>,
 }
 
 impl Logged {
@@ -118,7 +122,7 @@ impl Logged {
             at: self.at,
             bucket: &object.key.bucket,
             name: &object.key.name,
-            value: &object.value,
+            value: self.kept.as_ref().unwrap_or(&object.value),
         }
     }
 }

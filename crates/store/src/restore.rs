@@ -117,6 +117,7 @@ fn write<R: Read>(
                 kind: EventKind::Put,
                 previous: 0,
                 at: info.at,
+                kept: None,
             });
         }
         // The floor comes with the last objects.

@@ -68,8 +68,9 @@ impl Store {
             mut loaded,
             folded,
             mut found,
-        } = load(&medium, path, options.cache_bytes)?;
+        } = load(&medium, path, &options)?;
         let garbage = std::mem::take(&mut loaded.garbage);
+        let shut_until = loaded.shut_until;
         let fold = Arc::new(Fold::new(
             options.journal_bytes,
             folded,
@@ -83,7 +84,12 @@ impl Store {
             fold,
             _folding: folding,
         };
-        Store::start(Committer::new(options, Some(durable), loaded)).map_err(OpenError::Thread)
+        let committer = Committer::new(options, Some(durable), loaded);
+        let store = Store::start(committer).map_err(OpenError::Thread)?;
+        if shut_until > 0 {
+            store.compact(shut_until);
+        }
+        Ok(store)
     }
 
     /// Reads and checks the store in a folder as opening it does, and leaves it.
@@ -91,7 +97,8 @@ impl Store {
         let folder = Folder::open(dir)?;
         let path = folder.file();
         let medium: Arc<dyn Medium> = Arc::new(folder);
-        load(&medium, &path, Options::default().cache_bytes)?;
+        // As it is kept: nobody's keys are needed.
+        load(&medium, &path, &Options::default())?;
         Ok(())
     }
 
@@ -331,7 +338,11 @@ impl Store {
             .collect();
         drop(state);
         let objects = buckets.iter().flat_map(Objects::values).cloned();
-        Backup::new(revision, objects.collect())
+        Backup::new(
+            revision,
+            objects.collect(),
+            self.shared().options.keeper.clone(),
+        )
     }
 
     /// How many objects a bucket holds.
@@ -391,12 +402,12 @@ struct Opened {
     found: Found,
 }
 
-fn load(medium: &Arc<dyn Medium>, path: &Path, cache_bytes: usize) -> Result<Opened, OpenError> {
+fn load(medium: &Arc<dyn Medium>, path: &Path, options: &Options) -> Result<Opened, OpenError> {
     // The database trusts some of what it reads: what it runs into then is damage too.
     let read = panic::catch_unwind(AssertUnwindSafe(|| {
-        let disk = Disk::open(medium.clone(), cache_bytes)?;
+        let disk = Disk::open(medium.clone(), options.cache_bytes)?;
         let folded = disk.folded()?;
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded::new(options.keeper.clone());
         disk.load(&mut loaded)?;
         if loaded.state.revision > folded {
             return Err(LoadError::Corrupt(format!(
@@ -419,6 +430,7 @@ fn load(medium: &Arc<dyn Medium>, path: &Path, cache_bytes: usize) -> Result<Ope
                 id => LoadError::Segment(id, reason),
             });
         }
+        loaded.finish().map_err(LoadError::Sealed)?;
         Ok(Opened {
             disk,
             loaded,

@@ -9,6 +9,7 @@ use gantry_machinery::{
 use serde::Deserialize;
 
 use super::{Authorization, WebhookAuthorization, abac::Policy, review::Spoken};
+use crate::wrong::Wrong;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -135,7 +136,7 @@ pub fn parse(text: &str, policies: Option<&[Policy]>) -> Result<Vec<Authorizatio
             }
             ("ABAC", None) => match policies {
                 Some(policies) => all.push(Authorization::Abac(policies.into())),
-                None => wrong.0.push(format!(
+                None => wrong.say(format!(
                     "{here}.type: ABAC needs --authorization-policy-file"
                 )),
             },
@@ -145,10 +146,8 @@ pub fn parse(text: &str, policies: Option<&[Policy]>) -> Result<Vec<Authorizatio
             _ => all.push(Authorization::AlwaysDeny),
         }
     }
-    match wrong.0.is_empty() {
-        true => Ok(all),
-        false => Err(wrong.0.join("; ")),
-    }
+    wrong.end()?;
+    Ok(all)
 }
 
 fn webhook(name: String, hook: Hook, at: &str, wrong: &mut Wrong) -> WebhookAuthorization {
@@ -259,7 +258,7 @@ fn connection(info: Connection, at: &str, wrong: &mut Wrong) -> PathBuf {
 
 fn conditions(given: &[Condition], at: &str, wrong: &mut Wrong) -> Vec<Expression> {
     if given.len() > CONDITIONS {
-        wrong.0.push(format!(
+        wrong.say(format!(
             "{at}: Too many: {}: must have at most {CONDITIONS} items",
             given.len()
         ));
@@ -281,38 +280,6 @@ fn conditions(given: &[Condition], at: &str, wrong: &mut Wrong) -> Vec<Expressio
         }
     }
     all
-}
-
-/// What is wrong with a file, in Kubernetes' words.
-#[derive(Default)]
-struct Wrong(Vec<String>);
-
-impl Wrong {
-    fn required(&mut self, field: &str, why: &str) {
-        let why = if why.is_empty() {
-            ""
-        } else {
-            &format!(": {why}")
-        };
-        self.0.push(format!("{field}: Required value{why}"));
-    }
-
-    fn invalid(&mut self, field: &str, value: &str, why: &str) {
-        self.0
-            .push(format!("{field}: Invalid value: {value:?}: {why}"));
-    }
-
-    fn duplicate(&mut self, field: &str, value: &str) {
-        self.0.push(format!("{field}: Duplicate value: {value:?}"));
-    }
-
-    fn unsupported(&mut self, field: &str, value: &str, known: &[&str]) {
-        let known: Vec<String> = known.iter().map(|k| format!("{k:?}")).collect();
-        self.0.push(format!(
-            "{field}: Unsupported value: {value:?}: supported values: {}",
-            known.join(", ")
-        ));
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,11 @@ mod descriptions;
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use gantry_machinery::{openapi, resource::Resource, status::Failure};
+use gantry_machinery::{
+    openapi::{self, gnostic},
+    resource::Resource,
+    status::Failure,
+};
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -89,13 +93,17 @@ pub fn serve(
     let rest = path.strip_prefix("/openapi/")?.trim_end_matches('/');
     let registry = api.registry.read().clone();
     let generation = api.generation(&registry);
-    let protobuf = rest == "v2" && prefers_protobuf(headers);
+    let forms = match rest.strip_prefix("v3/") {
+        Some(_) => &gnostic::v3::MEDIA_TYPES,
+        None => &gnostic::v2::MEDIA_TYPES,
+    };
+    let protobuf = rest != "v3" && prefers_protobuf(headers, forms);
     if !protobuf && !accepts_json(headers) {
         return Some(Err(errors::not_acceptable("application/json")));
     }
     let document = match rest {
-        "v2" if protobuf => api.openapi.kept(generation, "v2 protobuf", MESSAGE, || {
-            Some(openapi::gnostic::document(&v2(api, &registry)).into())
+        "v2" if protobuf => api.openapi.kept(generation, "v2 protobuf", forms[1], || {
+            Some(gnostic::v2::document(&v2(api, &registry)).into())
         }),
         "v2" => api
             .openapi
@@ -105,7 +113,10 @@ pub fn serve(
             .get(generation, rest, || Some(index(api, &registry))),
         _ => {
             let name = rest.strip_prefix("v3/")?;
-            of(api, &registry, name)
+            match of(api, &registry, name) {
+                Some(json) if protobuf => message_of(api, generation, name, &json),
+                json => json,
+            }
         }
     };
     let Some(document) = document else {
@@ -134,6 +145,9 @@ pub fn serve(
     if let Ok(value) = HeaderValue::from_str(&tag) {
         reply.headers_mut().insert(header::ETAG, value);
     }
+    // The same address gives JSON or protobuf.
+    let vary = HeaderValue::from_static("Accept");
+    reply.headers_mut().insert(header::VARY, vary);
     if !hash.is_empty() {
         let forever = HeaderValue::from_static("public, immutable");
         reply.headers_mut().insert(header::CACHE_CONTROL, forever);
@@ -146,20 +160,29 @@ pub fn serve(
     Some(Ok(reply))
 }
 
-const MESSAGE: &str = openapi::gnostic::MEDIA_TYPES[1];
+/// A document of version 3 as protobuf, under the hash that it has as JSON: the index tells no other.
+fn message_of(api: &Api, generation: (u64, u64), name: &str, json: &Document) -> Option<Document> {
+    let (key, media) = (format!("{name} protobuf"), gnostic::v3::MEDIA_TYPES[1]);
+    let message = api.openapi.kept(generation, &key, media, || {
+        let value: Value = serde_json::from_slice(&json.body).ok()?;
+        Some(gnostic::v3::document(&value).into())
+    })?;
+    Some(Document {
+        etag: json.etag.clone(),
+        ..message
+    })
+}
 
-/// Whether protobuf is asked for, and not JSON before it.
-fn prefers_protobuf(headers: &HeaderMap) -> bool {
+/// Whether protobuf is asked for, in one of these forms, and not JSON before it.
+fn prefers_protobuf(headers: &HeaderMap, forms: &[&str; 2]) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let mut media = accept
         .unwrap_or_default()
         .split(',')
         .map(|a| a.split(';').next().unwrap_or_default().trim());
-    let known = media.find(|m| {
-        matches!(*m, "*/*" | "application/*" | "application/json")
-            || openapi::gnostic::MEDIA_TYPES.contains(m)
-    });
-    known.is_some_and(|m| openapi::gnostic::MEDIA_TYPES.contains(&m))
+    let known = media
+        .find(|m| matches!(*m, "*/*" | "application/*" | "application/json") || forms.contains(m));
+    known.is_some_and(|m| forms.contains(&m))
 }
 
 fn accepts_json(headers: &HeaderMap) -> bool {

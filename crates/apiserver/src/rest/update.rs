@@ -418,10 +418,13 @@ async fn store(
             }
         };
     } else if *new == *old {
-        // Nothing changes: nothing is written, and no watcher hears of it.
         match cx.store().get(key) {
-            Some(stored) if stored.revision == revision => Ok(stored),
-            other => Err(Refused::Conflict(other)),
+            Some(stored) if stored.revision != revision => Err(Refused::Conflict(Some(stored))),
+            None => Err(Refused::Conflict(None)),
+            // It would be kept in another way now, by another key: so it is.
+            Some(stored) if stored.stale => write::put(cx, key.clone(), new, expect).await,
+            // Nothing changes: nothing is written, and no watcher hears of it.
+            Some(stored) => Ok(stored),
         }
     } else {
         write::put(cx, key.clone(), new, expect).await

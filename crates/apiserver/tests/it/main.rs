@@ -6,6 +6,7 @@ mod aggregation;
 mod authentication;
 mod authorization;
 mod client;
+mod encryption;
 mod full_disk;
 mod golden;
 mod hooks;

@@ -290,8 +290,8 @@ async fn flow_control_has_its_objects_and_shows_them() {
 async fn openapi_is_answered_in_both_forms() {
     let server = start(600).await;
     let client = server.client();
-    let get = async |accept: &str, tag: Option<&str>| {
-        let mut request = Request::get("/openapi/v2").header(header::ACCEPT, accept);
+    let get_at = async |path: &str, accept: &str, tag: Option<&str>| {
+        let mut request = Request::get(path).header(header::ACCEPT, accept);
         if let Some(tag) = tag {
             request = request.header(header::IF_NONE_MATCH, tag);
         }
@@ -300,6 +300,7 @@ async fn openapi_is_answered_in_both_forms() {
         let body = body.collect().await.expect("a body").to_bytes();
         (parts.status.as_u16(), parts.headers, body)
     };
+    let get = async |accept: &str, tag: Option<&str>| get_at("/openapi/v2", accept, tag).await;
     let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     let (code, headers, message) = get(protobuf, None).await;
     assert_eq!(code, 200);
@@ -319,6 +320,22 @@ async fn openapi_is_answered_in_both_forms() {
     let (code, headers, _) = ask(&client, "GET", apps, "identity", Value::Null).await;
     assert_eq!(code, 200);
     assert_eq!(headers[header::CACHE_CONTROL], "public, immutable");
+    // The documents of version 3 in both forms have one hash.
+    let protobuf = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let (code, headers, message) = get_at(apps, protobuf, None).await;
+    assert_eq!(code, 200);
+    let media = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+    assert_eq!(headers[header::CONTENT_TYPE], media);
+    assert_eq!(headers[header::VARY], "Accept");
+    assert!(message.starts_with(b"\x0a\x053.0.0"));
+    let tag = headers[header::ETAG].to_str().expect("text");
+    assert!(apps.ends_with(tag.trim_matches('"')), "{tag}");
+    assert_eq!(get_at(apps, protobuf, Some(tag)).await.0, 304);
+    let either = format!("application/json, {protobuf}");
+    let (_, headers, _) = get_at(apps, &either, None).await;
+    assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+    assert_eq!(get_at("/openapi/v3", protobuf, None).await.0, 406);
+    assert_eq!(get_at("/openapi/v3/apis/x/v1", protobuf, None).await.0, 404);
     let old = "/openapi/v3/apis/apps/v1?hash=OLD";
     let (code, headers, _) = ask(&client, "GET", old, "identity", Value::Null).await;
     assert_eq!(

@@ -151,6 +151,11 @@ pub struct ApiServer {
     #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',', action = ArgAction::Append, help_heading = "Cluster")]
     pub feature_gates: Vec<String>,
 
+    /// An EncryptionConfiguration: what of the objects in --data-dir and in snapshots is encrypted, and
+    /// with which keys
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub encryption_provider_config: Option<PathBuf>,
+
     #[command(flatten)]
     pub history: History,
 

@@ -11,10 +11,11 @@ pub mod values;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use gantry_apiserver::{
-    Anonymous, Authorization, Config, Kubelets, PluginSettings, RuntimeConfig, Server, StartError,
-    TlsCiphers, Version, parse_admission_config,
+    Anonymous, Authorization, Config, Encryption, Kubelets, PluginSettings, RuntimeConfig, Server,
+    StartError, TlsCiphers, Version, parse_admission_config, parse_encryption_config,
 };
 use gantry_store::{OpenError, Store};
 
@@ -61,7 +62,8 @@ pub async fn run(args: ApiServer) -> Result<()> {
     }
     let config = args.config()?;
     let address = config.address;
-    let options = args.history.options();
+    let mut options = args.history.options();
+    options.keeper = Some(Arc::new(args.encryption()?));
     let store = match &args.data_dir {
         None => Store::in_memory(options),
         Some(folder) => {
@@ -209,6 +211,22 @@ impl ApiServer {
             }
         }
         Ok(version)
+    }
+
+    /// Without a file nothing is encrypted, and what is encrypted is said to be.
+    fn encryption(&self) -> Result<Encryption> {
+        let flag = "--encryption-provider-config";
+        let Some(path) = &self.encryption_provider_config else {
+            return Ok(Encryption::default());
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(
+                Exit::Failure,
+                format!("{flag}: cannot read {}: {e}", path.display()),
+            )
+        })?;
+        parse_encryption_config(&text)
+            .map_err(|why| Failure::usage(format!("{flag}: {}: {why}", path.display())))
     }
 
     fn kubelets(&self) -> Result<Kubelets> {
