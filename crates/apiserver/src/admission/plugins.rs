@@ -7,14 +7,16 @@ pub enum Offer {
     On,
     /// Works where it is enabled.
     Off,
-    /// Known in Kubernetes, not offered here.
-    Absent,
+    /// Known in Kubernetes, not offered here, and why.
+    Absent(&'static str),
 }
 
 use Offer::{Absent, Off, On};
 
 /// All plugins of Kubernetes 1.36, by name. (AlwaysAdmit does nothing, and what NamespaceExists does
-/// NamespaceLifecycle does too, which always works here.)
+/// NamespaceLifecycle does too, which always works here. PodGroupProtection, PodGroupWorkloadExists and
+/// JobValidation are on by default and do nothing before the features GenericWorkload and WorkloadWithJob
+/// are, which are off by default: PodGroups and Workloads are not served here.)
 const PLUGINS: &[(&str, Offer)] = &[
     ("AlwaysAdmit", Off),
     ("AlwaysDeny", Off),
@@ -29,7 +31,10 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("DenyServiceExternalIPs", Off),
     ("EventRateLimit", Off),
     ("ExtendedResourceToleration", Off),
-    ("ImagePolicyWebhook", Absent),
+    (
+        "ImagePolicyWebhook",
+        Absent("no image policy webhook is asked; a validating webhook on pods can refuse images"),
+    ),
     ("LimitPodHardAntiAffinityTopology", Off),
     ("LimitRanger", On),
     ("MutatingAdmissionPolicy", On),
@@ -37,11 +42,20 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("NamespaceAutoProvision", Off),
     ("NamespaceExists", Off),
     ("NamespaceLifecycle", On),
-    ("NodeDeclaredFeatureValidator", Absent),
+    ("JobValidation", On),
+    (
+        "NodeDeclaredFeatureValidator",
+        Absent(
+            "pods are updated whatever features their nodes declare; the scheduler alone heeds them",
+        ),
+    ),
     ("NodeRestriction", On),
     ("OwnerReferencesPermissionEnforcement", Off),
     ("PersistentVolumeClaimResize", On),
+    ("PodGroupProtection", On),
+    ("PodGroupWorkloadExists", On),
     ("PodNodeSelector", Off),
+    ("PodResizeValidator", On),
     ("PodSecurity", On),
     ("PodTolerationRestriction", Off),
     ("PodTopologyLabels", On),
@@ -61,4 +75,19 @@ pub fn plugin(name: &str) -> Option<Offer> {
         .iter()
         .find(|(n, _)| *n == name)
         .map(|(_, offer)| *offer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plugin_is_known_once() {
+        let names: Vec<&str> = PLUGINS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), 41);
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+        assert_eq!(plugin("PodResizeValidator"), Some(On));
+        assert!(matches!(plugin("ImagePolicyWebhook"), Some(Absent(_))));
+        assert_eq!(plugin("Initializers"), None);
+    }
 }

@@ -173,6 +173,9 @@ fn overlap(all: &[Resources], given: &[String], at: &str, wrong: &mut Wrong) {
     }
 }
 
+/// Makes a cipher of a key, where it has the right length.
+type Make = fn(&[u8]) -> Option<Cipher>;
+
 fn provider(part: ProviderPart, at: &str, wrong: &mut Wrong) -> Option<Provider> {
     let given = [
         part.kms.is_some(),
@@ -204,7 +207,7 @@ fn provider(part: ProviderPart, at: &str, wrong: &mut Wrong) -> Option<Provider>
         ));
         return None;
     }
-    let schemes: [(&str, Option<Keys>, fn(&[u8]) -> Option<Cipher>, &str); 3] = [
+    let schemes: [(&str, Option<Keys>, Make, &str); 3] = [
         ("aesgcm", part.aesgcm, Cipher::gcm, "16 24 32"),
         ("aescbc", part.aescbc, Cipher::cbc, "16 24 32"),
         ("secretbox", part.secretbox, Cipher::secretbox, "32"),

@@ -5,7 +5,12 @@
     reason = "helpers of tests, which clippy does not see as tests"
 )]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gantry_apiserver::{Config, Encryption, Server, parse_encryption_config};
@@ -38,7 +43,16 @@ fn open(folder: &Path, providers: &[Value]) -> Result<Store, OpenError> {
         keeper: Some(encryption(providers)),
         ..Options::default()
     };
-    Store::open(folder, options)
+    // Whoever starts a process in another test holds copies of this one's locks for a moment.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Store::open(folder, options.clone()) {
+            Err(OpenError::InUse { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn start(store: &Store) -> Server {

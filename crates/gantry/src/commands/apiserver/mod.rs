@@ -299,9 +299,9 @@ impl ApiServer {
             })
         };
         for name in &self.enable_admission_plugins {
-            if known("--enable-admission-plugins", name)? == Absent {
+            if let Absent(why) = known("--enable-admission-plugins", name)? {
                 return Err(Failure::usage(format!(
-                    "--enable-admission-plugins: {name} is not offered"
+                    "--enable-admission-plugins: {name} is not offered: {why}"
                 )));
             }
             if self.disable_admission_plugins.contains(name) {
