@@ -1,7 +1,6 @@
 //! Encryption at rest: what lies in the store's folder and in backups, and what is read of it.
 #![expect(
     clippy::expect_used,
-    clippy::panic,
     reason = "helpers of tests, which clippy does not see as tests"
 )]
 
