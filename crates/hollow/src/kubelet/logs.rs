@@ -40,6 +40,8 @@ pub struct Voice {
     /// Lines that a scenario gives it.
     prints: Option<Arc<Prints>>,
     truth: Truth,
+    /// Where requests reach it.
+    network: Option<Network>,
 }
 
 impl Voice {
@@ -55,6 +57,7 @@ impl Voice {
             scene,
             prints,
             truth,
+            network: Some(network.clone()),
         }
     }
 
@@ -96,8 +99,35 @@ fn told(truth: &Truth, pod: &Pod, container: &str) -> Option<Arc<Prints>> {
     truth.prints(&subject(pod, container, None))
 }
 
-/// The lines of a run up to an instant, in order.
+/// The lines of a run up to an instant, in order: its own, and what it prints of requests.
 fn lines(
+    pod: &Pod,
+    container: &Found<'_>,
+    run: &Run,
+    until: Timestamp,
+    voice: &Voice,
+) -> Vec<Line> {
+    let mut all = own_lines(pod, container, run, until, voice);
+    let Some(network) = &voice.network else {
+        return all;
+    };
+    // Times in the status are whole seconds.
+    let second = SignedDuration::from_secs(1);
+    let end = run.finished.as_ref().map_or(until, |it| it.0 + second);
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let heard = network.printed(uid, container.name);
+    let heard = heard
+        .into_iter()
+        .filter(|it| it.0 >= run.started && it.0 <= end.min(until));
+    let before = all.len();
+    all.extend(heard);
+    if all.len() > before {
+        all.sort_by_key(|it| it.0);
+    }
+    all
+}
+
+fn own_lines(
     pod: &Pod,
     container: &Found<'_>,
     run: &Run,
@@ -380,6 +410,7 @@ mod tests {
             scene: None,
             prints: None,
             truth: Truth::default(),
+            network: None,
         };
         let all = lines(&pod, &found, &run, now, &voice);
         assert_eq!(all.len(), 4);
@@ -440,6 +471,7 @@ mod tests {
                 scale: 60.0,
                 ..Truth::default()
             },
+            network: None,
         };
         let all = lines(&pod, &found, &found.current().unwrap(), now, &voice);
         let said: Vec<_> = all.iter().map(|it| it.1.as_str()).skip(1).collect();

@@ -9,6 +9,8 @@ mod command;
 mod exec;
 mod files;
 mod found;
+mod heard;
+mod hooks;
 mod logs;
 mod metrics;
 mod place;
@@ -30,6 +32,7 @@ use bytes::Bytes;
 use files::Files;
 pub(crate) use files::absolute;
 use futures::{StreamExt as _, future::BoxFuture};
+use heard::Heard;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
@@ -69,6 +72,8 @@ struct Inner {
     files: Mutex<FxHashMap<Arc<str>, FilesOfPod>>,
     /// What the volumes of pods have held, by the pods' uids.
     sights: Mutex<FxHashMap<Arc<str>, Arc<Sights>>>,
+    /// What servers in pods have printed of requests.
+    heard: Heard,
     /// Pods whose volumes may still be followed.
     followed: Arc<Semaphore>,
 }
@@ -79,6 +84,7 @@ impl Default for Inner {
             state: RwLock::default(),
             files: Mutex::default(),
             sights: Mutex::default(),
+            heard: Heard::default(),
             followed: Arc::new(Semaphore::new(sights::MOST)),
         }
     }
@@ -108,6 +114,15 @@ pub enum Deed {
     Ended(i32),
     /// The page that its readiness probe asks for is served again, or no longer.
     Serves(bool),
+    /// A hook of a run of it was answered, or nobody answered. That is the kubelet's own doing.
+    Hooked {
+        /// Which run.
+        attempt: u32,
+        /// Before it stops, not after it started.
+        stops: bool,
+        /// Somebody answered.
+        well: bool,
+    },
 }
 
 /// A client has done something to a container.
@@ -143,6 +158,7 @@ impl Drop for Up {
         state.ended.cancel();
         self.0.0.files.lock().clear();
         self.0.0.sights.lock().clear();
+        self.0.0.heard.clear();
     }
 }
 
@@ -199,6 +215,7 @@ impl Network {
     pub(crate) fn forget(&self, uid: &str) {
         self.0.files.lock().remove(uid);
         self.0.sights.lock().remove(uid);
+        self.0.heard.forget(uid);
     }
 
     /// What clients have changed in the files of a pod's other containers.

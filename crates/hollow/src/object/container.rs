@@ -233,13 +233,70 @@ pub struct Lifecycle {
     pub pre_stop: Option<Hook>,
 }
 
-/// A hook; a request over HTTP is taken to be answered at once.
+/// A hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Hook {
     /// It runs a command.
     pub exec: Option<Exec>,
     /// It sleeps.
     pub sleep: Option<Sleep>,
+    /// It asks somebody.
+    pub http_get: Option<Box<HttpGet>>,
+}
+
+/// A request over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpGet {
+    /// Whom; the pod itself where it is not said.
+    pub host: Option<Arc<str>>,
+    /// Path and query.
+    pub path: Arc<str>,
+    /// The port.
+    pub port: PortRef,
+    /// HTTP, if nothing else is said.
+    pub scheme: Option<Arc<str>>,
+    /// Its headers.
+    #[serde(deserialize_with = "or_default")]
+    pub http_headers: Vec<HttpHeader>,
+}
+
+/// A header of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(default)]
+pub struct HttpHeader {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it says.
+    pub value: Arc<str>,
+}
+
+/// A port by its number or name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(untagged)]
+pub enum PortRef {
+    /// By number.
+    Number(u16),
+    /// By name, or by a number in quotes.
+    Name(Arc<str>),
+}
+
+impl Default for PortRef {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
+impl PortRef {
+    /// Its number, where that is said.
+    #[must_use]
+    pub fn number(&self) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Name(name) => name.parse().ok(),
+        }
+    }
 }
 
 /// A sleep.

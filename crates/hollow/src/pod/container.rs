@@ -340,8 +340,11 @@ impl Pod {
         self.anew &= matches!(slot, Slot::Init(_));
         self.run_program(slot, attempt, env.host);
         self.starts_resized(slot);
-        let hooks = self.spec_at(slot).lifecycle.as_ref();
-        let hook = hooks.and_then(|it| it.post_start.as_ref());
+        let hooks = self.spec_at(slot).lifecycle.clone();
+        let hook = hooks.as_ref().and_then(|it| it.post_start.as_ref());
+        if hook.is_some_and(|it| self.ask_after_start(slot, it, env, out)) {
+            return;
+        }
         let (takes, code) = hook.map_or((Duration::ZERO, 0), |it| self.hook(slot, it, env.host));
         if takes.is_zero() {
             self.hooked(slot, code, env, out);

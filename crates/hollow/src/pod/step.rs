@@ -1,7 +1,7 @@
 //! One step of a pod: something happened, or time has passed.
 
 use super::{
-    Container, Failure, Gate, Held, Phase, Pod, Sandbox, State, Todo, Volumes,
+    Ask, Container, Failure, Gate, Held, Phase, Pod, Sandbox, State, Todo, Volumes,
     conditions::init_passed,
     course::{scaled, seconds},
 };
@@ -29,6 +29,8 @@ pub struct Env<'a> {
     pub scale: f64,
     /// When the scenario began: from then on usage is counted.
     pub start: Millis,
+    /// Whether hooks that ask somebody do so; else they are taken to be answered at once.
+    pub asks: bool,
 }
 
 /// What happened.
@@ -44,6 +46,17 @@ pub enum Input<'a> {
     Ended(&'a str, i32),
     /// The page that a container's readiness probe asks for is served again, or no longer.
     Serves(&'a str, bool),
+    /// A hook of a run of a container was answered, or nobody answered.
+    Hooked {
+        /// The container.
+        container: &'a str,
+        /// Which run of it.
+        attempt: u32,
+        /// Before it stops, not after it started.
+        stops: bool,
+        /// Somebody answered.
+        well: bool,
+    },
     /// Its machine was off, and is on again.
     Rebooted,
     /// Its node is short of something, and gives this reason.
@@ -99,6 +112,8 @@ pub struct Outcome {
     pub wake: Option<Millis>,
     /// What is to be told.
     pub told: Vec<Occurrence>,
+    /// Whom to ask for hooks.
+    pub asks: Vec<Ask>,
 }
 
 /// Which container.
@@ -123,6 +138,12 @@ impl Pod {
             }
             Input::Ended(name, code) => self.end(name, code, env, &mut out),
             Input::Serves(name, serves) => self.serve(name, serves, env),
+            Input::Hooked {
+                container,
+                attempt,
+                stops,
+                well,
+            } => self.hook_answered((container, attempt), stops, well, env, &mut out),
             Input::Rebooted => self.reboot(env, &mut out),
             Input::Evicted(message) => self.evict(message, true, env, &mut out),
             Input::Overdrawn(message) => self.evict(message, false, env, &mut out),
@@ -360,8 +381,11 @@ impl Pod {
         let run = env
             .behaviours
             .run(&self.subject(slot, self.at(slot).restarts));
-        let hooks = self.spec_at(slot).lifecycle.as_ref();
-        let hook = hooks.and_then(|it| it.pre_stop.as_ref());
+        let hooks = self.spec_at(slot).lifecycle.clone();
+        let hook = hooks.as_ref().and_then(|it| it.pre_stop.as_ref());
+        if hook.is_some_and(|it| self.ask_before_stop(slot, it, (grace, again), env, out)) {
+            return;
+        }
         let (hook, failed) = hook.map_or((Duration::ZERO, 0), |it| self.hook(slot, it, env.host));
         // One that is cut short by the end of the grace period is not told of; without one it does not run.
         if failed != 0 && scaled(hook, env.scale) < grace {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     clock::Millis,
-    kubelet::{Deed, Done},
+    kubelet::{Deed, Done, Network},
     pod::{Env, Input, Occurrence, status_patch},
 };
 use serde_json::json;
@@ -32,6 +32,16 @@ impl World {
             let input = match done.deed {
                 Deed::Ended(code) => Input::Ended(name, code),
                 Deed::Serves(serves) => Input::Serves(name, serves),
+                Deed::Hooked {
+                    attempt,
+                    stops,
+                    well,
+                } => Input::Hooked {
+                    container: name,
+                    attempt,
+                    stops,
+                    well,
+                },
             };
             self.step(id, input, now);
         }
@@ -135,6 +145,7 @@ impl World {
             host: &mut node.host,
             scale: self.options.time_scale,
             start: self.truth.start,
+            asks: self.options.network.as_ref().is_some_and(Network::is_up),
         };
         let outcome = entry.pod.step(input, &mut env);
         entry.dirty |= outcome.changed;
@@ -153,6 +164,11 @@ impl World {
         if (entry.dirty || (entry.delete && !entry.deleted)) && !entry.busy {
             entry.busy = true;
             self.queue.push_back(Due::Pod(id));
+        }
+        if let Some(network) = &self.options.network {
+            for ask in outcome.asks {
+                network.ask_for_hook(ask);
+            }
         }
         self.tell(id, outcome.told, now);
     }

@@ -202,6 +202,7 @@ impl World {
             host: &mut node.host,
             scale: self.options.time_scale,
             start: self.truth.start,
+            asks: false,
         };
         let goes_on = kept.is_some();
         let (mut pod, mut counted) = match kept {

@@ -12,6 +12,7 @@
 
 mod apps;
 mod harness;
+mod hooks;
 mod jobs;
 mod lifecycle;
 mod machinery;

@@ -284,7 +284,12 @@ async fn names(at: &At, request: &Request<Incoming>) -> Response<Answer> {
         Some("serve-hostname") => "/hostname",
         _ => uri.path(),
     };
-    match netexec::http(&scene, path, &Query::parse(uri.query())) {
+    let query = Query::parse(uri.query());
+    if let Some(line) = netexec::logged(path, &query) {
+        let uid = text(at.pod.metadata.uid.as_ref());
+        at.network.prints(uid, &at.container.name, &line);
+    }
+    match netexec::http(&scene, path, &query) {
         netexec::Reply::Text(code, text) => plain(code, text),
         netexec::Reply::Dial(dial) => {
             let told = dialled(at, &dial).await;

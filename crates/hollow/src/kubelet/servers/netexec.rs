@@ -62,6 +62,17 @@ pub fn http(scene: &Scene<'_>, path: &str, query: &Query) -> Reply {
     }
 }
 
+/// What it prints of a request, if anything.
+pub fn logged(path: &str, query: &Query) -> Option<String> {
+    let value = |name: &str| query.all(name).first().cloned().unwrap_or_default();
+    Some(match path {
+        "/" | "/clientip" => format!("GET {path}"),
+        "/hostname" | "/hostName" => "GET /hostname".to_owned(),
+        "/echo" => format!("GET /echo?msg={}", value("msg")),
+        _ => return None,
+    })
+}
+
 fn dial(value: &impl Fn(&str) -> String) -> Reply {
     let bad = |why: &str| Reply::Text(StatusCode::BAD_REQUEST, format!("{why}\n"));
     let udp = match value("protocol").as_str() {
@@ -104,6 +115,16 @@ pub fn udp(scene: &Scene<'_>, sent: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_prints_what_it_is_asked() {
+        let echo = Query::parse(Some("msg=poststart"));
+        let line = logged("/echo", &echo);
+        assert_eq!(line.as_deref(), Some("GET /echo?msg=poststart"));
+        let none = Query::parse(None);
+        assert_eq!(logged("/", &none).as_deref(), Some("GET /"));
+        assert_eq!(logged("/healthz", &none), None);
+    }
 
     #[test]
     fn it_says_who_it_is_and_who_asked() {

@@ -270,6 +270,82 @@ fn annotations_decide_first() {
     );
 }
 
+/// A hook of the container is answered, or nobody answers.
+fn answer(bench: &mut Bench, stops: bool, well: bool) {
+    let ask = bench.asks.pop().expect("somebody is asked");
+    assert_eq!(ask.stops, stops);
+    bench.step(Input::Hooked {
+        container: "app",
+        attempt: ask.attempt,
+        stops,
+        well,
+    });
+}
+
+#[test]
+fn hooks_that_ask_somebody_wait_for_the_answer() {
+    let http = json!({"httpGet": {
+        "host": "10.64.0.9", "port": 8080, "path": "/echo?msg=hi", "scheme": "HTTPS",
+        "httpHeaders": [{"name": "A", "value": "b"}],
+    }});
+    let started = |hook: &Value| Bench::new("[]", one(json!({"lifecycle": {"postStart": hook}})));
+    let mut bench = started(&http);
+    bench.pass(5.0);
+    assert_eq!(bench.summary(), "Pending ContainerCreating/0");
+    let ask = &bench.asks[0];
+    assert_eq!((&*ask.host, ask.port, ask.tls), ("10.64.0.9", 8080, true));
+    assert_eq!(ask.path, "/echo?msg=hi");
+    assert_eq!(ask.headers, [("A".to_owned(), "b".to_owned())]);
+    // An answer for another run is none.
+    bench.step(Input::Hooked {
+        container: "app",
+        attempt: 7,
+        stops: false,
+        well: true,
+    });
+    assert!(!bench.ready());
+    answer(&mut bench, false, true);
+    assert!(bench.ready());
+    // Without a host it is the pod itself; what nobody answers has failed, at once or in the end.
+    let own = json!({"httpGet": {"port": "80", "path": "x"}});
+    let mut failing = started(&own);
+    assert_eq!(
+        (&*failing.asks[0].host, failing.asks[0].port),
+        ("10.64.0.2", 80)
+    );
+    answer(&mut failing, false, false);
+    let mut forgotten = started(&own);
+    forgotten.pass(61.0);
+    for bench in [&mut failing, &mut forgotten] {
+        let told = bench.told();
+        assert!(
+            told.iter().any(|it| it.contains("FailedPostStartHook")),
+            "{told:?}"
+        );
+    }
+    // A port by name is not looked up.
+    assert!(started(&json!({"httpGet": {"port": "web"}})).ready());
+
+    for (well, failed) in [(true, false), (false, true)] {
+        let mut bench = Bench::new("[]", one(json!({"lifecycle": {"preStop": &http}})));
+        bench.pass(1.0);
+        bench.delete_with(30);
+        bench.pass(5.0);
+        assert!(!bench.delete);
+        answer(&mut bench, true, well);
+        bench.pass(1.0);
+        assert!(bench.delete);
+        let mut told = bench.told().into_iter();
+        assert_eq!(told.any(|it| it.contains("FailedPreStopHook")), failed);
+    }
+    // Nobody is waited for beyond the grace period.
+    let mut bench = Bench::new("[]", one(json!({"lifecycle": {"preStop": &http}})));
+    bench.pass(1.0);
+    bench.delete_with(3);
+    bench.pass(4.0);
+    assert!(bench.delete);
+}
+
 #[test]
 fn hooks_take_as_long_as_their_commands() {
     let exec = |script: &str| json!({"exec": {"command": ["sh", "-c", script]}});

@@ -28,6 +28,8 @@ struct Bench {
     now: Millis,
     object: Value,
     told: Vec<(i64, String)>,
+    /// Whom it has asked for hooks.
+    asks: Vec<Ask>,
     wake: Option<Millis>,
     delete: bool,
     changed: bool,
@@ -105,6 +107,7 @@ impl Bench {
             host: &mut host,
             scale: 1.0,
             start: Millis(T0),
+            asks: true,
         };
         let mut state = Pod::take_on(
             id,
@@ -125,6 +128,7 @@ impl Bench {
             now,
             object,
             told: vec![],
+            asks: vec![],
             wake: None,
             delete: false,
             changed: false,
@@ -144,6 +148,7 @@ impl Bench {
             host: &mut self.host,
             scale: 1.0,
             start: Millis(T0),
+            asks: true,
         };
         let outcome = self.pod.step(input, &mut env);
         before.check(&self.pod, self.now);
@@ -169,6 +174,7 @@ impl Bench {
             outcome.wake,
             self.now
         );
+        self.asks.extend(outcome.asks);
         (self.wake, self.delete) = (outcome.wake, outcome.delete);
         self.changed |= outcome.changed;
     }
