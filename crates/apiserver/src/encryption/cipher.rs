@@ -23,7 +23,10 @@ pub enum Cipher {
     Secretbox(Box<[u8; secretbox::KEY]>),
 }
 
-/// Its own end, not the key, is what is wrong.
+/// Makes a cipher of a key, where it has the right length.
+pub type Make = fn(&[u8]) -> Option<Cipher>;
+
+/// Of AES, in bytes.
 const BLOCK: usize = 16;
 
 impl Cipher {
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_is_opened_with_its_key_alone() {
-        let makes: [fn(&[u8]) -> Option<Cipher>; 3] = [Cipher::cbc, Cipher::gcm, Cipher::secretbox];
+        let makes: [Make; 3] = [Cipher::cbc, Cipher::gcm, Cipher::secretbox];
         for (which, make) in makes.iter().enumerate() {
             assert!(make(&[1; 15]).is_none());
             for length in [16, 24, 32] {

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use super::{Cipher, Encryption, Key, Provider, Resources, Rule};
+use super::{Cipher, Encryption, Key, Provider, Resources, Rule, cipher::Make};
 use crate::wrong::Wrong;
 
 #[derive(Deserialize)]
@@ -172,9 +172,6 @@ fn overlap(all: &[Resources], given: &[String], at: &str, wrong: &mut Wrong) {
         );
     }
 }
-
-/// Makes a cipher of a key, where it has the right length.
-type Make = fn(&[u8]) -> Option<Cipher>;
 
 fn provider(part: ProviderPart, at: &str, wrong: &mut Wrong) -> Option<Provider> {
     let given = [
