@@ -35,6 +35,7 @@ const PLUGINS: &[(&str, Offer)] = &[
         "ImagePolicyWebhook",
         Absent("no image policy webhook is asked; a validating webhook on pods can refuse images"),
     ),
+    ("JobValidation", On),
     ("LimitPodHardAntiAffinityTopology", Off),
     ("LimitRanger", On),
     ("MutatingAdmissionPolicy", On),
@@ -42,7 +43,6 @@ const PLUGINS: &[(&str, Offer)] = &[
     ("NamespaceAutoProvision", Off),
     ("NamespaceExists", Off),
     ("NamespaceLifecycle", On),
-    ("JobValidation", On),
     (
         "NodeDeclaredFeatureValidator",
         Absent(
