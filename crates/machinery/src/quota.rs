@@ -227,7 +227,7 @@ fn claim(claim: &Value, used: &mut Amounts) {
 }
 
 /// What a pod requests (or is limited to, by `field`) and its overhead.
-pub fn pod_amounts(pod: &Value, field: &str) -> Amounts {
+fn pod_amounts(pod: &Value, field: &str) -> Amounts {
     let mut total = of_containers(pod, field);
     for (name, value) in amounts(pod.at("/spec/overhead")) {
         if total.contains_key(&name) || field == "requests" {

@@ -246,15 +246,15 @@ pub async fn validate(
     })?;
     certificates::admit(cx, object, old, |plugin| enabled(cx, plugin))?;
     optional::validate(cx, object, old)?;
+    if resizes {
+        pods::node_of_resize(cx, object, old)?;
+    }
     step(cx, Plugin::LimitRanger, Phase::Validate, doing, |cx| {
         limits::check(cx, object, old)
     })?;
     step(cx, Plugin::PodSecurity, Phase::Validate, doing, |cx| {
         security::check(cx, object, old)
     })?;
-    if resizes && enabled(cx, "PodResizeValidator") {
-        pods::node_of_resize(cx, object, old)?;
-    }
     if let Some(old) = old
         && own
         && cx.entry.is("", "persistentvolumeclaims")

@@ -16,7 +16,8 @@ use Offer::{Absent, Off, On};
 /// All plugins of Kubernetes 1.36, by name. (AlwaysAdmit does nothing, and what NamespaceExists does
 /// NamespaceLifecycle does too, which always works here. PodGroupProtection, PodGroupWorkloadExists and
 /// JobValidation are on by default and do nothing before the features GenericWorkload and WorkloadWithJob
-/// are, which are off by default: PodGroups and Workloads are not served here.)
+/// are, which are off by default: PodGroups and Workloads are not served here. Of PodResizeValidator there is what
+/// the recorded server did: the node has to be there.)
 const PLUGINS: &[(&str, Offer)] = &[
     ("AlwaysAdmit", Off),
     ("AlwaysDeny", Off),

@@ -4,7 +4,7 @@
 use gantry_machinery::path::At as _;
 use std::time::Duration;
 
-use gantry_machinery::{quota, status::Failure};
+use gantry_machinery::status::Failure;
 use rand::Rng;
 use serde_json::{Map, Value, json};
 
@@ -47,56 +47,14 @@ pub async fn default_account(cx: &Cx, pod: &Value) {
     let _ = tokio::time::timeout(ACCOUNT_TIME, made).await;
 }
 
-/// PodResizeValidator: a resize is a question to the pod's node, which has to be there, to be able to and
-/// to have the room.
+/// A resize is a question to the pod's node: it has to be there.
 pub fn node_of_resize(cx: &Cx, pod: &Value, old: Option<&Value>) -> Result<(), Failure> {
-    let name = object::text(pod, "/spec/nodeName");
+    let node = object::text(pod, "/spec/nodeName");
     let changed = old.is_some_and(|old| old.get("spec") != pod.get("spec"));
-    if !changed || name.is_empty() {
-        return Ok(());
+    if changed && !node.is_empty() && stored(cx, "/nodes", node).is_none() {
+        return Err(refuse(cx, pod, &format!("node {node:?} not found")));
     }
-    let Some(node) = stored(cx, "/nodes", name) else {
-        return Err(refuse(cx, pod, &format!("node {name:?} not found")));
-    };
-    match not_resized_on(&node, pod) {
-        Some(why) => Err(refuse(cx, pod, &why)),
-        None => Ok(()),
-    }
-}
-
-/// Why a pod cannot have on a node what it asks for.
-fn not_resized_on(node: &Value, pod: &Value) -> Option<String> {
-    let requests = quota::pod_amounts(pod, "requests");
-    let room = quota::amounts(node.pointer("/status/allocatable"));
-    let amount = |of: &quota::Amounts, name: &str| {
-        of.get(name).map_or(0, |amount| match name {
-            "cpu" => amount.milli(),
-            _ => amount.value(),
-        })
-    };
-    let lacking: Vec<String> = ["cpu", "memory"]
-        .into_iter()
-        .filter_map(|name| {
-            let (asked, there) = (amount(&requests, name), amount(&room, name));
-            (asked > there).then(|| format!("{name}, requested: {asked}, allocatable: {there}"))
-        })
-        .collect();
-    if !lacking.is_empty() {
-        return Some(format!(
-            "Node didn't have enough allocatable resources: {}",
-            lacking.join("; ")
-        ));
-    }
-    let labels = object::meta(node).and_then(|m| m.get("labels"));
-    let system = labels
-        .and_then(|l| l.get("kubernetes.io/os")?.as_str())
-        .unwrap_or_default();
-    (system != "linux").then(|| {
-        format!(
-            "pod resize is only supported on linux nodes, node {:?} is {system:?}",
-            object::name(node)
-        )
-    })
+    Ok(())
 }
 
 /// PodTopologyLabels: the zone and region of the node that a pod is bound to, as the pod's labels

@@ -160,13 +160,7 @@ async fn pods_are_filled_in_as_they_come_and_as_they_are_bound() {
 async fn pods_are_resized_within_bounds() {
     let server = start().await;
     let client = server.client();
-    let node = |system: &str| {
-        json!({
-            "metadata": {"name": "n", "labels": {"kubernetes.io/os": system}},
-            "status": {"allocatable": {"cpu": "2500m", "memory": "1Gi"}},
-        })
-    };
-    made(&client, "/api/v1/nodes", node("linux")).await;
+    made(&client, "/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
     let amount = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
     let one = |cpu: &str| json!([{"name": "c", "image": "i", "resources": amount(cpu)}]);
     let spec = json!({"containers": one("1"), "nodeName": "n"});
@@ -184,18 +178,6 @@ async fn pods_are_resized_within_bounds() {
     assert_eq!(
         answer.message(),
         "pods \"x\" is forbidden: maximum cpu usage per Pod is 3, but limit is 4"
-    );
-    let answer = ask(&client, "PATCH", &resize, to("3")).await;
-    assert_eq!(
-        answer.message(),
-        "pods \"x\" is forbidden: Node didn't have enough allocatable resources: cpu, requested: 3000, allocatable: 2500"
-    );
-    let label = json!({"metadata": {"labels": {"kubernetes.io/os": "windows"}}});
-    ask(&client, "PATCH", "/api/v1/nodes/n", label).await;
-    let answer = ask(&client, "PATCH", &resize, to("1")).await;
-    assert_eq!(
-        answer.message(),
-        "pods \"x\" is forbidden: pod resize is only supported on linux nodes, node \"n\" is \"windows\""
     );
     let more = json!({"spec": {"containers": [{"name": "d", "image": "i"}]}});
     let answer = ask(&client, "PATCH", &resize, more).await;
