@@ -83,7 +83,7 @@ impl Cipher {
             Cipher::Secretbox(key) => {
                 let nonce: [u8; secretbox::NONCE] = random()?;
                 out.extend_from_slice(&nonce);
-                out.extend_from_slice(&secretbox::seal(key, &nonce, value));
+                out.extend_from_slice(&secretbox::seal(key, &nonce, value)?);
             }
         }
         Some(())
