@@ -24,6 +24,7 @@ use crate::history::{Bounds, Channel, Entry};
 use crate::journal::{Failure, Journal};
 use crate::load::Loaded;
 use crate::object::Extension;
+use crate::pace::Pace;
 use crate::queue::{Answer, Request, Taken};
 use crate::record::Logged;
 use crate::state::{Objects, Shared};
@@ -41,6 +42,7 @@ pub(crate) struct Committer {
     /// Cost of all history, over all buckets.
     history_bytes: usize,
     swept: Instant,
+    pace: Pace,
 }
 
 /// Where writes are made durable.
@@ -79,6 +81,7 @@ impl Committer {
             clock: Clock::start(loaded.latest),
             history_bytes: loaded.history_bytes,
             swept: Instant::now(),
+            pace: Pace::default(),
         };
         committer.sweep();
         committer.trim_total();
@@ -94,12 +97,13 @@ impl Committer {
         // Also on a panic: nobody may wait for a committer that is gone.
         let _end = End(self.shared.clone());
         loop {
-            match self
-                .shared
-                .queue
-                .take(self.shared.options.batch_writes, SWEEP)
-            {
-                Taken::Requests(requests) => self.commit(requests),
+            let most = self.shared.options.batch_writes;
+            let gathering = self.pace.gathering();
+            match self.shared.queue.take(most, SWEEP, gathering) {
+                Taken::Requests(requests) => {
+                    self.pace.committed(requests.len());
+                    self.commit(requests);
+                }
                 Taken::Nothing => {}
                 Taken::Closed => {
                     // What has been let go of must not come back with the next opening.

@@ -56,6 +56,7 @@ mod load;
 mod medium;
 mod object;
 mod options;
+mod pace;
 #[cfg(test)]
 mod power_tests;
 mod queue;

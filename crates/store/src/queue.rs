@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::object::Extension;
@@ -37,6 +37,15 @@ pub(crate) struct Queue {
 struct Waiting {
     requests: VecDeque<Request>,
     closed: bool,
+    /// The committer sleeps until so many requests are there; 0 when it does not sleep.
+    wanted: usize,
+}
+
+/// How long the committer waits for company once it has a request, and when it has enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gathering {
+    pub(crate) requests: usize,
+    pub(crate) patience: Duration,
 }
 
 /// What the committer finds in the queue.
@@ -88,16 +97,30 @@ impl Queue {
             answer,
             _room: room,
         });
+        // Nobody is woken for less than is waited for.
+        let enough = waiting.wanted > 0 && waiting.requests.len() >= waiting.wanted;
+        if enough {
+            waiting.wanted = 0;
+        }
         drop(waiting);
-        self.filled.notify_one();
+        if enough {
+            self.filled.notify_one();
+        }
         Ok(receiver)
     }
 
-    /// Takes requests of up to about `most` writes, waiting up to `patience` for the first.
-    pub(crate) fn take(&self, most: usize, patience: Duration) -> Taken {
+    /// Takes requests of up to about `most` writes, waiting up to `patience` for the first, and then
+    /// for more of them if told to.
+    pub(crate) fn take(
+        &self,
+        most: usize,
+        patience: Duration,
+        gathering: Option<Gathering>,
+    ) -> Taken {
         let mut waiting = self.waiting.lock();
-        if waiting.requests.is_empty() && !waiting.closed {
-            self.filled.wait_for(&mut waiting, patience);
+        self.sleep(&mut waiting, 1, patience);
+        if let (Some(gathering), false) = (gathering, waiting.requests.is_empty()) {
+            self.sleep(&mut waiting, gathering.requests, gathering.patience);
         }
         if waiting.requests.is_empty() {
             return if waiting.closed {
@@ -116,6 +139,18 @@ impl Queue {
             count += 1;
         }
         Taken::Requests(waiting.requests.drain(..count).collect())
+    }
+
+    /// Sleeps until so many requests are there, for so long at most.
+    fn sleep(&self, waiting: &mut MutexGuard<'_, Waiting>, requests: usize, patience: Duration) {
+        let until = Instant::now() + patience;
+        while waiting.requests.len() < requests && !waiting.closed {
+            waiting.wanted = requests;
+            if self.filled.wait_until(waiting, until).timed_out() {
+                break;
+            }
+        }
+        waiting.wanted = 0;
     }
 
     /// Takes nothing more in. What is queued stays.

@@ -158,7 +158,7 @@ impl Store {
         write: Write,
         ext: Extension,
     ) -> Result<Arc<Stored>, CommitError> {
-        let mut written = self.carry_out(vec![write], ext).await?;
+        let mut written = self.commit_all_with(vec![write], ext).await?;
         written.pop().ok_or(CommitError::Closed)
     }
 
@@ -169,10 +169,15 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub async fn commit_all(&self, writes: Vec<Write>) -> Result<Vec<Arc<Stored>>, CommitError> {
-        self.carry_out(writes, Extension::new()).await
+        self.commit_all_with(writes, Extension::new()).await
     }
 
-    async fn carry_out(
+    /// [`Store::commit_all`] where the caller has the parsed view of what the first write makes at hand, as
+    /// in [`Store::commit_with`].
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn commit_all_with(
         &self,
         writes: Vec<Write>,
         ext: Extension,
