@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::graph::{self, FOREGROUND, Node, ORPHAN, Resource, State, Task, Verdict};
 use super::monitor::{Feed, Monitor, share_all};
 use crate::model::meta::MetaOnly;
-use crate::model::{Kind, Meta, Owner};
+use crate::model::{Key, Kind, Meta, Owner};
 use crate::runtime::api::{Api, Deletion};
 use crate::runtime::discovery::Served;
 use crate::runtime::reflector::{self, Sink, Source};
@@ -248,6 +248,9 @@ impl Collector {
         }
         let api = &self.context.api;
         let path = node.resource.path(&node.namespace);
+        if self.delete_as_seen(&node, &path).await? {
+            return Ok(());
+        }
         let live: Option<Value> = api.get_at(&path, &node.name, true).await?;
         let meta = live.as_ref().and_then(meta_of).unwrap_or_default();
         if *meta.uid != *uid {
@@ -277,16 +280,41 @@ impl Collector {
                 self.delete(&node, &path, PropagationPolicy::Foreground)
                     .await
             }
-            Verdict::Delete => {
-                let policy = if meta.has_finalizer(ORPHAN) {
-                    PropagationPolicy::Orphan
-                } else if meta.has_finalizer(FOREGROUND) {
-                    PropagationPolicy::Foreground
-                } else {
-                    PropagationPolicy::Background
-                };
-                self.delete(&node, &path, policy).await
+            Verdict::Delete => self.delete(&node, &path, propagation(&meta)).await,
+        }
+    }
+
+    /// Deletes a pod none of whose owners is there any more, if it still is as the informer has it: the server is
+    /// asked once instead of twice. Whether it was so, and the pod needs no further look.
+    async fn delete_as_seen(&self, node: &Node, path: &str) -> Result<bool, ApiError> {
+        let is_pod = node.resource.group.is_empty() && &*node.resource.plural == "pods";
+        if !is_pod || node.foreground {
+            return Ok(false);
+        }
+        let key = Key::new(&*node.namespace, &*node.name);
+        let Some(pod) = self.context.informers.pods.get(&key) else {
+            return Ok(false);
+        };
+        let meta = &pod.meta;
+        if meta.uid != node.uid || meta.deleted.is_some() || meta.owners.is_empty() {
+            return Ok(false);
+        }
+        for owner in &meta.owners {
+            let known = self.node(&owner.uid).is_some();
+            if known || self.state(owner, &node.namespace).await? != State::Dangling {
+                return Ok(false);
             }
+        }
+        let deletion = Deletion {
+            propagation: Some(propagation(meta)),
+            resource_version: Some(meta.version.to_string()),
+            ..Deletion::of(&node.uid)
+        };
+        match self.context.api.delete_at(path, &node.name, deletion).await {
+            Ok(_) => Ok(true),
+            // It changed, or another object has the name by now.
+            Err(error) if error.conflict() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -438,6 +466,17 @@ impl Collector {
             Some(meta) => remove_finalizer(api, &path, &node.name, &meta, ORPHAN).await,
             None => Ok(()),
         }
+    }
+}
+
+/// What becomes of the dependents of an object that nothing owns any more: its finalizers say.
+fn propagation(meta: &Meta) -> PropagationPolicy {
+    if meta.has_finalizer(ORPHAN) {
+        PropagationPolicy::Orphan
+    } else if meta.has_finalizer(FOREGROUND) {
+        PropagationPolicy::Foreground
+    } else {
+        PropagationPolicy::Background
     }
 }
 

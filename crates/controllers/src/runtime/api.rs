@@ -343,7 +343,7 @@ impl Api {
             .replace_subresource(sub, &key.name, &params, body)
             .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
         self.client
-            .request::<serde::de::IgnoredAny>(request)
+            .request_text(request)
             .await
             .map(|_| ())
             .map_err(fail)
@@ -417,12 +417,7 @@ impl Api {
         let request = Request::new(path)
             .delete(name, &params)
             .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
-        match self
-            .client
-            .request::<serde::de::IgnoredAny>(request)
-            .await
-            .map_err(fail)
-        {
+        match self.client.request_text(request).await.map_err(fail) {
             Ok(_) => Ok(true),
             Err(error) if error.not_found() => Ok(false),
             Err(error) => Err(error),
@@ -436,7 +431,7 @@ impl Api {
             .delete_collection(&DeleteParams::background(), &ListParams::default())
             .map_err(|e| fail(kube::Error::BuildRequest(e)))?;
         self.client
-            .request::<serde::de::IgnoredAny>(request)
+            .request_text(request)
             .await
             .map(|_| ())
             .map_err(fail)

@@ -43,7 +43,8 @@ pub struct Informer<T> {
 
 struct Objects<T> {
     by_name: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<T>>>,
-    index: FxHashMap<Arc<str>, FxHashSet<Key>>,
+    /// By index value; with the objects themselves, which controllers ask for by the hundred.
+    index: FxHashMap<Arc<str>, FxHashMap<Key, Arc<T>>>,
     len: usize,
     /// Versions at which objects went that went last, by uid, the oldest first.
     gone: FxHashMap<Arc<str>, u64>,
@@ -97,7 +98,8 @@ impl<T: Watched> Objects<T> {
             self.len += 1;
         }
         new.index(&mut |value| {
-            self.index.entry(value).or_default().insert(key.clone());
+            let objects = self.index.entry(value).or_default();
+            objects.insert(key.clone(), new.clone());
         });
         old
     }
@@ -171,13 +173,8 @@ impl<T: Watched> Informer<T> {
     /// The objects with this index value.
     pub fn indexed(&self, value: &str) -> Vec<Arc<T>> {
         let objects = self.objects.read();
-        objects
-            .index
-            .get(value)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| objects.get(key).cloned())
-            .collect()
+        let found = objects.index.get(value);
+        found.map_or_else(Vec::new, |found| found.values().cloned().collect())
     }
 
     /// How many objects have this index value.
@@ -186,7 +183,7 @@ impl<T: Watched> Informer<T> {
             .read()
             .index
             .get(value)
-            .map_or(0, FxHashSet::len)
+            .map_or(0, FxHashMap::len)
     }
 
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {

@@ -7,7 +7,6 @@ use kube::{
     core::Request,
 };
 use rustc_hash::FxHashMap;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 
@@ -144,7 +143,7 @@ pub async fn send(client: Client, record: Record) -> Result<(), kube::Error> {
             .map_err(kube::Error::BuildRequest)
     };
     if record.count > 1 {
-        match client.request::<IgnoredAny>(patch()?).await {
+        match client.request_text(patch()?).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => return other.map(|_| ()),
         }
@@ -171,10 +170,10 @@ pub async fn send(client: Client, record: Record) -> Result<(), kube::Error> {
     let create = request
         .create(&post, body.to_string().into_bytes())
         .map_err(kube::Error::BuildRequest)?;
-    match client.request::<IgnoredAny>(create).await {
+    match client.request_text(create).await {
         // From a former life of this process: the count goes on from one.
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            client.request::<IgnoredAny>(patch()?).await.map(|_| ())
+            client.request_text(patch()?).await.map(|_| ())
         }
         other => other.map(|_| ()),
     }

@@ -32,7 +32,6 @@ use kube::{
     core::Request,
     runtime::watcher::Event,
 };
-use serde::de::IgnoredAny;
 use source::{Seen, Sources};
 use std::{convert::Infallible, net::Ipv4Addr, panic::AssertUnwindSafe, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -102,7 +101,7 @@ async fn offer(client: Client, metrics: Option<Ipv4Addr>) -> Infallible {
         for attempt in 1.. {
             let request = Request::new(collection).patch(&name, &params, &Patch::Apply(&object));
             let applied = match request {
-                Ok(request) => client.request::<IgnoredAny>(request).await,
+                Ok(request) => client.request_text(request).await,
                 Err(error) => Err(kube::Error::BuildRequest(error)),
             };
             let Err(error) = applied else { break };
@@ -314,7 +313,7 @@ async fn carry_out(client: Client, write: Write) -> Result<(), kube::Error> {
     };
     // The watch shows what became of it; decoding the answer would be work for nothing.
     client
-        .request::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?)
+        .request_text(request.map_err(kube::Error::BuildRequest)?)
         .await
         .map(|_| ())
 }

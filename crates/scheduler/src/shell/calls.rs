@@ -4,7 +4,6 @@ use crate::core::object::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -80,7 +79,7 @@ pub(super) async fn send(
         .body(body.to_string().into_bytes())
         .map_err(|source| CallError::Build { operation, source })?;
     client
-        .request::<IgnoredAny>(request)
+        .request_text(request)
         .await
         .map_err(|source| CallError::Call { operation, source })?;
     Ok(())

@@ -74,7 +74,8 @@ struct Report {
     nodes_ready: Step,
     pods_running: Step,
     created_to_running: Times,
-    /// Writes of pods that were answered from their creation until they ran, for each of them.
+    /// Writes that were answered from the pods' creation until they ran, for each of them: of pods, of
+    /// their events, of what made them.
     writes_to_running: BTreeMap<String, f64>,
     /// And from their deletion until they were gone.
     writes_to_gone: BTreeMap<String, f64>,

@@ -1,5 +1,6 @@
 //! One watch of all pods that keeps count: how many there are, how many run, how long each took.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -7,6 +8,7 @@ use futures::AsyncBufReadExt;
 use kube::Client;
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use tokio::sync::{mpsc, watch};
 
 use crate::failure::{Exit, Failure, Result};
@@ -62,9 +64,46 @@ enum Kind {
 struct Object {
     metadata: Metadata,
     spec: Spec,
-    /// Of an error, this is a word instead.
-    status: serde_json::Value,
+    status: Phase,
     message: String,
+}
+
+/// The phase of a status; nothing else of it is read.
+#[derive(Default)]
+struct Phase(String);
+
+impl<'de> Deserialize<'de> for Phase {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Phase, D::Error> {
+        struct Status;
+
+        impl<'de> Visitor<'de> for Status {
+            type Value = Phase;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the status of a pod, or the word that an error has instead")
+            }
+
+            fn visit_str<E>(self, _: &str) -> std::result::Result<Phase, E> {
+                Ok(Phase::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Phase, A::Error> {
+                let mut phase = Phase::default();
+                while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    match &*name {
+                        "phase" => phase.0 = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(phase)
+            }
+        }
+
+        from.deserialize_any(Status)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -108,8 +147,7 @@ impl Pods {
             runs: false,
             node: None,
         });
-        let phase = status.get("phase").and_then(|phase| phase.as_str());
-        let runs = phase == Some("Running") && metadata.deletion_timestamp.is_none();
+        let runs = status.0 == "Running" && metadata.deletion_timestamp.is_none();
         if runs && !pod.ran {
             pod.ran = true;
             self.took.push(now.duration_since(pod.since));
