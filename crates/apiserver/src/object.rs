@@ -161,7 +161,7 @@ pub fn encode_with(
     out.push(b'}');
     for (k, v) in object.as_object().into_iter().flatten() {
         if !matches!(k.as_str(), "kind" | "apiVersion" | "metadata") {
-            field(&mut out, k, v, k == "spec")?;
+            field(&mut out, k, v, pieces.within(k))?;
         }
     }
     out.push(b'}');

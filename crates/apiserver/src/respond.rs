@@ -340,6 +340,8 @@ impl Output {
             let protobuf = media == Media::Protobuf;
             let form = match alternative.kind {
                 "" if protobuf && custom => continue,
+                // A form is asked for, but not which.
+                "" if !alternative.group.is_empty() || !version.is_empty() => continue,
                 "" => Form::Object,
                 "Table" if known && !protobuf && !answers => Form::Table(include(query)?),
                 "PartialObjectMetadata" if known => Form::Partial,
@@ -411,14 +413,7 @@ pub fn object_reply(cx: &Cx, code: u16, whole: Bytes) -> Result<Reply, Failure> 
             let bytes = partial(cx, &whole)?;
             encoded(cx.output, code, bytes)
         }
-        Form::PartialList => Err(Failure::new(
-            406,
-            "NotAcceptable",
-            format!(
-                "you requested PartialObjectMetadataList, but the requested object is not a list (*core.{})",
-                cx.entry.resource.kind
-            ),
-        )),
+        Form::PartialList => Err(no_list(&cx.entry.resource.kind)),
         Form::Table(include) => {
             let value = object::parse(&whole)?;
             let version = object::meta_text(&value, "resourceVersion").to_owned();
@@ -430,6 +425,50 @@ pub fn object_reply(cx: &Cx, code: u16, whole: Bytes) -> Result<Reply, Failure> 
             encoded(cx.output, code, table.to_string().into())
         }
     }
+}
+
+/// A subresource that is an object of another kind, such as a Scale, as JSON.
+pub fn other_reply(cx: &Cx, code: u16, value: Value) -> Result<Reply, Failure> {
+    let metadata = || {
+        json!({
+            "kind": "PartialObjectMetadata", "apiVersion": cx.output.meta_version,
+            "metadata": value.get("metadata"),
+        })
+    };
+    let shaped = match cx.output.form {
+        Form::Object => value,
+        Form::Partial => metadata(),
+        Form::PartialList => return Err(no_list(object::text(&value, "/kind"))),
+        Form::Table(include) => {
+            let version = object::meta_text(&value, "resourceVersion");
+            let list = json!({"resourceVersion": version});
+            let (definitions, cells) = rules::plain_table(&value);
+            let object = match include {
+                Include::None => Value::Null,
+                Include::Object => value.clone(),
+                Include::Metadata => metadata(),
+            };
+            let rows: Vec<Value> = cells
+                .into_iter()
+                .map(|cells| json!({"cells": cells, "object": object}))
+                .collect();
+            json!({
+                "kind": "Table", "apiVersion": cx.output.meta_version, "metadata": list,
+                "columnDefinitions": definitions, "rows": rows,
+            })
+        }
+    };
+    encoded(cx.output, code, shaped.to_string().into())
+}
+
+fn no_list(kind: &str) -> Failure {
+    Failure::new(
+        406,
+        "NotAcceptable",
+        format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list (*core.{kind})"
+        ),
+    )
 }
 
 /// `PartialObjectMetadata` of an object.

@@ -396,6 +396,11 @@ pub fn table(resource: &Resource, items: &[&Value], now: jiff::Timestamp) -> (Va
     table::table(resource, items, now)
 }
 
+/// The columns and cells of an object that has none of its own kind, such as a Scale.
+pub fn plain_table(item: &Value) -> (Value, Vec<Value>) {
+    table::without_columns(&[item])
+}
+
 /// The selectable fields of a stored object, for its cached view.
 pub fn selectable<'a>(
     storage: &'a Resource,

@@ -27,18 +27,31 @@ pub enum Reach {
 
 /// The parts of an object that were not opened, as stored.
 #[derive(Debug, Default, Clone)]
-pub struct Pieces(Vec<Bytes>);
+pub struct Pieces {
+    bytes: Vec<Bytes>,
+    /// Parts of `status` are among them.
+    of_status: bool,
+}
 
 const MARK: char = '\0';
 
 impl Pieces {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
+    }
+
+    /// Whether this member of an object may hold marks.
+    pub fn within(&self, member: &str) -> bool {
+        match member {
+            "spec" => !self.is_empty(),
+            "status" => self.of_status,
+            _ => false,
+        }
     }
 
     fn mark(&mut self, whole: &Bytes, raw: &RawValue) -> String {
-        self.0.push(whole.slice_ref(raw.get().as_bytes()));
-        format!("{MARK}{}", self.0.len() - 1)
+        self.bytes.push(whole.slice_ref(raw.get().as_bytes()));
+        format!("{MARK}{}", self.bytes.len() - 1)
     }
 
     /// Seals what `object`, which is new, says of its only owner's fields: they are this text. Whether it
@@ -55,14 +68,15 @@ impl Pieces {
             false => None,
         };
         let Some(owner) = owner else { return false };
-        let mark = format!("{MARK}{}", self.0.len());
-        self.0.push(fields.into());
+        let mark = format!("{MARK}{}", self.bytes.len());
+        self.bytes.push(fields.into());
         owner[FIELDS] = Value::Object(Map::from_iter([(mark, Value::Null)]));
         true
     }
 
     fn find(&self, mark: &str) -> Option<&Bytes> {
-        self.0.get(mark.strip_prefix(MARK)?.parse::<usize>().ok()?)
+        self.bytes
+            .get(mark.strip_prefix(MARK)?.parse::<usize>().ok()?)
     }
 
     /// The bytes that a member of `spec` stands for.
@@ -76,7 +90,7 @@ impl Pieces {
         self.find(fields.keys().next().filter(|_| fields.len() == 1)?)
     }
 
-    /// Writes `spec` or `metadata.managedFields`, which may hold marks.
+    /// Writes `spec`, `status` or `metadata.managedFields`, which may hold marks.
     pub fn write(&self, out: &mut Vec<u8>, value: &Value) -> serde_json::Result<()> {
         match value {
             Value::Object(members) => write_map(out, members, |out, _, member| {
@@ -154,6 +168,18 @@ fn closed(entry: &Entry) -> &'static [&'static str] {
     }
 }
 
+/// Members of `status` that no rule about a binding or a deletion reads.
+fn closed_status(entry: &Entry) -> &'static [&'static str] {
+    match entry.is("", "pods") {
+        true => &[
+            "containerStatuses",
+            "ephemeralContainerStatuses",
+            "initContainerStatuses",
+        ],
+        false => &[],
+    }
+}
+
 /// A stored object of a built-in kind, in the version it is stored in, opened as far as a change reaches.
 ///
 /// # Errors
@@ -188,7 +214,9 @@ pub fn open(entry: &Entry, reach: Reach, whole: &Bytes) -> Result<(Value, Pieces
 
 /// What stays shut of one object.
 struct Shut {
+    /// Of `spec`.
     members: Vec<&'static str>,
+    of_status: &'static [&'static str],
     reach: Reach,
 }
 
@@ -197,11 +225,20 @@ fn shut(entry: &Entry, reach: Reach, whole: &[u8]) -> Option<Shut> {
         return None;
     }
     let mut members = closed(entry).to_vec();
-    if entry.is("", "pods") && memchr::memmem::find(whole, b"\"terminated\"").is_some() {
+    let reports = reach == Reach::Status && entry.is("", "pods");
+    if reports && memchr::memmem::find(whole, b"\"terminated\"").is_some() {
         // Whether a container may run again depends on its own restart rules.
         members.retain(|name| !name.to_ascii_lowercase().ends_with("containers"));
     }
-    Some(Shut { members, reach })
+    let of_status = match reach {
+        Reach::Lifecycle => closed_status(entry),
+        Reach::Whole | Reach::Status => &[],
+    };
+    Some(Shut {
+        members,
+        of_status,
+        reach,
+    })
 }
 
 impl Shut {
@@ -226,6 +263,7 @@ enum Level {
     Owners,
     Owner,
     Spec,
+    Status,
 }
 
 struct Opening<'a> {
@@ -277,6 +315,7 @@ impl<'de> Visitor<'de> for Opening<'_> {
             let deeper = match (self.level, name.as_str()) {
                 (Level::Object, "metadata") => Some(Level::Metadata),
                 (Level::Object, "spec") if !self.shut.members.is_empty() => Some(Level::Spec),
+                (Level::Object, "status") if !self.shut.of_status.is_empty() => Some(Level::Status),
                 (Level::Metadata, "managedFields") => Some(Level::Owners),
                 _ => None,
             };
@@ -292,6 +331,9 @@ impl<'de> Visitor<'de> for Opening<'_> {
                     level,
                 })?
             } else if self.level == Level::Spec && self.shut.members.contains(&name.as_str()) {
+                Value::String(self.pieces.mark(self.whole, map.next_value()?))
+            } else if self.level == Level::Status && self.shut.of_status.contains(&name.as_str()) {
+                self.pieces.of_status = true;
                 Value::String(self.pieces.mark(self.whole, map.next_value()?))
             } else {
                 map.next_value()?

@@ -62,7 +62,8 @@ impl Traits {
                 id,
                 ("", "services" | "endpoints" | "events" | "limitranges")
                     | ("events.k8s.io", "events")
-                    | ("coordination.k8s.io", "leases")
+                    | ("coordination.k8s.io", "leases" | "leasecandidates")
+                    | ("node.k8s.io", "runtimeclasses")
                     | ("rbac.authorization.k8s.io", _)
             ),
             unconditional_update: !matches!(

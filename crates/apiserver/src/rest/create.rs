@@ -139,7 +139,7 @@ async fn once(cx: &mut Cx, asked: Option<&Asking>, object: &mut Value) -> Result
     strategy::prepare_for_create(&resource, object);
     crate::certificates::prepare(cx, object);
     crate::devices::prepare(cx, object, None);
-    input::unique_owners(cx, object);
+    input::unique_owners(cx, object, false);
     if cx.entry.traits.separate_status {
         strategy::initial_status(&resource, object, &now);
     }

@@ -32,6 +32,9 @@ pub struct Options {
     pub version: String,
     /// Webhooks and policies have been asked about it, as something else.
     pub asked: bool,
+    /// `orphanDependents` says that dependents are to go: whoever still asks this way is told when the
+    /// object is not gone yet.
+    pub cascades: bool,
 }
 
 impl Options {
@@ -63,7 +66,9 @@ pub fn options(cx: &mut Cx, body: &Bytes) -> Result<Options, Failure> {
         options.grace = cx.query.integer("gracePeriodSeconds")?;
         options.propagation = cx.query.text("propagationPolicy").to_owned();
         if options.propagation.is_empty() && cx.query.get("orphanDependents").is_some() {
-            options.propagation = orphans(cx.query.flag("orphanDependents"));
+            let orphaned = cx.query.flag("orphanDependents");
+            options.propagation = orphans(orphaned);
+            options.cascades = !orphaned;
         }
     } else {
         let value = input::plain(cx, body)?;
@@ -109,11 +114,13 @@ pub fn from_value(value: &Value) -> Options {
         uid: object::text(value, "/preconditions/uid").to_owned(),
         version: object::text(value, "/preconditions/resourceVersion").to_owned(),
         asked: false,
+        cascades: false,
     };
     if options.propagation.is_empty()
         && let Some(yes) = value.get("orphanDependents").and_then(Value::as_bool)
     {
         options.propagation = orphans(yes);
+        options.cascades = !yes;
     }
     options
 }
@@ -146,7 +153,11 @@ pub async fn delete(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         });
         return respond::status(cx, 200, &status);
     }
-    respond::object_reply(cx, 200, outcome.whole)
+    let code = match !outcome.gone && options.cascades {
+        true => 202,
+        false => 200,
+    };
+    respond::object_reply(cx, code, outcome.whole)
 }
 
 pub struct Outcome {
@@ -171,15 +182,16 @@ pub async fn one(cx: &mut Cx, name: &str, options: &Options) -> Result<Outcome, 
             false => Reach::Whole,
         };
         let whole = get::bytes(&cx.api, &cx.entry, &stored).await?;
-        let (old, pieces) = sealed::open(&cx.entry, reach, &whole)?;
+        let (mut object, pieces) = sealed::open(&cx.entry, reach, &whole)?;
         cx.pieces = pieces;
-        preconditions(cx, name, options, &old)?;
-        admission::deletion(cx, &old)?;
-        let uid = object::meta_text(&old, "uid").to_owned();
-        let step = plan(cx, &old, options);
-        if asks && !matches!(step, Step::Keep) {
+        preconditions(cx, name, options, &object)?;
+        admission::deletion(cx, &object)?;
+        let uid = object::meta_text(&object, "uid").to_owned();
+        let before = Before::of(cx, asks, &object);
+        let step = plan(cx, &mut object, options);
+        if let (true, Before::Whole(old), Step::Mark | Step::Remove) = (asks, &before, &step) {
             let options = options.to_value(cx.dry_run());
-            ask_deletion(cx, &old, options).await?;
+            ask_deletion(cx, old, options).await?;
         }
         let (gone, result) = match step {
             Step::Keep => {
@@ -189,28 +201,29 @@ pub async fn one(cx: &mut Cx, name: &str, options: &Options) -> Result<Outcome, 
                     whole: write::answer(cx, &stored).await?,
                 });
             }
-            Step::Mark(new) | Step::Remove(new) if cx.dry_run() => {
-                let gone = complete(cx, &new) || !object::deleting(&new);
+            Step::Mark | Step::Remove if cx.dry_run() => {
+                let gone = complete(cx, &object) || !object::deleting(&object);
                 return Ok(Outcome {
                     gone,
                     uid,
-                    whole: write::dry_answer(cx, &new)?,
+                    whole: write::dry_answer(cx, &object)?,
                 });
             }
-            Step::Mark(new) => {
+            Step::Mark => {
                 let expect = Expect::At(stored.revision);
-                (false, write::put(cx, key.clone(), &new, expect).await)
+                (false, write::put(cx, key.clone(), &object, expect).await)
             }
-            Step::Remove(last) if cx.entry.traits.graceful => {
+            Step::Remove if cx.entry.traits.graceful => {
                 // As Kubernetes: watchers see the end of the grace period, then the deletion.
                 let revision = stored.revision;
                 (
                     true,
-                    write::mark_and_remove(cx, key.clone(), &last, revision).await,
+                    write::mark_and_remove(cx, key.clone(), &object, revision).await,
                 )
             }
-            Step::Remove(_) => {
+            Step::Remove => {
                 let expect = Expect::At(stored.revision);
+                let old = before.restore(object);
                 (true, write::remove(cx, key.clone(), &old, expect).await)
             }
         };
@@ -266,12 +279,41 @@ fn preconditions(cx: &Cx, name: &str, options: &Options, old: &Value) -> Result<
     Ok(())
 }
 
+/// What a deletion does to an object, beside what it changed in it.
+#[derive(Clone, Copy)]
 enum Step {
     /// It is being deleted already, and nothing about that changes.
     Keep,
     /// It stays, marked, until its finalizers are gone or its grace period is over.
-    Mark(Value),
-    Remove(Value),
+    Mark,
+    Remove,
+}
+
+/// An object as it was. Of most kinds a deletion changes nothing but the metadata.
+enum Before {
+    Whole(Value),
+    Metadata(Option<Value>),
+}
+
+impl Before {
+    fn of(cx: &Cx, asks: bool, object: &Value) -> Before {
+        let more =
+            cx.entry.is("", "namespaces") || cx.entry.is(crd::GROUP, "customresourcedefinitions");
+        match asks || more {
+            true => Before::Whole(object.clone()),
+            false => Before::Metadata(object.get("metadata").cloned()),
+        }
+    }
+
+    /// Undoes what the plan did.
+    fn restore(self, mut object: Value) -> Value {
+        match self {
+            Before::Whole(old) => return old,
+            Before::Metadata(Some(metadata)) => object["metadata"] = metadata,
+            Before::Metadata(None) => {}
+        }
+        object
+    }
 }
 
 fn grace_of(cx: &Cx, old: &Value, options: &Options) -> Option<i64> {
@@ -291,11 +333,29 @@ fn grace_of(cx: &Cx, old: &Value, options: &Options) -> Option<i64> {
     })
 }
 
-/// What a deletion does to an object as it is.
-fn plan(cx: &Cx, old: &Value, options: &Options) -> Step {
-    let deleting = object::deleting(old);
+/// Whether a grace period is running that the deletion does not shorten. It then changes nothing at all, not
+/// even what becomes of dependents (`rest.BeforeDelete` of apiserver).
+fn pending(cx: &Cx, object: &Value, options: &Options) -> bool {
+    let running = object::meta(object).and_then(|m| m.get("deletionGracePeriodSeconds"));
+    let Some(running) = running.and_then(Value::as_i64) else {
+        return false;
+    };
+    let shorter = options
+        .grace
+        .is_some_and(|_| grace_of(cx, object, options).is_some_and(|seconds| seconds < running));
+    // Nothing keeps it any more: it only has to be removed.
+    let over = running == 0 && object::finalizers(object).is_empty();
+    cx.entry.traits.graceful && object::deleting(object) && !shorter && !over
+}
+
+/// Does to an object, as it is, what a deletion does to it.
+fn plan(cx: &Cx, object: &mut Value, options: &Options) -> Step {
+    let deleting = object::deleting(object);
+    if pending(cx, object, options) {
+        return Step::Keep;
+    }
     let is_namespace = cx.entry.is("", "namespaces");
-    let before = object::finalizers(old);
+    let before = object::finalizers(object);
     let mut finalizers = before.clone();
     match options.propagation.as_str() {
         "Orphan" => set(&mut finalizers, ORPHAN, FOREGROUND),
@@ -306,95 +366,91 @@ fn plan(cx: &Cx, old: &Value, options: &Options) -> Step {
         _ if cx.entry.traits.orphans_by_default => set(&mut finalizers, ORPHAN, FOREGROUND),
         _ => {}
     }
-    let mut new = old.clone();
-    if finalizers != before {
+    let mut changed = finalizers != before;
+    if changed {
         if finalizers.is_empty() {
-            object::remove_meta(&mut new, "finalizers");
+            object::remove_meta(object, "finalizers");
         } else {
-            object::set_meta(&mut new, "finalizers", finalizers.clone());
+            object::set_meta(object, "finalizers", finalizers.clone());
         }
     }
     if is_namespace {
-        let empty = object::strings(old.pointer("/spec/finalizers")).is_empty();
+        let empty = object::strings(object.pointer("/spec/finalizers")).is_empty();
         if deleting {
             return if empty && finalizers.is_empty() {
-                Step::Remove(new)
+                Step::Remove
             } else {
                 Step::Keep
             };
         }
-        object::set_meta(&mut new, "deletionTimestamp", object::time(cx.now));
-        if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+        object::set_meta(object, "deletionTimestamp", object::time(cx.now));
+        if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
             status.insert("phase".to_owned(), "Terminating".into());
         }
         return if empty && finalizers.is_empty() {
-            Step::Remove(new)
+            Step::Remove
         } else {
-            Step::Mark(new)
+            Step::Mark
         };
     }
     if cx.entry.is(crd::GROUP, "customresourcedefinitions") {
         if deleting {
             return match finalizers.is_empty() {
-                true => Step::Remove(new),
+                true => Step::Remove,
                 false => Step::Keep,
             };
         }
         if !finalizers.iter().any(|f| f == crd::CLEANUP) {
             finalizers.push(crd::CLEANUP.to_owned());
-            object::set_meta(&mut new, "finalizers", finalizers);
+            object::set_meta(object, "finalizers", finalizers);
         }
-        object::set_meta(&mut new, "deletionTimestamp", object::time(cx.now));
+        object::set_meta(object, "deletionTimestamp", object::time(cx.now));
         crd::terminating(
-            &mut new,
+            object,
             "InstanceDeletionPending",
             "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
             cx.now,
         );
-        return Step::Mark(new);
+        return Step::Mark;
     }
-    let grace = grace_of(cx, old, options);
+    let grace = grace_of(cx, object, options);
     let seconds = grace.unwrap_or(0);
     if deleting {
-        let running = object::meta(old)
+        let running = object::meta(object)
             .and_then(|m| m.get("deletionGracePeriodSeconds"))
             .and_then(Value::as_i64)
             .unwrap_or(0);
         let shorter = grace.is_some() && options.grace.is_some() && seconds < running;
         if shorter {
             let since: Option<jiff::Timestamp> =
-                object::meta_text(old, "deletionTimestamp").parse().ok();
+                object::meta_text(object, "deletionTimestamp").parse().ok();
             let ends = since.unwrap_or(cx.now) - jiff::SignedDuration::from_secs(running - seconds);
-            object::set_meta(&mut new, "deletionTimestamp", object::time(ends));
-            object::set_meta(&mut new, "deletionGracePeriodSeconds", seconds);
+            object::set_meta(object, "deletionTimestamp", object::time(ends));
+            object::set_meta(object, "deletionGracePeriodSeconds", seconds);
+            changed = true;
         }
         let left = if shorter { seconds } else { running };
         if finalizers.is_empty() && (left == 0 || (grace.is_none())) {
-            return Step::Remove(new);
+            return Step::Remove;
         }
-        return if new == *old {
-            Step::Keep
-        } else {
-            Step::Mark(new)
+        return match changed {
+            true => Step::Mark,
+            false => Step::Keep,
         };
     }
     let stays = seconds > 0 || !finalizers.is_empty();
     if grace.is_some() || stays {
         let ends = cx.now + jiff::SignedDuration::from_secs(seconds);
-        object::set_meta(&mut new, "deletionTimestamp", object::time(ends));
-        object::set_meta(&mut new, "deletionGracePeriodSeconds", seconds);
-        let generation = object::meta(old)
+        object::set_meta(object, "deletionTimestamp", object::time(ends));
+        object::set_meta(object, "deletionGracePeriodSeconds", seconds);
+        let generation = object::meta(object)
             .and_then(|m| m.get("generation"))
             .and_then(Value::as_i64);
         if let Some(generation) = generation.filter(|g| *g > 0) {
-            object::set_meta(&mut new, "generation", generation + 1);
+            object::set_meta(object, "generation", generation + 1);
         }
     }
-    if stays {
-        Step::Mark(new)
-    } else {
-        Step::Remove(new)
-    }
+    if stays { Step::Mark } else { Step::Remove }
 }
 
 /// Puts one finalizer in the place of its opposite.

@@ -22,6 +22,7 @@ use crate::{
 pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
     let mut eviction = input::plain(cx, &body)?;
+    input::of_kind(&eviction, "Eviction", &["policy/v1", "policy/v1beta1"])?;
     let name = cx.target.name.clone();
     let given = object::name(&eviction);
     if !given.is_empty() && given != name {
@@ -61,7 +62,7 @@ pub async fn evict(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     pods::success(cx)
 }
 
-/// Says in the pod's conditions why it goes, where it does not go at once.
+/// Says in the pod's conditions why it goes: whoever watches sees it, and finalizers may keep it for long.
 async fn note(cx: &mut Cx) -> Result<(), Failure> {
     let now = object::time(cx.now);
     let change = Change {
@@ -72,7 +73,7 @@ async fn note(cx: &mut Cx) -> Result<(), Failure> {
     };
     update::modify(cx, change, |_, old| {
         let mut new = old.clone();
-        if object::text(old, "/spec/nodeName").is_empty() || object::deleting(old) {
+        if object::deleting(old) {
             return Ok(new);
         }
         let condition = json!({

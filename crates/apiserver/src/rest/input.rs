@@ -65,6 +65,28 @@ pub fn plain(cx: &Cx, body: &Bytes) -> Result<Value, Failure> {
     }
 }
 
+/// Refuses what says that it is of another kind, or of a version that there is not. Saying neither is allowed.
+pub fn of_kind(value: &Value, kind: &str, versions: &[&str]) -> Result<(), Failure> {
+    let (given, version) = (
+        object::text(value, "/kind"),
+        object::text(value, "/apiVersion"),
+    );
+    let fits = |given: &str, known: bool| given.is_empty() || known;
+    if fits(given, given == kind) && fits(version, versions.contains(&version)) {
+        return Ok(());
+    }
+    let given = if given.is_empty() { kind } else { given };
+    let version = if version.is_empty() {
+        versions[0]
+    } else {
+        version
+    };
+    Err(errors::bad_request(format!(
+        "no kind {given:?} is registered for version {version:?} here: what is expected is a {kind} of {}",
+        versions.join(" or ")
+    )))
+}
+
 pub fn malformed(e: serde_json::Error) -> Failure {
     let what = if e.is_eof() {
         "unexpected end of JSON input".to_owned()
@@ -156,7 +178,7 @@ pub fn refuse_options(kind: &str, causes: Vec<Cause>) -> Result<(), Failure> {
 }
 
 /// Leaves of several owner references with one uid the first, and warns of the others.
-pub fn unique_owners(cx: &mut Cx, object: &mut Value) {
+pub fn unique_owners(cx: &mut Cx, object: &mut Value, mutated: bool) {
     let owners = object
         .pointer_mut("/metadata/ownerReferences")
         .and_then(Value::as_array_mut);
@@ -174,8 +196,12 @@ pub fn unique_owners(cx: &mut Cx, object: &mut Value) {
         true
     });
     if !twice.is_empty() {
+        let after = match mutated {
+            true => " after mutating admission happens",
+            false => "",
+        };
         cx.warnings.push(format!(
-            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            ".metadata.ownerReferences contains duplicate entries{after}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
             twice.join(", ")
         ));
     }

@@ -37,6 +37,7 @@ fn conflict(name: &str, why: &str) -> Failure {
 pub async fn bind(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
     let mut binding = input::plain(cx, &body)?;
+    input::of_kind(&binding, "Binding", &["v1"])?;
     let given = object::name(&binding).to_owned();
     if cx.entry.is("", "bindings") {
         cx.target.name.clone_from(&given);

@@ -83,12 +83,13 @@ pub async fn get(cx: &mut Cx) -> Result<Reply, Failure> {
         .get(&cx.key(&cx.target.name))
         .ok_or_else(|| cx.not_found())?;
     let object = object::parse(&read::bytes(&cx.api, &cx.entry, &stored).await?)?;
-    respond::encoded(cx.output, 200, of(cx, &object).to_string().into())
+    respond::other_reply(cx, 200, of(cx, &object))
 }
 
 pub async fn update(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "UpdateOptions")?;
     let scale = input::plain(cx, &body)?;
+    input::of_kind(&scale, "Scale", &["autoscaling/v1"])?;
     let given = object::name(&scale);
     if !given.is_empty() && given != cx.target.name {
         return Err(errors::bad_request(format!(
@@ -165,7 +166,7 @@ async fn change(cx: &mut Cx, wish: Wish) -> Result<Reply, Failure> {
     })
     .await?;
     let object = object::parse(&whole)?;
-    respond::encoded(cx.output, 200, of(cx, &object).to_string().into())
+    respond::other_reply(cx, 200, of(cx, &object))
 }
 
 /// Sets in an object what its Scale says.

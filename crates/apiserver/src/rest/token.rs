@@ -21,6 +21,7 @@ const GROUP: &str = "authentication.k8s.io";
 pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     input::options(cx, "CreateOptions")?;
     let mut request = input::plain(cx, &body)?;
+    input::of_kind(&request, "TokenRequest", &["authentication.k8s.io/v1"])?;
     ask(cx, Operation::Create, "token", &mut request).await?;
     crate::admission::token(cx, &request)?;
     let name = cx.target.name.clone();

@@ -325,7 +325,9 @@ async fn once(
     }
     crate::certificates::stamp(cx, &mut new, old);
     crate::devices::prepare(cx, &mut new, Some(old));
-    input::unique_owners(cx, &mut new);
+    // A patch brings no object of its own: its outcome is looked at where a webhook's would be.
+    let patched = change.given.is_none();
+    input::unique_owners(cx, &mut new, patched);
     let sub_name = &change.subresource;
     if admission::mutate(cx, asked, sub_name, &mut new, Some(old)).await? {
         let owners = object::meta_mut(&mut new).and_then(|m| m.remove("managedFields"));
@@ -333,7 +335,7 @@ async fn once(
         if let Some(owners) = owners {
             object::set_meta(&mut new, "managedFields", owners);
         }
-        input::unique_owners(cx, &mut new);
+        input::unique_owners(cx, &mut new, true);
     }
     if cx.entry.traits.generation {
         let generation = object::meta(old)

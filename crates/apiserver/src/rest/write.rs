@@ -50,13 +50,17 @@ pub async fn put(
 ) -> Result<Arc<Stored>, Refused> {
     let value = encode(cx, object).await?;
     let stamp = Some(object::stamp(&cx.entry.head));
+    commit(cx, key, expect, Op::Put { value, stamp }, view(cx, object)).await
+}
+
+/// The view of an object about to be stored. It is parsed already: watchers with selectors need not do it
+/// again. (An object in another version than it is stored in has its fields elsewhere.)
+fn view(cx: &Cx, object: &Value) -> Extension {
     let ext = Extension::new();
     if cx.entry.native() {
-        // Already parsed: watchers with selectors need not do it again. (An object in another
-        // version than it is stored in has its fields elsewhere.)
         let _ = ext.set(Box::new(View::of(&cx.entry, object)));
     }
-    commit(cx, key, expect, Op::Put { value, stamp }, ext).await
+    ext
 }
 
 /// Removes an object, with the state that watchers see last.
@@ -96,7 +100,8 @@ pub async fn mark_and_remove(
             op: Op::Delete { last: value, stamp },
         },
     ];
-    let mut stored = cx.store().commit_all(writes).await.map_err(refusal)?;
+    let committed = cx.store().commit_all_with(writes, view(cx, last)).await;
+    let mut stored = committed.map_err(refusal)?;
     let last = stored
         .pop()
         .ok_or_else(|| errors::internal("a transaction without an outcome"))?;

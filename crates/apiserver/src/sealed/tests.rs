@@ -269,6 +269,32 @@ async fn patches_of_a_status_make_the_same_of_sealed_and_open_objects() {
             ));
         }
         assert_eq!(stored[0], stored[1], "seed {seed}");
+        for grace in [5, 0] {
+            let path = format!("{pods}/{}", names[0]);
+            let body = json!({"gracePeriodSeconds": grace});
+            let (code, object) =
+                ask(&client, Method::DELETE, "application/json", &path, &body).await;
+            if code == StatusCode::NOT_FOUND {
+                continue;
+            }
+            assert_eq!(code, StatusCode::OK, "seed {seed}: {object}");
+            let unmarked = |mut object: Value| {
+                let meta = object["metadata"].as_object_mut().unwrap();
+                for field in [
+                    "deletionTimestamp",
+                    "deletionGracePeriodSeconds",
+                    "generation",
+                ] {
+                    meta.remove(field);
+                }
+                object
+            };
+            assert_eq!(
+                unmarked(alike(object)),
+                unmarked(stored[0].clone()),
+                "seed {seed}"
+            );
+        }
     }
     assert!(
         taken > 50 && refused > 50,
@@ -301,7 +327,7 @@ fn what_was_sealed_is_written_as_it_was() {
         (Reach::Whole, 0, 0),
     ] {
         let (mut opened, pieces) = open(entry, reach, &whole).unwrap();
-        assert_eq!(pieces.0.len(), members + owners, "{reach:?}");
+        assert_eq!(pieces.bytes.len(), members + owners, "{reach:?}");
         assert_eq!(
             object::encode_with(&entry.head, &opened, "7", &pieces).unwrap(),
             whole
@@ -317,6 +343,12 @@ fn what_was_sealed_is_written_as_it_was() {
     let whole = object::encode(&entry.head, &object, "7").unwrap();
     let (opened, _) = open(entry, Reach::Status, &whole).unwrap();
     assert!(opened["spec"]["containers"].is_array() && opened["spec"]["volumes"].is_string());
+    // Whoever binds or deletes it looks at neither.
+    let (opened, pieces) = open(entry, Reach::Lifecycle, &whole).unwrap();
+    assert!(opened["spec"]["containers"].is_string());
+    assert!(opened["status"]["containerStatuses"].is_string());
+    let written = object::encode_with(&entry.head, &opened, "7", &pieces).unwrap();
+    assert_eq!(written, whole);
     // What holds a NUL could be taken for a mark.
     object["metadata"]["annotations"]["a"] = "\u{0}0".into();
     let whole = object::encode(&entry.head, &object, "7").unwrap();

@@ -16,4 +16,5 @@ mod operations;
 mod protobuf;
 mod protobuf_answers;
 mod streams;
+mod walked;
 mod web_socket;

@@ -72,17 +72,22 @@ pub fn table(resource: &Resource, items: &[&Value], now: Timestamp) -> (Value, V
                 .collect();
             (definitions(columns), cells)
         }
-        _ => (
-            json!([
-                definition("Name", "string", "name", "", 0),
-                definition("Created At", "date", "", "", 0),
-            ]),
-            items
-                .iter()
-                .map(|item| json!([cells::name(item), cells::created(item)]))
-                .collect(),
-        ),
+        _ => without_columns(items),
     }
+}
+
+/// The columns of what has none of its own: name and time of creation.
+pub fn without_columns(items: &[&Value]) -> (Value, Vec<Value>) {
+    (
+        json!([
+            definition("Name", "string", "name", "", 0),
+            definition("Created At", "date", "", "", 0),
+        ]),
+        items
+            .iter()
+            .map(|item| json!([cells::name(item), cells::created(item)]))
+            .collect(),
+    )
 }
 
 fn definition(name: &str, kind: &str, format: &str, description: &str, priority: i32) -> Value {
