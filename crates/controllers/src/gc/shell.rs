@@ -291,7 +291,7 @@ impl Collector {
         if !is_pod || node.foreground {
             return Ok(false);
         }
-        let key = Key::new(&*node.namespace, &*node.name);
+        let key = Key::new(&node.namespace, &node.name);
         let Some(pod) = self.context.informers.pods.get(&key) else {
             return Ok(false);
         };
