@@ -1,7 +1,7 @@
 //! How long the committer waits for company: a commit costs much the same for one write as for many.
 //!
-//! Handing some hundred bytes to the disk and being woken for it takes some fifty to a hundred microseconds of
-//! processor, in a virtual machine more. Where many write at the same time, a wait too short to be noticed
+//! Handing a frame to the disk and being woken when it is there takes the same system calls and turns of threads however
+//! little is in it. Where many write at the same time, a wait too short to be noticed
 //! beside what else a request takes makes one commit of what would have been five. A writer who waits
 //! for each answer before the next write has no company to wait for: for such the committer never waits.
 
