@@ -1,9 +1,9 @@
 //! How long the committer waits for company: a commit costs much the same for one write as for many.
 //!
-//! Handing a frame to the disk and being woken when it is there takes the same system calls and turns of threads however
-//! little is in it. Where many write at the same time, a wait too short to be noticed
-//! beside what else a request takes makes one commit of what would have been five. A writer who waits
-//! for each answer before the next write has no company to wait for: for such the committer never waits.
+//! Handing a frame to the disk and being woken when it is there takes the same system calls and turns of threads
+//! however little is in it. Where many write at the same time, a wait too short to be noticed beside what else a request
+//! takes puts more of them into each commit. A writer who waits for each answer before the next write has no company to
+//! wait for: for such the committer does not wait, but for some tens of commits after company has left.
 
 use std::time::Duration;
 
