@@ -83,12 +83,8 @@ async fn of_resource(
             Err(why) => Err(why),
         };
         let proposal = proposal.map_err(|why| format!("failed to get {name} usage: {why}"))?;
-        let kind = if of_container {
-            "container resource"
-        } else {
-            "resource"
-        };
-        (proposal, format!("{name} {kind}"))
+        // Kubernetes does not tell here that it is of a container.
+        (proposal, format!("{name} resource"))
     } else {
         let wanted = spec.target.average_utilization.ok_or(NEITHER)?;
         let proposal = match read().await {

@@ -251,17 +251,16 @@ impl Conditions {
 
 /// Names of an autoscaler's metrics for errors: what Kubernetes puts before an error of each kind.
 pub fn context(spec: &MetricSpec) -> String {
-    let resource = |r: &Option<crate::model::autoscaler::ResourceMetric>| {
-        r.as_ref().map(|r| r.name.clone()).unwrap_or_default()
-    };
     match spec.kind.as_str() {
         "Resource" => format!(
             "failed to get {} resource metric value: ",
-            resource(&spec.resource)
+            spec.resource.as_ref().map_or("", |r| &r.name)
         ),
         "ContainerResource" => format!(
             "failed to get {} container metric value: ",
-            resource(&spec.container_resource)
+            spec.container_resource
+                .as_ref()
+                .map_or("", |r| &r.container)
         ),
         "Pods" => "failed to get pods metric value: ".into(),
         "Object" => "failed to get object metric value: ".into(),

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Timing;
 use crate::model::Pod;
-use crate::model::pod::Phase;
+use crate::model::pod::{Phase, Request};
 
 /// What was measured of one pod, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,25 +117,43 @@ pub type Requests = BTreeMap<Arc<str>, i64>;
 /// # Errors
 /// In Kubernetes' words, when one does not say.
 pub fn requests(pods: &[Arc<Pod>], resource: &str, container: &str) -> Result<Requests, String> {
+    let of = |request: &Request| match resource {
+        "cpu" => request.cpu,
+        "memory" => request.memory,
+        _ => None,
+    };
     let mut requests = Requests::new();
     for pod in pods {
+        if let Some(whole) = &pod.whole
+            && container.is_empty()
+        {
+            let Some(asked) = of(whole) else {
+                return Err(format!(
+                    "missing pod-level request for {resource} in Pod {}",
+                    pod.meta.name
+                ));
+            };
+            requests.insert(pod.meta.name.clone(), asked);
+            continue;
+        }
         let mut sum = 0_i64;
+        let mut found = container.is_empty();
         for (name, request) in &pod.requests {
             if !container.is_empty() && **name != *container {
                 continue;
             }
-            let asked = match resource {
-                "cpu" => request.cpu,
-                "memory" => request.memory,
-                _ => None,
-            };
-            let Some(asked) = asked else {
+            found = true;
+            let Some(asked) = of(request) else {
                 return Err(format!(
                     "missing request for {resource} in container {name} of Pod {}",
                     pod.meta.name
                 ));
             };
             sum = sum.saturating_add(asked);
+        }
+        if !found {
+            let pod = &pod.meta.name;
+            return Err(format!("container {container} not found in Pod {pod}"));
         }
         requests.insert(pod.meta.name.clone(), sum);
     }
@@ -285,8 +303,11 @@ pub fn by_average(
         }));
     }
     for name in &groups.missing {
-        let value = if ratio < 1.0 { target } else { 0 };
-        assume(&mut samples, name, value, world.now);
+        if ratio < 1.0 {
+            assume(&mut samples, name, target, world.now);
+        } else if ratio > 1.0 {
+            assume(&mut samples, name, 0, world.now);
+        }
     }
     if count_unready {
         for name in &groups.unready {
@@ -482,6 +503,35 @@ mod tests {
             why(&pods, &[("a", 5)]),
             "missing request for memory in container c of Pod a"
         );
+    }
+
+    #[test]
+    fn requests_of_containers_and_of_pods_as_a_whole() {
+        let whole = pod(
+            "w",
+            json!({"/spec/resources": {"requests": {"cpu": "400m"}}}),
+        );
+        let pods = [pod("a", json!({})), whole];
+        let cpu = requests(&pods, "cpu", "").unwrap();
+        assert_eq!((cpu["a"], cpu["w"]), (1000, 400));
+        let cpu = requests(&pods, "cpu", "c").unwrap();
+        assert_eq!((cpu["a"], cpu["w"]), (1000, 1000));
+        assert_eq!(
+            requests(&pods[1..], "memory", "").unwrap_err(),
+            "missing pod-level request for memory in Pod w"
+        );
+        assert_eq!(
+            requests(&pods, "cpu", "x").unwrap_err(),
+            "container x not found in Pod a"
+        );
+    }
+
+    #[test]
+    fn missing_pods_do_not_matter_where_the_rest_is_just_right() {
+        let pods = [pod("a", json!({})), pod("b", json!({}))];
+        let timing = Timing::default();
+        let got = by_average(&world(&pods, &timing), samples(&[("a", 10)]), 10, true).unwrap();
+        assert_eq!(got.replicas, 2);
     }
 
     #[test]

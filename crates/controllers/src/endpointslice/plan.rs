@@ -52,8 +52,8 @@ pub struct Plan {
     pub update: Vec<(Arc<EndpointSlice>, Value)>,
     pub delete: Vec<Arc<EndpointSlice>>,
     pub told: Vec<Told>,
-    /// Some pods are on nodes that are not there (yet).
-    pub incomplete: bool,
+    /// Pods on nodes that are not there (yet), in Kubernetes' words.
+    pub lost: Vec<String>,
 }
 
 pub type Ports = Vec<EndpointPort>;
@@ -62,7 +62,8 @@ pub fn plan(world: &World<'_>) -> Plan {
     let mut plan = Plan::default();
     let families = families(world.service);
     for slice in world.slices {
-        if !families.contains(&slice.address_type.as_str()) {
+        let of_no_use = !families.contains(&slice.address_type.as_str());
+        if of_no_use && slice.metadata.deleted.is_none() {
             plan.delete.push(slice.clone());
         }
     }
@@ -72,7 +73,7 @@ pub fn plan(world: &World<'_>) -> Plan {
     plan
 }
 
-fn families(service: &Service) -> Vec<&'static str> {
+pub fn families(service: &Service) -> Vec<&'static str> {
     let mut families: Vec<&'static str> = service
         .spec
         .ip_families
@@ -97,46 +98,138 @@ fn lost(world: &World<'_>, pod: &Pod) -> bool {
         && node.is_some_and(|node| (world.zone_of)(node).is_none())
 }
 
+/// Whether a slice is this very Service's, and not that of one that had its name before.
+fn owned(slice: &EndpointSlice, service: &Service) -> bool {
+    let owners = &slice.metadata.owners;
+    owners
+        .iter()
+        .any(|o| o.uid == service.metadata.uid && &*o.kind == "Service" && &*o.api_version == "v1")
+}
+
 fn plan_family(world: &World<'_>, family: &'static str, plan: &mut Plan) {
     // Endpoints by the ports they serve: a named target port may differ from pod to pod.
     let mut desired: BTreeMap<Ports, BTreeMap<String, Endpoint>> = BTreeMap::new();
     for pod in world.pods {
         if let Some(endpoint) = endpoint(world, pod, family) {
+            let group = desired.entry(ports(world.service, pod)).or_default();
             if lost(world, pod) {
-                plan.incomplete = true;
+                plan.lost.push(why_lost(world.service, pod));
                 continue;
             }
             let key = format!("{}/{}", pod.meta.namespace, pod.meta.uid);
-            desired
-                .entry(ports(world.service, pod))
-                .or_default()
-                .insert(key, endpoint);
+            group.insert(key, endpoint);
         }
     }
+    let mut change = Change::default();
     let mut existing: BTreeMap<Ports, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
+    let mut count = 0;
     for slice in world.slices {
-        if slice.address_type == family && slice.metadata.deleted.is_none() {
+        if slice.address_type != family || slice.metadata.deleted.is_some() {
+            continue;
+        }
+        count += 1;
+        if owned(slice, world.service) {
             let mut ports = slice.ports.clone();
             ports.sort();
             existing.entry(ports).or_default().push(slice);
+        } else {
+            change.delete.push(slice);
         }
     }
     if let Some(shares) = world.shares {
         plan.told.extend(hint(world, family, shares, &mut desired));
     }
-    if desired.is_empty() {
-        // A Service nobody serves still has one slice, which says so.
-        desired.insert(Vec::new(), BTreeMap::new());
-    }
     let labels = labels(world.service);
     for (ports, slices) in &existing {
         if !desired.contains_key(ports) {
-            plan.delete.extend(slices.iter().map(|s| (*s).clone()));
+            change.delete.extend(slices);
         }
     }
     for (ports, endpoints) in desired {
         let slices = existing.remove(&ports).unwrap_or_default();
-        lay(world, family, &labels, ports, endpoints, slices, plan);
+        lay(&labels, &ports, endpoints, slices, &mut change);
+    }
+    if count == change.delete.len() && change.create.is_empty() {
+        // A Service nobody serves still has one slice, which says so.
+        let says_so = matches!(&*change.delete, [one] if one.ports.is_empty()
+            && one.endpoints.is_empty()
+            && one.metadata.labels == labels
+            && owned(one, world.service));
+        if says_so {
+            change.delete.clear();
+        } else {
+            change.create.push((Vec::new(), Vec::new()));
+        }
+    }
+    carry_over(world, family, &labels, change, plan);
+}
+
+fn why_lost(service: &Service, pod: &Pod) -> String {
+    format!(
+        "skipping Pod {} for Service {}: Node {} Not Found",
+        pod.meta.name,
+        service.metadata.key(),
+        pod.node.as_deref().unwrap_or_default()
+    )
+}
+
+/// What changes among the slices of one family.
+#[derive(Default)]
+struct Change<'a> {
+    create: Vec<(Ports, Vec<Endpoint>)>,
+    update: Vec<(&'a Arc<EndpointSlice>, Vec<Endpoint>)>,
+    delete: Vec<&'a Arc<EndpointSlice>>,
+}
+
+/// Writes changes into the plan. Slices that would go become those that would be new.
+fn carry_over(
+    world: &World<'_>,
+    family: &str,
+    labels: &Labels,
+    mut change: Change<'_>,
+    plan: &mut Plan,
+) {
+    let trigger = trigger(world);
+    let fields = |slice: &EndpointSlice, endpoints: &[Endpoint]| {
+        let mut merged = labels.to_json();
+        for (key, _) in slice.metadata.labels.iter() {
+            if labels.get(key).is_none() {
+                merged[key] = Value::Null;
+            }
+        }
+        json!({
+            "metadata": {"uid": &*slice.metadata.uid, "labels": merged,
+                "annotations": {LAST_CHANGE: &trigger}},
+            "endpoints": endpoints,
+        })
+    };
+    for (slice, endpoints) in change.update {
+        plan.update.push((slice.clone(), fields(slice, &endpoints)));
+    }
+    for slice in change.delete {
+        let reused = owned(slice, world.service).then(|| change.create.pop());
+        match reused.flatten() {
+            Some((ports, endpoints)) => {
+                let mut fields = fields(slice, &endpoints);
+                fields["ports"] = json!(ports);
+                plan.update.push((slice.clone(), fields));
+            }
+            None => plan.delete.push(slice.clone()),
+        }
+    }
+    if world.service.metadata.deleted.is_some() {
+        // The garbage collector is about to remove the slices.
+        return;
+    }
+    for (ports, endpoints) in change.create {
+        plan.create.push(object(
+            world.service,
+            family,
+            labels,
+            trigger.as_deref(),
+            &ports,
+            &endpoints,
+        ));
     }
 }
 
@@ -197,22 +290,20 @@ fn hint(
 }
 
 /// Lays endpoints of equal ports into slices: changed ones stay where they are, new ones fill the
-/// slices that are written anyway, then those with room, then new slices.
-fn lay(
-    world: &World<'_>,
-    family: &str,
+/// slices that are written anyway; what is left goes into new slices, the last of it into a slice
+/// that has room for all of it.
+fn lay<'a>(
     labels: &Labels,
-    ports: Ports,
+    ports: &Ports,
     mut endpoints: BTreeMap<String, Endpoint>,
-    mut slices: Vec<&Arc<EndpointSlice>>,
-    plan: &mut Plan,
+    mut slices: Vec<&'a Arc<EndpointSlice>>,
+    change: &mut Change<'a>,
 ) {
     slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    let empty = endpoints.is_empty();
-    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>, bool)> = Vec::new();
+    let (mut written, mut same) = (Vec::new(), Vec::new());
     for slice in slices {
         let mut stay = Vec::with_capacity(slice.endpoints.len());
-        let mut changed = slice.metadata.labels != *labels;
+        let mut changed = false;
         for old in &slice.endpoints {
             let key = old
                 .target_ref
@@ -226,56 +317,39 @@ fn lay(
                 None => changed = true,
             }
         }
-        kept.push((slice, stay, changed));
+        if changed && stay.is_empty() {
+            change.delete.push(slice);
+        } else if changed || slice.metadata.labels != *labels {
+            written.push((slice, stay));
+        } else {
+            same.push(slice);
+        }
     }
-    let trigger = trigger(world);
     let mut waiting = endpoints.into_values();
-    kept.sort_by_key(|(_, stay, changed)| (!changed, std::cmp::Reverse(stay.len())));
-    for (_, stay, changed) in &mut kept {
-        // Filling all slices up for a few endpoints would be many writes; one write each is enough.
-        if waiting.len() == 0 {
-            break;
-        }
+    written.sort_by_key(|(_, stay)| std::cmp::Reverse(stay.len()));
+    for (slice, mut stay) in written {
         let room = PER_SLICE.saturating_sub(stay.len());
-        if room > 0 {
-            stay.extend(waiting.by_ref().take(room));
-            *changed = true;
-        }
+        stay.extend(waiting.by_ref().take(room));
+        change.update.push((slice, stay));
     }
-    let mut left = kept.len();
-    for (slice, stay, changed) in kept {
-        if stay.is_empty() && (left > 1 || !empty) {
-            left -= 1;
-            plan.delete.push(slice.clone());
-        } else if changed {
-            let mut merged = labels.to_json();
-            for (key, _) in slice.metadata.labels.iter() {
-                if labels.get(key).is_none() {
-                    merged[key] = Value::Null;
-                }
+    while waiting.len() > 0 {
+        let left = waiting.len();
+        // The fullest that has room for all: one write.
+        let fits = |s: &Arc<EndpointSlice>| s.endpoints.len() + left <= PER_SLICE;
+        let fullest = (0..same.len())
+            .filter(|at| left < PER_SLICE && fits(same[*at]))
+            .max_by_key(|at| (same[*at].endpoints.len(), std::cmp::Reverse(*at)));
+        match fullest {
+            Some(at) => {
+                let slice = same.remove(at);
+                let all = slice.endpoints.iter().cloned().chain(waiting.by_ref());
+                change.update.push((slice, all.collect()));
             }
-            let fields = json!({
-                "metadata": {"uid": &*slice.metadata.uid, "labels": merged,
-                    "annotations": {LAST_CHANGE: trigger}},
-                "endpoints": stay,
-            });
-            plan.update.push((slice.clone(), fields));
+            None => {
+                let some = waiting.by_ref().take(PER_SLICE).collect();
+                change.create.push((ports.clone(), some));
+            }
         }
-    }
-    let rest: Vec<Endpoint> = waiting.collect();
-    let placeholder = empty && left == 0;
-    for chunk in rest
-        .chunks(PER_SLICE)
-        .chain(placeholder.then_some([].as_slice()))
-    {
-        plan.create.push(object(
-            world.service,
-            family,
-            labels,
-            trigger.as_deref(),
-            &ports,
-            chunk,
-        ));
     }
 }
 

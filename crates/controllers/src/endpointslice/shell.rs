@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::Patch;
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 use tokio::task::JoinSet;
 
 use super::hints::{self, ZONE};
-use super::plan::{self, MANAGER, World};
+use super::plan::{self, MANAGER, Plan, Told, World};
 use crate::endpoints::selected::Selected;
-use crate::model::network::{EndpointSlice, MANAGED_BY, SERVICE_NAME, service_index};
+use crate::model::network::{EndpointSlice, MANAGED_BY, SERVICE_NAME, Service, service_index};
 use crate::model::node::Node;
 use crate::model::{ENDPOINT_SLICES, Key, SERVICES};
 use crate::runtime::api::Deletion;
@@ -26,6 +28,8 @@ const NAME: &str = "endpointslice-controller";
 struct Slices {
     context: Context,
     selected: Arc<Selected>,
+    /// Services that have been given hints by their annotation.
+    hinted: Mutex<FxHashSet<Key>>,
 }
 
 /// Registers the controller's handlers; its workers start with the returned function.
@@ -78,6 +82,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     let controller = Arc::new(Slices {
         context: context.clone(),
         selected,
+        hinted: Mutex::default(),
     });
     let stop = context.stop.clone();
     move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
@@ -94,6 +99,7 @@ impl Controller for Slices {
         let pods = self.selected.pods(&self.context, key, service.as_deref());
         // The slices of a Service that is gone are the garbage collector's.
         let (Some(service), Some(pods)) = (service, pods) else {
+            self.hinted.lock().remove(key);
             return Ok(Outcome::Done);
         };
         let slices: Vec<Arc<EndpointSlice>> = informers
@@ -111,13 +117,15 @@ impl Controller for Slices {
             let nodes = informers.nodes.all();
             hints::shares(nodes.iter().filter_map(|it| hints::counts(it)))
         });
-        let plan = plan::plan(&World {
+        let mut plan = plan::plan(&World {
             service: &service,
             pods: &pods,
             slices: &slices,
             zone_of: &zone_of,
             shares: shares.as_ref(),
         });
+        plan.told
+            .extend(self.no_longer_hinted(key, &plan, &service));
         for told in &plan.told {
             let (recorder, about) = (&self.context.recorder, &service.metadata);
             let message = told.message.clone();
@@ -126,29 +134,66 @@ impl Controller for Slices {
                 false => recorder.normal(NAME, &SERVICES, about, told.reason, message),
             }
         }
-        let incomplete = plan.incomplete;
-        if let Err(error) = self.carry_out(&key.namespace, plan).await {
-            if !error.conflict() && !error.namespace_terminating() {
-                let message = format!(
-                    "Error updating Endpoint Slices for Service {key}: {}",
-                    error.message()
-                );
-                let recorder = &self.context.recorder;
-                let reason = "FailedToUpdateEndpointSlices";
-                recorder.warning(NAME, &SERVICES, &service.metadata, reason, message);
-            }
-            return Err(error);
+        let mut wrong = plan.lost.clone();
+        let carried_out = self.carry_out(&key.namespace, plan).await;
+        match &carried_out {
+            Err(error) if error.conflict() || error.namespace_terminating() => wrong.clear(),
+            Err(error) => wrong.push(error.message()),
+            Ok(()) => {}
         }
-        Ok(match incomplete {
+        if !wrong.is_empty() {
+            let message = format!(
+                "Error updating Endpoint Slices for Service {key}: {}",
+                together(&wrong)
+            );
+            let recorder = &self.context.recorder;
+            let reason = "FailedToUpdateEndpointSlices";
+            recorder.warning(NAME, &SERVICES, &service.metadata, reason, message);
+        }
+        carried_out?;
+        Ok(match wrong.is_empty() {
+            true => Outcome::Done,
             // Its nodes may just not have been seen yet.
-            true => Outcome::After(AGAIN),
-            false => Outcome::Done,
+            false => Outcome::After(AGAIN),
         })
     }
 }
 
+/// Errors as Go tells several of them, each once.
+fn together(errors: &[String]) -> String {
+    let mut seen = Vec::new();
+    for error in errors {
+        if !seen.contains(&error.as_str()) {
+            seen.push(error.as_str());
+        }
+    }
+    match &*seen {
+        [one] => (*one).to_owned(),
+        all => format!("[{}]", all.join(", ")),
+    }
+}
+
 impl Slices {
-    async fn carry_out(&self, namespace: &str, plan: plan::Plan) -> Result<(), ApiError> {
+    /// What is to be told of a Service that was given hints by its annotation and is so no longer.
+    fn no_longer_hinted(&self, key: &Key, plan: &Plan, service: &Service) -> Option<Told> {
+        let mut hinted = self.hinted.lock();
+        if hints::asked(service) {
+            if plan.told.iter().any(|told| told.warning) {
+                hinted.remove(key);
+            } else {
+                hinted.insert(key.clone());
+            }
+            return None;
+        }
+        let family = plan::families(service).into_iter().next()?;
+        hinted.remove(key).then(|| Told {
+            warning: true,
+            reason: "TopologyAwareHintsDisabled",
+            message: format!("Topology Aware Hints has been disabled, addressType: {family}"),
+        })
+    }
+
+    async fn carry_out(&self, namespace: &str, plan: Plan) -> Result<(), ApiError> {
         let api = &self.context.api;
         // What is written goes into the cache at once, so that the next sync builds on it.
         let cache = &self.context.informers.slices;
@@ -174,5 +219,18 @@ impl Slices {
             cache.remove(&key);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_together() {
+        let told =
+            |errors: &[&str]| together(&errors.iter().map(|e| (*e).into()).collect::<Vec<_>>());
+        assert_eq!(told(&["a"]), "a");
+        assert_eq!(told(&["a", "b", "a"]), "[a, b]");
     }
 }

@@ -88,6 +88,8 @@ pub struct Pod {
     pub unready: bool,
     /// What its containers that stay ask for, by name.
     pub requests: Box<[(Box<str>, Request)]>,
+    /// What it asks for as a whole, where its `spec.resources` says so.
+    pub whole: Option<Box<Request>>,
 }
 
 /// What its Job wants to know of a pod that it has not counted yet.
@@ -245,6 +247,52 @@ struct WireSpec {
     affinity: Option<WireAffinity>,
     #[serde(deserialize_with = "nullable")]
     resource_claims: Vec<PodClaim>,
+    #[serde(deserialize_with = "nullable")]
+    resources: WireResources,
+    #[serde(deserialize_with = "nullable")]
+    overhead: WireRequests,
+}
+
+impl WireSpec {
+    /// What the pod asks for as a whole: what it says itself, the rest as its containers need it.
+    fn whole(&self) -> Option<Box<Request>> {
+        let own = self.resources.requests.request();
+        if own.cpu.is_none() && own.memory.is_none() {
+            return None;
+        }
+        let overhead = self.overhead.request();
+        let one = |of: fn(&Request) -> Option<i64>| {
+            let amount = of(&own).or_else(|| self.needed(of))?;
+            Some(amount.saturating_add(of(&overhead).unwrap_or(0)))
+        };
+        Some(Box::new(Request {
+            cpu: one(|r| r.cpu),
+            memory: one(|r| r.memory),
+        }))
+    }
+
+    /// What the containers need at the most at a time; none where none of them says.
+    fn needed(&self, of: fn(&Request) -> Option<i64>) -> Option<i64> {
+        let (mut sidecars, mut starting, mut told) = (0_i64, 0_i64, false);
+        for container in &self.init_containers {
+            let Some(amount) = of(&container.resources.requests.request()) else {
+                continue;
+            };
+            told = true;
+            starting = starting.max(sidecars.saturating_add(amount));
+            if container.restart_policy.as_deref() == Some("Always") {
+                sidecars = sidecars.saturating_add(amount);
+            }
+        }
+        let mut lasting = sidecars;
+        for container in &self.containers {
+            if let Some(amount) = of(&container.resources.requests.request()) {
+                told = true;
+                lasting = lasting.saturating_add(amount);
+            }
+        }
+        told.then_some(lasting.max(starting))
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -499,6 +547,7 @@ impl From<Wire> for Pod {
                     .and_then(|ip| ip.parse::<IpAddr>().ok()),
             );
         }
+        let whole = spec.whole();
         let sidecars: Vec<WireContainer> = spec
             .init_containers
             .into_iter()
@@ -533,6 +582,7 @@ impl From<Wire> for Pod {
                 .iter()
                 .map(|c| (c.name.clone(), c.resources.requests.request()))
                 .collect(),
+            whole,
             started: status.start_time,
             unready: ready.is_some_and(|c| &*c.status == "False"),
             named_ports: staying
@@ -588,6 +638,29 @@ mod tests {
         assert_eq!(&*pod.claims[0].1, "data-a");
         let now: Timestamp = "2026-01-01T00:00:09Z".parse().unwrap();
         assert!(pod.available(9, now) && !pod.available(10, now));
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole() {
+        let whole = |resources: Value| {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {
+                "resources": resources, "overhead": {"cpu": "10m"},
+                "initContainers": [
+                    {"name": "i", "resources": {"requests": {"memory": "6"}}},
+                    {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"memory": "1"}}}],
+                "containers": [{"name": "c", "resources": {"requests": {"memory": "3"}}}]}}))
+            .unwrap();
+            pod.whole.map(|w| (w.cpu, w.memory))
+        };
+        assert_eq!(whole(json!(null)), None);
+        assert_eq!(
+            whole(json!({"requests": {"cpu": "1"}})),
+            Some((Some(1010), Some(6000)))
+        );
+        assert_eq!(
+            whole(json!({"requests": {"memory": "9"}})),
+            Some((None, Some(9000)))
+        );
     }
 
     #[test]
