@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::Patch;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -247,23 +248,34 @@ pub fn start_cleaning(context: &Context, workers: usize) -> impl FnOnce(&mut Joi
     move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
 }
 
-/// When a request is no longer kept.
-fn ends(request: &SigningRequest) -> Option<Timestamp> {
-    let decided = request
-        .status
+/// When a request is no longer kept. Its certificate, if it has one, ends at `expires`.
+fn ends(request: &SigningRequest, expires: Option<Timestamp>) -> Option<Timestamp> {
+    let status = &request.status;
+    if status.conditions.is_empty() {
+        return Some(request.metadata.created? + PENDING);
+    }
+    let issued = !status.certificate.is_empty();
+    let after = |kind: &str| match kind {
+        "Approved" if issued => Some(DECIDED),
+        // Somebody may still sign it.
+        "Approved" => Some(PENDING),
+        "Denied" | "Failed" => Some(DECIDED),
+        _ => None,
+    };
+    let told = status
         .conditions
         .iter()
-        .filter(|c| matches!(&*c.kind, "Approved" | "Denied" | "Failed"))
-        .filter_map(|c| c.last_update_time)
-        .max();
-    match decided {
-        // Approved and not yet signed: somebody may still sign it.
-        Some(_) if request.is("Approved") && request.status.certificate.is_empty() => {
-            Some(request.metadata.created? + PENDING)
-        }
-        Some(at) => Some(at + DECIDED),
-        None => Some(request.metadata.created? + PENDING),
-    }
+        .filter_map(|c| Some(c.last_update_time? + after(&c.kind)?));
+    let expired = expires.filter(|_| request.is("Approved"));
+    told.chain(expired).min()
+}
+
+/// When the first certificate of a chain in base64 ends.
+fn expires(certificate: &str) -> Option<Timestamp> {
+    let pem = STANDARD.decode(certificate).ok()?;
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(&pem).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
 }
 
 impl Controller for Cleaning {
@@ -275,7 +287,8 @@ impl Controller for Cleaning {
         let Some(request) = self.context.informers.signing_requests.get(key) else {
             return Ok(Outcome::Done);
         };
-        let Some(ends) = ends(&request) else {
+        let expires = expires(&request.status.certificate);
+        let Some(ends) = ends(&request, expires) else {
             return Ok(Outcome::Done);
         };
         let left = ends.duration_since(Timestamp::now());
@@ -288,5 +301,53 @@ impl Controller for Cleaning {
         api.delete(&SIGNING_REQUESTS, key, Deletion::of(&uid))
             .await?;
         Ok(Outcome::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::nobody_decided(json!([]), false, None, Some(24))]
+    #[case::approved(json!([["Approved", 2]]), true, None, Some(3))]
+    #[case::not_signed(json!([["Approved", 2]]), false, None, Some(26))]
+    #[case::denied(json!([["Denied", 5]]), false, None, Some(6))]
+    #[case::failed(json!([["Approved", 1], ["Failed", 2]]), false, None, Some(3))]
+    #[case::expired(json!([["Approved", 2]]), true, Some(1), Some(1))]
+    #[case::another(json!([["Odd", 2]]), false, None, None)]
+    fn requests_are_kept_until(
+        #[case] conditions: Value,
+        #[case] signed: bool,
+        #[case] expires: Option<i64>,
+        #[case] hours: Option<i64>,
+    ) {
+        let at = |hours: i64| Timestamp::from_second(hours * 3600).unwrap();
+        let conditions: Vec<Value> = conditions
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(
+                |c| json!({"type": c[0], "lastUpdateTime": at(c[1].as_i64().unwrap()).to_string()}),
+            )
+            .collect();
+        let request = serde_json::from_value(json!({
+            "metadata": {"name": "r", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "status": {"conditions": conditions, "certificate": if signed { "eA==" } else { "" }}}))
+        .unwrap();
+        assert_eq!(ends(&request, expires.map(at)), hours.map(at));
+    }
+
+    #[test]
+    fn certificates_say_when_they_end() {
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2026, 3, 4);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let ends = expires(&STANDARD.encode(pem)).unwrap();
+        assert_eq!(ends.to_string(), "2026-03-04T00:00:00Z");
+        assert_eq!(expires("eA=="), None);
+        assert_eq!(expires(""), None);
     }
 }

@@ -45,6 +45,7 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     }
     {
         let (queue, membership) = (queue.clone(), membership.clone());
+        let recorder = context.recorder.clone();
         informers.pods.on_change(move |old, new| {
             let same = matches!((old, new), (Some(o), Some(n)) if o.ready == n.ready
                 && o.terminating() == n.terminating()
@@ -52,6 +53,12 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
                 && o.meta.owners == n.meta.owners);
             if !same {
                 membership.pod_changed(old, new, |budget| queue.add_after(budget.clone(), BATCH));
+                if let Some(pod) = new
+                    && let Some(message) = many(pod, membership.owners(pod))
+                {
+                    let reason = "MultiplePodDisruptionBudgets";
+                    recorder.warning(NAME, &PODS, &pod.meta, reason, message);
+                }
             }
         });
     }
@@ -62,6 +69,19 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
     });
     let stop = context.stop.clone();
     move |tasks| controller::spawn(controller, &queue, workers, tasks, &stop)
+}
+
+/// What is told of a pod that more than one budget selects: such pods cannot be evicted.
+fn many(pod: &Pod, budgets: Vec<Key>) -> Option<String> {
+    if budgets.len() < 2 {
+        return None;
+    }
+    let chosen = budgets.into_iter().min()?;
+    let (namespace, name) = (&pod.meta.namespace, &pod.meta.name);
+    Some(format!(
+        "Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {:?} arbitrarily.",
+        chosen.name
+    ))
 }
 
 impl Controller for Budgets {
@@ -187,5 +207,22 @@ impl Budgets {
             Err(error) if error.not_found() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_of_two_budgets_is_told_of() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "n"}})).unwrap();
+        let key = |name| Key::new("n", name);
+        assert_eq!(many(&pod, vec![key("x")]), None);
+        assert_eq!(
+            many(&pod, vec![key("y"), key("x")]).unwrap(),
+            "Pod \"n\"/\"a\" matches multiple PodDisruptionBudgets.  Chose \"x\" arbitrarily."
+        );
     }
 }

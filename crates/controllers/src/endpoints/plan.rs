@@ -220,15 +220,14 @@ fn truncate(mut subsets: Vec<Subset>) -> (Vec<Subset>, bool) {
     (subsets, true)
 }
 
+/// Shares what is kept in proportion, rounded up, so that the last may get less.
 fn share(lists: Vec<&mut Vec<Address>>, keep: usize) {
-    let mut total: usize = lists.iter().map(|l| l.len()).sum();
+    let total: usize = lists.iter().map(|l| l.len()).sum();
     let mut left = keep;
     for list in lists {
-        // What is left is shared among what is still to come, so that it is used up in the end.
-        let mine = (list.len() * left).checked_div(total).unwrap_or(0);
-        total -= list.len();
-        left -= mine;
+        let mine = (list.len() * keep).div_ceil(total.max(1)).min(left);
         list.truncate(mine);
+        left -= list.len();
     }
 }
 

@@ -10,14 +10,16 @@ use tokio::task::JoinSet;
 
 use super::plan::{self, Action, MANAGED_BY, MANAGER};
 use super::selected::Selected;
-use crate::model::network::Endpoints;
-use crate::model::{ENDPOINTS, Key};
+use crate::model::{ENDPOINTS, Key, Meta};
 use crate::runtime::api::Deletion;
 use crate::runtime::{ApiError, Context, Controller, Outcome, Queue, controller};
 
 /// Pod changes that come within this time are written together: every write is the whole object,
 /// and who wants news soon reads EndpointSlices.
 const BATCH: Duration = Duration::from_millis(200);
+
+/// Of the events.
+const COMPONENT: &str = "endpoint-controller";
 
 struct Legacy {
     context: Context,
@@ -89,21 +91,46 @@ impl Controller for Legacy {
         let Some(pods) = pods else {
             return Ok(Outcome::Done);
         };
-        match plan::plan(&service, &pods, existing.as_deref()) {
-            None => {}
+        let (written, meta, reason, what) = match plan::plan(&service, &pods, existing.as_deref()) {
+            None => return Ok(Outcome::Done),
             Some(Action::Create(object)) => {
-                let created: Endpoints = api.create(&ENDPOINTS, &key.namespace, &object).await?;
-                cache.apply(created);
+                let written = api.create(&ENDPOINTS, &key.namespace, &object).await;
+                (
+                    written,
+                    new(key),
+                    "FailedToCreateEndpoint",
+                    "create endpoint for service",
+                )
             }
             Some(Action::Update(fields)) => {
                 let patch = Patch::Merge(fields);
-                match api.patch(&ENDPOINTS, key, None, &patch).await {
-                    Ok(updated) => cache.apply(updated),
-                    Err(error) if error.not_found() => cache.remove(key),
-                    Err(error) => return Err(error),
+                let written = api.patch(&ENDPOINTS, key, None, &patch).await;
+                let meta = existing.map_or_else(|| new(key), |e| e.metadata.clone());
+                (written, meta, "FailedToUpdateEndpoint", "update endpoint")
+            }
+        };
+        match written {
+            Ok(written) => cache.apply(written),
+            Err(error) if error.not_found() => cache.remove(key),
+            Err(error) => {
+                // Nothing can be made in a namespace that goes; what another wrote first is read.
+                if !error.namespace_terminating() && !error.conflict() {
+                    let message = format!("Failed to {what} {key}: {}", error.message());
+                    let recorder = &self.context.recorder;
+                    recorder.warning(COMPONENT, &ENDPOINTS, &meta, reason, message);
                 }
+                return Err(error);
             }
         }
         Ok(Outcome::Done)
+    }
+}
+
+/// Endpoints that are not there yet, as an event names them: in no namespace, as Kubernetes has it,
+/// so that the event is in `default`.
+fn new(key: &Key) -> Meta {
+    Meta {
+        name: key.name.clone(),
+        ..Meta::default()
     }
 }

@@ -88,9 +88,10 @@ impl Left {
         self.objects.is_empty() && self.errors.is_empty() && self.undiscovered.is_empty()
     }
 
-    /// Takes in what of a resource is there after its deletion. What neither has a finalizer nor
-    /// takes leave (as pods do) should have gone at once.
-    pub fn add(&mut self, namespace: &str, resource: &Served, items: &[Meta]) {
+    /// Takes in what of a resource is there after its deletion. What has no finalizer should have
+    /// gone at once, but for pods, which have their time to go. The namespace was deleted `age`
+    /// seconds ago.
+    pub fn add(&mut self, namespace: &str, age: i64, resource: &Served, items: &[Meta]) {
         if items.is_empty() {
             return;
         }
@@ -99,8 +100,12 @@ impl Left {
         for finalizer in items.iter().flat_map(|meta| &meta.finalizers) {
             *self.finalizers.entry(finalizer.to_string()).or_default() += 1;
         }
-        let waits = |meta: &Meta| meta.deleted.is_some() || !meta.finalizers.is_empty();
-        if !is_pods(resource) && !items.iter().any(waits) {
+        let held = items.iter().any(|meta| !meta.finalizers.is_empty());
+        let takes_leave = |meta: &Meta| {
+            meta.deleted.is_some()
+                && (!is_pods(resource) || meta.grace_seconds.is_some_and(|grace| age < grace))
+        };
+        if !held && !items.iter().any(takes_leave) {
             self.errors.push(format!(
                 "unexpected items still remain in namespace: {namespace} for gvr: {}/{}, Resource={}",
                 resource.group, resource.version, resource.plural
@@ -333,7 +338,10 @@ impl Namespaces {
                     .await?;
             }
         }
-        left.add(&key.name, resource, &self.all(&path).await?);
+        let deleted = self.context.informers.namespaces.get(key);
+        let deleted = deleted.and_then(|n| n.metadata.deleted);
+        let age = deleted.map_or(0, |at| Timestamp::now().as_second() - at.as_second());
+        left.add(&key.name, age, resource, &self.all(&path).await?);
         Ok(())
     }
 
@@ -476,7 +484,9 @@ mod tests {
     #[case::neither_held_nor_leaving("widgets", json!([{"name": "a"}]), 1, true)]
     #[case::held("widgets", json!([{"name": "a", "finalizers": ["f"]}, {"name": "b"}]), 2, false)]
     #[case::leaving("widgets", json!([{"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}]), 1, false)]
-    #[case::pods("pods", json!([{"name": "a"}]), 1, false)]
+    #[case::pods("pods", json!([{"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}]), 1, false)]
+    #[case::pods_in_spite_of_their_time("pods", json!([{"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 9}]), 1, true)]
+    #[case::pods_held("pods", json!([{"name": "a", "finalizers": ["f"], "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}]), 1, false)]
     fn what_stays_without_a_reason_is_an_error(
         #[case] plural: &str,
         #[case] items: Value,
@@ -494,10 +504,11 @@ mod tests {
         };
         let mut left = Left::default();
         let items: Vec<Meta> = serde_json::from_value(items).unwrap();
-        left.add("shop", &resource, &items);
+        left.add("shop", 10, &resource, &items);
         assert_eq!(left.objects.values().sum::<usize>(), objects);
-        let text =
-            "unexpected items still remain in namespace: shop for gvr: /v1, Resource=widgets";
+        let text = format!(
+            "unexpected items still remain in namespace: shop for gvr: /v1, Resource={plural}"
+        );
         assert_eq!(left.errors == [text], unexpected);
         assert_eq!(left.errors.is_empty(), !unexpected);
     }

@@ -319,16 +319,24 @@ pub(crate) async fn disrupt(
 ) -> Result<(), ApiError> {
     let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut status = json!({"conditions": [{"type": "DisruptionTarget", "status": "True",
-        "reason": reason, "message": message, "lastTransitionTime": at}]});
+        "reason": reason, "message": message, "lastTransitionTime": at,
+        "observedGeneration": pod.meta.generation}]});
     if let Some(phase) = phase {
         status["phase"] = phase.into();
+        status["observedGeneration"] = pod.meta.generation.into();
     }
     write_status(api, pod, status).await
 }
 
 /// Notes that a pod that has not finished never will.
 pub(crate) async fn fail(api: &Api, pod: &Pod) -> Result<(), ApiError> {
-    write_status(api, pod, json!({"phase": "Failed"})).await
+    let generation = pod.meta.generation;
+    write_status(
+        api,
+        pod,
+        json!({"phase": "Failed", "observedGeneration": generation}),
+    )
+    .await
 }
 
 async fn write_status(api: &Api, pod: &Pod, status: Value) -> Result<(), ApiError> {

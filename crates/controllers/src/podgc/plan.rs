@@ -57,7 +57,11 @@ pub fn plan(world: &World<'_>) -> Vec<(Arc<Pod>, Why)> {
     if surplus > 0 {
         // Evicted ones first, then the oldest.
         finished.sort_by_cached_key(|pod| {
-            (&*pod.reason != "Evicted", pod.meta.created, pod.meta.key())
+            (
+                &*pod.reason != "Evicted",
+                pod.meta.created,
+                pod.meta.name.clone(),
+            )
         });
         finished.truncate(surplus);
         removed.extend(finished.into_iter().map(|pod| (pod, Why::Finished)));

@@ -104,7 +104,7 @@ async fn remove(context: &Context, pod: &Pod, why: Why) -> Result<(), ApiError> 
     // A pod that has not finished never will: its owner must see it failed, not just gone.
     let fails = (!pod.finished()).then_some("Failed");
     match why {
-        Why::Orphaned => {
+        Why::Orphaned if fails.is_some() => {
             let message = "PodGC: node no longer exists";
             disrupt(&context.api, pod, "DeletionByPodGC", message, fails).await?;
         }

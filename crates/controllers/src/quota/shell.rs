@@ -125,7 +125,10 @@ pub fn start(context: &Context, workers: usize) -> impl FnOnce(&mut JoinSet<()>)
 }
 
 fn uses_less(old: &Pod, new: &Pod) -> bool {
-    old.meta.uid != new.meta.uid || old.finished() != new.finished() || old.requests != new.requests
+    old.meta.uid != new.meta.uid
+        || old.finished() != new.finished()
+        || old.requests != new.requests
+        || old.whole != new.whole
 }
 
 impl Controller for Quotas {

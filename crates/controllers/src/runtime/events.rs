@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::api::Patch;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,9 @@ use crate::model::{EVENTS, Key, Kind, Meta, meta::MetaOnly};
 /// Events one object may emit at once, and seconds until it may emit one more.
 const BURST: u32 = 25;
 const REFILL_SECONDS: i64 = 300;
+/// So many different events that are alike within so many seconds are told as one.
+const COMBINED_FROM: usize = 10;
+const COMBINED_SECONDS: i64 = 600;
 /// Events that wait to be written; what comes on top is dropped.
 const WAITING: usize = 1000;
 /// Distinct events, and objects, that are remembered.
@@ -145,34 +148,129 @@ impl Recorder {
     }
 }
 
-/// What tells one event from another: about whom, why, and in what words.
-type Told = (Arc<str>, Cow<'static, str>, String);
+/// Who tells, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct About {
+    component: &'static str,
+    kind: Cow<'static, str>,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    uid: Arc<str>,
+}
+
+/// Events that are alike but for their words.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Alike {
+    about: About,
+    warning: bool,
+    reason: Cow<'static, str>,
+}
+
+impl Alike {
+    fn of(event: &Event) -> Self {
+        Alike {
+            about: About {
+                component: event.component,
+                kind: event.kind.clone(),
+                namespace: event.namespace.clone(),
+                name: event.name.clone(),
+                uid: event.uid.clone(),
+            },
+            warning: event.warning,
+            reason: event.reason.clone(),
+        }
+    }
+}
+
+/// What tells one event from another; without words, the one that combines those that are alike.
+type Told = (Alike, Option<String>);
+
+/// The different words of events that are alike.
+#[derive(Default)]
+struct Words {
+    told: FxHashSet<String>,
+    last: Timestamp,
+}
 
 /// What was said before, and how often.
 #[derive(Default)]
 struct Memory {
+    alike: FxHashMap<Alike, Words>,
     told: FxHashMap<Told, (Key, u32)>,
-    order: VecDeque<(Arc<str>, Cow<'static, str>, String)>,
-    buckets: FxHashMap<Arc<str>, (u32, i64)>,
+    order: VecDeque<Told>,
+    buckets: FxHashMap<About, (u32, i64)>,
 }
 
-enum Verdict {
-    Drop,
-    Create,
-    Count(Key, u32),
+/// How to write an event, if at all.
+#[derive(Debug, PartialEq, Eq)]
+struct Verdict {
+    key: Key,
+    count: u32,
+    drop: bool,
 }
 
 impl Memory {
-    fn judge(&mut self, event: &Event) -> Verdict {
-        let now = event.at.as_second();
+    /// Takes in an event, whose words may change thereby.
+    fn judge(&mut self, event: &mut Event) -> Verdict {
+        let alike = Alike::of(event);
+        let told = (alike.clone(), self.combined(&alike, event));
+        let fresh = || {
+            let namespace = if event.namespace.is_empty() {
+                "default"
+            } else {
+                &event.namespace
+            };
+            let name = format!("{}.{:x}", event.name, event.at.as_nanosecond());
+            (Key::new(namespace, &name), 0)
+        };
+        if !self.told.contains_key(&told) {
+            self.order.push_back(told.clone());
+        }
+        let (key, count) = self.told.entry(told).or_insert_with(fresh);
+        *count += 1;
+        let verdict = Verdict {
+            key: key.clone(),
+            count: *count,
+            drop: !self.let_through(alike.about, event.at.as_second()),
+        };
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.told.remove(&oldest);
+        }
+        verdict
+    }
+
+    /// The words by which an event is known; none where there were so many of late that they are
+    /// combined.
+    fn combined(&mut self, alike: &Alike, event: &mut Event) -> Option<String> {
+        let recent = |last: Timestamp| event.at.as_second() - last.as_second() <= COMBINED_SECONDS;
+        if self.alike.len() > REMEMBERED {
+            self.alike.retain(|_, words| recent(words.last));
+        }
+        let words = self.alike.entry(alike.clone()).or_default();
+        if !recent(words.last) {
+            words.told.clear();
+        }
+        words.last = event.at;
+        words.told.insert(event.message.clone());
+        if words.told.len() < COMBINED_FROM {
+            return Some(event.message.clone());
+        }
+        let any = words.told.iter().next().cloned();
+        if let Some(any) = any {
+            words.told.remove(&any);
+        }
+        event.message = format!("(combined from similar events): {}", event.message);
+        None
+    }
+
+    fn let_through(&mut self, about: About, now: i64) -> bool {
         if self.buckets.len() > REMEMBERED {
             self.buckets
                 .retain(|_, (left, since)| *left < BURST && now - *since < REFILL_SECONDS * 25);
         }
-        let (left, since) = self
-            .buckets
-            .entry(event.uid.clone())
-            .or_insert((BURST, now));
+        let (left, since) = self.buckets.entry(about).or_insert((BURST, now));
         let gained = (now - *since) / REFILL_SECONDS;
         if gained > 0 {
             *left = (i64::from(*left) + gained)
@@ -182,33 +280,10 @@ impl Memory {
             *since += gained * REFILL_SECONDS;
         }
         if *left == 0 {
-            return Verdict::Drop;
+            return false;
         }
         *left -= 1;
-        let told = (
-            event.uid.clone(),
-            event.reason.clone(),
-            event.message.clone(),
-        );
-        match self.told.get_mut(&told) {
-            Some((key, count)) => {
-                *count += 1;
-                Verdict::Count(key.clone(), *count)
-            }
-            None => Verdict::Create,
-        }
-    }
-
-    fn remember(&mut self, event: Event, key: Key) {
-        let told = (event.uid, event.reason, event.message);
-        if self.told.insert(told.clone(), (key, 1)).is_none() {
-            self.order.push_back(told);
-        }
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.told.remove(&oldest);
-        }
+        true
     }
 }
 
@@ -222,26 +297,37 @@ async fn write(api: Api, mut receive: mpsc::Receiver<Event>, stop: CancellationT
                 None => return,
             },
         };
-        match memory.judge(&event) {
-            Verdict::Drop => {}
-            Verdict::Count(key, count) => {
-                let patch =
-                    Patch::Merge(json!({"count": count, "lastTimestamp": seconds(event.at)}));
-                match api.patch::<MetaOnly>(&EVENTS, &key, None, &patch).await {
-                    Ok(_) => {}
-                    // The event has outlived its time: tell it anew.
-                    Err(error) if error.not_found() => create(&api, event, &mut memory).await,
-                    Err(error) => {
-                        tracing::debug!(
-                            error = &error as &dyn std::error::Error,
-                            "event not counted"
-                        );
-                    }
-                }
+        let mut event = event;
+        let verdict = memory.judge(&mut event);
+        if verdict.drop {
+            continue;
+        }
+        let Verdict { key, count, .. } = verdict;
+        if count == 1 {
+            create(&api, &event, &key, count).await;
+            continue;
+        }
+        let patch = Patch::Merge(json!({
+            "count": count,
+            "lastTimestamp": seconds(event.at),
+            "message": words(&event),
+        }));
+        match api.patch::<MetaOnly>(&EVENTS, &key, None, &patch).await {
+            Ok(_) => {}
+            // The event has outlived its time: tell it anew.
+            Err(error) if error.not_found() => create(&api, &event, &key, count).await,
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "event not counted"
+                );
             }
-            Verdict::Create => create(&api, event, &mut memory).await,
         }
     }
+}
+
+fn words(event: &Event) -> String {
+    event.message.chars().take(1024).collect()
 }
 
 /// Events carry whole seconds.
@@ -249,46 +335,34 @@ fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-async fn create(api: &Api, event: Event, memory: &mut Memory) {
-    let namespace = if event.namespace.is_empty() {
-        "default"
-    } else {
-        &event.namespace
-    };
-    let name = format!("{}.{:x}", event.name, event.at.as_nanosecond());
+async fn create(api: &Api, event: &Event, key: &Key, count: u32) {
     let at = seconds(event.at);
     let object = json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": &*key.name, "namespace": &*key.namespace},
         "involvedObject": {
-            "apiVersion": event.api_version,
-            "kind": event.kind,
+            "apiVersion": &event.api_version,
+            "kind": &event.kind,
             "namespace": &*event.namespace,
             "name": &*event.name,
             "uid": &*event.uid,
         },
         "type": if event.warning { "Warning" } else { "Normal" },
-        "reason": event.reason,
-        "message": event.message.chars().take(1024).collect::<String>(),
+        "reason": &event.reason,
+        "message": words(event),
         "source": {"component": event.component},
         "reportingComponent": event.component,
         "firstTimestamp": at,
         "lastTimestamp": at,
-        "count": 1,
+        "count": count,
     });
-    let key = Key::new(namespace, &name);
-    match api
-        .create::<MetaOnly>(&EVENTS, &key.namespace, &object)
-        .await
-    {
-        Ok(_) => memory.remember(event, key),
-        Err(error) => {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "event not written"
-            );
-        }
+    let created = api.create::<MetaOnly>(&EVENTS, &key.namespace, &object);
+    if let Err(error) = created.await {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "event not written"
+        );
     }
 }
 
@@ -296,28 +370,64 @@ async fn create(api: &Api, event: Event, memory: &mut Memory) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_object_with_much_to_tell_is_cut_short_and_recovers() {
-        let mut memory = Memory::default();
-        let event = |n: u32, at: i64| Event {
+    fn event(reason: &'static str, message: &str, at: i64) -> Event {
+        Event {
             api_version: "v1".into(),
             kind: "Thing".into(),
             namespace: "n".into(),
             name: "web".into(),
             uid: "u".into(),
             warning: false,
-            reason: "SuccessfulCreate".into(),
-            message: format!("{n}"),
+            reason: reason.into(),
+            message: message.into(),
             component: "test",
             at: Timestamp::from_second(at).unwrap(),
-        };
-        let told = (0..40)
-            .filter(|n| !matches!(memory.judge(&event(*n, 0)), Verdict::Drop))
-            .count();
+        }
+    }
+
+    #[test]
+    fn an_object_with_much_to_tell_is_cut_short_and_recovers() {
+        let mut memory = Memory::default();
+        let mut judge =
+            |n: u32, at: i64| memory.judge(&mut event("SuccessfulCreate", &format!("{n}"), at));
+        let told = (0..40).filter(|n| !judge(*n, 0).drop).count();
         assert_eq!(told, 25);
-        assert!(matches!(memory.judge(&event(99, 300)), Verdict::Create));
-        assert!(matches!(memory.judge(&event(100, 300)), Verdict::Drop));
-        memory.remember(event(7, 0), Key::new("n", "e"));
-        assert!(matches!(memory.judge(&event(7, 600)), Verdict::Count(_, 2)));
+        assert!(!judge(99, 300).drop);
+        assert!(judge(100, 300).drop);
+        let again = judge(99, 600);
+        assert!(!again.drop && again.count > 1);
+    }
+
+    #[test]
+    fn the_same_again_is_counted() {
+        let mut memory = Memory::default();
+        let first = memory.judge(&mut event("A", "m", 0));
+        let again = memory.judge(&mut event("A", "m", 9));
+        assert_eq!((first.count, again.count), (1, 2));
+        assert_eq!(first.key, again.key);
+        let mut other = event("A", "m", 9);
+        other.component = "another";
+        assert_eq!(memory.judge(&mut other).count, 1);
+    }
+
+    #[test]
+    fn many_that_are_alike_become_one() {
+        let mut memory = Memory::default();
+        let mut judge = |n: u32, at: i64| {
+            let mut event = event("A", &format!("m{n}"), at);
+            let verdict = memory.judge(&mut event);
+            (event.message, verdict.count, verdict.key)
+        };
+        for n in 0..9 {
+            let (message, count, _) = judge(n, 0);
+            assert_eq!((message, count), (format!("m{n}"), 1));
+        }
+        let (message, count, key) = judge(9, 1);
+        assert_eq!(message, "(combined from similar events): m9");
+        assert_eq!(count, 1);
+        let next = judge(10, 2);
+        let combined = "(combined from similar events): m10".to_owned();
+        assert_eq!(next, (combined, 2, key));
+        assert_eq!(judge(11, 700).0, "m11", "the others were long ago");
     }
 }
