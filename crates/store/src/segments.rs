@@ -47,14 +47,17 @@ pub(crate) fn begin(
     least: u64,
     usual: u64,
 ) -> io::Result<Box<dyn StorageBackend>> {
-    let path = match spare(folder, least)? {
+    let path = folder.join(UNFINISHED);
+    match spare(folder, least)? {
         Some(spare) => {
+            // Taken out of the way first: a segment of the same number that is ended meanwhile gets the
+            // spare's name, and what is then under it is another file.
+            fs::rename(spare, &path)?;
             // It must not come back under its old name with this head.
             sync(folder)?;
-            spare
         }
-        None => make(folder, usual)?,
-    };
+        None => make(&path, usual)?,
+    }
     let mut file = File::options().read(true).write(true).open(&path)?;
     file.write_all(head)?;
     file.sync_all()?;
@@ -87,11 +90,10 @@ fn spare(folder: &Path, least: u64) -> io::Result<Option<PathBuf>> {
 }
 
 /// A file of this length whose blocks are all written.
-fn make(folder: &Path, length: u64) -> io::Result<PathBuf> {
+fn make(path: &Path, length: u64) -> io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let path = folder.join(UNFINISHED);
     let written = (|| {
-        let mut file = private().truncate(true).open(&path)?;
+        let mut file = private().truncate(true).open(path)?;
         reserve(&file, 0, length)?;
         let mut rest = length;
         while rest > 0 {
@@ -101,12 +103,11 @@ fn make(folder: &Path, length: u64) -> io::Result<PathBuf> {
         }
         Ok(())
     })();
-    if let Err(error) = written {
+    if written.is_err() {
         // Gives its room back.
-        let _ = fs::remove_file(&path);
-        return Err(error);
+        let _ = fs::remove_file(path);
     }
-    Ok(path)
+    written
 }
 
 fn numbers(folder: &Path, prefix: &str) -> io::Result<Vec<u64>> {
@@ -125,5 +126,38 @@ fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
         Ok(backend) => Ok(Box::new(backend)),
         Err(DatabaseError::Storage(redb::StorageError::Io(error))) => Err(error),
         Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are used again after a store was closed, so a spare may have the name that an ended
+    /// segment gets; and segments are ended by one thread while another begins them.
+    #[test]
+    fn a_segment_is_the_file_that_its_head_was_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for life in 0..100_u8 {
+            for id in [1, 2] {
+                fs::write(folder.join(format!("{SPARE}{id}")), [0; 8192]).unwrap();
+            }
+            let head = |id: u8| [life, id].repeat(2048);
+            begin(folder, 1, &head(1), 8192, 8192).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // At some moment while the other is begun.
+                    for _ in 0..usize::from(life) * 50 {
+                        std::hint::spin_loop();
+                    }
+                    end(folder, 1).unwrap();
+                });
+                begin(folder, 2, &head(2), 8192, 8192).unwrap();
+            });
+            let file = fs::read(folder.join(name(2))).unwrap();
+            assert_eq!(file[..2], [life, 2], "under the name of segment 2");
+            fs::remove_file(folder.join(name(2))).unwrap();
+        }
     }
 }
