@@ -8,7 +8,7 @@ use gantry_machinery::{
     resource::Resource,
     status::{Details, Failure},
 };
-use gantry_store::Store;
+use gantry_store::{Store, Stored};
 use http::{HeaderMap, Method, Request, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::RwLock;
@@ -82,6 +82,12 @@ impl Api {
     /// Tells what is served at one time from what is at another.
     pub fn generation(&self, registry: &Registry) -> (u64, u64) {
         (registry.generation, self.aggregator.state().generation)
+    }
+
+    /// Whether an object is kept on disk in another way than it would be if it were written now: then
+    /// writing it again is worth it though nothing changes.
+    pub fn kept_otherwise(&self, stored: &Stored) -> bool {
+        stored.stale || self.config.reload.outdates(stored)
     }
 }
 

@@ -42,6 +42,7 @@ mod ownership;
 mod pretty;
 mod proxy;
 mod registry;
+mod reload;
 mod request;
 mod respond;
 mod rest;
@@ -75,6 +76,7 @@ pub use authz::{
 pub use backup::PATH as SNAPSHOT_PATH;
 pub use encryption::{Encryption, parse as parse_encryption_config};
 pub use proxy::links::{Identity, Network, Stream};
+pub use reload::{ConfigFile, Reload};
 pub use runtime_config::RuntimeConfig;
 pub use server::{Config, Kubelets, NodeLink, Server, StartError, Version};
 pub use tls::{Ciphers as TlsCiphers, TlsError, TlsVersion};

@@ -39,6 +39,7 @@ use crate::{
         links::{Identity, Links, Network},
     },
     registry::Registry,
+    reload::{self, Reload},
     runtime_config::RuntimeConfig,
     tls,
 };
@@ -110,6 +111,8 @@ pub struct Config {
     pub list_age: Duration,
     /// Requests worked on at a time, watches left out: the seats that priority levels share.
     pub seats: u32,
+    /// Files that are read again when they change.
+    pub reload: Reload,
     /// How kubelets are reached.
     pub kubelet: Kubelets,
     /// The network of simulated nodes and pods in this process.
@@ -181,6 +184,7 @@ impl Default for Config {
             event_ttl: Duration::from_secs(3600),
             list_age: Duration::from_secs(600),
             seats: 600,
+            reload: Reload::default(),
             kubelet: Kubelets::default(),
             network: None,
         }
@@ -322,6 +326,7 @@ impl Server {
         connections.spawn(endpoints::run(api.clone()));
         api.authenticator.start(&connections, &api.stop);
         api.authorizer.start(&api.store, &connections, &api.stop);
+        reload::start(&api, &connections);
         connections.spawn(aggregate::register::run(api.clone()));
         connections.spawn(aggregate::watchman::run(api.clone()));
         connections.spawn(crate::flow::lend(api.clone()));

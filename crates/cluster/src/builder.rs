@@ -206,7 +206,11 @@ impl Builder {
             None => Store::in_memory(self.store.clone()),
             Some(folder) => {
                 let folder = folder.join("store");
-                let options = self.store.clone();
+                let mut options = self.store.clone();
+                // Nothing is encrypted here; what was encrypted elsewhere is said to be.
+                options
+                    .keeper
+                    .get_or_insert_with(|| Arc::new(gantry_apiserver::Encryption::default()));
                 let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options))
                     .await
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));

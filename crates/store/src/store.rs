@@ -199,6 +199,19 @@ impl Store {
             .unwrap_or_else(|gone| Err(CommitError::Unknown(Arc::new(gone))))
     }
 
+    /// Returns when every write that was queued before is carried out or refused.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub async fn settled(&self) -> Result<(), CommitError> {
+        // The committer takes one thing after the other: a request that asks for nothing waits its turn.
+        let answer = self.shared().queue.push(vec![], Extension::new()).await?;
+        let answered = answer
+            .await
+            .unwrap_or_else(|gone| Err(CommitError::Unknown(Arc::new(gone))));
+        answered.map(|_| ())
+    }
+
     /// The newest version of an object.
     pub fn get(&self, key: &Key) -> Option<Arc<Stored>> {
         self.shared()

@@ -12,11 +12,13 @@ mod proven;
 mod user;
 mod version_1;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use gantry_store::Store;
+use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use accounts::Accounts;
@@ -148,7 +150,25 @@ pub struct Authenticator {
     /// right, which is what comparing in constant time is for.
     tokens: FxHashMap<Token, Arc<UserInfo>>,
     bootstrap_tokens: bool,
-    providers: Vec<Arc<oidc::Provider>>,
+    providers: RwLock<Arc<Providers>>,
+}
+
+/// The OpenID Connect issuers whose tokens are taken.
+#[derive(Default)]
+struct Providers {
+    all: Vec<Arc<oidc::Provider>>,
+    /// Ends the search for their keys.
+    stop: CancellationToken,
+}
+
+/// Why the issuers cannot be replaced by these.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    #[error(transparent)]
+    Issuer(#[from] oidc::IssuerError),
+    /// May be otherwise later.
+    #[error("OIDC issuer {url:?} is not ready: {why}")]
+    NotReady { url: String, why: String },
 }
 
 fn read(path: &PathBuf) -> Result<String, AuthenticationError> {
@@ -201,7 +221,7 @@ impl Authenticator {
         } else {
             config.audiences.clone()
         };
-        let providers = config.oidc.iter().cloned().map(oidc::Provider::new);
+        let providers = providers(config.oidc.clone())?;
         Ok(Authenticator {
             accounts: Accounts {
                 issuers: config.issuers.clone(),
@@ -218,17 +238,55 @@ impl Authenticator {
             front_proxy,
             tokens: config.tokens.iter().map(digested).collect(),
             bootstrap_tokens: config.bootstrap_tokens,
-            providers: providers
-                .map(|p| p.map(Arc::new))
-                .collect::<Result<_, _>>()?,
+            providers: RwLock::new(Arc::new(Providers {
+                all: providers,
+                stop: CancellationToken::new(),
+            })),
         })
     }
 
     /// Starts to read the keys of OpenID Connect issuers.
     pub fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        for provider in &self.providers {
+        let mut now = self.providers.write();
+        let stop = stop.child_token();
+        for provider in &now.all {
             tasks.spawn(provider.clone().discover(stop.clone()));
         }
+        *now = Arc::new(Providers {
+            all: now.all.clone(),
+            stop,
+        });
+    }
+
+    /// Takes the tokens of these OpenID Connect issuers from now on, and of no others, once the keys of
+    /// all are there.
+    ///
+    /// # Errors
+    /// An issuer is described wrongly, or its keys are not there in time: the tokens of those from before
+    /// are taken on.
+    pub async fn replace(
+        &self,
+        issuers: Vec<oidc::Issuer>,
+        patience: Duration,
+    ) -> Result<(), ReplaceError> {
+        let all = providers(issuers)?;
+        let deadline = Instant::now() + patience;
+        for provider in &all {
+            provider
+                .ready(deadline)
+                .await
+                .map_err(|why| ReplaceError::NotReady {
+                    url: provider.url().to_owned(),
+                    why,
+                })?;
+        }
+        let stop = CancellationToken::new();
+        let before = std::mem::replace(
+            &mut *self.providers.write(),
+            Arc::new(Providers { all, stop }),
+        );
+        before.stop.cancel();
+        Ok(())
     }
 
     /// Whose certificates the TLS handshake asks for: users', where they are known by any.
@@ -302,7 +360,8 @@ impl Authenticator {
         {
             return answer(known(user), ours());
         }
-        for provider in &self.providers {
+        let providers = self.providers.read().clone();
+        for provider in &providers.all {
             match provider.authenticate(token).await {
                 None => {}
                 Some(Ok(user)) => return answer(known(user), ours()),
@@ -328,6 +387,11 @@ impl Authenticator {
             Anonymous::Paths(paths) => paths.iter().any(|p| p == path),
         }
     }
+}
+
+fn providers(issuers: Vec<oidc::Issuer>) -> Result<Vec<Arc<oidc::Provider>>, oidc::IssuerError> {
+    let made = issuers.into_iter().map(oidc::Provider::new);
+    made.map(|p| p.map(Arc::new)).collect()
 }
 
 fn digested(token: &StaticToken) -> (Token, Arc<UserInfo>) {

@@ -164,6 +164,29 @@ impl Provider {
         })
     }
 
+    pub fn url(&self) -> &str {
+        &self.issuer.url
+    }
+
+    /// Reads the issuer's discovery document and keys, again and again until the deadline.
+    ///
+    /// # Errors
+    /// Why they were not there the last time.
+    pub async fn ready(&self, deadline: Instant) -> Result<(), String> {
+        loop {
+            let tried = tokio::time::timeout_at(deadline, self.discover_once()).await;
+            let why = match tried {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => why,
+                Err(_) => "no answer in time".to_owned(),
+            };
+            if Instant::now() + AGAIN > deadline {
+                return Err(why);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Reads the issuer's discovery document and keys, again and again until it is there.
     pub async fn discover(self: Arc<Self>, stop: CancellationToken) {
         loop {
@@ -290,7 +313,7 @@ impl Provider {
 }
 
 /// An error with all that caused it.
-fn full(error: &dyn std::error::Error) -> String {
+pub fn full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,6 +1,7 @@
 //! May they: the authorizers that are asked one after the other, as `--authorization-mode` or
 //! `--authorization-config` names them. The first that allows has the say, and the first that denies:
-//! of those here, only webhooks deny; the others have no opinion on what they do not allow.
+//! of those here, only webhooks deny; the others have no opinion on what they do not allow. They can be
+//! [replaced](Authorizer::replace) while the server runs.
 
 mod abac;
 mod config;
@@ -13,11 +14,15 @@ mod webhook;
 use std::sync::Arc;
 
 use gantry_store::Store;
+use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::authn::{MASTERS, UserInfo};
+use crate::{
+    authn::{MASTERS, UserInfo},
+    metrics::authorization::{self as metrics, Tally},
+};
 use webhook::{Begun, Hook, Question};
 
 pub use abac::{Policy as AbacPolicy, parse as parse_policies};
@@ -187,10 +192,28 @@ enum Mode {
     Webhook(Box<Hook>),
 }
 
+/// One of the authorizers, and what is counted of it.
+struct Asked {
+    mode: Mode,
+    tally: Arc<Tally>,
+}
+
+/// Why the authorizers cannot be replaced by these.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    #[error("an authorizer of type {0} must stay: the server was started with it")]
+    Gone(&'static str),
+    #[error("an authorizer of type {0} cannot come in: the server was not started with it")]
+    New(&'static str),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+}
+
 pub struct Authorizer {
-    modes: Vec<Mode>,
+    modes: RwLock<Arc<[Asked]>>,
     rbac: rbac::Rbac,
     nodes: Option<node::Nodes>,
+    pub metrics: Arc<metrics::Authorization>,
 }
 
 impl Authorizer {
@@ -205,24 +228,47 @@ impl Authorizer {
             let role = all.find(|r| crate::object::name(r) == "system:node");
             node::Nodes::new(role.map(rules_of).unwrap_or_default())
         });
-        let mut ready = vec![];
-        for mode in modes {
-            ready.push(match mode {
-                Authorization::Node => Mode::Node,
-                Authorization::Rbac => Mode::Rbac,
-                Authorization::AlwaysAllow => Mode::AlwaysAllow,
-                Authorization::AlwaysDeny => Mode::AlwaysDeny,
-                Authorization::Abac(policies) => Mode::Abac(policies.clone()),
-                Authorization::Webhook(hook) => {
-                    Mode::Webhook(Box::new(Hook::new((**hook).clone()).await?))
-                }
-            });
-        }
+        let metrics = Arc::<metrics::Authorization>::default();
         Ok(Authorizer {
-            modes: ready,
+            modes: RwLock::new(ready(modes, &metrics).await?),
             rbac: rbac::Rbac::default(),
             nodes,
+            metrics,
         })
+    }
+
+    /// Asks these from the next request on. Those of webhooks may be others than before; what is built
+    /// in may change its place only, for it is prepared when the server starts. Nothing that webhooks
+    /// said before is remembered.
+    ///
+    /// # Errors
+    /// Another built-in one comes in or one goes, or a webhook cannot be asked as configured: those from
+    /// before are asked on.
+    pub async fn replace(&self, modes: &[Authorization]) -> Result<(), ReplaceError> {
+        let built_in = |name: &&'static str| *name != "Webhook";
+        let now: Vec<_> = self.asked().iter().map(|a| a.mode.name()).collect();
+        let then: Vec<_> = modes.iter().map(Authorization::name).collect();
+        let gone = now
+            .iter()
+            .copied()
+            .filter(built_in)
+            .find(|n| !then.contains(n));
+        let new = then
+            .iter()
+            .copied()
+            .filter(built_in)
+            .find(|n| !now.contains(n));
+        match (gone, new) {
+            (Some(gone), _) => return Err(ReplaceError::Gone(gone)),
+            (None, Some(new)) => return Err(ReplaceError::New(new)),
+            (None, None) => {}
+        }
+        *self.modes.write() = ready(modes, &self.metrics).await?;
+        Ok(())
+    }
+
+    fn asked(&self) -> Arc<[Asked]> {
+        self.modes.read().clone()
     }
 
     /// Starts what follows the store.
@@ -239,7 +285,8 @@ impl Authorizer {
 
     /// Whether somebody else is asked, who is told of selectors.
     pub fn asks(&self) -> bool {
-        self.modes.iter().any(|m| matches!(m, Mode::Webhook(_)))
+        let asked = self.modes.read();
+        asked.iter().any(|a| matches!(a.mode, Mode::Webhook(_)))
     }
 
     /// Why it is allowed, or why it is not; reasons may be empty.
@@ -256,11 +303,12 @@ impl Authorizer {
             return Ok(String::new());
         }
         let mut said = Said::default();
-        for mode in &self.modes {
-            let verdict = match self.say(mode, store, user, a) {
+        for asked in self.asked().iter() {
+            let verdict = match self.say(&asked.mode, store, user, a) {
                 (Begun::Known(verdict), _) => verdict,
                 (Begun::Ask(question), hook) => ask(hook, question).await,
             };
+            asked.count(verdict.decision);
             if let Some(outcome) = said.hear(verdict) {
                 return outcome;
             }
@@ -285,11 +333,12 @@ impl Authorizer {
             return Ok(String::new());
         }
         let mut said = Said::default();
-        for mode in &self.modes {
-            let verdict = match self.say(mode, store, user, a) {
+        for asked in self.asked().iter() {
+            let verdict = match self.say(&asked.mode, store, user, a) {
                 (Begun::Known(verdict), _) => verdict,
                 (Begun::Ask(question), hook) => standing(hook, question),
             };
+            asked.count(verdict.decision);
             if let Some(outcome) = said.hear(verdict) {
                 return outcome;
             }
@@ -342,8 +391,8 @@ impl Authorizer {
         if user.in_group(MASTERS) {
             rules.extend([all(), all_urls()]);
         }
-        for mode in &self.modes {
-            match mode {
+        for asked in self.asked().iter() {
+            match &asked.mode {
                 Mode::AlwaysAllow => rules.extend([all(), all_urls()]),
                 Mode::Rbac => {
                     let (held, missing) = self.rbac.rules(store, user, namespace);
@@ -382,6 +431,60 @@ impl Authorizer {
     ) -> Option<Arc<Vec<Rule>>> {
         self.rbac.role(store, namespace, kind, name)
     }
+}
+
+impl Mode {
+    /// Its type, as [`Authorization::name`] has it.
+    fn name(&self) -> &'static str {
+        match self {
+            Mode::Node => "Node",
+            Mode::Rbac => "RBAC",
+            Mode::AlwaysAllow => "AlwaysAllow",
+            Mode::AlwaysDeny => "AlwaysDeny",
+            Mode::Abac(_) => "ABAC",
+            Mode::Webhook(_) => "Webhook",
+        }
+    }
+}
+
+impl Asked {
+    fn count(&self, decision: Decision) {
+        match decision {
+            Decision::Allow => self.tally.allowed(),
+            Decision::Deny => self.tally.denied(),
+            Decision::NoOpinion => {}
+        }
+    }
+}
+
+/// The authorizers as they are asked.
+async fn ready(
+    modes: &[Authorization],
+    metrics: &Arc<metrics::Authorization>,
+) -> Result<Arc<[Asked]>, WebhookError> {
+    let mut ready = vec![];
+    for given in modes {
+        let mode = match given {
+            Authorization::Node => Mode::Node,
+            Authorization::Rbac => Mode::Rbac,
+            Authorization::AlwaysAllow => Mode::AlwaysAllow,
+            Authorization::AlwaysDeny => Mode::AlwaysDeny,
+            Authorization::Abac(policies) => Mode::Abac(policies.clone()),
+            Authorization::Webhook(hook) => {
+                let hook = Hook::new((**hook).clone(), metrics.clone()).await?;
+                Mode::Webhook(Box::new(hook))
+            }
+        };
+        // What is built in is counted under its type in small letters, as kube-apiserver does where
+        // flags name it.
+        let name = match &mode {
+            Mode::Webhook(hook) => hook.config.name.clone(),
+            built_in => built_in.name().to_ascii_lowercase(),
+        };
+        let tally = metrics.tally(mode.name(), &name);
+        ready.push(Asked { mode, tally });
+    }
+    Ok(ready.into())
 }
 
 async fn ask(hook: Option<&Hook>, question: Question) -> Verdict {

@@ -5,6 +5,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,11 @@ use super::{
     Attributes, Verdict,
     review::{self, Spoken, Status},
 };
-use crate::{authn::UserInfo, webhook::status_words};
+use crate::{
+    authn::UserInfo,
+    metrics::authorization::{Authorization as Metrics, Outcome},
+    webhook::status_words,
+};
 
 /// How another server is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +104,7 @@ pub struct Hook {
     url: String,
     client: kube::Client,
     answers: Mutex<FxHashMap<String, (Instant, Status)>>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is known before anybody is asked.
@@ -118,7 +124,10 @@ pub struct Question {
 impl Hook {
     /// # Errors
     /// The kubeconfig cannot be read or used.
-    pub async fn new(config: WebhookAuthorization) -> Result<Hook, WebhookError> {
+    pub async fn new(
+        config: WebhookAuthorization,
+        metrics: Arc<Metrics>,
+    ) -> Result<Hook, WebhookError> {
         let (name, path) = (config.name.clone(), config.kubeconfig.clone());
         let unread = |source| WebhookError::Kubeconfig {
             name: name.clone(),
@@ -148,6 +157,7 @@ impl Hook {
             url: server.cluster_url.to_string(),
             client: kube::Client::new(service, "default"),
             answers: Mutex::default(),
+            metrics,
         })
     }
 
@@ -156,8 +166,14 @@ impl Hook {
         let spec = review::spec(user, a);
         match access::met(&self.config.conditions, &spec) {
             Ok(true) => {}
-            Ok(false) => return Begun::Known(Verdict::none()),
-            Err(why) => return Begun::Known(self.failed(why)),
+            Ok(false) => {
+                self.metrics.spared(&self.config.name);
+                return Begun::Known(Verdict::none());
+            }
+            Err(why) => {
+                self.metrics.condition_failed(&self.config.name);
+                return Begun::Known(self.failed(why));
+            }
         }
         let review = review::sent(spec, self.config.spoken);
         let key = review["spec"].to_string();
@@ -188,27 +204,38 @@ impl Hook {
     pub async fn ask(&self, question: Question) -> Verdict {
         let mut pause = AGAIN;
         for attempt in 1.. {
+            let since = Instant::now();
             let asked = tokio::time::timeout(self.config.timeout, self.post(&question)).await;
-            let failed = match asked {
+            let (failed, outcome) = match asked {
                 Ok(Ok(status)) => {
+                    self.count(Outcome::Success, since);
                     self.remember(&question, &status);
                     return verdict(&status);
                 }
-                Ok(Err(failed)) => failed,
-                Err(_) => Failed {
-                    why: format!("Post {:?}: context deadline exceeded", self.url),
-                    again: false,
-                },
+                Ok(Err(failed)) => (failed, Outcome::Error),
+                Err(_) => {
+                    let why = format!("Post {:?}: context deadline exceeded", self.url);
+                    (Failed { why, again: false }, Outcome::Timeout)
+                }
             };
+            self.count(outcome, since);
             if attempt >= TRIES || !failed.again {
                 let name = &self.config.name;
                 tracing::error!(%name, why = %failed.why, "asking an authorization webhook");
+                if !self.config.denies_on_failure {
+                    self.metrics.failed_open(name, outcome);
+                }
                 return self.failed(failed.why);
             }
             tokio::time::sleep(pause).await;
             pause = pause.mul_f64(1.5);
         }
         Verdict::none()
+    }
+
+    fn count(&self, outcome: Outcome, since: Instant) {
+        self.metrics
+            .asked(&self.config.name, outcome, since.elapsed());
     }
 
     async fn post(&self, question: &Question) -> Result<Status, Failed> {

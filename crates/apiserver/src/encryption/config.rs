@@ -104,7 +104,7 @@ pub fn parse(text: &str) -> Result<Encryption, String> {
         });
     }
     wrong.end()?;
-    Ok(Encryption { rules })
+    Ok(Encryption::of(rules))
 }
 
 /// `plural.group`, `plural`, `*.group`, `*.`, `*.*`.
@@ -273,7 +273,7 @@ resources:
 
     #[test]
     fn what_is_wrong_is_said_by_field_and_no_secret_is() {
-        assert_eq!(parse(GOOD).expect("understood").rules.len(), 2);
+        assert_eq!(parse(GOOD).expect("understood").rules().0.len(), 2);
         for (from, to, words) in [
             ("/v1\n", "/v2\n", "is not an EncryptionConfiguration"),
             (

@@ -8,9 +8,10 @@ mod cipher;
 mod config;
 mod secretbox;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use gantry_store::{KeepError, Keeper, Opened};
+use gantry_store::{KeepError, Keeper, Opened, Revision, Store};
+use parking_lot::RwLock;
 
 use cipher::Cipher;
 
@@ -19,18 +20,28 @@ pub use config::parse;
 /// What all that is encrypted begins with.
 const MARK: &[u8] = b"k8s:enc:";
 
-/// Which resources are encrypted, and how.
+/// Which resources are encrypted, and how. That can be [replaced](Encryption::replace).
 #[derive(Default)]
 pub struct Encryption {
-    /// The first that is for a resource counts.
-    rules: Vec<Rule>,
+    in_force: RwLock<InForce>,
 }
+
+#[derive(Default)]
+struct InForce {
+    rules: Arc<Rules>,
+    /// What was in force before, in order, with the last revision that may have been written by it.
+    before: Vec<(Arc<Rules>, Revision)>,
+}
+
+/// The first that is for a resource counts.
+#[derive(Default)]
+struct Rules(Vec<Rule>);
 
 impl fmt::Debug for Encryption {
     // Keys are shown nowhere.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Encryption")
-            .field("rules", &self.rules.len())
+            .field("rules", &self.rules().0.len())
             .finish_non_exhaustive()
     }
 }
@@ -66,14 +77,65 @@ impl Resources {
     }
 }
 
-impl Encryption {
+impl Rules {
     fn providers(&self, bucket: &str) -> Option<&[Provider]> {
         let (group, plural) = bucket.split_once('/').unwrap_or(("", bucket));
         let rule = self
-            .rules
+            .0
             .iter()
             .find(|rule| rule.resources.iter().any(|r| r.cover(group, plural)))?;
         Some(&rule.providers)
+    }
+
+    /// What the objects of a bucket are encrypted with, if they are.
+    fn writer(&self, bucket: &str) -> Option<&Key> {
+        match self.providers(bucket)?.first()? {
+            Provider::Keys(keys) => keys.first(),
+            Provider::Identity => None,
+        }
+    }
+}
+
+impl Encryption {
+    fn of(rules: Vec<Rule>) -> Encryption {
+        let rules = Arc::new(Rules(rules));
+        Encryption {
+            in_force: RwLock::new(InForce {
+                rules,
+                before: vec![],
+            }),
+        }
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.in_force.read().rules.clone()
+    }
+
+    /// What is written from now on is written as another says. What lies there stays as it is until it
+    /// is written again: a key that it was written with must stay among the providers until then.
+    pub(crate) async fn replace(&self, other: Encryption, store: &Store) {
+        {
+            let mut now = self.in_force.write();
+            let old = std::mem::replace(&mut now.rules, other.in_force.into_inner().rules);
+            now.before.push((old, Revision::MAX));
+        }
+        // Writes that are under way may have been made by the former rules. (A store that is closed
+        // writes nothing more.)
+        let _ = store.settled().await;
+        if let Some((_, last)) = self.in_force.write().before.last_mut() {
+            *last = store.revision();
+        }
+    }
+
+    /// Whether what was written at this revision would be kept in another way now, because of what was
+    /// replaced since.
+    pub(crate) fn outdated(&self, bucket: &str, revision: Revision) -> bool {
+        let now = self.in_force.read();
+        let written_by = now.before.iter().find(|(_, last)| revision <= *last);
+        written_by.is_some_and(|(rules, _)| {
+            let head = |rules: &Rules| rules.writer(bucket).map(|key| key.head.clone());
+            head(rules) != head(&now.rules)
+        })
     }
 }
 
@@ -88,12 +150,8 @@ fn error(why: impl Into<String>) -> KeepError {
 
 impl Keeper for Encryption {
     fn seal(&self, bucket: &str, name: &str, value: &[u8]) -> Result<Option<Vec<u8>>, KeepError> {
-        let first = self.providers(bucket).and_then(<[Provider]>::first);
-        let key = match first {
-            Some(Provider::Keys(keys)) => keys.first(),
-            Some(Provider::Identity) | None => None,
-        };
-        let Some(key) = key else {
+        let rules = self.rules();
+        let Some(key) = rules.writer(bucket) else {
             return Ok(None);
         };
         let mut out = Vec::with_capacity(key.head.len() + value.len() + 64);
@@ -106,7 +164,8 @@ impl Keeper for Encryption {
 
     fn open(&self, bucket: &str, name: &str, kept: &[u8]) -> Result<Opened, KeepError> {
         let as_it_is = |stale| Opened { value: None, stale };
-        let providers = self.providers(bucket);
+        let rules = self.rules();
+        let providers = rules.providers(bucket);
         if !kept.starts_with(MARK) {
             let Some(providers) = providers else {
                 return Ok(as_it_is(false));
@@ -144,7 +203,8 @@ impl Keeper for Encryption {
                 "it is encrypted as {with}, and that is none of the providers of its resource"
             ),
             (false, None) => format!(
-                "it is encrypted as {with}, and its resource has no providers (--encryption-provider-config)"
+                "it is encrypted as {with}, and its resource has no providers: give them with \
+                 gantry apiserver --encryption-provider-config"
             ),
         }))
     }

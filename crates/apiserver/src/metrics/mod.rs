@@ -4,7 +4,9 @@
 //! series is bounded by the number of resources served.
 
 pub mod admission;
+pub mod authorization;
 mod process;
+pub mod reload;
 mod text;
 
 use std::{
@@ -140,6 +142,7 @@ pub struct Metrics {
     writing: AtomicI64,
     pub tls_errors: AtomicU64,
     pub admission: admission::Admission,
+    pub reloads: reload::Reloads,
 }
 
 impl Metrics {

@@ -132,6 +132,8 @@ fn all(api: &Arc<Api>) -> String {
     let mut text = Text(String::with_capacity(64 * 1024));
     requests(&mut text, api);
     super::admission::write(&mut text, &api.metrics.admission);
+    super::authorization::write(&mut text, &api.authorizer.metrics);
+    super::reload::write(&mut text, &api.metrics.reloads);
     flow(&mut text, api);
     aggregation(&mut text, api);
     storage(&mut text, api);

@@ -424,7 +424,9 @@ async fn store(
             Some(stored) if stored.revision != revision => Err(Refused::Conflict(Some(stored))),
             None => Err(Refused::Conflict(None)),
             // It would be kept in another way now, by another key: so it is.
-            Some(stored) if stored.stale => write::put(cx, key.clone(), new, expect).await,
+            Some(stored) if cx.api.kept_otherwise(&stored) => {
+                write::put(cx, key.clone(), new, expect).await
+            }
             // Nothing changes: nothing is written, and no watcher hears of it.
             Some(stored) => Ok(stored),
         }

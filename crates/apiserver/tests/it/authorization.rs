@@ -28,7 +28,7 @@ use super::{
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// A kubeconfig that leads to a webhook.
-fn kubeconfig(hook: &Webhook) -> tempfile::NamedTempFile {
+pub fn kubeconfig(hook: &Webhook) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "webhook",
@@ -55,7 +55,7 @@ async fn start(authorization: Vec<Authorization>) -> Server {
         .expect("the server starts")
 }
 
-fn reply(review: &Value, status: Value) -> (u16, Value) {
+pub fn reply(review: &Value, status: Value) -> (u16, Value) {
     let mut answer = review.clone();
     answer["status"] = status;
     (200, answer)

@@ -18,13 +18,13 @@ use serde_json::{Value, json};
 
 use super::access::{get, post, send};
 
-const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+pub const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// What is looked for, in secrets and in what is not encrypted.
 const HIDDEN: &str = "the-hidden-words-of-a-secret";
 const SHOWN: &str = "the-open-words-of-a-map";
 
-fn keys(scheme: &str, name: &str) -> Value {
+pub fn keys(scheme: &str, name: &str) -> Value {
     let secret = STANDARD.encode(format!("{name:=>32}"));
     json!({scheme: {"keys": [{"name": name, "secret": secret}]}})
 }
@@ -65,7 +65,7 @@ async fn start(store: &Store) -> Server {
 }
 
 /// Whether any file of a folder holds these bytes.
-fn lies_in(folder: &Path, bytes: &[u8]) -> bool {
+pub fn lies_in(folder: &Path, bytes: &[u8]) -> bool {
     let entries = fs::read_dir(folder).expect("a folder");
     entries.map(|e| e.expect("an entry").path()).any(|path| {
         let held = match path.is_dir() {
@@ -76,7 +76,7 @@ fn lies_in(folder: &Path, bytes: &[u8]) -> bool {
     })
 }
 
-fn secret(name: &str, words: &str) -> Value {
+pub fn secret(name: &str, words: &str) -> Value {
     json!({"metadata": {"name": name}, "data": {"words": STANDARD.encode(words)}})
 }
 

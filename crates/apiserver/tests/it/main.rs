@@ -15,6 +15,7 @@ mod list_watch;
 mod operations;
 mod protobuf;
 mod protobuf_answers;
+mod reload;
 mod streams;
 mod walked;
 mod web_socket;

@@ -63,7 +63,7 @@ async fn json_of(client: &Client, method: &str, path: &str, body: Value) -> (u16
     (code.as_u16(), serde_json::from_slice(&body).expect("JSON"))
 }
 
-async fn metrics(client: &Client) -> String {
+pub async fn metrics(client: &Client) -> String {
     let (code, headers, body) = ask(client, "GET", "/metrics", "identity", Value::Null).await;
     assert_eq!(code, 200);
     assert!(

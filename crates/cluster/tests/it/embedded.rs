@@ -254,6 +254,49 @@ async fn started_again_everything_is_as_it_was() {
     second.shutdown().await;
 }
 
+/// A folder that `gantry apiserver --encryption-provider-config` wrote, or a snapshot of its restored.
+#[tokio::test]
+async fn what_is_encrypted_is_said_to_be() {
+    use gantry_store::{Expect, Key, Op, Options, Store, Write};
+
+    let folder = tempfile::tempdir().unwrap();
+    let keys = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
+        "resources": [{"resources": ["secrets"], "providers": [
+            {"aescbc": {"keys": [{"name": "key1", "secret": "c2VjcmV0IGlzIHNlY3VyZSBvciBpcyBpdD8hMTIzNDU="}]}},
+        ]}],
+    });
+    let keeper = gantry_apiserver::parse_encryption_config(&keys.to_string()).unwrap();
+    let options = Options {
+        keeper: Some(std::sync::Arc::new(keeper)),
+        ..Options::default()
+    };
+    let store = Store::open(&folder.path().join("store"), options).unwrap();
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"}});
+    let write = Write {
+        key: Key::new("/secrets", "n/s"),
+        op: Op::Put {
+            value: secret.to_string().into(),
+            stamp: None,
+        },
+        expect: Expect::Absent,
+    };
+    store.commit(write).await.unwrap();
+    store.close().await;
+    let start = EmbeddedCluster::builder().data_dir(folder.path()).start();
+    let error = start.await.err().expect("it cannot be served");
+    let cause = std::error::Error::source(&error).map(ToString::to_string);
+    let said = cause.unwrap_or_default();
+    for part in [
+        "/secrets n/s",
+        "k8s:enc:aescbc:v1:key1:",
+        "--encryption-provider-config",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
 /// Runs kubectl; its exit code and what it printed on both streams.
 fn kubectl(kubeconfig: &Path, args: &[&str], input: Option<&Value>) -> (bool, String) {
     use std::io::Write;

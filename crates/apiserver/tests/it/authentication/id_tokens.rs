@@ -297,3 +297,74 @@ async fn several_issuers_with_mappings_and_rules_of_a_configuration() {
     }
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn issuers_come_and_go_with_their_file() {
+    use gantry_apiserver::{Config, ConfigFile, Reload};
+
+    use crate::reload::{counted, replace};
+
+    let (one, two) = (issuer().await, issuer().await);
+    let key = IdKey::Rsa(Box::new(rsa_key().0));
+    for issuer in [&one, &two] {
+        *issuer.keys.lock() = json!({"keys": [key.jwk("1")]});
+    }
+    let file = |issuer: &TestIssuer, more: Value| {
+        let mut file = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+            "jwt": [{
+                "issuer": {"url": issuer.url, "certificateAuthority": issuer.ca, "audiences": ["me"]},
+                "claimMappings": {"username": {"claim": "sub", "prefix": "o:"}},
+            }],
+        });
+        for (key, value) in more.as_object().unwrap() {
+            file[key] = value.clone();
+        }
+        file.to_string()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("issuers.json");
+    let first = file(&one, json!({}));
+    replace(&path, &first);
+    let (oidc, anonymous) = parse_authentication_config(&first, &[]).unwrap();
+    assert_eq!(anonymous, None);
+    let config = Config {
+        authentication: Authentication {
+            oidc,
+            ..Authentication::default()
+        },
+        reload: Reload {
+            authentication: Some((ConfigFile::new(&path, &first), anonymous)),
+            ..Reload::default()
+        },
+        ..Config::default()
+    };
+    let server = Server::start(config, memory()).await.unwrap();
+    let exp = jiff::Timestamp::now().as_second() + 600;
+    let [of_one, of_two] = [&one, &two].map(|issuer| {
+        let claims = json!({"iss": issuer.url, "aud": ["me"], "sub": "ann", "exp": exp});
+        key.sign("1", &claims)
+    });
+    once_known(&server, &of_one).await;
+    assert_eq!(who(&server, &token(&of_two)).await, Err(401));
+
+    // When the change is counted, the keys of the new one are there and the old one is gone.
+    replace(&path, &file(&two, json!({})));
+    counted(&server, "authentication", "success", 1).await;
+    assert_eq!(who(&server, &token(&of_one)).await, Err(401));
+    let user = who(&server, &token(&of_two)).await.unwrap();
+    assert_eq!(user["username"], "o:ann");
+
+    for (n, wrong) in [
+        "kind: Nothing".to_owned(),
+        file(&one, json!({"anonymous": {"enabled": false}})),
+    ]
+    .iter()
+    .enumerate()
+    {
+        replace(&path, wrong);
+        counted(&server, "authentication", "failure", n as u64 + 1).await;
+    }
+    who(&server, &token(&of_two)).await.unwrap();
+    server.shutdown().await;
+}

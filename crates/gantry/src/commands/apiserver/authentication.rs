@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use gantry_apiserver::{
-    Anonymous, Authentication, FrontProxyConfig, OIDC_ALGORITHMS, OidcClaim, OidcIssuer,
-    parse_authentication_config,
+    Anonymous, Authentication, ConfigFile, FrontProxyConfig, OIDC_ALGORITHMS, OidcClaim,
+    OidcIssuer, parse_authentication_config,
 };
 
 use super::{tokens, values};
@@ -70,7 +70,7 @@ pub struct AuthenticationFlags {
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
     /// An AuthenticationConfiguration: OpenID Connect issuers, what CEL makes of their claims, and
-    /// anonymous requests
+    /// anonymous requests. Read again when it changes
     #[arg(long, value_name = "FILE")]
     authentication_config: Option<PathBuf>,
     /// An OpenID Connect issuer whose ID tokens are taken
@@ -112,14 +112,19 @@ fn read(flag: &str, path: &Path) -> Result<String> {
     })
 }
 
+/// An AuthenticationConfiguration's file, and what it says of anonymous requests.
+type Watched = Option<(ConfigFile, Option<Anonymous>)>;
+
 impl AuthenticationFlags {
-    pub fn config(&self) -> Result<Authentication> {
+    /// How users are known, and the file of it that is to be followed.
+    pub fn config(&self) -> Result<(Authentication, Watched)> {
         let default = Authentication::default();
         let mut anonymous = match self.anonymous_auth {
             Some(false) => Anonymous::Never,
             _ => Anonymous::Always,
         };
         let mut oidc: Vec<OidcIssuer> = self.issuer()?.into_iter().collect();
+        let mut watched = None;
         if let Some(path) = &self.authentication_config {
             let flag = "--authentication-config";
             if !oidc.is_empty() {
@@ -131,9 +136,11 @@ impl AuthenticationFlags {
                 true => &default.issuers,
                 false => &self.service_account_issuer,
             };
-            let (issuers, who) = parse_authentication_config(&read(flag, path)?, own)
+            let text = read(flag, path)?;
+            let (issuers, who) = parse_authentication_config(&text, own)
                 .map_err(|why| Failure::usage(format!("{flag}: {}: {why}", path.display())))?;
             oidc = issuers;
+            watched = Some((ConfigFile::new(path, &text), who.clone()));
             if let Some(who) = who {
                 if self.anonymous_auth.is_some() {
                     return Err(Failure::usage(
@@ -150,7 +157,7 @@ impl AuthenticationFlags {
                 "--service-account-max-token-expiration must lie between 1 hour and 2^32 seconds",
             ));
         }
-        Ok(Authentication {
+        let authentication = Authentication {
             tokens: match &self.token_auth_file {
                 Some(file) => tokens::read(file)?,
                 None => vec![],
@@ -171,7 +178,8 @@ impl AuthenticationFlags {
             longest_token: Some(longest).filter(|l| *l != 0),
             jwks_uri: self.service_account_jwks_uri.clone(),
             oidc,
-        })
+        };
+        Ok((authentication, watched))
     }
 
     /// The proxies of the `--requestheader-*` flags.

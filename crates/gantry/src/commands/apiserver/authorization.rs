@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use gantry_apiserver::{
-    AbacPolicy, Authorization, Config, ReviewVersion, WebhookAuthorization, parse_abac_policies,
-    parse_authorization_config,
+    AbacPolicy, Authorization, Config, ConfigFile, ReviewVersion, WebhookAuthorization,
+    parse_abac_policies, parse_authorization_config,
 };
 
 use super::values;
@@ -20,7 +20,7 @@ pub struct AuthorizationFlags {
     #[arg(long, value_name = "MODES", value_delimiter = ',', action = ArgAction::Append)]
     authorization_mode: Vec<String>,
     /// An AuthorizationConfiguration, in place of the mode: authorizers in their order, among them any
-    /// number of webhooks
+    /// number of webhooks. Read again when it changes
     #[arg(long, value_name = "FILE")]
     authorization_config: Option<PathBuf>,
     /// Policies of ABAC, a JSON object a line
@@ -50,7 +50,8 @@ fn read(flag: &str, path: &Path) -> Result<String> {
 }
 
 impl AuthorizationFlags {
-    pub fn config(&self) -> Result<Vec<Authorization>> {
+    /// The authorizers, and the file of them that is to be followed.
+    pub fn config(&self) -> Result<(Vec<Authorization>, Option<ConfigFile>)> {
         let policies = self.policies()?;
         if let Some(path) = &self.authorization_config {
             let flag = "--authorization-config";
@@ -59,7 +60,8 @@ impl AuthorizationFlags {
                     "{flag} cannot be given together with --authorization-mode or --authorization-webhook-*"
                 )));
             }
-            let modes = parse_authorization_config(&read(flag, path)?, policies.as_deref())
+            let text = read(flag, path)?;
+            let modes = parse_authorization_config(&text, policies.as_deref())
                 .map_err(|why| Failure::usage(format!("{flag}: {}: {why}", path.display())))?;
             let abac = modes.iter().any(|m| matches!(m, Authorization::Abac(_)));
             if policies.is_some() && !abac {
@@ -67,7 +69,7 @@ impl AuthorizationFlags {
                     "--authorization-policy-file is for an authorizer of type ABAC, and --authorization-config names none",
                 ));
             }
-            return Ok(modes);
+            return Ok((modes, Some(ConfigFile::new(path, &text))));
         }
         let mut modes: Vec<Authorization> = vec![];
         for name in &self.authorization_mode {
@@ -93,9 +95,9 @@ impl AuthorizationFlags {
             )));
         }
         if modes.is_empty() {
-            return Ok(Config::default().authorization);
+            return Ok((Config::default().authorization, None));
         }
-        Ok(modes)
+        Ok((modes, None))
     }
 
     fn mode(&self, name: &str, policies: Option<&[AbacPolicy]>) -> Result<Authorization> {
@@ -192,7 +194,10 @@ mod tests {
     fn config(args: &[&str]) -> std::result::Result<Vec<Authorization>, String> {
         let all = ["gantry", "apiserver"].iter().chain(args);
         match Cli::try_parse_from(all).map_err(|e| e.to_string())?.command {
-            Command::Apiserver(args) => args.authorization.config().map_err(|e| e.to_string()),
+            Command::Apiserver(args) => match args.authorization.config() {
+                Ok((modes, _)) => Ok(modes),
+                Err(e) => Err(e.to_string()),
+            },
             other => Err(format!("{other:?}")),
         }
     }

@@ -155,6 +155,9 @@ pub struct ApiServer {
     /// with which keys
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub encryption_provider_config: Option<PathBuf>,
+    /// Read --encryption-provider-config again when it changes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = values::boolean, help_heading = "Cluster")]
+    pub encryption_provider_config_automatic_reload: bool,
 
     #[command(flatten)]
     pub history: History,

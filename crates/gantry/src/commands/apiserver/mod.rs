@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gantry_apiserver::{
-    Anonymous, Authorization, Config, Encryption, Kubelets, PluginSettings, RuntimeConfig, Server,
-    StartError, TlsCiphers, Version, parse_admission_config, parse_encryption_config,
+    Anonymous, Authorization, Config, ConfigFile, Encryption, Kubelets, PluginSettings, Reload,
+    RuntimeConfig, Server, StartError, TlsCiphers, Version, parse_admission_config,
+    parse_encryption_config,
 };
 use gantry_store::{OpenError, Store};
 
@@ -60,10 +61,13 @@ pub async fn run(args: ApiServer) -> Result<()> {
     for line in args.notes() {
         eprintln!("{line}");
     }
-    let config = args.config()?;
+    let mut config = args.config()?;
     let address = config.address;
     let mut options = args.history.options();
-    options.keeper = Some(Arc::new(args.encryption()?));
+    let (encryption, file) = args.encryption()?;
+    let encryption = Arc::new(encryption);
+    config.reload.encryption = file.map(|file| (file, encryption.clone()));
+    options.keeper = Some(encryption);
     let store = match &args.data_dir {
         None => Store::in_memory(options),
         Some(folder) => {
@@ -137,8 +141,8 @@ fn not_started(error: StartError, address: SocketAddr) -> Failure {
 impl ApiServer {
     /// What the flags say of the server; what they ask for in vain is an error that names the flag.
     fn config(&self) -> Result<Config> {
-        let authorization = self.authorization.config()?;
-        let mut authentication = self.authentication.config()?;
+        let (authorization, authorizers_file) = self.authorization.config()?;
+        let (mut authentication, issuers_file) = self.authentication.config()?;
         if authorization.contains(&Authorization::AlwaysAllow) {
             // As kube-apiserver does: everybody is not to be nobody in particular.
             authentication.anonymous = Anonymous::Never;
@@ -176,6 +180,11 @@ impl ApiServer {
             authentication,
             audit: self.audit.config()?,
             kubelet: self.kubelets()?,
+            reload: Reload {
+                authentication: issuers_file,
+                authorization: authorizers_file,
+                ..Reload::default()
+            },
             proxy_client,
             authorization,
             service_cidr: self.service_cluster_ip_range.ipv4,
@@ -213,11 +222,18 @@ impl ApiServer {
         Ok(version)
     }
 
-    /// Without a file nothing is encrypted, and what is encrypted is said to be.
-    fn encryption(&self) -> Result<Encryption> {
+    /// What is encrypted, and the file that says so where it is to be followed. Without a file nothing is
+    /// encrypted, and what is encrypted is said to be.
+    fn encryption(&self) -> Result<(Encryption, Option<ConfigFile>)> {
         let flag = "--encryption-provider-config";
+        let follow = self.encryption_provider_config_automatic_reload;
         let Some(path) = &self.encryption_provider_config else {
-            return Ok(Encryption::default());
+            if follow {
+                return Err(Failure::usage(
+                    "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config",
+                ));
+            }
+            return Ok((Encryption::default(), None));
         };
         let text = std::fs::read_to_string(path).map_err(|e| {
             Failure::new(
@@ -225,8 +241,10 @@ impl ApiServer {
                 format!("{flag}: cannot read {}: {e}", path.display()),
             )
         })?;
-        parse_encryption_config(&text)
-            .map_err(|why| Failure::usage(format!("{flag}: {}: {why}", path.display())))
+        let encryption = parse_encryption_config(&text)
+            .map_err(|why| Failure::usage(format!("{flag}: {}: {why}", path.display())))?;
+        let file = follow.then(|| ConfigFile::new(path, &text));
+        Ok((encryption, file))
     }
 
     fn kubelets(&self) -> Result<Kubelets> {

@@ -108,7 +108,6 @@ const SWITCHES: &[(&str, Why)] = &[
     ("audit-webhook-batch-throttle-enable", Absent),
     ("audit-webhook-truncate-enabled", Absent),
     ("contention-profiling", Absent),
-    ("encryption-provider-config-automatic-reload", Absent),
     ("profiling", Absent),
     ("enable-aggregator-routing", Absent),
     ("enable-logs-handler", Absent),
