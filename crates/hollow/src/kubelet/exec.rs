@@ -7,7 +7,7 @@ use super::{
     logs, plain,
     query::Query,
     reach::Reach,
-    scene, spdy, web_socket,
+    spdy, web_socket, written,
 };
 use crate::program::Session;
 use bytes::Bytes;
@@ -163,11 +163,9 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
     let (pod, network) = (&work.pod, &work.network);
     let meta = &pod.metadata;
     let text = |it: &Option<String>| it.clone().unwrap_or_default();
-    let run = found.current();
     let now = network.truth().clock.now().timestamp();
     let client = work.pods.clone().into_client();
-    let run = run.as_ref().map(|it| (it, now));
-    let (mut variables, mut disk) = scene::now(Some(network), &client, pod, found.name, run).await;
+    let (mut variables, mut disk) = written::files(network, &client, pod, found.name).await;
     variables.insert("GANTRY_SIMULATED".to_owned(), "true".to_owned());
     let first = [
         (
@@ -189,18 +187,7 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
             disk.put(&path, content.into_bytes());
         }
     }
-    let value = serde_json::to_value(pod).unwrap_or_default();
-    for (name, others) in network.files_beside(&text(&meta.uid), found.name) {
-        for (path, content) in others.all() {
-            match (scene::seen_by(&value, &name, found.name, &path), content) {
-                (Some(path), Some(content)) => disk.put(&path, content),
-                (Some(path), None) => disk.erase(&path),
-                (None, _) => {}
-            }
-        }
-    }
     let files = network.files(&text(&meta.uid), found.name);
-    files.onto(&mut disk);
     let what = format!(
         "container {} of pod {}/{}",
         found.name,

@@ -13,6 +13,7 @@ mod heard;
 mod hooks;
 mod logs;
 mod metrics;
+mod names;
 mod place;
 mod ports;
 mod query;
@@ -23,6 +24,7 @@ mod sights;
 mod spdy;
 mod usage;
 mod web_socket;
+mod written;
 
 pub use metrics::objects;
 pub(crate) use usage::beside;

@@ -4,7 +4,7 @@
 //! Outside of the cluster nothing is reached.
 
 use super::{Network, ports, servers};
-use crate::program::{Answer, Call, Failed, Peer, Question};
+use crate::program::{Answer, Call, Failed, Kind, Lookup, Peer, Question};
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -31,8 +31,8 @@ const ALIASES: usize = 4;
 #[derive(Clone)]
 pub struct Reach {
     network: Network,
-    client: Client,
-    namespace: String,
+    pub(super) client: Client,
+    pub(super) namespace: String,
     node: String,
     address: String,
 }
@@ -64,11 +64,18 @@ impl Reach {
         let to = match question {
             Question::Http(call) => &call.to,
             Question::Bytes { to, .. } | Question::Listens(to) => to,
+            Question::Name(lookup) => {
+                return match self.records(lookup).await {
+                    Ok(records) => Answer::Records(records),
+                    Err(failed) => Answer::Failed(failed),
+                };
+            }
         };
         let answered = async {
             match question {
                 Question::Http(call) => self.http(call).await,
                 Question::Bytes { to, udp, sent } => self.bytes(to, *udp, sent).await,
+                Question::Name(_) => Err(Failed::NoName),
                 Question::Listens(to) => {
                     let target = self.target(to, false).await?;
                     self.open(&target).map(|_| Answer::Bytes(vec![]))
@@ -186,58 +193,35 @@ impl Reach {
             if host == "localhost" {
                 return Ok(self.address.clone());
             }
-            let short = host.strip_suffix(".cluster.local").unwrap_or(&host);
-            let short = short.strip_suffix(".svc").unwrap_or(short).to_owned();
-            let parts: Vec<&str> = short.split('.').collect();
-            let (pod, name, namespace) = match parts.as_slice() {
-                [name] => (None, *name, self.namespace.as_str()),
-                [name, namespace] => (None, *name, *namespace),
-                [pod, name, namespace] => (Some(*pod), *name, *namespace),
-                _ => return Err(Failed::NoName),
+            let lookup = Lookup {
+                name: host.clone(),
+                kind: Kind::A,
+                search: true,
             };
-            let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-            let found = services.get_opt(name).await.map_err(unknown)?;
-            let Some(spec) = found.and_then(|it| it.spec) else {
-                // A node's name stands for its address.
-                let state = self.network.0.state.read();
-                let known = state.nodes.iter();
-                let address = known
-                    .filter(|(key, node)| {
-                        ***node == *host && key.parse::<std::net::IpAddr>().is_ok()
-                    })
-                    .map(|(key, _)| key.to_string())
-                    .next();
-                return address.ok_or(Failed::NoName);
-            };
-            if let (Some("ExternalName"), Some(other)) = (spec.type_.as_deref(), spec.external_name)
-            {
-                host = other;
+            let records = self.records(&lookup).await?;
+            if let Some(alias) = records.iter().find(|it| it.kind == Kind::Cname) {
+                host = alias.data.trim_end_matches('.').to_owned();
                 continue;
             }
-            match spec.cluster_ip.as_deref() {
-                None | Some("" | "None") => {
-                    let slices = self.slices(namespace, name).await?;
-                    let endpoints = slices.iter().flat_map(|it| it.endpoints.iter().flatten());
-                    let meant = endpoints.filter(|it| match pod {
-                        Some(pod) => it.hostname.as_deref() == Some(pod),
-                        None => it
-                            .conditions
-                            .as_ref()
-                            .is_none_or(|it| it.ready != Some(false)),
-                    });
-                    let all: Vec<&String> = meant.filter_map(|it| it.addresses.first()).collect();
-                    return pick(&all, None)
-                        .map(|it| (*it).clone())
-                        .ok_or(Failed::NoName);
-                }
-                Some(address) if pod.is_none() => return Ok(address.to_owned()),
-                Some(_) => return Err(Failed::NoName),
+            let all: Vec<&String> = records.iter().map(|it| &it.data).collect();
+            if let Some(address) = pick(&all, None) {
+                return Ok((*address).clone());
             }
+            // A node's name stands for its address.
+            let state = self.network.0.state.read();
+            let address = |key: &str| key.parse::<std::net::IpAddr>().is_ok();
+            let mut known = state.nodes.iter();
+            let node = known.find(|(key, node)| ***node == *host && address(key));
+            return node.map(|(key, _)| key.to_string()).ok_or(Failed::NoName);
         }
         Err(Failed::NoName)
     }
 
-    async fn slices(&self, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>, Failed> {
+    pub(super) async fn slices(
+        &self,
+        namespace: &str,
+        service: &str,
+    ) -> Result<Vec<EndpointSlice>, Failed> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
         let label = format!("kubernetes.io/service-name={service}");
         let list = slices.list(&ListParams::default().labels(&label)).await;
@@ -337,7 +321,7 @@ impl Reach {
 }
 
 /// What the API did not tell cannot be reached; why not is for the log of the simulation.
-fn unknown(error: kube::Error) -> Failed {
+pub(super) fn unknown(error: kube::Error) -> Failed {
     tracing::warn!(%error, "who is asked by a simulated container cannot be looked up");
     Failed::Refused
 }
@@ -354,6 +338,10 @@ fn listens(pod: &Pod, port: u16, udp: bool) -> bool {
 
 /// One of several in turn, or always the same for one who asks.
 fn pick<'a, T>(all: &'a [T], from: Option<&str>) -> Option<&'a T> {
+    // It takes nobody's turn.
+    if let [one] = all {
+        return Some(one);
+    }
     let turn = match from {
         Some(from) => {
             let mut hasher = rustc_hash::FxHasher::default();

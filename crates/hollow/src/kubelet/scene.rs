@@ -5,13 +5,14 @@
 use super::{
     Network,
     found::{Run, find},
+    names,
     place::{Place, list, strings, text},
     sights::{Held, Sights, volumes},
 };
 use crate::{
     behaviour::Draw,
     object::parse_quantity,
-    program::{self, Change, Chunk, Disk, Setting, Told},
+    program::{self, Change, Chunk, Disk, Session, Setting, Told},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -116,6 +117,20 @@ impl Scene {
         }
         coming.sort_by_key(|it| it.0);
         (disk, coming)
+    }
+
+    /// Its process and where it runs, as a run of it began, where it asks others in its network within a time:
+    /// what it does is not known without them.
+    pub fn asking(&self, run: &Run, passed: Duration) -> Option<(Vec<String>, Session)> {
+        let words = self.words.as_ref()?;
+        if self.told(run, passed).is_some() {
+            return None;
+        }
+        let (disk, _) = self.stage(run, Duration::ZERO);
+        let words = words.iter();
+        let words = words.map(|it| program::expanded(it, &self.variables));
+        let session = Session::new(self.variables.clone(), disk, run.started, "it");
+        Some((words.collect(), session))
     }
 
     /// What a run of it prints until an instant, line by line.
@@ -268,13 +283,22 @@ fn disk(place: &Place<'_>, spec: &Value, variables: &BTreeMap<String, String>) -
     let mut disk = Disk::default();
     let host = variables.get("HOSTNAME").cloned().unwrap_or_default();
     let address = text(&pod["status"]["podIP"]);
-    let mut hosts =
-        format!("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n{address}\t{host}\n");
+    let whole = match text(&pod["spec"]["subdomain"]) {
+        "" => String::new(),
+        subdomain => format!("{host}.{subdomain}.{}.svc.cluster.local\t", place.namespace),
+    };
+    let mut hosts = format!(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n{address}\t{whole}{host}\n"
+    );
     for alias in list(&pod["spec"]["hostAliases"]) {
         let names = strings(&alias["hostnames"]).join("\t");
         hosts += &format!("{}\t{names}\n", text(&alias["ip"]));
     }
     disk.put("/etc/hosts", hosts.into_bytes());
+    disk.put(
+        "/etc/resolv.conf",
+        names::resolver(pod, place.namespace).into_bytes(),
+    );
     disk.put("/etc/hostname", format!("{host}\n").into_bytes());
     let (own, whole) = (&spec["securityContext"], &pod["spec"]["securityContext"]);
     disk.read_only = own["readOnlyRootFilesystem"] == true;

@@ -30,6 +30,10 @@ pub fn known(command: &str) -> bool {
             | "netexec"
             | "porter"
             | "serve-hostname"
+            | "test-webserver"
+            | "dns-suffix"
+            | "dns-server-list"
+            | "etc-hosts"
     )
 }
 
@@ -46,10 +50,29 @@ pub fn run(machine: &mut Machine, words: &[String]) -> Ran {
             | "crd-conversion-webhook"
             | "netexec"
             | "porter"
-            | "serve-hostname",
+            | "serve-hostname"
+            | "test-webserver",
         ) => Err(Stop::Endless),
+        Some("dns-suffix") => resolver(machine, "search"),
+        Some("dns-server-list") => resolver(machine, "nameserver"),
+        Some("etc-hosts") => {
+            let hosts = machine.disk.read("/etc/hosts").unwrap_or_default();
+            machine.print(hosts)
+        }
         _ => Err(Stop::Unknown("this command of agnhost".to_owned())),
     }
+}
+
+/// What `/etc/resolv.conf` says under a word, with commas between.
+fn resolver(machine: &mut Machine, word: &str) -> Ran {
+    let file = machine.disk.read("/etc/resolv.conf").unwrap_or_default();
+    let file = String::from_utf8_lossy(&file).into_owned();
+    let values: Vec<&str> = file
+        .lines()
+        .filter_map(|line| line.strip_prefix(word))
+        .flat_map(str::split_whitespace)
+        .collect();
+    machine.print(format!("{}\n", values.join(",")))
 }
 
 /// From when on its servers answer, and until when: that of `liveness` for ten seconds, that of

@@ -15,7 +15,7 @@ mod tools;
 
 pub use disk::{Change, Disk};
 pub use machine::Chunk;
-pub use net::{Answer, Call, Failed, Peer, Question};
+pub use net::{Answer, Call, Failed, Kind, Lookup, Peer, Question, Record, SERVER};
 pub use session::{Ended, Said, Session};
 
 use crate::behaviour::Draw;

@@ -74,6 +74,13 @@ impl Session {
         }
     }
 
+    /// The same, followed no longer than this.
+    #[must_use]
+    pub fn until(mut self, horizon: Duration) -> Self {
+        self.machine.horizon = horizon;
+        self
+    }
+
     /// Runs a command. Without `input` it stops where it would read some.
     pub fn run(&mut self, words: &[String], input: Option<&[u8]>) -> Said {
         self.step(input, |it| it.command(words, None))

@@ -17,9 +17,10 @@ pub fn name(words: &[String]) -> &str {
 /// The commands of [`run`] and of shells.
 pub const KNOWN: &[&str] = &[
     ":", "[", "[[", "ash", "awk", "bash", "cat", "cd", "chmod", "cp", "curl", "dash", "date", "df",
-    "echo", "env", "exec", "exit", "export", "false", "grep", "head", "hexdump", "hostname", "id",
-    "ls", "mkdir", "mv", "nc", "printenv", "printf", "pwd", "rm", "seq", "set", "sh", "sleep",
-    "sync", "tail", "test", "touch", "trap", "true", "uname", "wc", "wget", "whoami",
+    "dig", "echo", "env", "exec", "exit", "export", "false", "getent", "grep", "head", "hexdump",
+    "hostname", "id", "ls", "mkdir", "mv", "nc", "nslookup", "printenv", "printf", "pwd", "rm",
+    "seq", "set", "sh", "sleep", "sync", "tail", "test", "touch", "trap", "true", "uname", "wc",
+    "wget", "whoami",
 ];
 
 /// Whether this is one of them.
@@ -145,6 +146,9 @@ pub fn run(machine: &mut Machine, words: &[String], input: Option<Vec<u8>>) -> R
         "curl" => net::curl(machine, args),
         "wget" => net::wget(machine, args),
         "nc" => net::nc(machine, args, input),
+        "dig" => net::dig(machine, args),
+        "getent" => net::getent(machine, args),
+        "nslookup" => net::nslookup(machine, args),
         "seq" => {
             let bounds: Option<Vec<i64>> = args.iter().map(|it| it.parse().ok()).collect();
             let (from, to) = match bounds.as_deref() {

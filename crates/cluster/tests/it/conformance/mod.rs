@@ -11,6 +11,7 @@
 )]
 
 mod apps;
+mod dns;
 mod harness;
 mod hooks;
 mod jobs;

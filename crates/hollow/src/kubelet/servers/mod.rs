@@ -5,7 +5,12 @@ mod admission;
 mod conversion;
 mod netexec;
 
-use super::{Answer, Network, plain, query::Query, reach::Reach, scene, typed};
+use super::{
+    Answer, Network, plain,
+    query::{Query, unescaped},
+    reach::Reach,
+    scene, typed, written,
+};
 use crate::program::{self, Call, Peer, Question};
 use admission::Reply;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -36,6 +41,8 @@ enum Server {
     Page,
     /// `agnhost netexec` and `serve-hostname`.
     Names,
+    /// `agnhost test-webserver`: its files.
+    Files,
     /// `agnhost porter`: what its environment says.
     Porter {
         /// With the method of the request.
@@ -100,6 +107,7 @@ pub fn listens(container: &Container, port: u16, udp: bool) -> bool {
         (Server::Names, Some("netexec")) if udp => given("udp-port", 8081),
         (Server::Names, Some("netexec")) => given("http-port", 8080),
         (Server::Names, _) => !udp && given("port", 9376),
+        (Server::Files, _) => !udp && given("port", 80),
         (Server::Porter { .. }, _) => !udp && said(container, port).is_some(),
         (Server::Admission { .. } | Server::Conversion, _) => !udp && given("port", 443),
         (Server::Page, _) => false,
@@ -118,6 +126,7 @@ impl Server {
             },
             "crd-conversion-webhook" => Server::Conversion,
             "netexec" | "serve-hostname" => Server::Names,
+            "test-webserver" => Server::Files,
             "porter" => Server::Porter {
                 json: arguments.iter().any(|it| it == "--json-response"),
             },
@@ -240,6 +249,7 @@ where
             Ok::<_, Infallible>(match server {
                 Server::Page => page(&at.name(), at.port, &request),
                 Server::Names => names(&at, &request).await,
+                Server::Files => file(&at, request.uri().path()).await,
                 Server::Porter { json } => porter(&at, &request, json),
                 Server::Admission { sidecar } => admit(request, sidecar.as_deref()).await,
                 Server::Conversion => convert(request).await,
@@ -266,6 +276,27 @@ fn porter(at: &At, request: &Request<Incoming>, json: bool) -> Response<Answer> 
         }
         false => plain(StatusCode::OK, text),
     }
+}
+
+/// What a file holds, or which files a folder has, as Go's file server shows them.
+async fn file(at: &At, path: &str) -> Response<Answer> {
+    let name = &at.container.name;
+    let (_, mut disk) = written::files(&at.network, &at.client, &at.pod, name).await;
+    written::asked(&at.network, &at.client, &at.pod, name, &mut disk).await;
+    let path = super::absolute("/", &unescaped(path));
+    if let Some(content) = disk.read(&path) {
+        let text = String::from_utf8_lossy(&content).into_owned();
+        return plain(StatusCode::OK, text);
+    }
+    if !disk.is_folder(&path) {
+        return plain(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
+    let links = disk.list(&path);
+    let links = links
+        .iter()
+        .map(|it| format!("<a href=\"{it}\">{it}</a>\n"));
+    let page = format!("<pre>\n{}</pre>\n", links.collect::<String>());
+    typed(StatusCode::OK, "text/html; charset=utf-8", page)
 }
 
 async fn names(at: &At, request: &Request<Incoming>) -> Response<Answer> {
@@ -329,6 +360,7 @@ async fn dialled(at: &At, dial: &netexec::Dial) -> Value {
                 responses.push(String::from_utf8_lossy(&body).trim().to_owned());
             }
             program::Answer::Failed(why) => errors.push(format!("{why:?}")),
+            program::Answer::Records(_) => {}
         }
     }
     let mut told = serde_json::json!({});

@@ -163,7 +163,9 @@ pub fn curl(machine: &mut Machine, args: &[String]) -> Ran {
                 )
             }
         }
-        Answer::Bytes(_) => (52, Some("Empty reply from server".to_owned()), 0),
+        Answer::Bytes(_) | Answer::Records(_) => {
+            (52, Some("Empty reply from server".to_owned()), 0)
+        }
         Answer::Failed(Failed::NoName) => (6, Some(format!("Could not resolve host: {host}")), 0),
         Answer::Failed(Failed::Refused) => {
             let why = format!(
@@ -255,7 +257,7 @@ pub fn wget(machine: &mut Machine, args: &[String]) -> Ran {
             let file = flags.value(&["O", "output-document"]).unwrap_or(name);
             return put(machine, Some(file), &body);
         }
-        Answer::Bytes(_) => "error getting response".to_owned(),
+        Answer::Bytes(_) | Answer::Records(_) => "error getting response".to_owned(),
         Answer::Failed(Failed::NoName) => format!("bad address '{host}'"),
         Answer::Failed(Failed::Refused) => {
             format!("can't connect to remote host ({host}): Connection refused")
@@ -298,7 +300,7 @@ pub fn nc(machine: &mut Machine, args: &[String], input: Option<Vec<u8>>) -> Ran
             }
             return machine.print(bytes);
         }
-        Answer::Http { .. } => "failed: Protocol error".to_owned(),
+        Answer::Http { .. } | Answer::Records(_) => "failed: Protocol error".to_owned(),
         Answer::Failed(Failed::NoName) => {
             return machine.fail(
                 1,

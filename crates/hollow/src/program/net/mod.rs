@@ -1,12 +1,14 @@
-//! `curl`, `wget` and `nc`: what they ask others for, and what they make of the answer. Whoever runs the
-//! program finds the answers; see [`Question`].
+//! `curl`, `wget`, `nc`, `dig`, `getent` and `nslookup`: what they ask others for, and what they make of the
+//! answer. Whoever runs the program finds the answers; see [`Question`].
 
 mod clients;
 mod flags;
+mod names;
 #[cfg(test)]
 mod tests;
 
 pub use clients::{curl, nc, wget};
+pub use names::{Kind, Lookup, Record, SERVER, dig, getent, nslookup};
 
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ pub enum Question {
     },
     /// Whether anybody listens.
     Listens(Peer),
+    /// What a name stands for.
+    Name(Lookup),
 }
 
 /// Whom, and how long it is waited for.
@@ -68,6 +72,8 @@ pub enum Answer {
     },
     /// Bytes; none for a connection that could be opened.
     Bytes(Vec<u8>),
+    /// What a name stands for; none where nothing is known of it.
+    Records(Vec<Record>),
     /// Nothing.
     Failed(Failed),
 }

@@ -214,3 +214,111 @@ fn what_is_asked() {
         })
     );
 }
+
+#[test]
+fn names_are_told_as_each_program_tells_them() {
+    let record = |name: &str, kind, data: &str| Record {
+        name: format!("{name}."),
+        kind,
+        data: data.to_owned(),
+    };
+    let web = || {
+        Answer::Records(vec![record(
+            "web.n.svc.cluster.local",
+            Kind::A,
+            "10.96.0.7",
+        )])
+    };
+    let none = || Answer::Records(vec![]);
+    let alias = || {
+        let name = "db.n.svc.cluster.local";
+        Answer::Records(vec![record(name, Kind::Cname, "db.example.com.")])
+    };
+    // Words, answer, name and kind asked for and whether by the search list, code, what is printed.
+    type Case<'a> = (&'a [&'a str], Answer, (&'a str, Kind, bool), i32, &'a str);
+    let cases: Vec<Case<'_>> = vec![
+        (
+            &["dig", "+notcp", "+noall", "+answer", "+search", "web", "A"],
+            web(),
+            ("web", Kind::A, true),
+            0,
+            "web.n.svc.cluster.local.\t5\tIN\tA\t10.96.0.7\n",
+        ),
+        (
+            &["dig", "+tcp", "+noall", "+answer", "web"],
+            none(),
+            ("web", Kind::A, false),
+            0,
+            "",
+        ),
+        (
+            &["dig", "+short", "db.n", "CNAME"],
+            alias(),
+            ("db.n", Kind::Cname, false),
+            0,
+            "db.example.com.\n",
+        ),
+        (
+            &["dig", "+short", "-x", "10.96.0.7"],
+            none(),
+            ("7.0.96.10.in-addr.arpa", Kind::Ptr, false),
+            0,
+            "",
+        ),
+        (
+            &["dig", "-t", "srv", "+short", "_http._tcp.web"],
+            none(),
+            ("_http._tcp.web", Kind::Srv, false),
+            0,
+            "",
+        ),
+        (
+            &["getent", "hosts", "web"],
+            web(),
+            ("web", Kind::A, true),
+            0,
+            "10.96.0.7       web.n.svc.cluster.local\n",
+        ),
+        (
+            &["getent", "hosts", "db"],
+            alias(),
+            ("db", Kind::A, true),
+            2,
+            "",
+        ),
+        (
+            &["nslookup", "web"],
+            web(),
+            ("web", Kind::A, true),
+            0,
+            "Server:\t\t10.96.0.10\nAddress:\t10.96.0.10:53\n\nName:\tweb.n.svc.cluster.local\nAddress: 10.96.0.7\n\n",
+        ),
+        (
+            &["nslookup", "nobody"],
+            none(),
+            ("nobody", Kind::A, true),
+            1,
+            "Server:\t\t10.96.0.10\nAddress:\t10.96.0.10:53\n\n",
+        ),
+    ];
+    for (words, answer, (name, kind, search), code, printed) in cases {
+        let (asked, ended, out, _) = ran(words, None, answer);
+        let lookup = Lookup {
+            name: name.to_owned(),
+            kind,
+            search,
+        };
+        assert_eq!(asked, Some(Question::Name(lookup)), "{words:?}");
+        assert_eq!((ended, out.as_str()), (code, printed), "{words:?}");
+    }
+    for words in [
+        &["dig", "@1.1.1.1", "web"][..],
+        &["dig", "-x", "web"],
+        &["dig", "a", "b"],
+        &["getent", "passwd"],
+    ] {
+        let (asked, code, _, said) = ran(words, None, none());
+        assert_eq!(asked, None, "{words:?}");
+        assert!(code != 0 && !said.is_empty(), "{words:?}: {said}");
+    }
+}
