@@ -14,6 +14,8 @@ use std::sync::Arc;
 const USUAL: [f64; 2] = [0.1, 67_108_864.0];
 /// And of disk: 1 Gi.
 const USUAL_DISK: f64 = 1_073_741_824.0;
+/// And of network: 10 Mbit/s, in bytes a second.
+const USUAL_NETWORK: f64 = 1_250_000.0;
 /// How much the usage of a container strays that nobody has said anything about.
 const NOISE: f64 = 0.1;
 
@@ -136,6 +138,20 @@ impl Truth {
         let whose = Whose {
             draw: who(&self.behaviours, subject).number(2),
             request: request.or(limit).unwrap_or(USUAL_DISK),
+            limit: None,
+            start: self.seconds(self.start),
+        };
+        Some((profile, whose))
+    }
+
+    /// Bytes a second that a container makes of the network, where somebody has said so: as a function of time. Shares
+    /// are of 10 Mbit/s: nobody requests network.
+    #[must_use]
+    pub fn network(&self, subject: &Subject<'_>) -> Option<(Arc<Profile>, Whose)> {
+        let profile = self.behaviours.network(subject)?;
+        let whose = Whose {
+            draw: who(&self.behaviours, subject).number(3),
+            request: USUAL_NETWORK,
             limit: None,
             start: self.seconds(self.start),
         };

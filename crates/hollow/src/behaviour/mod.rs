@@ -301,6 +301,12 @@ impl Behaviours {
         self.find(subject, |it| it.disk.clone())
     }
 
+    /// What the container makes of the network, if an annotation or a rule says so.
+    #[must_use]
+    pub fn network(&self, subject: &Subject<'_>) -> Option<Arc<Profile>> {
+        self.find(subject, |it| it.network.clone())
+    }
+
     /// What the container uses of memory, if an annotation or a rule says so.
     #[must_use]
     pub fn memory(&self, subject: &Subject<'_>) -> Option<Arc<Profile>> {

@@ -115,7 +115,7 @@ fn ready(text: &str) -> Result<Ready, String> {
 pub type Files<'f> = dyn Fn(&str) -> Result<String, String> + 'f;
 
 /// Fields of a rule.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 25] = [
     "image",
     "namespace",
     "pod",
@@ -140,6 +140,7 @@ const FIELDS: [&str; 24] = [
     "cpu",
     "memory",
     "disk",
+    "network",
 ];
 
 /// Reads a rule; mistakes are told to the field.
@@ -167,6 +168,9 @@ pub(crate) fn rule(field: &Field<'_>, files: &Files<'_>) -> Rule {
             .get("memory")
             .and_then(|it| profile(it, "memory", files)),
         disk: map.get("disk").and_then(|it| profile(it, "disk", files)),
+        network: map
+            .get("network")
+            .and_then(|it| profile(it, "network", files)),
     };
     let rule = Rule {
         image: glob("image"),

@@ -134,6 +134,8 @@ pub struct Effects {
     pub memory: Option<Arc<Profile>>,
     /// What it uses of the node's disk, in bytes.
     pub disk: Option<Arc<Profile>>,
+    /// What it makes of the network, in and out together, in bytes a second.
+    pub network: Option<Arc<Profile>>,
 }
 
 /// A rule: holds for the containers that fit all of its patterns.

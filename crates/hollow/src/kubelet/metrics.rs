@@ -21,6 +21,8 @@ const JSON: &str = "application/json";
 const GROUP: &str = "metrics.k8s.io";
 const VERSION: &str = "metrics.k8s.io/v1beta1";
 const NAME: &str = "metrics-server";
+/// Bytes a second of network, as a resource.
+const NETWORK: &str = "gantry.dev/network";
 /// Over what usage is said to be measured.
 const WINDOW: &str = "15s";
 const NOTE: &str = "usage is simulated by Gantry: nothing runs, nothing is measured";
@@ -115,9 +117,14 @@ fn pod_metrics(pod: &Pod, now: Timestamp, truth: &Truth) -> Option<Value> {
         ),
         now,
     );
-    let containers = used
-        .iter()
-        .map(|it| json!({"name": it.name, "usage": quantities(it.usage)}));
+    let containers = used.iter().map(|it| {
+        let mut usage = quantities(it.usage);
+        // Beyond what metrics-server measures; told only where somebody has said how much it is.
+        if let Some(network) = it.network {
+            usage[NETWORK] = json!(network.to_string());
+        }
+        json!({"name": it.name, "usage": usage})
+    });
     value["containers"] = containers.collect();
     Some(value)
 }

@@ -57,6 +57,8 @@ pub struct Used<'a> {
     pub seconds: f64,
     /// Bytes of the node's disk that it uses, where somebody has said so.
     pub disk: Option<i64>,
+    /// Bytes a second that it makes of the network, likewise.
+    pub network: Option<i64>,
 }
 
 /// What a node has used of its CPUs beside its pods, in seconds, since a time.
@@ -100,8 +102,11 @@ pub fn of_pod<'a>(pod: &'a Pod, now: Timestamp, truth: &Truth) -> Vec<Used<'a>> 
             truth.disk(&subject, request, limit)
         });
         let disk = disk.map(|(profile, whose)| profile.at(truth.seconds(now.into()), &whose));
+        let network = truth.network(&subject);
+        let network = network.map(|(profile, whose)| profile.at(truth.seconds(now.into()), &whose));
         all.push(Used {
             disk: disk.map(whole),
+            network: network.map(whole),
             ..used(&container.name, &uses, since, now, truth)
         });
     }
@@ -130,6 +135,7 @@ fn used<'a>(
         },
         seconds: uses.spent(seconds(since), seconds(now)),
         disk: None,
+        network: None,
     }
 }
 
@@ -237,6 +243,11 @@ mod tests {
         let told =
             pod(&json!({"hollow.gantry.dev/cpu": "250m", "hollow.gantry.dev/memory": "1Gi"}));
         let used = &of_pod(&told, now, &truth)[0];
+        assert_eq!(
+            (used.disk, used.network),
+            (None, None),
+            "nobody has said so"
+        );
         let wanted = Usage {
             nanos: 250_000_000,
             bytes: 1 << 30,
@@ -246,6 +257,48 @@ mod tests {
             (used.seconds - 15.0).abs() < 1e-6,
             "a quarter of a minute: {}",
             used.seconds
+        );
+    }
+
+    #[test]
+    fn disk_and_network_are_told_where_a_rule_says_so() {
+        let text = "[{container: c, network: 2M}, {network: {constant: 40%}, disk: 1Gi}]";
+        let data = std::collections::BTreeMap::from([("r".to_owned(), text.to_owned())]);
+        let (rules, refused) = crate::behaviour::rules(&data);
+        assert_eq!(refused, []);
+        let mut truth = Truth::default();
+        let behaviours = crate::behaviour::Behaviours {
+            rules,
+            ..Default::default()
+        };
+        truth.behaviours = behaviours.into();
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        let mut pod = pod(&json!({}));
+        let mut other = pod
+            .status
+            .as_ref()
+            .unwrap()
+            .container_statuses
+            .as_ref()
+            .unwrap()[0]
+            .clone();
+        other.name = "off".into();
+        pod.status
+            .as_mut()
+            .unwrap()
+            .container_statuses
+            .as_mut()
+            .unwrap()
+            .push(other);
+        let used = of_pod(&pod, now, &truth);
+        let told: Vec<_> = used.iter().map(|it| (it.disk, it.network)).collect();
+        // A share is of 10 Mbit/s.
+        assert_eq!(
+            told,
+            [
+                (Some(1 << 30), Some(2_000_000)),
+                (Some(1 << 30), Some(500_000))
+            ]
         );
     }
 

@@ -272,12 +272,20 @@ fn effects(it: &Effects) -> Vec<String> {
         .disk
         .as_ref()
         .map(|it| format!("uses {}", profile(it, "disk"))));
+    add(it
+        .network
+        .as_ref()
+        .map(|it| format!("uses {}", profile(it, "network"))));
     all
 }
 
 fn profile(it: &Profile, what: &str) -> String {
     let amount = |level: Level| match level {
+        Level::Share(share) if what == "network" => format!("{} of 10 Mbit/s", percent(share)),
         Level::Share(share) => format!("{} of the {what} it asks for", percent(share)),
+        Level::Amount(amount) if what == "network" => {
+            format!("{} a second of network", bytes(amount))
+        }
         Level::Amount(amount) if what == "CPU" => format!("{amount} CPUs"),
         Level::Amount(amount) => format!("{} of {what}", bytes(amount)),
     };

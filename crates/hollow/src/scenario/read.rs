@@ -427,7 +427,7 @@ mod tests {
     )]
     #[case(
         "behaviours: [{image: a}]",
-        "1:14: behaviours[0]: it changes nothing: give at least one of pull, pullError, start, startError, ready, unready, message, run, exitCode, crash, oom, hang, stop, logs, cpu, memory, disk"
+        "1:14: behaviours[0]: it changes nothing: give at least one of pull, pullError, start, startError, ready, unready, message, run, exitCode, crash, oom, hang, stop, logs, cpu, memory, disk, network"
     )]
     #[case(
         "behaviours: [{crash: {probability: 2}}]",
