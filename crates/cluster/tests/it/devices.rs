@@ -70,8 +70,8 @@ async fn running(client: &Client, name: &str) -> Pod {
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn devices_are_offered_given_prepared_and_given_back() {
+/// A cluster of one node with the devices of the scenario, and with a class for each kind.
+async fn with_devices(named: &[(&str, Value)]) -> EmbeddedCluster {
     let scenario = Scenario::parse(SCENARIO, &|name| Err(name.to_owned())).unwrap();
     let scenario = Arc::new(scenario);
     let zones = [("east".to_owned(), "east-a".to_owned())];
@@ -87,6 +87,23 @@ async fn devices_are_offered_given_prepared_and_given_back() {
         accounts.get_opt("default").await.unwrap()
     })
     .await;
+    for (kind, resource) in named {
+        let expression = format!("device.driver == '{kind}.example.com'");
+        let spec = json!({"selectors": [{"cel": {"expression": expression}}], "extendedResourceName": resource});
+        create(
+            &client,
+            &format!("{DEVICES}/deviceclasses"),
+            json!({"metadata": {"name": kind}, "spec": spec}),
+        )
+        .await;
+    }
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_offered_given_prepared_and_given_back() {
+    let cluster = with_devices(&[("gpu", Value::Null), ("nic", Value::Null)]).await;
+    let client = cluster.client();
     let slices: Api<ResourceSlice> = Api::all(client.clone());
     let offered = wait("slices", async || {
         let list = slices.list(&ListParams::default()).await.unwrap().items;
@@ -99,10 +116,6 @@ async fn devices_are_offered_given_prepared_and_given_back() {
             .all(|it| it.labels().get("gantry.dev/simulated").is_some())
     );
 
-    for kind in ["gpu", "nic"] {
-        let expression = format!("device.driver == '{kind}.example.com'");
-        create(&client, &format!("{DEVICES}/deviceclasses"), json!({"metadata": {"name": kind}, "spec": {"selectors": [{"cel": {"expression": expression}}]}})).await;
-    }
     let templates = format!("{DEVICES}/namespaces/default/resourceclaimtemplates");
     let asked = json!({"devices": {"requests": [
         {"name": "gpu", "exactly": {"deviceClassName": "gpu"}},
@@ -182,4 +195,69 @@ async fn devices_are_offered_given_prepared_and_given_back() {
         claims.get_opt(&made).await.unwrap().is_none().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extended_resources_are_served_prepared_and_given_back() {
+    let cluster = with_devices(&[("gpu", json!("example.com/gpu"))]).await;
+    let client = cluster.client();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let claims: Api<ResourceClaim> = Api::default_namespaced(client.clone());
+    let ask = |name: &str, resource: &str, count: &str| {
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "registry.example.com/c:1", "resources": {"limits": {resource: count}}}]}})
+    };
+    let path = "/api/v1/namespaces/default/pods";
+    create(&client, path, ask("one", "example.com/gpu", "1")).await;
+    create(
+        &client,
+        path,
+        ask("two", "deviceclass.resource.kubernetes.io/gpu", "1"),
+    )
+    .await;
+    let mut made = Vec::new();
+    for name in ["one", "two"] {
+        let status = running(&client, name).await.status.unwrap();
+        made.push(
+            status
+                .extended_resource_claim_status
+                .unwrap()
+                .resource_claim_name,
+        );
+    }
+    // Its drivers say that they have prepared it.
+    wait("what drivers say", async || {
+        let devices = claims.get(&made[0]).await.unwrap().status?.devices?;
+        (devices.len() == 1).then_some(())
+    })
+    .await;
+    create(&client, path, ask("three", "example.com/gpu", "2")).await;
+    let message = wait("three to wait", async || {
+        let status = pods.get("three").await.unwrap().status?;
+        let scheduled = status
+            .conditions?
+            .into_iter()
+            .find(|c| c.type_ == "PodScheduled")?;
+        scheduled.message
+    })
+    .await;
+    assert!(message.contains("cannot allocate all claims"), "{message}");
+    // When pods are gone, so are their claims, and the one that waited has their devices.
+    for name in ["one", "two"] {
+        pods.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let status = running(&client, "three").await.status.unwrap();
+    let last = status
+        .extended_resource_claim_status
+        .unwrap()
+        .resource_claim_name;
+    for name in &made {
+        wait("the claim to go", async || {
+            claims.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+    let given = claims.get(&last).await.unwrap().status.unwrap();
+    let results = given.allocation.unwrap().devices.unwrap().results.unwrap();
+    assert_eq!(results.len(), 2);
 }

@@ -38,13 +38,28 @@ pub struct MadeClaim {
     resource_claim_name: Option<Box<str>>,
 }
 
+/// What a pod's status tells of the claim that its scheduler made for its extended resources.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExtendedClaim {
+    resource_claim_name: Box<str>,
+}
+
 /// A pod's claims with the names of what was made for them.
-pub(super) fn with_names(mut claims: Vec<PodClaim>, made: Vec<MadeClaim>) -> Box<[PodClaim]> {
+pub(super) fn with_names(
+    mut claims: Vec<PodClaim>,
+    made: Vec<MadeClaim>,
+    extended: Option<ExtendedClaim>,
+) -> Box<[PodClaim]> {
     for status in made {
         if let Some(claim) = claims.iter_mut().find(|c| c.name == status.name) {
             claim.made = Some(status.resource_claim_name);
         }
     }
+    claims.extend(extended.map(|made| PodClaim {
+        made: Some(Some(made.resource_claim_name)),
+        ..PodClaim::default()
+    }));
     claims.into()
 }
 

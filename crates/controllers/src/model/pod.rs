@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::device::{MadeClaim, PodClaim, with_names};
+use super::device::{ExtendedClaim, MadeClaim, PodClaim, with_names};
 use super::meta::nullable;
 use super::{Kind, Meta, PODS, Watched};
 
@@ -72,7 +72,7 @@ pub struct Pod {
     pub claims: Box<[(Box<str>, Box<str>)]>,
     /// Its generic ephemeral volumes: volume name and the template of the claim.
     pub ephemeral: Box<[(Box<str>, Value)]>,
-    /// Its claims to devices.
+    /// Its claims to devices, and last the one that serves its extended resources.
     pub device_claims: Box<[PodClaim]>,
     pub tolerations: Box<[Toleration]>,
     /// `status.reason`, such as `Evicted` or `NodeLost`.
@@ -429,6 +429,7 @@ struct WireStatus {
     reason: Box<str>,
     #[serde(deserialize_with = "nullable")]
     resource_claim_statuses: Vec<MadeClaim>,
+    extended_resource_claim_status: Option<ExtendedClaim>,
 }
 
 #[derive(Deserialize, Default)]
@@ -600,7 +601,11 @@ impl From<Wire> for Pod {
                 .into_iter()
                 .filter_map(|v| Some((v.name, v.ephemeral?.volume_claim_template?)))
                 .collect(),
-            device_claims: with_names(spec.resource_claims, status.resource_claim_statuses),
+            device_claims: with_names(
+                spec.resource_claims,
+                status.resource_claim_statuses,
+                status.extended_resource_claim_status,
+            ),
             tolerations: spec.tolerations.into(),
             disrupted: condition("DisruptionTarget")
                 .filter(|c| &*c.status == "True" && &*c.reason != "TerminationByKubelet")

@@ -1,7 +1,8 @@
 //! Claims to devices (`pkg/controller/resourceclaim` of 1.36): makes a pod's claims from their templates, lets go of
-//! claims whose pods are done, and gives the devices of unused claims back.
+//! claims whose pods are done, and gives the devices of unused claims back. Claims that a scheduler has made for
+//! extended resources are let go of like those made from templates.
 //!
-//! Left out: claims for extended resources, binding of devices by conditions.
+//! Left out: binding of devices by conditions.
 
 mod plan;
 mod shell;

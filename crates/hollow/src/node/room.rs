@@ -81,7 +81,9 @@ impl Room {
     pub fn admit(&mut self, requests: &Amounts) -> Result<(), Failure> {
         let short = |name: &str, requested: i64, used: i64| {
             let capacity = self.offered.get(name).copied().unwrap_or(0);
-            (requested > 0 && requested > capacity - used).then(|| Failure {
+            // What a node does not have at all is not its business: it may be served by devices.
+            let elsewhere = capacity <= 0 && name.contains('/');
+            (requested > 0 && requested > capacity - used && !elsewhere).then(|| Failure {
                 reason: format!("OutOf{name}").into(),
                 message: format!(
                     "{REJECTED}Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
@@ -194,6 +196,11 @@ mod tests {
         assert_eq!(room.admit(&ask(1000)), Ok(()));
         let gpu = Amounts::from([("example.com/gpu".to_owned(), 1)]);
         room.remove(&ask(1000));
+        assert_eq!(room.admit(&gpu), Ok(()), "served by devices, if at all");
+        room.remove(&gpu);
+        room.offered.insert("example.com/gpu".into(), 1);
+        assert_eq!(room.admit(&gpu), Ok(()));
+        room.remove(&ask(0));
         assert_eq!(
             &*room.admit(&gpu).unwrap_err().reason,
             "OutOfexample.com/gpu"

@@ -35,6 +35,8 @@ pub struct PodStatusWire {
     /// Claims that were made for it.
     #[serde(deserialize_with = "or_default")]
     pub resource_claim_statuses: Vec<MadeClaim>,
+    /// The claim that was made for its extended resources.
+    pub extended_resource_claim_status: Option<ExtendedClaim>,
     /// What is set aside for it as a whole.
     #[serde(deserialize_with = "or_default")]
     pub allocated_resources: BTreeMap<String, String>,
@@ -50,6 +52,14 @@ pub struct MadeClaim {
     pub name: String,
     /// Its name; none if it turned out not to be needed.
     pub resource_claim_name: Option<Arc<str>>,
+}
+
+/// The claim that serves a pod's extended resources.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExtendedClaim {
+    /// Its name.
+    pub resource_claim_name: Arc<str>,
 }
 
 /// A condition of a pod.

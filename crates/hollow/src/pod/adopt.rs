@@ -108,7 +108,8 @@ impl Pod {
             resize: None,
             mentioned: [false; 2],
             source,
-            prepared: spec.resource_claims.is_empty(),
+            prepared: spec.resource_claims.is_empty()
+                && status.extended_resource_claim_status.is_none(),
             unprepared: None,
             spec,
         };

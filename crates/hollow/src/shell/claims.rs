@@ -52,6 +52,8 @@ pub(super) fn names(spec: &PodSpec, status: &PodStatusWire) -> Vec<Option<Arc<st
             Some(made) => names.extend(made.resource_claim_name.clone().map(Some)),
         }
     }
+    let special = status.extended_resource_claim_status.as_ref();
+    names.extend(special.map(|it| Some(it.resource_claim_name.clone())));
     names
 }
 
@@ -404,6 +406,22 @@ mod tests {
         // The pod goes; nobody asks for the claim any more.
         world.pod_seen(Event::Delete(serde_json::from_value(pod).unwrap()), T0);
         assert!(world.claims.users.is_empty());
+    }
+
+    #[test]
+    fn extended_resources_wait_for_the_claim_that_serves_them() {
+        let mut world = world();
+        settle(&mut world, T0);
+        let mut pod = pod_value("p", "n");
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"example.com/gpu": "1"}});
+        pod["status"]["extendedResourceClaimStatus"] =
+            json!({"resourceClaimName": "c", "requestMappings": []});
+        world.pod_seen(Event::Apply(serde_json::from_value(pod).unwrap()), T0);
+        world.claim_seen(Event::Init, T0);
+        world.claim_seen(Event::InitDone, T0);
+        assert_eq!(phase(&settle(&mut world, T0)).as_deref(), Some("Pending"));
+        world.claim_seen(Event::Apply(claim(given())), T0);
+        assert_eq!(phase(&settle(&mut world, T0)).as_deref(), Some("Running"));
     }
 
     #[test]

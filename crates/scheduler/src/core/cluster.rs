@@ -4,7 +4,7 @@
 use super::class::{Class, ClassId};
 use super::counters::Counters;
 use super::decide::Choice;
-use super::devices::{Devices, IdleClaim};
+use super::devices::{DeviceNeeds, Devices, IdleClaim, Wanted};
 use super::gang::Gangs;
 use super::images::Images;
 use super::nodes::{NodeChange, NodeId, NodeState, Nodes};
@@ -436,22 +436,63 @@ impl Cluster {
         if change(&mut self.devices, &mut self.compiler.symbols) {
             self.events.push(Event::Device);
         }
+        if let Some(delegated) = self.devices.take_remapped() {
+            self.nodes.delegated = delegated;
+            // For those who wait for such a resource, all nodes have changed.
+            self.events.push(Event::NodeAllocatable);
+            // Nodes that did not fit may now, and the other way round.
+            self.ranks.iter_mut().for_each(Rank::outdate);
+        }
+    }
+
+    /// Whether pods with such a request are given devices.
+    #[must_use]
+    pub(super) fn asks_devices(&self, request: &Request) -> bool {
+        let extended = request.extended.as_ref();
+        request.devices.is_some() || extended.is_some_and(|e| self.devices.serves(e))
+    }
+
+    /// What a request asks of devices; of which pod, where that matters.
+    pub(super) fn device_needs<'a>(
+        &'a self,
+        request: &'a Request,
+        pod: &'a str,
+    ) -> Option<DeviceNeeds<'a>> {
+        let wanted = self.wanted_devices(request, pod)?;
+        Some(self.devices.needs(wanted, &self.compiler.symbols))
+    }
+
+    fn wanted_devices<'a>(&'a self, request: &'a Request, pod: &'a str) -> Option<Wanted<'a>> {
+        self.asks_devices(request).then(|| Wanted {
+            claims: request.devices.as_deref(),
+            extended: request.extended.as_deref(),
+            namespace: self.compiler.symbols.text(request.group.namespace),
+            uid: pod,
+        })
     }
 
     /// Holds devices for a pod that was decided for a node. Returns whether there are still enough.
-    pub(super) fn assume_devices(&mut self, class: ClassId, node: NodeId) -> bool {
-        let Some(claims) = &self.classes[class.0 as usize].request.devices else {
+    pub(super) fn assume_devices(&mut self, pod: &str, class: ClassId, node: NodeId) -> bool {
+        let request = self.classes[class.0 as usize].request.clone();
+        if !self.asks_devices(&request) {
             return true;
+        }
+        let symbols = &self.compiler.symbols;
+        let wanted = Wanted {
+            claims: request.devices.as_deref(),
+            extended: request.extended.as_deref(),
+            namespace: symbols.text(request.group.namespace),
+            uid: pod,
         };
         let node = &self.nodes.all[node.0 as usize];
-        self.devices.assume(claims, node, &self.compiler.symbols)
+        self.devices.assume(wanted, node, symbols)
     }
 
     /// Whether what a decided pod asks of devices is held for it.
     #[must_use]
     pub fn has_devices(&self, class: ClassId, pod: &str) -> bool {
         let request = &self.classes[class.0 as usize].request;
-        request.devices.is_none() || self.devices.grants(pod).is_some()
+        !self.asks_devices(request) || self.devices.grants(pod).is_some()
     }
 
     /// Gives back what was held for a pod that is not to be bound.
@@ -464,8 +505,7 @@ impl Cluster {
     /// A claim of the class's pod that keeps it from nodes although nobody uses it.
     #[must_use]
     pub fn idle_device_claim(&self, class: ClassId) -> Option<IdleClaim> {
-        let claims = self.classes[class.0 as usize].request.devices.as_ref()?;
-        let needs = self.devices.needs(claims, &self.compiler.symbols);
+        let needs = self.device_needs(&self.classes[class.0 as usize].request, "")?;
         let nodes = self.nodes.all.iter().filter(|node| node.known);
         needs.idle(nodes, &self.compiler.symbols)
     }

@@ -120,8 +120,7 @@ impl Cluster {
             return None;
         }
         self.refresh_statics(placement);
-        if let Some(claims) = &request.devices {
-            let needs = self.devices.needs(claims, &self.compiler.symbols);
+        if let Some(needs) = self.device_needs(&request, "") {
             if needs.blocked().is_some() {
                 return None;
             }

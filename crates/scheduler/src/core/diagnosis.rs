@@ -278,7 +278,9 @@ impl Cluster {
                 .find(|(n, ..)| n == name)
                 .copied()
                 .unwrap_or((*name, 0, 0));
-            insufficient(*want > all - used, *want > all, Reason::Insufficient(*name));
+            if !self.nodes.delegates(*name, all) {
+                insufficient(*want > all - used, *want > all, Reason::Insufficient(*name));
+            }
         }
         if !fits {
             return possible;

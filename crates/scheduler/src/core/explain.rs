@@ -282,8 +282,10 @@ impl Cluster {
         short(Resource::Storage, want.storage, have.storage - used.storage);
         for (name, wanted) in &request.shape.other {
             let there = node.other.iter().find(|(n, ..)| n == name);
-            let free = there.map_or(0, |(_, all, used)| all - used);
-            short(Resource::Other(*name), *wanted, free);
+            let (_, all, used) = there.copied().unwrap_or((*name, 0, 0));
+            if !self.nodes.delegates(*name, all) {
+                short(Resource::Other(*name), *wanted, all - used);
+            }
         }
         all.extend(check.too_hot(slot).map(Reason::Hot).map(Obstacle::Other));
         all.extend(check.volumes_reject(slot).map(Obstacle::Other));
@@ -299,12 +301,13 @@ impl Cluster {
         all
     }
 
-    /// What is in the way on every node.
+    /// What is in the way on every node: all claims that are not as they should be.
     fn of_all_nodes(&self, check: &Check<'_>) -> Vec<Obstacle> {
-        let volumes = check.needs.blocked.map(Obstacle::Other);
-        let devices = check.devices.as_ref().and_then(DeviceNeeds::remedy);
+        let volumes = self.volumes.troubles(&check.class().request.claims);
+        let volumes = volumes.into_iter().map(Obstacle::Other);
+        let devices = check.devices.iter().flat_map(DeviceNeeds::remedies);
         let devices = devices.map(Obstacle::Claims);
-        volumes.into_iter().chain(devices).collect()
+        volumes.chain(devices).collect()
     }
 
     fn changes(&self, check: &Check<'_>) -> Vec<Change> {
@@ -377,7 +380,9 @@ impl Cluster {
             holds(Resource::Cpu, want.cpu, have.cpu - used.cpu);
             holds(Resource::Memory, want.memory, have.memory - used.memory);
             holds(Resource::Storage, want.storage, have.storage - used.storage);
-            for (name, wanted) in &shape.other {
+            // What devices serve is not counted.
+            let own = |(name, _): &&(Symbol, i64)| !self.nodes.delegated.contains(name);
+            for (name, wanted) in shape.other.iter().filter(own) {
                 let there = node.other.iter().find(|(n, ..)| n == name);
                 let left = there.map_or(0, |(_, all, used)| all - used);
                 holds(Resource::Other(*name), *wanted, left);

@@ -2,12 +2,13 @@
 
 use super::class::ClassId;
 use super::cluster::Cluster;
+use super::devices::ANNOTATION;
 use super::diagnosis::Diagnosis;
 use super::explain::Resource;
 use k8s_openapi::api::resource::v1::{
     ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::sync::Arc;
 
 /// What the cluster has left for a class.
@@ -45,13 +46,24 @@ impl Cluster {
                 uid: pod.to_owned(),
                 ..Default::default()
             };
-            let claim = ResourceClaim {
-                metadata: ObjectMeta {
-                    name: Some(grant.name),
-                    namespace: Some(grant.namespace),
-                    uid: Some(grant.uid),
+            let mut metadata = ObjectMeta {
+                name: Some(grant.name),
+                namespace: Some(grant.namespace),
+                uid: Some(grant.uid),
+                ..Default::default()
+            };
+            if grant.made.is_some() {
+                metadata.name = Some(format!("{pod}-extended-resources"));
+                metadata.uid.clone_from(&metadata.name);
+                metadata.annotations = Some([(ANNOTATION.to_owned(), "true".to_owned())].into());
+                metadata.owner_references = Some(vec![OwnerReference {
+                    controller: Some(true),
+                    uid: pod.to_owned(),
                     ..Default::default()
-                },
+                }]);
+            }
+            let claim = ResourceClaim {
+                metadata,
                 status: Some(ResourceClaimStatus {
                     allocation: Some(allocation),
                     reserved_for: Some(vec![user]),

@@ -5,7 +5,7 @@ use super::object;
 use super::request::{Amounts, Effect, Features, HostPort, Request, Shape, Taint, amount};
 use super::seats::{Booked, Seats};
 use super::symbols::{Labels, Symbol, Symbols};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// A node's place in the arrays. Reused after the node is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -154,6 +154,8 @@ pub struct Nodes {
     pub disliked: usize,
     /// What is booked beyond what is known: nothing.
     nothing: FxHashMap<u32, Booked>,
+    /// Extended resources that device classes stand for where a node has none of its own.
+    pub delegated: FxHashSet<Symbol>,
 }
 
 /// What an update of a node changed.
@@ -377,6 +379,12 @@ impl Nodes {
     #[must_use]
     pub fn fits(&self, id: u32, shape: &Shape) -> bool {
         self.seats().fits(id, shape)
+    }
+
+    /// Whether a resource of which a node has so much itself is served there by devices.
+    #[must_use]
+    pub fn delegates(&self, resource: Symbol, allocatable: i64) -> bool {
+        allocatable <= 0 && self.delegated.contains(&resource)
     }
 
     /// Whether the host ports are free.

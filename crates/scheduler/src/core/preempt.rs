@@ -67,7 +67,7 @@ impl Cluster {
         if full.is_empty() && self.quota_refusal(id).is_some() {
             return None;
         }
-        if (!request.claims.is_empty() || request.devices.is_some())
+        if (!request.claims.is_empty() || self.asks_devices(&request))
             && Check::new(self, id).blocked().is_some()
         {
             return None;

@@ -167,6 +167,11 @@ impl Rank {
         self.cursor = end;
     }
 
+    /// What fits has changed all over: it is ranked anew when it is next used.
+    pub fn outdate(&mut self) {
+        self.cursor = u64::MAX;
+    }
+
     /// Ranks all nodes anew.
     pub fn rebuild(&mut self, view: &View<'_>) {
         self.lists.clear();

@@ -242,7 +242,7 @@ impl Cluster {
         }
         self.place_at(pod, class, node);
         // Who finds that there are not enough any more takes the pod back.
-        self.assume_devices(class, node);
+        self.assume_devices(pod, class, node);
     }
 
     /// A pod that was placed is not to be bound after all: takes it off, and holds its slot again.

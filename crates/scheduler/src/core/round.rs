@@ -215,7 +215,7 @@ impl Cluster {
         order.retain(|class| {
             let of = &self.classes[class.0 as usize];
             // Devices are given away one pod after another.
-            of.gang.is_none() && of.request.devices.is_none() && !self.may_have_slot(*class)
+            of.gang.is_none() && !self.asks_devices(&of.request) && !self.may_have_slot(*class)
         });
         // Stable: of equally many pods, who came first.
         order.sort_by_key(|class| std::cmp::Reverse(pods[class].len()));

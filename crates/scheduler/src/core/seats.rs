@@ -158,10 +158,9 @@ impl<'a> Seats<'a> {
     pub fn fits_other(self, id: u32, shape: &Shape) -> bool {
         let there = self.other(id);
         shape.other.iter().all(|(name, amount)| {
-            there
-                .iter()
-                .find(|(n, ..)| n == name)
-                .is_some_and(|(_, all, used)| all - used >= *amount)
+            let there = there.iter().find(|(n, ..)| n == name);
+            let (_, all, used) = there.copied().unwrap_or((*name, 0, 0));
+            all - used >= *amount || self.nodes.delegates(*name, all)
         })
     }
 

@@ -430,6 +430,17 @@ impl Volumes {
         unbound.or(missing)
     }
 
+    /// What is wrong with each of these claims, if something is.
+    #[must_use]
+    pub fn troubles(&self, claims: &[ClaimUse]) -> Vec<Reason> {
+        let mut all = Vec::new();
+        for claim in claims {
+            let trouble = self.blocked(std::slice::from_ref(claim));
+            all.extend(trouble.filter(|trouble| !all.contains(trouble)));
+        }
+        all
+    }
+
     fn delayed(&self, claim: &Claim) -> bool {
         claim
             .class

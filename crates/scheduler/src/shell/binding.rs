@@ -2,7 +2,7 @@
 //! fails is taken back.
 
 use super::calls::{CallError, PodEvent, PodRef, bind, expect_on};
-use super::devices::{give, give_back, ready, withdraw};
+use super::devices::{give, give_back, make, ready, tell, unmake, withdraw};
 use super::driver::Driver;
 use crate::core::devices::Grant;
 use serde_json::Value;
@@ -88,12 +88,18 @@ impl Driver {
         };
         binds.spawn(async move {
             let (mut result, mut written) = (Ok(()), 0);
-            for grant in &grants {
-                result = give(&client, &pod, grant).await;
+            for grant in &mut grants {
+                result = make(&client, &pod, grant).await;
+                if result.is_ok() {
+                    result = give(&client, &pod, grant).await;
+                }
                 if result.is_err() {
                     break;
                 }
                 written += 1;
+            }
+            if result.is_ok() {
+                result = tell(&client, &pod, &grants).await;
             }
             if result.is_ok() && waits {
                 expect_on(&client, &pod, &node).await;
@@ -102,8 +108,14 @@ impl Driver {
             if result.is_ok() {
                 result = bind(&client, &pod, &node).await;
             }
-            let unwritten = grants.split_off(written);
+            let mut unwritten = grants.split_off(written);
             if result.is_err() {
+                // What was made for this attempt alone is of no use to another.
+                let all = grants.iter().chain(&unwritten);
+                for grant in all.filter(|g| g.made.is_some() && !g.name.is_empty()) {
+                    unmake(&client, &grant.namespace, &grant.name, &grant.uid).await;
+                }
+                unwritten.extend(grants.extract_if(.., |grant| grant.made.is_some()));
                 // Nobody is kept from the claims by a pod that does not use them.
                 for grant in &grants {
                     withdraw(&client, &pod, grant).await;

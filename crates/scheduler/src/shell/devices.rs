@@ -2,7 +2,7 @@
 
 use super::calls::{CallError, PodRef, send};
 use super::driver::Driver;
-use crate::core::devices::{FINALIZER, Grant, IdleClaim, Misfit, Readiness, how_ready};
+use crate::core::devices::{ANNOTATION, FINALIZER, Grant, IdleClaim, Misfit, Readiness, how_ready};
 use crate::core::{ClassId, Diagnosis, Reason};
 use http::Method;
 use k8s_openapi::jiff::Timestamp;
@@ -33,6 +33,24 @@ impl Driver {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, claim = %claim.name, namespace = %claim.namespace, "claim not deallocated");
             }
+        });
+    }
+}
+
+impl Driver {
+    /// A claim that an attempt before made for extended resources of a pod that waits: nobody uses it, so its devices are
+    /// given back, and the pod is given others.
+    pub(super) fn free_special_claim(&mut self, pod: &str) {
+        let waits = self
+            .pending
+            .get(pod)
+            .is_some_and(|pending| !pending.decided);
+        let Some(claim) = self.cluster.devices.special_of(pod).filter(|_| waits) else {
+            return;
+        };
+        let client = self.client.clone();
+        self.notes.spawn(async move {
+            unmake(&client, &claim.namespace, &claim.name, &claim.uid).await;
         });
     }
 }
@@ -128,6 +146,111 @@ async fn read(client: &Client, grant: &Grant) -> Result<Value, CallError> {
         operation: WHAT,
         source,
     })
+}
+
+/// Makes the claim for the extended resources of a pod, which a grant then is about.
+pub(super) async fn make(
+    client: &Client,
+    pod: &PodRef,
+    grant: &mut Grant,
+) -> Result<(), CallError> {
+    const WHAT: &str = "make claim for extended resources";
+    let Some(made) = &grant.made else {
+        return Ok(());
+    };
+    let body = json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": {
+            "generateName": format!("{}-extended-resources-", pod.name),
+            "annotations": {ANNOTATION: "true"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": &*pod.name, "uid": &*pod.uid, "controller": true}],
+        },
+        "spec": {"devices": {"requests": made.requests}},
+    });
+    let request = http::Request::post(path(&pod.namespace, "", "").trim_end_matches('/'))
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body.to_string().into_bytes())
+        .map_err(|source| CallError::Build {
+            operation: WHAT,
+            source,
+        })?;
+    let there: Value = client
+        .request(request)
+        .await
+        .map_err(|source| CallError::Call {
+            operation: WHAT,
+            source,
+        })?;
+    let text = |key: &str| {
+        there["metadata"][key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    (grant.namespace, grant.name, grant.uid) =
+        (pod.namespace.to_string(), text("name"), text("uid"));
+    Ok(())
+}
+
+/// Tells the kubelet in the pod's status which claim its extended resources are served by.
+pub(super) async fn tell(client: &Client, pod: &PodRef, grants: &[Grant]) -> Result<(), CallError> {
+    for grant in grants {
+        let Some(made) = &grant.made else { continue };
+        let status = json!({"resourceClaimName": grant.name, "requestMappings": made.mappings});
+        let body = json!({"metadata": {"uid": &*pod.uid}, "status": {"extendedResourceClaimStatus": status}});
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}/status",
+            pod.namespace, pod.name
+        );
+        send(
+            client,
+            "name claim of pod",
+            Method::PATCH,
+            path,
+            MERGE,
+            &body,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Takes a claim for extended resources away again.
+pub(super) async fn unmake(client: &Client, namespace: &str, name: &str, uid: &str) {
+    let body =
+        json!({"metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+    let strategic = "application/strategic-merge-patch+json";
+    let at = path(namespace, name, "");
+    let freed = send(
+        client,
+        "free claim",
+        Method::PATCH,
+        at.clone(),
+        strategic,
+        &body,
+    )
+    .await;
+    let options =
+        json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+    let gone = match freed {
+        Ok(()) => {
+            let json = "application/json";
+            send(client, "delete claim", Method::DELETE, at, json, &options).await
+        }
+        failed => failed,
+    };
+    match gone {
+        Err(error) if !matches!(error.code(), Some(404 | 409)) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                claim = name,
+                namespace,
+                "claim for extended resources not deleted"
+            );
+        }
+        _ => {}
+    }
 }
 
 /// Gives a claim its devices, if it has none yet, and reserves it for the pod.

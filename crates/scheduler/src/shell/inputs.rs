@@ -161,6 +161,9 @@ impl Driver {
                 if let Change::Applied(claim) = &change {
                     self.cluster
                         .change_devices(|devices, symbols| devices.set_claim(claim, symbols));
+                    for owner in claim.metadata.owner_references.iter().flatten() {
+                        self.free_special_claim(&owner.uid);
+                    }
                 }
                 self.other(Kind::DeviceClaim, change, key);
             }
@@ -425,6 +428,7 @@ impl Driver {
         if self.cluster.gang_of(class).is_some() && !self.queue.contains(&uid) {
             self.cluster.events.push(Event::Gang);
         }
+        self.free_special_claim(&uid);
         if let Some(diagnosis) = self.queue.push(&uid, class, priority, tenant) {
             self.report_later(&uid, diagnosis);
         }

@@ -147,10 +147,7 @@ impl<'a> Check<'a> {
             topology: &cluster.topology,
             symbols: &cluster.compiler.symbols,
             needs: cluster.volumes.needs_with(&request.claims, &request.disks),
-            devices: request
-                .devices
-                .as_ref()
-                .map(|claims| cluster.devices.needs(claims, &cluster.compiler.symbols)),
+            devices: cluster.device_needs(request, ""),
             placement,
             limits: cluster.placements[placement as usize].limits,
             images: rules.weight(Rule::Images) > 0

@@ -3,9 +3,8 @@
 
 use super::capacity::{Amounts, Held};
 use super::claim::{Amount, Ask, Claim};
-use super::needs::DeviceNeeds;
 use super::slice::{Device, Pool, PoolKey, Reach, Slice};
-use super::{InUse, MOST_RESULTS};
+use super::{Devices, InUse, MOST_RESULTS};
 use crate::core::nodes::Node;
 use crate::core::selector::NAME_FIELD;
 use crate::core::symbols::Symbols;
@@ -50,7 +49,9 @@ struct Pick<'a> {
 
 /// The search for one pod on one node.
 pub(super) struct Search<'a> {
-    needs: &'a DeviceNeeds<'a>,
+    of: &'a Devices,
+    /// The claims that are to be served.
+    pub open: Vec<&'a Claim>,
     node: &'a Node,
     symbols: &'a Symbols,
     in_use: InUse,
@@ -62,9 +63,15 @@ pub(super) struct Search<'a> {
 type Plan<'a> = Vec<Vec<Vec<Choices<'a>>>>;
 
 impl<'a> Search<'a> {
-    pub fn new(needs: &'a DeviceNeeds<'a>, node: &'a Node, symbols: &'a Symbols) -> Self {
+    pub fn new(
+        of: &'a Devices,
+        open: Vec<&'a Claim>,
+        node: &'a Node,
+        symbols: &'a Symbols,
+    ) -> Self {
         Self {
-            needs,
+            of,
+            open,
             node,
             symbols,
             in_use: InUse::default(),
@@ -80,7 +87,7 @@ impl<'a> Search<'a> {
     pub fn run(&mut self) -> Result<bool, String> {
         let pools = self.pools();
         let mut plan: Plan<'a> = Vec::new();
-        for (_, claim) in &self.needs.open {
+        for claim in &self.open {
             let mut requests = Vec::new();
             let mut least = 0;
             for request in &claim.requests {
@@ -112,7 +119,7 @@ impl<'a> Search<'a> {
 
     /// The pools that the node can reach some of, in the order of their names.
     fn pools(&self) -> Vec<(&'a PoolKey, &'a Pool)> {
-        let of = self.needs.of;
+        let of = self.of;
         let local = of.local.get(&self.node.name).into_iter().flatten();
         let mut keys: Vec<&PoolKey> = local.chain(&of.wide).collect();
         keys.sort_unstable();
@@ -127,7 +134,7 @@ impl<'a> Search<'a> {
         ask: &'a Ask,
         pools: &[(&'a PoolKey, &'a Pool)],
     ) -> Result<Choices<'a>, String> {
-        let class = self.needs.of.classes.get(&ask.class);
+        let class = self.of.classes.get(&ask.class);
         let all = ask.amount == Amount::All;
         let mut candidates = Vec::new();
         let mut faults = FxHashMap::default();
@@ -161,7 +168,7 @@ impl<'a> Search<'a> {
                 ];
                 let whose = whose.map(|(kind, name, selectors)| {
                     let verdicts = selectors.iter();
-                    let verdicts = verdicts.map(|text| self.needs.of.verdicts(slice, text));
+                    let verdicts = verdicts.map(|text| self.of.verdicts(slice, text));
                     (kind, name, verdicts.collect::<Vec<_>>())
                 });
                 for (at, device) in slice.devices.iter().enumerate() {
@@ -221,12 +228,12 @@ impl<'a> Search<'a> {
     }
 
     fn taken(&self, ask: &Ask, device: &Device) -> bool {
-        !ask.admin && self.needs.of.taken.whole(device.key)
+        !ask.admin && self.of.taken.whole(device.key)
     }
 
     /// What a request would take of a device, beside what is taken of it; `None` if there is not so much of it.
     fn share(&self, ask: &Ask, device: &Device) -> Option<Amounts> {
-        let taken = &self.needs.of.taken;
+        let taken = &self.of.taken;
         let given = taken.share(device.key).filter(|_| device.shared);
         let picks = self.picks.iter().filter(|p| p.of.device.key == device.key);
         let beside = given
@@ -314,12 +321,12 @@ impl<'a> Search<'a> {
         let is_used = if pick.ask.admin {
             used(pick.claim)
         } else {
-            (0..self.needs.open.len()).any(used)
+            (0..self.open.len()).any(used)
         };
         // Who shares a device takes nothing more of what devices of the pool share.
         let mut picks = self.picks.iter();
         let joins = device.shared
-            && (self.needs.of.taken.share(device.key).is_some()
+            && (self.of.taken.share(device.key).is_some()
                 || picks.any(|p| p.of.device.key == device.key));
         !is_used && (joins || self.has_counters(&pick.of)) && self.keeps_constraints(pick)
     }
@@ -339,7 +346,7 @@ impl<'a> Search<'a> {
                     }
                 };
                 let devices = of.pool.live.iter().flat_map(|slice| &slice.devices);
-                let taken = &self.needs.of.taken;
+                let taken = &self.of.taken;
                 devices.filter(|d| taken.any(d.key)).for_each(&mut add);
                 let first = |at: usize, pick: &Pick<'_>| {
                     let before = self.picks[..at].iter();
@@ -359,7 +366,7 @@ impl<'a> Search<'a> {
     }
 
     fn keeps_constraints(&self, pick: &Pick<'a>) -> bool {
-        let (_, claim) = &self.needs.open[pick.claim];
+        let claim = self.open[pick.claim];
         claim.constraints.iter().all(|constraint| {
             if !constraint.covers(pick.ask) {
                 return true;
@@ -434,7 +441,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             classes.push(ask.class);
-            let class = self.needs.of.classes.get(&ask.class);
+            let class = self.of.classes.get(&ask.class);
             let of_class = chosen.iter().filter(|other| other.class == ask.class);
             let requests: Vec<String> = of_class.map(|ask| ask.name.clone()).collect();
             for config in class.iter().flat_map(|class| &class.config) {

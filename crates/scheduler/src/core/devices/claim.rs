@@ -1,6 +1,7 @@
 //! Claims and classes: what is asked for.
 
 use super::capacity::{Amounts, Held, amounts};
+use super::extended::{ANNOTATION, NAME, PREFIX};
 use super::slice::terms;
 use crate::core::selector::NodeTerm;
 use crate::core::symbols::{Symbol, Symbols};
@@ -25,12 +26,24 @@ pub(super) struct Class {
     pub name: String,
     pub selectors: Selectors,
     pub config: Vec<k8s::DeviceClassConfiguration>,
+    /// The extended resources that it stands for.
+    pub resources: Vec<Symbol>,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
 }
 
 impl Class {
-    pub fn compile(class: &k8s::DeviceClass) -> Self {
+    pub fn compile(class: &k8s::DeviceClass, symbols: &mut Symbols) -> Self {
+        let name = class.metadata.name.clone().unwrap_or_default();
+        let created = class.metadata.creation_timestamp.as_ref();
+        let named = class.spec.extended_resource_name.iter();
+        let resources = named.map(|name| symbols.intern(name));
+        let mut resources: Vec<Symbol> = resources.collect();
+        resources.push(symbols.intern(&format!("{PREFIX}{name}")));
         Self {
-            name: class.metadata.name.clone().unwrap_or_default(),
+            name,
+            resources,
+            created: created.map_or(0, |t| t.0.as_second()),
             selectors: selectors(class.spec.selectors.as_ref()),
             config: class.spec.config.clone().unwrap_or_default(),
         }
@@ -208,6 +221,8 @@ pub(super) struct Claim {
     pub allocation: Option<Allocation>,
     /// The uids of those that may use it.
     pub reserved: Vec<String>,
+    /// A scheduler has made it for the extended resources of its owner.
+    pub special: bool,
 }
 
 impl Claim {
@@ -252,7 +267,10 @@ impl Claim {
             requests: c.requests.clone().unwrap_or_default(),
         };
         let reserved = status.and_then(|s| s.reserved_for.as_ref());
+        let annotations = meta.annotations.as_ref();
         Self {
+            special: annotations
+                .is_some_and(|all| all.get(ANNOTATION).is_some_and(|v| v == "true")),
             name: meta.name.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
@@ -272,6 +290,24 @@ impl Claim {
                 .flatten()
                 .map(|r| r.uid.clone())
                 .collect(),
+        }
+    }
+
+    /// One that is still to be made, for extended resources of a pod.
+    pub fn special(namespace: &str, pod: &str, requests: Vec<Vec<Ask>>) -> Self {
+        Self {
+            name: NAME.to_owned(),
+            namespace: namespace.to_owned(),
+            uid: pod.to_owned(),
+            version: String::new(),
+            leaving: false,
+            owner: Some(pod.to_owned()),
+            requests,
+            constraints: Vec::new(),
+            config: Vec::new(),
+            allocation: None,
+            reserved: Vec::new(),
+            special: true,
         }
     }
 

@@ -9,6 +9,7 @@
 mod allocate;
 mod capacity;
 mod claim;
+mod extended;
 mod needs;
 mod select;
 mod slice;
@@ -17,7 +18,9 @@ use super::symbols::{Symbol, Symbols};
 use capacity::{Held, Taken};
 use claim::{Claim, Class};
 pub use claim::{Readiness, how_ready};
+pub use extended::{ANNOTATION, Container, Extended, Want, is_name};
 use gantry_machinery::cel::Program;
+use k8s_openapi::api::core::v1::ContainerExtendedResourceRequest;
 use k8s_openapi::api::resource::v1 as k8s;
 pub use needs::{DeviceNeeds, Misfit};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -44,6 +47,17 @@ pub struct PodClaims {
     pub claims: Vec<PodClaim>,
 }
 
+/// What a pod wants of devices.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub claims: Option<&'a PodClaims>,
+    /// Resources that classes may stand for.
+    pub extended: Option<&'a Extended>,
+    pub namespace: &'a str,
+    /// Of the pod; empty while only a node is looked for.
+    pub uid: &'a str,
+}
+
 /// One claim of a pod.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum PodClaim {
@@ -65,6 +79,16 @@ pub struct Grant {
     pub allocation: Option<k8s::AllocationResult>,
     /// Its devices are not ready for a pod before their drivers say so.
     pub waits: bool,
+    /// The claim is to be made first, and has no name and no uid before.
+    pub made: Option<Made>,
+}
+
+/// A claim for the extended resources of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    pub requests: Vec<k8s::DeviceRequest>,
+    /// Which container uses which of them.
+    pub mappings: Vec<ContainerExtendedResourceRequest>,
 }
 
 /// A claim that could be allocated elsewhere, since nobody uses it.
@@ -100,6 +124,14 @@ pub struct Devices {
     wide: BTreeSet<PoolKey>,
     taken: Taken,
     assumed: FxHashMap<Symbol, Assumed>,
+    /// The same of claims that are still to be made, by the uid of the pod.
+    special: FxHashMap<Arc<str>, Vec<Held>>,
+    /// Claims that were made for extended resources, by the uid of the pod.
+    specials: FxHashMap<String, Symbol>,
+    /// Extended resources, by which class stands for them.
+    extended: FxHashMap<Symbol, Symbol>,
+    /// That has changed.
+    remapped: bool,
     /// By pod: what is to be written for it.
     grants: FxHashMap<Arc<str>, Vec<Grant>>,
     /// The number of the next slice: what selectors say of a slice is known by it.
@@ -157,6 +189,15 @@ impl Devices {
         if fresh.allocation.is_some() {
             self.let_go(key);
         }
+        if let Some(owner) = fresh.owner.as_ref().filter(|_| fresh.special) {
+            self.specials.insert(owner.clone(), key);
+            if fresh.allocation.is_some() {
+                let owner: &str = owner;
+                if let Some(held) = self.special.remove(owner) {
+                    self.taken.remove(&held);
+                }
+            }
+        }
         let old = self.claims.remove(&key);
         if let Some(allocation) = old.as_ref().and_then(|c| c.allocation.as_ref()) {
             self.taken.remove(&allocation.held);
@@ -181,20 +222,70 @@ impl Devices {
         if let Some(allocation) = &old.allocation {
             self.taken.remove(&allocation.held);
         }
+        let owner = old.owner.filter(|_| old.special);
+        if let Some(owner) = owner.filter(|owner| self.specials.get(owner) == Some(&key)) {
+            self.specials.remove(&owner);
+        }
         true
+    }
+
+    /// The claim that was made for extended resources of a pod, if there is one.
+    #[must_use]
+    pub fn special_of(&self, pod: &str) -> Option<IdleClaim> {
+        let claim = self.claims.get(self.specials.get(pod)?)?;
+        Some(IdleClaim {
+            namespace: claim.namespace.clone(),
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+            version: claim.version.clone(),
+        })
     }
 
     /// A class came or changed.
     pub fn set_class(&mut self, class: &k8s::DeviceClass, symbols: &mut Symbols) -> bool {
         let name = symbols.intern(class.metadata.name.as_deref().unwrap_or_default());
-        let fresh = Class::compile(class);
-        self.classes.insert(name, fresh.clone()) != Some(fresh)
+        let fresh = Class::compile(class, symbols);
+        let changed = self.classes.get(&name) != Some(&fresh);
+        self.classes.insert(name, fresh);
+        self.remap();
+        changed
     }
 
     /// A class went.
     pub fn remove_class(&mut self, name: &str, symbols: &Symbols) -> bool {
         let name = symbols.known(name);
-        name.is_some_and(|name| self.classes.remove(&name).is_some())
+        let gone = name.is_some_and(|name| self.classes.remove(&name).is_some());
+        self.remap();
+        gone
+    }
+
+    /// Finds anew which class stands for which extended resource: of two the younger, of two of the same age the first
+    /// by name.
+    fn remap(&mut self) {
+        let mut classes: Vec<_> = self.classes.iter().collect();
+        classes.sort_by(|(_, a), (_, b)| a.created.cmp(&b.created).then(b.name.cmp(&a.name)));
+        let mut extended = FxHashMap::default();
+        for (id, class) in classes {
+            extended.extend(class.resources.iter().map(|resource| (*resource, *id)));
+        }
+        self.remapped |= extended != self.extended;
+        self.extended = extended;
+    }
+
+    /// The extended resources that classes stand for, if that has changed since they were last asked for.
+    pub fn take_remapped(&mut self) -> Option<FxHashSet<Symbol>> {
+        let resources = || self.extended.keys().copied().collect();
+        std::mem::take(&mut self.remapped).then(resources)
+    }
+
+    /// Whether classes stand for something of this.
+    #[must_use]
+    pub fn serves(&self, extended: &Extended) -> bool {
+        !self.extended.is_empty()
+            && extended
+                .resources
+                .iter()
+                .any(|r| self.extended.contains_key(r))
     }
 
     /// A slice came or changed.
@@ -259,10 +350,13 @@ impl Devices {
 
     // Decisions.
 
-    /// Holds devices for the claims of a pod that was decided for a node, and notes what is to be written for it.
-    /// Returns whether they can be served there (still).
-    pub fn assume(&mut self, of: &PodClaims, node: &super::nodes::Node, symbols: &Symbols) -> bool {
-        self.release(&of.uid);
+    /// Holds devices for a pod that was decided for a node, and notes what is to be written for it. Returns whether they
+    /// can be served there (still).
+    pub fn assume(&mut self, of: Wanted<'_>, node: &super::nodes::Node, symbols: &Symbols) -> bool {
+        let pod: Arc<str> = of
+            .claims
+            .map_or_else(|| of.uid.into(), |claims| claims.uid.clone());
+        self.release(&pod);
         let needs = self.needs(of, symbols);
         if needs.blocked().is_some() {
             return false;
@@ -274,13 +368,19 @@ impl Devices {
         for (key, grant, held) in granted {
             if grant.allocation.is_some() {
                 self.taken.add(&held);
-                let pod = of.uid.clone();
-                let node = node.name;
-                self.assumed.insert(key, Assumed { pod, node, held });
+                match key {
+                    Some(key) => {
+                        let (pod, node) = (pod.clone(), node.name);
+                        self.assumed.insert(key, Assumed { pod, node, held });
+                    }
+                    None => {
+                        self.special.insert(pod.clone(), held);
+                    }
+                }
             }
             grants.push(grant);
         }
-        self.grants.insert(of.uid.clone(), grants);
+        self.grants.insert(pod, grants);
         true
     }
 
@@ -300,6 +400,10 @@ impl Devices {
     pub fn unwritten(&mut self, pod: &str, grants: &[Grant], symbols: &Symbols) -> bool {
         let mut any = false;
         for grant in grants {
+            if grant.made.is_some() {
+                any |= self.let_special_go(pod);
+                continue;
+            }
             let key = symbols.known(&format!("{}/{}", grant.namespace, grant.name));
             let ours = |key: &Symbol| self.assumed.get(key).is_some_and(|a| &*a.pod == pod);
             if let Some(key) = key.filter(ours) {
@@ -320,7 +424,16 @@ impl Devices {
         for key in held {
             self.let_go(key);
         }
+        self.let_special_go(pod);
         true
+    }
+
+    fn let_special_go(&mut self, pod: &str) -> bool {
+        let held = self.special.remove(pod);
+        if let Some(held) = &held {
+            self.taken.remove(held);
+        }
+        held.is_some()
     }
 
     fn let_go(&mut self, claim: Symbol) {

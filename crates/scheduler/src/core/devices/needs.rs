@@ -3,7 +3,8 @@
 use super::allocate::Search;
 use super::capacity::Held;
 use super::claim::{Claim, Readiness};
-use super::{Devices, Grant, IdleClaim, MOST_CONSUMERS, PodClaim, PodClaims, slice};
+use super::extended::Special;
+use super::{Devices, Grant, IdleClaim, MOST_CONSUMERS, PodClaim, PodClaims, Wanted, slice};
 use crate::core::nodes::Node;
 use crate::core::symbols::{Symbol, Symbols};
 
@@ -21,30 +22,42 @@ pub enum Misfit {
 /// The claims of a pod, found.
 pub struct DeviceNeeds<'a> {
     pub(super) of: &'a Devices,
-    /// What is wrong with the claims, and what to do about it: messages by number.
-    blocked: Option<[u32; 2]>,
+    /// What is wrong with the claims, each, and what to do about it: messages by number.
+    troubles: Vec<[u32; 2]>,
     /// Allocated already.
     given: Vec<&'a Claim>,
     /// Assumed for this pod, with the node.
     assumed: Vec<Symbol>,
     pub(super) open: Vec<(Symbol, &'a Claim)>,
-    pod: &'a PodClaims,
+    /// The extended resources that classes stand for.
+    special: Option<Special<'a>>,
+    uid: &'a str,
 }
 
 impl Devices {
     /// Finds the claims of a pod.
     #[must_use]
-    pub fn needs<'a>(&'a self, pod: &'a PodClaims, symbols: &Symbols) -> DeviceNeeds<'a> {
+    pub fn needs<'a>(&'a self, pod: Wanted<'a>, symbols: &Symbols) -> DeviceNeeds<'a> {
         let mut needs = DeviceNeeds {
             of: self,
-            blocked: None,
+            troubles: Vec::new(),
             given: Vec::new(),
             assumed: Vec::new(),
             open: Vec::new(),
-            pod,
+            special: None,
+            uid: pod.claims.map_or(pod.uid, |claims| &claims.uid),
         };
-        if let Err(trouble) = needs.find(pod, symbols) {
-            needs.blocked = Some(trouble.map(|text| self.word(text)));
+        for wanted in pod.claims.iter().flat_map(|pod| &pod.claims) {
+            let found = pod.claims.map(|pod| needs.find(wanted, pod, symbols));
+            if let Some(Err(trouble)) = found {
+                needs.troubles.push(trouble.map(|text| self.word(text)));
+            }
+        }
+        let special = pod.extended.filter(|extended| self.serves(extended));
+        let special = special.map(|ask| Special::new(self, ask, pod.namespace, pod.uid));
+        match special.transpose() {
+            Ok(special) => needs.special = special,
+            Err(trouble) => needs.troubles.push(trouble.map(|text| self.word(text))),
         }
         needs
     }
@@ -52,97 +65,99 @@ impl Devices {
 
 impl<'a> DeviceNeeds<'a> {
     /// What is wrong and what to do about it, if something is.
-    fn find(&mut self, pod: &'a PodClaims, symbols: &Symbols) -> Result<(), [String; 2]> {
+    fn find(
+        &mut self,
+        wanted: &'a PodClaim,
+        pod: &'a PodClaims,
+        symbols: &Symbols,
+    ) -> Result<(), [String; 2]> {
         let trouble = |what: String, remedy: String| Err([what, remedy]);
-        for wanted in &pod.claims {
-            let (key, made) = match wanted {
-                PodClaim::Named(key) => (key, false),
-                PodClaim::Made(key) => (key, true),
-                PodClaim::Awaited => {
-                    let remedy = "see that its ResourceClaimTemplates are there, and that a controller makes claims of them";
-                    let what = format!("pod \"{}\": ResourceClaim not created yet", pod.pod);
-                    return trouble(what, remedy.to_owned());
-                }
-            };
-            let Some(claim) = self.of.claims.get(key) else {
-                let key = symbols.text(*key);
-                let name = key.rsplit('/').next().unwrap_or_default();
-                let what = format!("resourceclaim.resource.k8s.io \"{name}\" not found");
-                return trouble(what, format!("create ResourceClaim {key}"));
-            };
-            if claim.leaving {
-                let what = format!("resourceclaim \"{}\" is being deleted", claim.name);
-                let remedy = format!("create ResourceClaim {} anew once it is gone", claim.key());
-                return trouble(what, remedy);
+        let (key, made) = match wanted {
+            PodClaim::Named(key) => (key, false),
+            PodClaim::Made(key) => (key, true),
+            PodClaim::Awaited => {
+                let remedy = "see that its ResourceClaimTemplates are there, and that a controller makes claims of them";
+                let what = format!("pod \"{}\": ResourceClaim not created yet", pod.pod);
+                return trouble(what, remedy.to_owned());
             }
-            if made && claim.owner.as_deref() != Some(&*pod.uid) {
-                let what = format!(
-                    "ResourceClaim {} was not created for pod {} (pod is not owner)",
-                    claim.key(),
-                    pod.pod
-                );
-                let remedy = format!(
-                    "delete ResourceClaim {}: the pod's own is made then",
-                    claim.key()
-                );
-                return trouble(what, remedy);
-            }
-            if claim.allocation.is_some() {
-                let ours = claim.reserved.iter().any(|uid| **uid == *pod.uid);
-                if !ours && claim.reserved.len() >= MOST_CONSUMERS {
-                    let remedy = format!(
-                        "end one of the {MOST_CONSUMERS} pods that share ResourceClaim {}",
-                        claim.key()
-                    );
-                    return trouble("resourceclaim in use".to_owned(), remedy);
-                }
-                self.given.push(claim);
-                continue;
-            }
-            if let Some(assumed) = self.of.assumed.get(key) {
-                if assumed.pod != pod.uid {
-                    let what = format!(
-                        "resource claim {} is in the process of being allocated",
-                        claim.key()
-                    );
-                    let remedy = "wait until the pod that shares the claim is bound";
-                    return trouble(what, remedy.to_owned());
-                }
-                self.assumed.push(assumed.node);
-                continue;
-            }
-            if let Some((request, unknown)) = claim.unsupported() {
-                let what = format!(
-                    "resource claim {}, request {request}: gantry-scheduler does not support {unknown}",
-                    claim.key()
-                );
-                let remedy = format!("ask in ResourceClaim {} without {unknown}", claim.key());
-                return trouble(what, remedy);
-            }
-            for ask in claim.requests.iter().flatten() {
-                if !self.of.classes.contains_key(&ask.class) {
-                    let what = format!(
-                        "request {}: device class {} does not exist",
-                        ask.name, ask.class_name
-                    );
-                    return trouble(what, format!("create DeviceClass {}", ask.class_name));
-                }
-            }
-            self.open.push((*key, claim));
+        };
+        let Some(claim) = self.of.claims.get(key) else {
+            let key = symbols.text(*key);
+            let name = key.rsplit('/').next().unwrap_or_default();
+            let what = format!("resourceclaim.resource.k8s.io \"{name}\" not found");
+            return trouble(what, format!("create ResourceClaim {key}"));
+        };
+        if claim.leaving {
+            let what = format!("resourceclaim \"{}\" is being deleted", claim.name);
+            let remedy = format!("create ResourceClaim {} anew once it is gone", claim.key());
+            return trouble(what, remedy);
         }
+        if made && claim.owner.as_deref() != Some(&*pod.uid) {
+            let what = format!(
+                "ResourceClaim {} was not created for pod {} (pod is not owner)",
+                claim.key(),
+                pod.pod
+            );
+            let remedy = format!(
+                "delete ResourceClaim {}: the pod's own is made then",
+                claim.key()
+            );
+            return trouble(what, remedy);
+        }
+        if claim.allocation.is_some() {
+            let ours = claim.reserved.iter().any(|uid| **uid == *pod.uid);
+            if !ours && claim.reserved.len() >= MOST_CONSUMERS {
+                let remedy = format!(
+                    "end one of the {MOST_CONSUMERS} pods that share ResourceClaim {}",
+                    claim.key()
+                );
+                return trouble("resourceclaim in use".to_owned(), remedy);
+            }
+            self.given.push(claim);
+            return Ok(());
+        }
+        if let Some(assumed) = self.of.assumed.get(key) {
+            if assumed.pod != pod.uid {
+                let what = format!(
+                    "resource claim {} is in the process of being allocated",
+                    claim.key()
+                );
+                let remedy = "wait until the pod that shares the claim is bound";
+                return trouble(what, remedy.to_owned());
+            }
+            self.assumed.push(assumed.node);
+            return Ok(());
+        }
+        if let Some((request, unknown)) = claim.unsupported() {
+            let what = format!(
+                "resource claim {}, request {request}: gantry-scheduler does not support {unknown}",
+                claim.key()
+            );
+            let remedy = format!("ask in ResourceClaim {} without {unknown}", claim.key());
+            return trouble(what, remedy);
+        }
+        for ask in claim.requests.iter().flatten() {
+            if !self.of.classes.contains_key(&ask.class) {
+                let what = format!(
+                    "request {}: device class {} does not exist",
+                    ask.name, ask.class_name
+                );
+                return trouble(what, format!("create DeviceClass {}", ask.class_name));
+            }
+        }
+        self.open.push((*key, claim));
         Ok(())
     }
 
     /// What keeps the pod from any node at all, by the number of the message.
     #[must_use]
     pub fn blocked(&self) -> Option<u32> {
-        self.blocked.map(|[what, _]| what)
+        self.troubles.first().map(|[what, _]| *what)
     }
 
-    /// What to do about that, likewise.
-    #[must_use]
-    pub fn remedy(&self) -> Option<u32> {
-        self.blocked.map(|[_, remedy]| remedy)
+    /// What to do about all that is wrong, likewise.
+    pub fn remedies(&self) -> impl Iterator<Item = u32> + '_ {
+        self.troubles.iter().map(|[_, remedy]| *remedy)
     }
 
     /// Whether a node of its own must have devices for the pod.
@@ -196,10 +211,14 @@ impl<'a> DeviceNeeds<'a> {
         if self.given.iter().any(elsewhere) || self.assumed.iter().any(|at| *at != node.name) {
             return Err(Misfit::Elsewhere);
         }
-        if self.open.is_empty() {
+        let special = self.special.as_ref();
+        let special = special.and_then(|special| special.on(node, self.of, symbols));
+        let open = self.open.iter().map(|(_, claim)| *claim);
+        let open: Vec<&Claim> = open.chain(special.map(|(claim, _)| claim)).collect();
+        if open.is_empty() {
             return Ok(None);
         }
-        let mut search = Search::new(self, node, symbols);
+        let mut search = Search::new(self.of, open, node, symbols);
         match search.run() {
             Ok(true) => Ok(Some(search)),
             Ok(false) => Err(Misfit::None),
@@ -212,7 +231,7 @@ impl<'a> DeviceNeeds<'a> {
         &self,
         node: &Node,
         symbols: &Symbols,
-    ) -> Result<Vec<(Symbol, Grant, Vec<Held>)>, Misfit> {
+    ) -> Result<Vec<(Option<Symbol>, Grant, Vec<Held>)>, Misfit> {
         let search = self.serve(node, symbols)?;
         let grant = |claim: &Claim| Grant {
             namespace: claim.namespace.clone(),
@@ -223,20 +242,21 @@ impl<'a> DeviceNeeds<'a> {
                 let given = claim.allocation.as_ref();
                 given.is_some_and(|a| a.binding != Readiness::Ready)
             },
+            made: None,
         };
         let mut grants = Vec::new();
         for claim in &self.given {
-            let reserved = claim.reserved.iter().any(|uid| **uid == *self.pod.uid);
+            let reserved = claim.reserved.iter().any(|uid| **uid == *self.uid);
             if !reserved || grant(claim).waits {
                 let key = symbols.known(&claim.key()).ok_or(Misfit::None)?;
-                grants.push((key, grant(claim), Vec::new()));
+                grants.push((Some(key), grant(claim), Vec::new()));
             }
         }
         let found = search.iter().flat_map(|search| {
-            let open = self.open.iter().enumerate();
-            open.map(move |(at, (key, claim))| (search, at, key, claim))
+            let open = search.open.iter().enumerate();
+            open.map(move |(at, claim)| (search, at, *claim))
         });
-        for (search, at, key, claim) in found {
+        for (search, at, claim) in found {
             let (allocation, held) = search.result(at, claim);
             let mut grant = grant(claim);
             let devices = allocation.devices.as_ref();
@@ -246,7 +266,14 @@ impl<'a> DeviceNeeds<'a> {
                 .flatten()
                 .any(|r| r.binding_conditions.is_some());
             grant.allocation = Some(allocation);
-            grants.push((*key, grant, held));
+            let key = self.open.get(at).map(|(key, _)| *key);
+            if key.is_none() {
+                let special = self.special.as_ref();
+                let special = special.and_then(|special| special.on(node, self.of, symbols));
+                grant.made = special.map(|(_, made)| made.clone());
+                (grant.name, grant.uid) = (String::new(), String::new());
+            }
+            grants.push((key, grant, held));
         }
         Ok(grants)
     }
@@ -258,7 +285,7 @@ impl<'a> DeviceNeeds<'a> {
         nodes: impl Iterator<Item = &'n Node> + Clone,
         symbols: &Symbols,
     ) -> Option<IdleClaim> {
-        let unused = |claim: &Claim| claim.reserved.iter().all(|uid| **uid == *self.pod.uid);
+        let unused = |claim: &Claim| claim.reserved.iter().all(|uid| **uid == *self.uid);
         let mut idle = self.given.iter().filter(|claim| unused(claim));
         let idle = idle.find(|claim| {
             let mut nodes = nodes.clone();

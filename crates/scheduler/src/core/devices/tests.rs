@@ -1,3 +1,6 @@
+mod extended;
+
+use super::ANNOTATION;
 use crate::core::object;
 use crate::core::{Cluster, Decision};
 use rstest::rstest;

@@ -176,3 +176,33 @@ fn who_does_what_is_told_about_claims_fits(
         cluster.explain(class)
     );
 }
+
+/// Claims to volumes (`v`) and to devices (`d`) that are missing, but for the named: each is told.
+#[rstest]
+#[case::volumes(&["v/a", "v/b"], "create PersistentVolumeClaim d/a; and create PersistentVolumeClaim d/b")]
+#[case::devices(&["d/a", "d/b", "d/gpus"], "create ResourceClaim d/a; and create ResourceClaim d/b")]
+#[case::both(&["d/a", "v/data", "v/b"], "create PersistentVolumeClaim d/b; and create ResourceClaim d/a")]
+fn every_claim_is_told_that_is_not_as_it_should_be(#[case] claims: &[&str], #[case] want: &str) {
+    let mut cluster = cluster(&[("n1", "4", "8Gi", json!({}))]);
+    claim(&mut cluster, "late", false);
+    devices(&mut cluster, "gpu", 1);
+    let of = |kind: &str| {
+        claims
+            .iter()
+            .filter_map(|c| c.strip_prefix(kind))
+            .collect::<Vec<_>>()
+    };
+    let volumes: Vec<Value> = of("v/")
+        .iter()
+        .map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
+        .collect();
+    let resources: Vec<Value> = of("d/")
+        .iter()
+        .map(|name| json!({"name": name, "resourceClaimName": name}))
+        .collect();
+    let spec = json!({"volumes": volumes, "resourceClaims": resources});
+    let told = changes(&mut cluster, &json!({"cpu": "1"}), &spec)
+        .remove(0)
+        .0;
+    assert_eq!(told, want);
+}

@@ -108,7 +108,8 @@ pub(super) fn hints(diagnosis: &Diagnosis) -> u16 {
                 claims = true;
                 add(&[H::Claim]);
             }
-            Reason::Devices(_) => add(&[H::NodeLabels, H::Device]),
+            // A node may come to have itself what devices serve.
+            Reason::Devices(_) => add(&[H::NodeLabels, H::NodeAllocatable, H::Device]),
             Reason::DevicesBlocked(_) => {
                 claims = true;
                 add(&[H::Device]);

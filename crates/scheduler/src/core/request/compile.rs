@@ -2,8 +2,9 @@
 
 use super::{
     ClaimUse, Effect, Features, GroupKey, HostPort, Placement, Request, Spread, Term, Toleration,
+    amount,
 };
-use crate::core::devices::{PodClaim, PodClaims};
+use crate::core::devices::{self, Extended, PodClaim, PodClaims};
 use crate::core::images::normal_name;
 use crate::core::object::{Container, Pod};
 use crate::core::profile::{DefaultSpread, ProfileId, Rules};
@@ -137,6 +138,7 @@ impl Compiler {
             profile,
             images: self.images(pod),
             devices: self.devices(pod).filter(|_| rules.profile.devices),
+            extended: self.extended(pod).filter(|_| rules.profile.devices),
             pools: Vec::new(),
             asks: self.asks(pod),
             numa: false,
@@ -356,6 +358,42 @@ impl Compiler {
                 uid: pod.uid().into(),
                 pod: pod.key().into(),
                 claims,
+            })
+        })
+    }
+
+    fn extended(&mut self, pod: &Pod) -> Option<Arc<Extended>> {
+        let init = pod.spec.init_containers.iter();
+        let sidecar = |c: &Container| c.restart_policy.as_deref() == Some("Always");
+        let init = init.map(|c| (sidecar(c), c));
+        let all = init.chain(pod.spec.containers.iter().map(|c| (true, c)));
+        let mut names = BTreeMap::new();
+        let mut containers = Vec::new();
+        for (stays, container) in all {
+            let requests = container.resources.iter().flat_map(|r| &r.requests);
+            let mut wants = Vec::new();
+            for (place, (name, quantity)) in requests.enumerate() {
+                let count = amount(name, quantity);
+                if count > 0 && devices::is_name(name) {
+                    let resource = self.symbols.intern(name);
+                    names.insert(name, resource);
+                    wants.push(devices::Want {
+                        resource,
+                        count,
+                        place,
+                    });
+                }
+            }
+            containers.push(devices::Container {
+                name: container.name.clone(),
+                stays,
+                wants,
+            });
+        }
+        (!names.is_empty()).then(|| {
+            Arc::new(Extended {
+                resources: names.into_values().collect(),
+                containers,
             })
         })
     }

@@ -4,7 +4,7 @@ mod compile;
 mod features;
 mod resources;
 
-use super::devices::PodClaims;
+use super::devices::{Extended, PodClaims};
 use super::numa::Asks;
 use super::policy::{NodeRules, Refusal};
 use super::profile::ProfileId;
@@ -277,6 +277,8 @@ pub struct Request {
     pub images: Vec<Symbol>,
     /// Claims to devices. They tell every pod that has some apart from all others.
     pub devices: Option<Arc<PodClaims>>,
+    /// Extended resources that device classes may stand for.
+    pub extended: Option<Arc<Extended>>,
     /// Pools to try one after another: names and nodes. None: all nodes at once.
     pub pools: Vec<(Symbol, NodeTerm)>,
     /// What has to be on one NUMA node, where it is aligned.

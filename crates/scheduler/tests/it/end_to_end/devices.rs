@@ -145,3 +145,108 @@ async fn a_pod_is_bound_when_drivers_have_made_its_devices_ready() {
     assert_eq!(world.bound("p").await, "n1");
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extended_resources_are_served_by_a_claim_that_the_scheduler_makes() {
+    let world = World::new().await;
+    world.node("n1", &json!({})).await;
+    let slices = Api::<ResourceSlice>::all(world.client.clone());
+    create(
+        &slices,
+        json!({"metadata": {"name": "n1"}, "spec": {"driver": "gpu.io", "nodeName": "n1",
+            "pool": {"name": "n1", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "gpu-0"}]}}),
+    )
+    .await;
+    let ask = json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"example.com/gpu": "1"}}}]}});
+    world.pod("pa", &ask).await;
+    let message = world.refused("pa").await;
+    let want = "0/1 nodes are available: 1 Insufficient example.com/gpu.";
+    assert!(message.starts_with(want), "{message}");
+    let classes = Api::<DeviceClass>::all(world.client.clone());
+    let class =
+        json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    create(&classes, class).await;
+    assert_eq!(world.bound("pa").await, "n1");
+    let told = json!(world.pods().get("pa").await.expect("the pod"));
+    let status = &told["status"]["extendedResourceClaimStatus"];
+    let mappings = json!([{"containerName": "c", "resourceName": "example.com/gpu", "requestName": "container-0-request-0"}]);
+    assert_eq!(status["requestMappings"], mappings);
+    let name = status["resourceClaimName"].as_str().expect("a claim");
+    assert!(name.starts_with("pa-extended-resources-"), "{name}");
+    let claims = Api::<ResourceClaim>::namespaced(world.client.clone(), "shop");
+    let claim = json!(claims.get(name).await.expect("the claim"));
+    let uid = &told["metadata"]["uid"];
+    assert_eq!(
+        claim["metadata"]["annotations"],
+        json!({"resource.kubernetes.io/extended-resource-claim": "true"})
+    );
+    assert_eq!(
+        claim["metadata"]["ownerReferences"],
+        json!([{"apiVersion": "v1", "kind": "Pod", "name": "pa", "uid": uid, "controller": true}])
+    );
+    assert_eq!(
+        claim["metadata"]["finalizers"],
+        json!(["resource.kubernetes.io/delete-protection"])
+    );
+    assert_eq!(
+        claim["spec"]["devices"]["requests"],
+        json!([{"name": "container-0-request-0",
+        "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1}}])
+    );
+    assert_eq!(
+        claim["status"]["reservedFor"],
+        json!([{"resource": "pods", "name": "pa", "uid": uid}])
+    );
+    assert_eq!(
+        claim["status"]["allocation"]["devices"]["results"],
+        json!([{"request": "container-0-request-0", "driver": "gpu.io", "pool": "n1", "device": "gpu-0"}])
+    );
+    // The next waits until it is given back, as it is by a controller when the pod is done.
+    world.pod("pb", &ask).await;
+    let message = world.refused("pb").await;
+    assert!(
+        message.starts_with("0/1 nodes are available: 1 cannot allocate all claims."),
+        "{message}"
+    );
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    claims
+        .patch(name, &PatchParams::default(), &free)
+        .await
+        .expect("unprotected");
+    claims
+        .delete(name, &Default::default())
+        .await
+        .expect("deleted");
+    assert_eq!(world.bound("pb").await, "n1");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_an_attempt_before_has_left_is_taken_away() {
+    let world = World::new().await;
+    let slices = Api::<ResourceSlice>::all(world.client.clone());
+    create(
+        &slices,
+        json!({"metadata": {"name": "n1"}, "spec": {"driver": "gpu.io", "nodeName": "n1",
+            "pool": {"name": "n1", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "gpu-0"}]}}),
+    )
+    .await;
+    let classes = Api::<DeviceClass>::all(world.client.clone());
+    let class =
+        json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    create(&classes, class).await;
+    let ask = json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"example.com/gpu": "1"}}}]}});
+    world.pod("p", &ask).await;
+    world.refused("p").await;
+    let uid = world.pods().get("p").await.expect("the pod").metadata.uid;
+    let claims = Api::<ResourceClaim>::namespaced(world.client.clone(), "shop");
+    create(&claims, json!({"metadata": {"name": "left", "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"},
+        "finalizers": ["resource.kubernetes.io/delete-protection"],
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true}]},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}))
+    .await;
+    until_is(&claims, "left", Value::is_null).await;
+    world.node("n1", &json!({})).await;
+    assert_eq!(world.bound("p").await, "n1");
+    world.end().await;
+}

@@ -1,6 +1,7 @@
 //! Gangs, quotas and reservations.
 
-use super::world::{World, make};
+use super::world::{World, create, make};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -124,5 +125,62 @@ async fn gangs_quotas_and_reservations_hold() {
         told.contains("pod would exceed quota shop: 7 of at most 7500m cpu are used"),
         "{told}"
     );
+    world.end().await;
+}
+
+/// A quota is full of pods on two nodes, neither of which has enough to give way for one of high priority: the least
+/// important of both go, and no more of them than have to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn place_in_a_full_quota_is_made_on_several_nodes() {
+    let mut world = World::new().await;
+    world.stop().await;
+    gantry_scheduler::install(&world.client)
+        .await
+        .expect("installed");
+    world.start();
+    for name in ["n1", "n2"] {
+        world.node(name, &json!({})).await;
+    }
+    let quota = json!({"apiVersion": "scheduling.sigs.k8s.io/v1alpha1", "kind": "ElasticQuota", "metadata": {"name": "shop"},
+        "spec": {"min": {"cpu": "4"}, "max": {"cpu": "4"}}});
+    let quotas = "/apis/scheduling.sigs.k8s.io/v1alpha1/namespaces/shop/elasticquotas";
+    make(&world.client, quotas, quota).await;
+    let classes = Api::<PriorityClass>::all(world.client.clone());
+    let pod = |class: &str, cpu: &str, node: Option<&str>| {
+        let mut pod = json!({"spec": {"priorityClassName": class, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}});
+        if let Some(node) = node {
+            pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+        }
+        pod
+    };
+    for (at, node) in ["n1", "n2", "n2", "n1"].into_iter().enumerate() {
+        let name = format!("p{at}");
+        create(
+            &classes,
+            json!({"metadata": {"name": name}, "value": 10 * at}),
+        )
+        .await;
+        world.pod(&name, &pod(&name, "1", Some(node))).await;
+        assert_eq!(world.bound(&name).await, node);
+    }
+    create(
+        &classes,
+        json!({"metadata": {"name": "high"}, "value": 1000}),
+    )
+    .await;
+    world.pod("high", &pod("high", "3", None)).await;
+    for name in ["p0", "p1", "p2"] {
+        let told = world.event(name, "Preempted").await;
+        assert!(told.starts_with("Preempted by pod "), "{told}");
+        // As their kubelets do at the end.
+        let now = DeleteParams::default().grace_period(0);
+        world.pods().delete(name, &now).await.ok();
+    }
+    world.bound("high").await;
+    let left = world.pods().list(&Default::default()).await.expect("pods");
+    let left = left.items.into_iter();
+    let left: Vec<_> = left.filter_map(|pod| pod.metadata.name).collect();
+    assert_eq!(left, ["high", "p3"]);
     world.end().await;
 }
