@@ -217,6 +217,8 @@ impl NodeState {
                 "memory" => state.allocatable.memory = value,
                 "ephemeral-storage" => state.allocatable.storage = value,
                 "pods" => state.max_pods = value,
+                // Kubelets tell of huge pages that there are none.
+                _ if value == 0 => {}
                 _ => state.other.push((symbols.intern(name), value)),
             }
         }

@@ -190,6 +190,20 @@ fn events_wake_only_whom_they_may_help(
 }
 
 #[test]
+fn a_node_that_tells_the_same_again_wakes_nobody() {
+    let mut world = World::new();
+    let told = node(
+        "n2",
+        "a",
+        &json!({"status": {"allocatable": {"hugepages-2Mi": "0", "example.com/gpu": "1"}}}),
+    );
+    add_node(&mut world.cluster, &told);
+    world.cluster.events.clear();
+    add_node(&mut world.cluster, &told);
+    assert_eq!(world.cluster.events, []);
+}
+
+#[test]
 fn only_pods_that_matter_wake_the_one_they_keep_away() {
     let mut world = World::new();
     // Room is not what it lacks.
