@@ -263,11 +263,11 @@ mod tests {
     #[test]
     fn disk_and_network_are_told_where_a_rule_says_so() {
         let text = "[{container: c, network: 2M}, {network: {constant: 40%}, disk: 1Gi}]";
-        let data = std::collections::BTreeMap::from([("r".to_owned(), text.to_owned())]);
-        let (rules, refused) = crate::behaviour::rules(&data);
+        let data = BTreeMap::from([("r".to_owned(), text.to_owned())]);
+        let (rules, refused) = behaviour::rules(&data);
         assert_eq!(refused, []);
         let mut truth = Truth::default();
-        let behaviours = crate::behaviour::Behaviours {
+        let behaviours = behaviour::Behaviours {
             rules,
             ..Default::default()
         };

@@ -19,6 +19,9 @@ pub enum Misfit {
     Error(u32),
 }
 
+/// The claim (none if it is still to be made), what is to be written, and the devices that it holds then.
+pub(super) type Granted = (Option<Symbol>, Grant, Vec<Held>);
+
 /// The claims of a pod, found.
 pub struct DeviceNeeds<'a> {
     pub(super) of: &'a Devices,
@@ -227,11 +230,7 @@ impl<'a> DeviceNeeds<'a> {
     }
 
     /// What is to be written so that the pod can run on the node, with the devices that each claim holds then.
-    pub(super) fn grant(
-        &self,
-        node: &Node,
-        symbols: &Symbols,
-    ) -> Result<Vec<(Option<Symbol>, Grant, Vec<Held>)>, Misfit> {
+    pub(super) fn grant(&self, node: &Node, symbols: &Symbols) -> Result<Vec<Granted>, Misfit> {
         let search = self.serve(node, symbols)?;
         let grant = |claim: &Claim| Grant {
             namespace: claim.namespace.clone(),
