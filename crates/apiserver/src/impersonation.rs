@@ -10,10 +10,11 @@ use gantry_machinery::status::Failure;
 use http::HeaderMap;
 
 use crate::{
-    api::{Api, refused},
+    api::Api,
     authn::{self, MASTERS, NODE_PREFIX, NODES, UserInfo, account_of},
     authz::Attributes,
     errors,
+    route::refused,
 };
 
 /// The user that a request is seen as, and the narrow right by which, if by one.

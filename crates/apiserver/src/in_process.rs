@@ -7,9 +7,10 @@ use http::{Request, Response};
 use hyper_util::rt::TokioIo;
 
 use crate::{
-    api::{self, Api},
+    api::Api,
     authn::UserInfo,
     errors,
+    handle::handle,
     respond::{self, Body, Reply},
 };
 
@@ -37,7 +38,7 @@ async fn through(
     let service = hyper::service::service_fn(move |mut request: Request<_>| {
         request.extensions_mut().insert(user.clone());
         let api = api.clone();
-        async move { Ok::<_, Infallible>(api::handle(api, request).await) }
+        async move { Ok::<_, Infallible>(handle(api, request).await) }
     });
     tokio::spawn(
         hyper::server::conn::http1::Builder::new()

@@ -26,13 +26,15 @@ use crate::{
     age,
     aggregate::{self, Aggregator},
     allocate,
-    api::{self, Api},
+    api::Api,
     audit::{Audit, AuditConfig, AuditError, Peer},
     authn::{
         Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
     },
     authz::{Authorization, Authorizer, WebhookError},
-    bootstrap, crd, endpoints, in_process,
+    bootstrap, crd, endpoints,
+    handle::handle,
+    in_process,
     proxy::{
         self,
         authority::{Authority, FRONT_PROXY, KUBELET_CLIENT},
@@ -393,7 +395,7 @@ impl Server {
                     return in_process::upgraded(api, user, request).await;
                 }
                 request.extensions_mut().insert(user);
-                Ok(api::handle(api, request).await)
+                Ok(handle(api, request).await)
             }
         });
         kube::Client::new(service, "default")
@@ -545,7 +547,7 @@ async fn connection(
             request.extensions_mut().insert(shown.clone());
         }
         let api = api.clone();
-        async move { Ok::<_, Infallible>(api::handle(api, request).await) }
+        async move { Ok::<_, Infallible>(handle(api, request).await) }
     });
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);

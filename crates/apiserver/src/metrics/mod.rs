@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod authorization;
+mod labels;
 mod process;
 pub mod reload;
 mod text;
@@ -23,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+pub use labels::labels;
 pub use text::serve;
 
 /// Upper bounds in seconds, as kube-apiserver has them.

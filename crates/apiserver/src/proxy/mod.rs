@@ -19,13 +19,14 @@ use gantry_machinery::status::Failure;
 use http::{Method, header, request::Parts};
 
 use crate::{
-    api::{Api, Cx, refused},
+    api::{Api, Cx},
     authn::UserInfo,
     authz::Attributes,
     errors,
     registry::Entry,
     request::{Query, Target},
     respond::Reply,
+    route::refused,
 };
 use forward::BoxBody;
 
