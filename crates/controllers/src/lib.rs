@@ -5,8 +5,10 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
-//! Of kube-controller-manager's controllers these are not there: bootstrap tokens; node addresses
-//! (IPAM), routes and load balancers of a cloud; evictions for taints of devices; storage versions.
+//! Of kube-controller-manager's controllers these are not there: bootstrap tokens, the cleaner of
+//! legacy tokens; node addresses (IPAM), routes and load balancers of a cloud; evictions for taints
+//! of devices; storage versions; the expander of volumes, the protection of their attributes
+//! classes, and warnings about their SELinux labels; the cleaner of PodCertificateRequests.
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
 //! Work is in proportion to change: one shared watch a kind feeds an indexed cache
@@ -43,8 +45,10 @@ pub mod replicaset;
 pub mod resourceclaim;
 pub mod runtime;
 pub mod selector;
+pub mod servicecidr;
 pub mod statefulset;
 pub mod tokens;
+pub mod ttl;
 pub mod ttlafterfinished;
 pub mod volume;
 
@@ -104,6 +108,8 @@ controllers! {
     AttachDetach = "persistentvolume-attach-detach-controller", volume::start_attach_detach;
     CertificateApproving = "certificatesigningrequest-approving-controller", certificates::start_approving;
     CertificateCleaning = "certificatesigningrequest-cleaner-controller", certificates::start_cleaning;
+    Ttl = "ttl-controller", ttl::start;
+    ServiceCidr = "service-cidr-controller", servicecidr::start;
     RoleAggregation = "clusterrole-aggregation-controller", aggregation::start;
     ResourceQuota = "resourcequota-controller", quota::start;
     HorizontalPodAutoscaler = "horizontal-pod-autoscaler-controller", autoscaler::start;

@@ -89,6 +89,8 @@ pub async fn object_of(
     for attempt in 1.. {
         if generates {
             object::set_meta(&mut object, "name", generate(&prefix));
+            // A namespace is labelled with its name, also one that it was given here.
+            strategy::default_metadata(&resource, &mut object, None);
         }
         match once(cx, asked.as_ref(), &mut object).await {
             Err(Refused::Conflict(_)) if generates && attempt < NAMES => {

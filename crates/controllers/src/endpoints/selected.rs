@@ -38,7 +38,7 @@ impl Selected {
         service: Option<&Service>,
     ) -> Option<Vec<Arc<Pod>>> {
         let selector = service
-            .filter(|s| s.spec.kind != "ExternalName" && s.metadata.deleted.is_none())
+            .filter(|s| s.spec.kind != "ExternalName")
             .and_then(|s| s.spec.selector.clone())
             .filter(|labels| !labels.is_empty());
         let Some(selector) = selector else {

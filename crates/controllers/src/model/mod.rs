@@ -165,6 +165,14 @@ kind!(
     "ControllerRevision",
     true
 );
+kind!(
+    SERVICE_RANGES,
+    "networking.k8s.io",
+    "v1",
+    "servicecidrs",
+    "ServiceCIDR",
+    false
+);
 kind!(SECRETS, "", "v1", "secrets", "Secret", true);
 kind!(
     SIGNING_REQUESTS,

@@ -8,8 +8,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Deserialize, Serialize};
 
 use super::meta::nullable;
+use super::workload::Condition;
 use super::{
-    DISRUPTION_BUDGETS, ENDPOINT_SLICES, ENDPOINTS, Kind, Labels, Meta, SERVICES, Watched,
+    DISRUPTION_BUDGETS, ENDPOINT_SLICES, ENDPOINTS, Kind, Labels, Meta, SERVICE_RANGES, SERVICES,
+    Watched,
 };
 use crate::selector::Selector;
 
@@ -36,12 +38,46 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     #[serde(rename = "clusterIP", deserialize_with = "nullable")]
     pub cluster_ip: String,
+    #[serde(rename = "clusterIPs", deserialize_with = "nullable")]
+    pub cluster_ips: Vec<String>,
     #[serde(rename = "ipFamilies", deserialize_with = "nullable")]
     pub ip_families: Vec<String>,
     #[serde(deserialize_with = "nullable")]
     pub publish_not_ready_addresses: bool,
     #[serde(deserialize_with = "nullable")]
     pub traffic_distribution: String,
+}
+
+/// ServiceCIDR: addresses for Services.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct ServiceRange {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: RangeSpec,
+    #[serde(default)]
+    pub status: RangeStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RangeSpec {
+    #[serde(deserialize_with = "nullable")]
+    pub cidrs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RangeStatus {
+    #[serde(deserialize_with = "nullable")]
+    pub conditions: Vec<Condition>,
+}
+
+impl Watched for ServiceRange {
+    const KIND: Kind = SERVICE_RANGES;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, _put: &mut dyn FnMut(Arc<str>)) {}
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

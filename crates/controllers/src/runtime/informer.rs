@@ -15,7 +15,7 @@ use super::reflector::{self, Sink, Source};
 use crate::model::autoscaler::Autoscaler;
 use crate::model::batch::{CronJob, Job};
 use crate::model::device::DeviceClaim;
-use crate::model::network::{Budget, EndpointSlice, Endpoints, Service};
+use crate::model::network::{Budget, EndpointSlice, Endpoints, Service, ServiceRange};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::quota::Quota;
 use crate::model::role::ClusterRole;
@@ -423,6 +423,7 @@ informers! {
     attachments: Attachment = Informer::default();
     drivers: Driver = Informer::default();
     services: Service = Informer::default();
+    service_ranges: ServiceRange = Informer::default();
     endpoints: Endpoints = Informer::default();
     slices: EndpointSlice = Informer::default();
     budgets: Budget = Informer::default();

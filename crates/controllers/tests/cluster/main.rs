@@ -11,6 +11,7 @@ mod garbage;
 mod namespaces;
 mod network;
 mod nodes;
+mod walked;
 mod workloads;
 
 use std::fmt::Debug;
