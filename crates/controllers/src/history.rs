@@ -175,6 +175,14 @@ pub async fn ensure(
     }
 }
 
+/// Revisions of the same data as `kept`, of one owner: they are one too many.
+pub fn duplicates(kept: &Revision, revisions: &[Arc<Revision>]) -> Vec<Arc<Revision>> {
+    let same = |r: &&Arc<Revision>| {
+        r.metadata.uid != kept.metadata.uid && r.data == kept.data && r.metadata.deleted.is_none()
+    };
+    revisions.iter().filter(same).cloned().collect()
+}
+
 /// Deletes the revisions that history may forget.
 pub async fn forget(
     context: &Context,
@@ -233,6 +241,24 @@ mod tests {
         assert_eq!(resolve(&a, &all), Update::Raise(all[0].clone(), 3));
         assert_eq!(resolve(&c, &all), Update::New(3));
         assert_eq!(resolve(&c, &[]), Update::New(1));
+    }
+
+    #[test]
+    fn revisions_of_the_same_data_are_one_too_many() {
+        let revisions = [
+            revision("a", 1, json!(1)),
+            revision("b", 2, json!(1)),
+            revision("c", 3, json!(2)),
+        ];
+        let Update::Raise(kept, 4) = resolve(&json!(1), &revisions) else {
+            panic!()
+        };
+        assert_eq!(&*kept.metadata.name, "b");
+        let names: Vec<_> = duplicates(&kept, &revisions)
+            .iter()
+            .map(|r| r.metadata.name.to_string())
+            .collect();
+        assert_eq!(names, ["a"]);
     }
 
     #[test]

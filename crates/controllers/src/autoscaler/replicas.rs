@@ -560,6 +560,25 @@ mod tests {
         assert_eq!(per_pod(0, 50_000, 10_000, world.tolerance).replicas, 5);
     }
 
+    /// The phases of TestHPAWithTolerance (`test/integration/podautoscaler`).
+    #[rstest]
+    #[case(35, 3700, 37)]
+    #[case(37, 3800, 37)]
+    #[case(37, 1000, 10)]
+    #[case(10, 800, 10)]
+    fn a_sum_for_all_pods_by_tolerance(
+        #[case] replicas: i32,
+        #[case] value: i64,
+        #[case] wanted: i32,
+    ) {
+        let tolerance = Tolerance {
+            up: 0.05,
+            down: 0.5,
+        };
+        let got = per_pod(replicas, value * 1000, 100_000, tolerance);
+        assert_eq!(got.replicas, wanted);
+    }
+
     #[test]
     fn each_direction_has_its_own_tolerance() {
         let pods = [pod("a", json!({})), pod("b", json!({}))];

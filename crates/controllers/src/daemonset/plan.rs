@@ -174,10 +174,10 @@ fn roll(
     let mut may: Vec<(&str, &Arc<Pod>)> = vec![];
     // How much of the allowance is in use already.
     let mut used = 0;
+    // With surge: nodes that are served, and pods that serve where none is wanted any more.
+    let (mut served, mut surplus) = (0, vec![]);
     for (node, all) in pods {
-        if !fits.contains_key(node) {
-            continue;
-        }
+        let Some(fit) = fits.get(node) else { continue };
         let live: Vec<&Arc<Pod>> = all.iter().copied().filter(|p| !p.terminating()).collect();
         let mut new = live.iter().filter(|p| of_hash(p, world.hash));
         let mut old = live.iter().filter(|p| !of_hash(p, world.hash));
@@ -187,7 +187,15 @@ fn roll(
             used += 1;
             continue;
         }
+        served += usize::from(old.or(new).is_some_and(|p| available(p)));
         match (new, old) {
+            (None, Some(old)) if pace.surge > 0 && !fit.takes => {
+                if available(old) {
+                    surplus.push(*old);
+                } else {
+                    plan.delete.push((*old).clone());
+                }
+            }
             (Some(new), None) => used += usize::from(pace.surge == 0 && !available(new)),
             (None, Some(old)) if !available(old) => must.push((node, old)),
             (None, Some(old)) => may.push((node, old)),
@@ -201,6 +209,9 @@ fn roll(
         pace.unavailable
     };
     may.truncate(allowance.saturating_sub(used));
+    // They stay until as many others serve: who asks for surge wants no gap.
+    let spare = served.saturating_sub(desired);
+    plan.delete.extend(surplus.into_iter().take(spare).cloned());
     for (node, pod) in must.into_iter().chain(may) {
         if pace.surge > 0 {
             plan.create.push(Arc::from(node));

@@ -15,8 +15,12 @@ fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
 }
 
-fn node(name: &str) -> Arc<Node> {
-    Arc::new(serde_json::from_value(json!({"metadata": {"name": name}})).unwrap())
+/// A node; with `!` one that takes no new pods.
+fn node(text: &str) -> Arc<Node> {
+    let name = text.trim_start_matches('!');
+    let taints = (name != text).then(|| json!([{"key": "zone", "effect": "NoSchedule"}]));
+    let node = json!({"metadata": {"name": name}, "spec": {"taints": taints}});
+    Arc::new(serde_json::from_value(node).unwrap())
 }
 
 /// `name@node:hash` and how it is: `ready`, `pending`, `failed`, `leaving`.
@@ -55,6 +59,10 @@ fn run(strategy: Value, nodes: &[&str], pods: &[&str]) -> Plan {
     })
 }
 
+fn counted(surge: i32, unavailable: i32) -> Value {
+    json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}})
+}
+
 fn rolling(surge: &str, unavailable: &str) -> Value {
     json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}})
 }
@@ -78,6 +86,12 @@ fn rolling(surge: &str, unavailable: &str) -> Value {
 #[case(rolling("50%", "0%"), &["a", "b"], &["1@a:old ready", "2@b:old ready"], &["a"], &[])]
 #[case(rolling("50%", "0%"), &["a", "b"], &["1@a:old ready", "9@a:new pending", "2@b:old ready"], &[], &[])]
 #[case(rolling("50%", "0%"), &["a", "b"], &["1@a:old ready", "9@a:new ready", "2@b:old ready"], &[], &["1"])]
+// Nodes that are tainted (`!`) want no pods any more; with surge theirs stay until others serve.
+#[case(counted(1, 0), &["!a", "b"], &["1@a:old ready", "2@b:old ready"], &["b"], &["1"])]
+#[case(counted(1, 0), &["!a", "b", "c"], &["1@a:old ready", "2@b:old ready", "3@c:new pending"], &["b"], &[])]
+#[case(counted(1, 0), &["!a", "b"], &["1@a:old pending", "2@b:new ready"], &[], &["1"])]
+#[case(counted(1, 0), &["!a", "!b"], &["1@a:old ready", "2@b:old ready"], &[], &["1", "2"])]
+#[case(counted(0, 1), &["!a", "b"], &["1@a:old ready", "2@b:new ready"], &[], &["1"])]
 #[case(json!({"type": "OnDelete"}), &["a"], &["1@a:old ready"], &[], &[])]
 fn steps(
     #[case] strategy: Value,

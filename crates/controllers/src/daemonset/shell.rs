@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::api::Patch;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::hash::template_hash;
 use crate::history;
 use crate::model::meta::MetaOnly;
 use crate::model::workload::{DaemonSet, DaemonSetStatus, Revision};
-use crate::model::{DAEMON_SETS, Key, PODS, Pod};
+use crate::model::{DAEMON_SETS, Key, PODS, Pod, REVISIONS};
 use crate::ownership;
 use crate::runtime::api::{Deletion, or_null};
 use crate::runtime::controller::{self, slow_start, together};
@@ -25,6 +26,8 @@ use crate::runtime::{ApiError, Context, Controller, Expectations, Outcome, Queue
 const NAME: &str = "daemonset-controller";
 /// Many nodes change together: their news are taken in one look.
 const CALM: Duration = Duration::from_millis(100);
+/// How soon to look again after revisions of one template have become one.
+const MERGED: Duration = Duration::from_millis(100);
 /// A pod that keeps ending is replaced ever more slowly.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
@@ -134,7 +137,15 @@ impl Controller for DaemonSets {
         .await?;
         let mut collisions = set.status.collision_count;
         let hash = match set.metadata.deleted {
-            None => self.revision(&set, &revisions, &mut collisions).await?,
+            None => {
+                let revision = self.revision(&set, &revisions, &mut collisions).await?;
+                let duplicates = history::duplicates(&revision, &revisions);
+                if !duplicates.is_empty() {
+                    self.merge(&revision, &duplicates, &pods).await?;
+                    return Ok(Outcome::After(MERGED));
+                }
+                revision_hash(&revision).to_owned()
+            }
             Some(_) => String::new(),
         };
         let nodes = informers.nodes.all();
@@ -167,6 +178,10 @@ impl Controller for DaemonSets {
         let soonest = [plan.after, wait].into_iter().flatten().min();
         Ok(soonest.map_or(Outcome::Done, Outcome::After))
     }
+}
+
+fn revision_hash(revision: &Revision) -> &str {
+    revision.metadata.labels.get(HASH).unwrap_or_default()
 }
 
 impl DaemonSets {
@@ -206,22 +221,52 @@ impl DaemonSets {
         soonest
     }
 
-    /// The hash of the template, whose revision is there after this.
+    /// The revision of the template.
     async fn revision(
         &self,
         set: &DaemonSet,
         revisions: &[Arc<Revision>],
         collisions: &mut Option<i32>,
-    ) -> Result<String, ApiError> {
+    ) -> Result<Arc<Revision>, ApiError> {
         let (template, meta) = (&set.spec.template, &set.metadata);
         let data = history::data_of(template);
         let object = |number, collisions| {
             let hash = template_hash(template, collisions);
             history::object_named(&DAEMON_SETS, meta, template, &data, number, (HASH, &hash))
         };
-        let found = history::ensure(&self.context, meta, &data, revisions, collisions, object);
-        let labels = &found.await?.metadata.labels;
-        Ok(labels.get(HASH).unwrap_or_default().to_owned())
+        history::ensure(&self.context, meta, &data, revisions, collisions, object).await
+    }
+
+    /// Of several revisions of one template one is kept, and the pods of the others are its.
+    async fn merge(
+        &self,
+        kept: &Revision,
+        duplicates: &[Arc<Revision>],
+        pods: &[Arc<Pod>],
+    ) -> Result<(), ApiError> {
+        let (api, informers) = (&self.context.api, &self.context.informers);
+        let hashes: Vec<&str> = duplicates.iter().map(|d| revision_hash(d)).collect();
+        for pod in pods {
+            if !hashes.contains(&pod.meta.labels.get(HASH).unwrap_or_default()) {
+                continue;
+            }
+            let patch = Patch::Merge(json!({"metadata": {
+                "uid": &*pod.meta.uid,
+                "labels": {HASH: revision_hash(kept)},
+            }}));
+            match api.patch(&PODS, &pod.meta.key(), None, &patch).await {
+                Ok(written) => informers.pods.apply(written),
+                Err(error) if error.not_found() || error.conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for duplicate in duplicates {
+            let key = duplicate.metadata.key();
+            let deletion = Deletion::of(&duplicate.metadata.uid);
+            api.delete(&REVISIONS, &key, deletion).await?;
+            informers.revisions.remove(&key);
+        }
+        Ok(())
     }
 
     async fn carry_out(&self, set: &DaemonSet, plan: &Plan, hash: &str) -> Result<(), ApiError> {

@@ -572,6 +572,106 @@ async fn stateful_sets_replace_what_ended_and_own_claims_as_told() {
     rig.end().await;
 }
 
+/// `daemonset/daemonset_test.go`: TestDaemonSetRollingUpdateWithTolerations,
+/// TestDSCUpdatesPodLabelAfterDedupCurHistories.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_sets_follow_tolerations_and_keep_one_revision_of_a_template() {
+    let rig = Rig::new().await;
+    let (nodes, sets) = (
+        rig.api("", "v1", "Node", "nodes", ""),
+        rig.apps("DaemonSet", "daemonsets"),
+    );
+    for (n, zone) in ["y", "y", "z", "z", "common", "common"].iter().enumerate() {
+        create(
+            &nodes,
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node-{n}")},
+                "spec": {"taints": [{"key": format!("zone-{zone}"), "effect": "NoSchedule"}]}}),
+        )
+        .await;
+    }
+    let tolerations = |zones: &[&str]| {
+        let one = |zone: &&str| json!({"key": format!("zone-{zone}"), "operator": "Exists"});
+        // The nodes have no kubelets, and are tainted for that soon.
+        let own = ["not-ready", "unreachable"]
+            .map(|key| json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists"}));
+        let all: Vec<Value> = zones.iter().map(one).chain(own).collect();
+        json!({"spec": {"template": {"spec": {"tolerations": all}}}})
+    };
+    let mut template = template("one");
+    template["spec"]["tolerations"] =
+        tolerations(&["y", "common"])["spec"]["template"]["spec"]["tolerations"].clone();
+    create(
+        &sets,
+        json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "foo"}, "spec": {
+            "selector": {"matchLabels": {"app": "web"}}, "template": template,
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}}),
+    )
+    .await;
+    let served = async |count: i32| {
+        let wanted = json!({"numberReady": count, "desiredNumberScheduled": count,
+            "currentNumberScheduled": count, "numberMisscheduled": 0});
+        rig.until_status(&sets, "foo", wanted).await;
+        rig.until(
+            "updated",
+            async || {
+                sets.get("foo").await.unwrap().data["status"]["updatedNumberScheduled"].clone()
+            },
+            |updated| updated.as_i64().unwrap_or(0) == i64::from(count),
+        )
+        .await;
+    };
+    served(4).await;
+    for (zones, count) in [
+        (&["z", "common"][..], 4),
+        (&["y", "z", "common"], 6),
+        (&[], 0),
+        (&["common"], 2),
+    ] {
+        merge(&sets, "foo", tolerations(zones)).await;
+        served(count).await;
+    }
+
+    // Another revision of the same template, with a higher number: it is kept, and the pods are its.
+    let revisions = rig.apps("ControllerRevision", "controllerrevisions");
+    let all = async || revisions.list(&ListParams::default()).await.unwrap().items;
+    let mut newest = all()
+        .await
+        .into_iter()
+        .max_by_key(|r| r.data["revision"].as_i64())
+        .unwrap();
+    let twin = "foo-twin";
+    newest.metadata.name = Some(twin.into());
+    newest.metadata.resource_version = None;
+    newest.metadata.uid = None;
+    newest.data["revision"] = (newest.data["revision"].as_i64().unwrap() + 1).into();
+    let labels = newest.metadata.labels.as_mut().unwrap();
+    let before = labels.insert("controller-revision-hash".into(), "twin".into());
+    revisions
+        .create(&PostParams::default(), &newest)
+        .await
+        .unwrap();
+    let pods = rig.pods();
+    let tell = |p: &DynamicObject| {
+        let labels = p.metadata.labels.clone().unwrap_or_default();
+        labels["controller-revision-hash"].clone()
+    };
+    rig.until_list(&pods, "app=web", tell, &["twin", "twin"])
+        .await;
+    rig.until("one of them", all, |revisions| {
+        let of = |r: &DynamicObject| {
+            r.metadata
+                .labels
+                .as_ref()?
+                .get("controller-revision-hash")
+                .cloned()
+        };
+        let hashes: Vec<_> = revisions.iter().map(of).collect();
+        hashes.contains(&Some("twin".into())) && !hashes.contains(&before)
+    })
+    .await;
+    rig.end().await;
+}
+
 /// `namespace/ns_conditions_test.go`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_tells_what_it_waits_for() {
