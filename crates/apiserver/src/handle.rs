@@ -33,6 +33,15 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let origin = api.config.browsers.origin(&request);
+    if let Some(mut reply) = api
+        .config
+        .browsers
+        .preflight(request.method(), origin.as_ref())
+    {
+        api.config.browsers.tell(reply.headers_mut(), origin);
+        return reply;
+    }
     let (parts, body) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let accept = parts.headers.get(header::ACCEPT).cloned();
@@ -65,6 +74,7 @@ where
     if let Ok(id) = header::HeaderValue::try_from(id) {
         reply.headers_mut().insert(AUDIT_ID, id);
     }
+    api.config.browsers.tell(reply.headers_mut(), origin);
     if pretty {
         reply = pretty::print(reply);
     }

@@ -21,6 +21,7 @@ mod authn;
 mod authz;
 mod backup;
 mod bootstrap;
+mod browsers;
 mod certificates;
 mod compress;
 mod convert;
@@ -76,6 +77,7 @@ pub use authz::{
     parse_config as parse_authorization_config, parse_policies as parse_abac_policies,
 };
 pub use backup::PATH as SNAPSHOT_PATH;
+pub use browsers::Browsers;
 pub use encryption::{Encryption, parse as parse_encryption_config};
 pub use proxy::links::{Identity, Network, Stream};
 pub use reload::{ConfigFile, Reload};

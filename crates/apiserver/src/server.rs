@@ -32,7 +32,9 @@ use crate::{
         Authentication, AuthenticationError, Authenticator, MASTERS, UserInfo, certificate::Shown,
     },
     authz::{Authorization, Authorizer, WebhookError},
-    bootstrap, crd, endpoints,
+    bootstrap,
+    browsers::Browsers,
+    crd, endpoints,
     handle::handle,
     in_process,
     proxy::{
@@ -113,6 +115,8 @@ pub struct Config {
     pub list_age: Duration,
     /// Requests worked on at a time, watches left out: the seats that priority levels share.
     pub seats: u32,
+    /// What browsers are told.
+    pub browsers: Browsers,
     /// Files that are read again when they change.
     pub reload: Reload,
     /// How kubelets are reached.
@@ -186,6 +190,7 @@ impl Default for Config {
             event_ttl: Duration::from_secs(3600),
             list_age: Duration::from_secs(600),
             seats: 600,
+            browsers: Browsers::default(),
             reload: Reload::default(),
             kubelet: Kubelets::default(),
             network: None,

@@ -19,6 +19,9 @@ pub struct PluginSettings {
     pub node_selectors: BTreeMap<String, String>,
     /// Of PodTolerationRestriction.
     pub tolerations: Tolerations,
+    /// Of DefaultTolerationSeconds: how long pods stay on a node that is not ready and on one that is not
+    /// reachable, in seconds, where they say nothing; 300 where this says nothing.
+    pub toleration_seconds: (Option<i64>, Option<i64>),
 }
 
 #[derive(Deserialize)]

@@ -192,8 +192,8 @@ fn fill(cx: &mut Cx, object: &mut Value, old: Option<&Value>) -> Result<(), Fail
                     Ok(())
                 })?;
             }
-            admit(cx, Plugin::DefaultTolerationSeconds, &mut |_| {
-                pods::tolerations(object);
+            admit(cx, Plugin::DefaultTolerationSeconds, &mut |cx| {
+                pods::tolerations(object, cx.api.config.admission.toleration_seconds);
                 Ok(())
             })?;
         }

@@ -339,17 +339,17 @@ pub fn runtime_class(cx: &Cx, pod: &mut Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// DefaultTolerationSeconds: five minutes on a node that is not ready or not reachable, unless
-/// the pod says otherwise.
-pub fn tolerations(pod: &mut Value) {
+/// DefaultTolerationSeconds: so many on a node that is not ready and on one that is not reachable, unless
+/// the pod says otherwise; five minutes where nothing is said.
+pub fn tolerations(pod: &mut Value, (not_ready, unreachable): (Option<i64>, Option<i64>)) {
     let Some(spec) = spec_mut(pod) else { return };
     let own = spec.entry("tolerations").or_insert_with(|| json!([]));
     let Some(own) = own.as_array_mut() else {
         return;
     };
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
+    for (key, seconds) in [
+        ("node.kubernetes.io/not-ready", not_ready),
+        ("node.kubernetes.io/unreachable", unreachable),
     ] {
         let tolerated = own.iter().any(|t| {
             let everything =
@@ -360,7 +360,8 @@ pub fn tolerations(pod: &mut Value) {
         });
         if !tolerated {
             own.push(json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+                "key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": seconds.unwrap_or(300),
             }));
         }
     }
@@ -383,9 +384,13 @@ mod tests {
     fn tolerations_are_added_unless_they_are_there() {
         let check = |given: Value, count: usize| {
             let mut pod = json!({"spec": {"tolerations": given}});
-            tolerations(&mut pod);
+            tolerations(&mut pod, (Some(60), None));
             let got = pod["spec"]["tolerations"].as_array().map(Vec::len);
             assert_eq!(got, Some(count), "{given}");
+            let seconds = |at: usize| pod["spec"]["tolerations"][at]["tolerationSeconds"].clone();
+            if given == json!([]) {
+                assert_eq!((seconds(0), seconds(1)), (json!(60), json!(300)));
+            }
         };
         check(json!([]), 2);
         check(json!([{"operator": "Exists"}]), 1);

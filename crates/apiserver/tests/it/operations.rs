@@ -9,7 +9,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use gantry_apiserver::{Config, RuntimeConfig, Server};
+use gantry_apiserver::{Browsers, Config, RuntimeConfig, Server};
 use gantry_store::{Options, Store};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -384,5 +384,48 @@ async fn what_is_switched_off_is_not_served_and_not_shown() {
         let answer = get(path).await.expect_err(path);
         assert!(answer.contains("404"), "{path}: {answer}");
     }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn browsers_are_told_who_may_read_and_to_come_over_tls() {
+    let directives = ["max-age=31536000", "includeSubDomains", "preload"].map(str::to_owned);
+    let browsers = Browsers::new(
+        &["^https://console\\.example\\.com$".to_owned()],
+        &directives,
+    );
+    let config = Config {
+        browsers: browsers.expect("understood"),
+        ..Config::default()
+    };
+    let server = Server::start(config, Store::in_memory(Options::default()))
+        .await
+        .expect("the server starts");
+    let nobody = server.client_as("nobody", &[]);
+    let sent = async |method: &str, path: &str, origin: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ORIGIN, origin)
+            .body(Vec::new().into())
+            .expect("a request");
+        let (parts, _) = nobody.send(request).await.expect("an answer").into_parts();
+        let told = parts.headers.get(header::STRICT_TRANSPORT_SECURITY);
+        let told = told.and_then(|it| it.to_str().ok());
+        assert_eq!(told, Some("max-age=31536000; includeSubDomains; preload"));
+        let allowed = parts.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        (
+            parts.status.as_u16(),
+            allowed.map(|it| it.to_str().expect("text").to_owned()),
+        )
+    };
+    let (console, other) = ("https://console.example.com", "https://example.org");
+    let known = || Some(console.to_owned());
+    // Who is asked first answers before it is known who asks.
+    assert_eq!(sent("OPTIONS", MAPS, console).await, (204, known()));
+    assert_eq!(sent("GET", "/version", console).await, (200, known()));
+    assert_eq!(sent("GET", MAPS, console).await, (403, known()));
+    assert_eq!(sent("GET", "/version", other).await, (200, None));
+    assert_ne!(sent("OPTIONS", MAPS, other).await.0, 204);
     server.shutdown().await;
 }

@@ -90,6 +90,20 @@ pub struct ApiServer {
     #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP", value_parser = ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"], help_heading = "Kubelets")]
     pub kubelet_preferred_address_types: Vec<String>,
 
+    /// Regular expressions for the origins whose pages browsers let read answers (CORS)
+    #[arg(long, value_name = "EXPRESSIONS", value_delimiter = ',', action = ArgAction::Append, help_heading = "Serving")]
+    pub cors_allowed_origins: Vec<String>,
+    /// Directives of the header that has browsers come over TLS only: max-age=SECONDS,
+    /// includeSubDomains, preload
+    #[arg(long, value_name = "DIRECTIVES", value_delimiter = ',', action = ArgAction::Append, help_heading = "Serving")]
+    pub strict_transport_security_directives: Vec<String>,
+    /// How long pods stay on a node that is not ready, where they say nothing [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..), help_heading = "Authorization and admission")]
+    pub default_not_ready_toleration_seconds: Option<i64>,
+    /// How long pods stay on a node that cannot be reached, where they say nothing [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..), help_heading = "Authorization and admission")]
+    pub default_unreachable_toleration_seconds: Option<i64>,
+
     /// Certificate by which extension API servers know the server, PEM [default: one of an authority
     /// of its own]
     #[arg(long, value_name = "FILE", help_heading = "Extension API servers")]

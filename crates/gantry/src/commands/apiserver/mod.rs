@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gantry_apiserver::{
-    Anonymous, Authorization, Config, ConfigFile, Encryption, Kubelets, PluginSettings, Reload,
-    RuntimeConfig, Server, StartError, TlsCiphers, Version, parse_admission_config,
+    Anonymous, Authorization, Browsers, Config, ConfigFile, Encryption, Kubelets, PluginSettings,
+    Reload, RuntimeConfig, Server, StartError, TlsCiphers, Version, parse_admission_config,
     parse_encryption_config,
 };
 use gantry_store::{OpenError, Store};
@@ -180,6 +180,11 @@ impl ApiServer {
             authentication,
             audit: self.audit.config()?,
             kubelet: self.kubelets()?,
+            browsers: Browsers::new(
+                &self.cors_allowed_origins,
+                &self.strict_transport_security_directives,
+            )
+            .map_err(Failure::usage)?,
             reload: Reload {
                 authentication: issuers_file,
                 authorization: authorizers_file,
@@ -266,7 +271,11 @@ impl ApiServer {
 
     fn admission(&self) -> Result<PluginSettings> {
         const LIMITS: &str = "EventRateLimit";
-        let settings = self.plugin_settings()?;
+        let mut settings = self.plugin_settings()?;
+        settings.toleration_seconds = (
+            self.default_not_ready_toleration_seconds,
+            self.default_unreachable_toleration_seconds,
+        );
         let limits = self.enable_admission_plugins.iter().any(|p| p == LIMITS);
         if limits && settings.event_limits.is_empty() {
             return Err(Failure::usage(format!(

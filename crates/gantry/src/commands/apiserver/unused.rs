@@ -85,18 +85,14 @@ const VALUES: &[(&str, Why)] = &[
     ("audit-webhook-truncate-max-batch-size", Absent),
     ("audit-webhook-truncate-max-event-size", Absent),
     ("audit-webhook-version", Absent),
-    ("default-not-ready-toleration-seconds", Absent),
-    ("default-unreachable-toleration-seconds", Absent),
     ("kubernetes-service-node-port", Absent),
     ("kubelet-timeout", Absent),
     ("peer-advertise-ip", Absent),
     ("peer-advertise-port", Absent),
     ("peer-ca-file", Absent),
-    ("strict-transport-security-directives", Absent),
     ("tracing-config-file", Absent),
     ("debug-socket-path", Absent),
     ("external-hostname", Absent),
-    ("cors-allowed-origins", Absent),
 ];
 
 const SWITCHES: &[(&str, Why)] = &[
