@@ -231,6 +231,7 @@ impl Driver {
             self.cluster.events.clear();
             return;
         }
+        self.options.metrics.synced.store(true, Relaxed);
         let now = self.now();
         self.look_at_storage(now);
         self.look_at_usage();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +32,8 @@ pub struct Metrics {
     pub stale_nodes: AtomicU64,
     /// Counter: measurements that became too old.
     pub stale_measurements: AtomicU64,
+    /// All objects have been seen once: pods are decided.
+    pub synced: AtomicBool,
 }
 
 impl Metrics {
@@ -118,7 +120,7 @@ impl Metrics {
 const AT_A_TIME: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Answers `GET /metrics` and `/healthz` on an address until `stop`.
+/// Answers `GET /metrics`, and probes, on an address until `stop`.
 ///
 /// # Errors
 /// If the address cannot be had.
@@ -165,10 +167,15 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics) -> std::io::Result<()>
     let path = line.split_whitespace().nth(1).unwrap_or_default();
     let (status, body) = match path {
         "/metrics" => ("200 OK", metrics.text()),
-        "/healthz" => ("200 OK", "ok".to_owned()),
+        "/readyz" if !metrics.synced.load(Relaxed) => (
+            "500 Internal Server Error",
+            "not all objects have been seen yet\n".to_owned(),
+        ),
+        // As kube-scheduler's probes ask.
+        "/healthz" | "/livez" | "/readyz" => ("200 OK", "ok".to_owned()),
         _ => (
             "404 Not Found",
-            "there are /metrics and /healthz\n".to_owned(),
+            "there are /metrics, /healthz, /livez and /readyz\n".to_owned(),
         ),
     };
     let head = format!(
@@ -192,7 +199,7 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         metrics.placed.store(7, Relaxed);
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(metrics, address, stop.clone()));
+        let serving = tokio::spawn(serve(metrics.clone(), address, stop.clone()));
         let ask = async |path: &str| {
             let mut stream = loop {
                 match TcpStream::connect(address).await {
@@ -211,6 +218,11 @@ mod tests {
             told.contains("\ngantry_scheduler_pods_placed_total 7\n"),
             "{told}"
         );
+        assert!(ask("/readyz").await.starts_with("HTTP/1.1 500"));
+        metrics.synced.store(true, Relaxed);
+        for probe in ["/healthz", "/livez", "/readyz"] {
+            assert!(ask(probe).await.ends_with("\r\n\r\nok"), "{probe}");
+        }
         assert!(ask("/other").await.starts_with("HTTP/1.1 404"));
         stop.cancel();
         serving.await.unwrap().unwrap();

@@ -9,3 +9,4 @@ mod preempt;
 mod queue;
 mod reference;
 mod support;
+mod walked;
