@@ -215,7 +215,7 @@ impl Driver {
         Some(waits)
     }
 
-    /// A victim is gone; after the last one the pod is bound.
+    /// A victim is gone; after the last one the pod is bound, if its node still takes it.
     pub(super) fn victim_gone(&mut self, victim: &str) {
         for uid in self.victims.waiters.remove(victim).unwrap_or_default() {
             let Some(pending) = self.pending.get_mut(&uid) else {
@@ -228,7 +228,14 @@ impl Driver {
             if waits.victims.is_empty()
                 && let Some(Waits { node, .. }) = pending.waits.take()
             {
-                self.settle(&uid, node);
+                // The node may have been cordoned meanwhile, or have less than it had.
+                match self.cluster.refusal(&uid) {
+                    None => self.settle(&uid, node),
+                    Some(why) => {
+                        tracing::debug!(pod = %uid, node, why, "the room that was made is of no use any more");
+                        self.take_back(&uid);
+                    }
+                }
             }
         }
     }

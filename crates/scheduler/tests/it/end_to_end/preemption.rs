@@ -1,14 +1,15 @@
 //! Room that is made by sending pods of lower priority away.
 
 use super::world::{World, create};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use serde_json::json;
+use rstest::rstest;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,5 +258,122 @@ async fn nobody_is_forgotten_among_preemptions() {
         assert!(tokio::time::Instant::now() < deadline, "{left:#?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    world.end().await;
+}
+
+/// Nodes that somebody has nominated: one that cannot take its pod counts for nothing and is taken back, one of a less
+/// important pod gives way, and a pod that is bound has none any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nominations_are_heeded_where_they_hold_and_taken_back() {
+    let mut world = World::new().await;
+    world.stop().await;
+    for (name, value) in [("high", 100), ("low", 1)] {
+        let class = json!({"metadata": {"name": name}, "value": value});
+        create(&Api::<PriorityClass>::all(world.client.clone()), class).await;
+    }
+    for name in ["n1", "n2", "n3"] {
+        world.node(name, &json!({})).await;
+    }
+    let pod = async |name: &str, class: &str, cpu: &str, node: &str, nominated: bool| {
+        let spec = json!({"spec": {"priorityClassName": class, "nodeSelector": {"kubernetes.io/hostname": node},
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}});
+        world.pod(name, &spec).await;
+        if nominated {
+            let status = Patch::Merge(json!({"status": {"nominatedNodeName": node}}));
+            let pods = world.pods();
+            pods.patch_status(name, &PatchParams::default(), &status)
+                .await
+                .expect("nominated");
+        }
+    };
+    pod("exceeds", "low", "5", "n1", true).await;
+    pod("fits", "low", "3", "n1", false).await;
+    pod("less", "low", "4", "n2", true).await;
+    pod("more", "high", "4", "n2", false).await;
+    pod("alone", "low", "4", "n3", true).await;
+    world.start();
+    for (name, node) in [("fits", "n1"), ("more", "n2"), ("alone", "n3")] {
+        assert_eq!(world.bound(name).await, node);
+    }
+    for name in ["exceeds", "less", "alone"] {
+        world
+            .until(name, "without a nomination", |pod| {
+                let nominated = &pod.status.as_ref()?.nominated_node_name;
+                nominated.is_none().then_some(())
+            })
+            .await;
+    }
+    for name in ["exceeds", "less"] {
+        world.refused(name).await;
+    }
+    world.end().await;
+}
+
+/// What becomes of the node while a pod waits there for its victims.
+#[rstest]
+#[case::cordoned(json!({"spec": {"unschedulable": true}}), json!({}), json!({"spec": {"unschedulable": null}}), "unschedulable")]
+#[case::shrunk(json!({}), json!({"status": {"allocatable": {"cpu": "500m"}}}), json!({}), "Insufficient cpu")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_that_was_made_must_still_be_of_use(
+    #[case] spec: Value,
+    #[case] status: Value,
+    #[case] mends: Value,
+    #[case] why: &str,
+) {
+    let world = World::new().await;
+    let class = json!({"metadata": {"name": "high"}, "value": 1000});
+    create(&Api::<PriorityClass>::all(world.client.clone()), class).await;
+    world
+        .node("n1", &json!({"status": {"allocatable": {"cpu": "1"}}}))
+        .await;
+    world
+        .pod(
+            "low",
+            &json!({"metadata": {"finalizers": ["example.com/stay"]}}),
+        )
+        .await;
+    world.bound("low").await;
+    world
+        .pod("high", &json!({"spec": {"priorityClassName": "high"}}))
+        .await;
+    let nominated = world.until("high", "nominated", |pod| {
+        pod.status.as_ref()?.nominated_node_name.clone()
+    });
+    assert_eq!(nominated.await, "n1");
+    let nodes = Api::<Node>::all(world.client.clone());
+    let change = async |spec: &Value, status: &Value| {
+        let params = PatchParams::default();
+        let patched = nodes.patch("n1", &params, &Patch::Merge(spec)).await;
+        patched.expect("changed");
+        let patched = nodes
+            .patch_status("n1", &params, &Patch::Merge(status))
+            .await;
+        patched.expect("changed");
+    };
+    change(&spec, &status).await;
+    // What the scheduler sees of nodes and of pods comes by different ways: this comes by that of nodes.
+    world
+        .node("n2", &json!({"metadata": {"labels": {"seen": "yes"}}, "status": {"allocatable": {"cpu": "100m"}}}))
+        .await;
+    let seen = json!({"spec": {"nodeSelector": {"seen": "yes"}, "containers": [{"name": "c", "image": "i"}]}});
+    world.pod("looks", &seen).await;
+    world.bound("looks").await;
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let pods = world.pods();
+    let patched = pods.patch("low", &PatchParams::default(), &free).await;
+    patched.expect("let go");
+    pods.delete("low", &DeleteParams::default().grace_period(0))
+        .await
+        .ok();
+    world
+        .until("high", "refused, without a nomination", |pod| {
+            let status = pod.status.as_ref()?;
+            let told = status.conditions.iter().flatten();
+            let mut told = told.filter_map(|c| c.message.as_deref());
+            (status.nominated_node_name.is_none() && told.any(|m| m.contains(why))).then_some(())
+        })
+        .await;
+    change(&mends, &json!({"status": {"allocatable": {"cpu": "1"}}})).await;
+    assert_eq!(world.bound("high").await, "n1");
     world.end().await;
 }
