@@ -21,7 +21,22 @@ pub async fn from_storage(
     objects: Vec<Value>,
 ) -> Result<Vec<Value>, Failure> {
     if entry.resource.custom.is_some() {
-        return customs(api, &entry.resource, objects).await;
+        let mut objects = objects;
+        // Defaults are those of the version an object was stored in, as it may have gained some since.
+        let registry = api.registry.read().clone();
+        for object in &mut objects {
+            let version = object::text(object, "/apiVersion");
+            let mut all = registry.sharing(&entry.bucket).iter();
+            let own = all.find(|e| e.resource.api_version() == version);
+            let own = own.map_or(&entry.storage, |e| &e.resource).clone();
+            rules::fill_in(&own, object);
+        }
+        let mut objects = hooked(api, &entry.resource, objects).await?;
+        for object in &mut objects {
+            rename_version(object, &entry.resource);
+            rules::prune(&entry.resource, object);
+        }
+        return Ok(objects);
     }
     let all = objects.into_iter();
     Ok(all
@@ -63,27 +78,36 @@ pub fn plainly(mut object: Value, from: &Resource, to: &Resource) -> Value {
     object
 }
 
-/// Makes a custom resource, converted or not, one of that version.
-fn adopt(object: &mut Value, to: &Resource) {
+fn rename_version(object: &mut Value, to: &Resource) {
     if let Some(map) = object.as_object_mut() {
         map.insert("apiVersion".to_owned(), to.api_version().into());
     }
+}
+
+/// Makes a custom resource, converted or not, one of that version.
+fn adopt(object: &mut Value, to: &Resource) {
+    rename_version(object, to);
     rules::prune(to, object);
     rules::fill_in(to, object);
 }
 
 /// Custom resources in the version of one. An object is converted from the version that it says
 /// it has: definitions may change the version they store, and old objects stay as they are.
-async fn customs(api: &Api, to: &Resource, mut objects: Vec<Value>) -> Result<Vec<Value>, Failure> {
-    let version = to.api_version();
-    let hook = to.custom.as_ref().and_then(|c| c.conversion.as_ref());
-    if let Some(hook) = hook {
-        objects = conversion::convert(&api.callers, hook, &version, objects).await?;
-    }
+async fn customs(api: &Api, to: &Resource, objects: Vec<Value>) -> Result<Vec<Value>, Failure> {
+    let mut objects = hooked(api, to, objects).await?;
     for object in &mut objects {
         adopt(object, to);
     }
     Ok(objects)
+}
+
+/// What the webhook of a definition, if it has one, makes of its objects.
+async fn hooked(api: &Api, to: &Resource, objects: Vec<Value>) -> Result<Vec<Value>, Failure> {
+    let hook = to.custom.as_ref().and_then(|c| c.conversion.as_ref());
+    match hook {
+        Some(hook) => conversion::convert(&api.callers, hook, &to.api_version(), objects).await,
+        None => Ok(objects),
+    }
 }
 
 fn convert(mut object: Value, from: &Resource, to: &Resource) -> Value {

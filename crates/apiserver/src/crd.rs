@@ -94,6 +94,7 @@ pub async fn settle(api: &Arc<Api>, name: &str) {
     cx.target.name = name.to_owned();
     let Some(stored) = api.store.get(&cx.key(name)) else {
         reload(api);
+        settle_others(&mut cx).await;
         return;
     };
     let Ok(definition) = object::parse(&stored.value) else {
@@ -110,6 +111,21 @@ pub async fn settle(api: &Arc<Api>, name: &str) {
     }
     if let Err(failure) = settle_status(&mut cx).await {
         tracing::warn!(%failure, name, "writing the status of a definition");
+    }
+    settle_others(&mut cx).await;
+}
+
+/// Definitions that had to wait for a name may have it now.
+async fn settle_others(cx: &mut Cx) {
+    for (definition, _) in definitions(&cx.api) {
+        if object::deleting(&definition) || condition(&definition, "NamesAccepted") {
+            continue;
+        }
+        object::name(&definition).clone_into(&mut cx.target.name);
+        if let Err(failure) = settle_status(cx).await {
+            let name = &cx.target.name;
+            tracing::warn!(%failure, name, "writing the status of a definition");
+        }
     }
 }
 
@@ -207,7 +223,11 @@ async fn clean_up(api: &Arc<Api>, name: &str) -> Result<(), Failure> {
     .await;
     match done {
         Err(failure) if failure.code != 404 => Err(failure),
-        _ => Ok(()),
+        _ => {
+            let _guard = api.definitions.lock().await;
+            settle_others(&mut cx).await;
+            Ok(())
+        }
     }
 }
 

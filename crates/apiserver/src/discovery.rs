@@ -225,7 +225,13 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<String> 
             }
         }));
     }
-    list.sort_by(|a, b| a.name.cmp(&b.name));
+    // Those of custom resources come as the server of definitions lists them: the status first.
+    let custom = entries.iter().any(|entry| entry.resource.custom.is_some());
+    let key = |name: &str| match (custom, name.split_once('/')) {
+        (true, Some((plural, _))) => plural.to_owned(),
+        _ => name.to_owned(),
+    };
+    list.sort_by_cached_key(|resource| key(&resource.name));
     let list = ApiResourceList {
         kind: "APIResourceList",
         api_version: (!group.is_empty()).then_some("v1"),

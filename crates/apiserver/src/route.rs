@@ -24,7 +24,7 @@ use crate::{
     metrics::{self, labels},
     ownership::Conversions,
     proxy,
-    registry::Registry,
+    registry::{Entry, Registry, version_order},
     request::{self, Query, Target},
     respond::{self, Output, Reply},
     rest,
@@ -249,7 +249,10 @@ where
     {
         cx.warnings
             .push(custom.deprecation_warning.clone().unwrap_or_else(|| {
-                format!("{} {} is deprecated", resource.api_version(), resource.kind)
+                let (version, kind) = (resource.api_version(), &resource.kind);
+                let instead = newer(&registry, &cx.entry)
+                    .map_or_else(String::new, |newer| format!("; use {newer} {kind}"));
+                format!("{version} {kind} is deprecated{instead}")
             }));
     }
     if matches!(verb, "get" | "list" | "watch") {
@@ -282,7 +285,9 @@ fn offered(resource: &Resource, target: &Target, verb: &str) -> Result<(), Failu
                 "deletecollection" => !unplaced,
                 _ => true,
             };
-        if unplaced && named {
+        // Where there is no such place, the server of definitions knows nothing of it.
+        let nowhere = resource.custom.is_some() && matches!(verb, "create" | "deletecollection");
+        if unplaced && (named || nowhere) {
             return Err(errors::no_such_path());
         }
         if !offered {
@@ -313,6 +318,18 @@ fn tell(trace: &mut Trace, notes: &audit::Notes) {
     if let Some(record) = &mut trace.record {
         record.note(|event| event.annotations.extend(notes.take()));
     }
+}
+
+/// The newest version of a custom resource that may be used in place of one out of use.
+fn newer(registry: &Registry, entry: &Entry) -> Option<String> {
+    let own = &entry.resource.version;
+    let all = registry.sharing(&entry.bucket).iter().map(|e| &e.resource);
+    let fresh = all.filter(|r| {
+        let custom = r.custom.as_ref();
+        custom.is_some_and(|c| c.served && !c.deprecated) && version_order(own, &r.version).is_lt()
+    });
+    let newest = fresh.max_by(|a, b| version_order(&a.version, &b.version))?;
+    Some(newest.api_version())
 }
 
 /// What every answer about a built-in kind out of use says.

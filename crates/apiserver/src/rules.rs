@@ -36,6 +36,11 @@ fn complaints(unknown: &[String]) -> Vec<String> {
         .collect()
 }
 
+/// A body as it is, with the places of fields given twice.
+pub fn parse_noting(body: &[u8], format: Format) -> Result<decode::Parsed, Failure> {
+    decode::parse(body, format)
+}
+
 /// A body as it is.
 pub fn parse(body: &[u8], format: Format) -> Result<Value, Failure> {
     decode::parse(body, format).map(|parsed| parsed.value)
@@ -43,13 +48,15 @@ pub fn parse(body: &[u8], format: Format) -> Result<Value, Failure> {
 
 /// What a patch made of `old`, as an object of the resource again; the warnings. A refusal shows
 /// what the patch made, which `again` makes once more: most patches are not refused. That of a
-/// strategic merge patch of a built-in kind shows the patch, in Go's form of a map.
+/// strategic merge patch of a built-in kind shows the patch, in Go's form of a map. `amiss`: what is to be said
+/// of the patch itself.
 pub fn normalize_patched(
     resource: &Resource,
     old: &Value,
     object: &mut Value,
     validation: FieldValidation,
     strategic: Option<&Value>,
+    amiss: &[String],
     again: impl Fn() -> Result<Value, Failure>,
 ) -> Result<Vec<String>, Failure> {
     let refuse = |why: &str| {
@@ -69,7 +76,7 @@ pub fn normalize_patched(
     }
     let unknown = decode::normalize_reporting(resource, object)
         .map_err(|failure| refuse(decoders_own(&failure)))?;
-    let complaints = complaints(&unknown);
+    let complaints = [amiss, &complaints(&unknown)].concat();
     match validation {
         FieldValidation::Ignore => Ok(vec![]),
         FieldValidation::Warn => Ok(complaints),
@@ -154,6 +161,20 @@ pub fn fill_in(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// Refuses what an apply made of a custom resource where a field is null that may not be: what is written in
+/// other ways is taken as not given. A schema with defaults fills them in.
+pub fn refuse_nulls(resource: &Resource, name: &str, object: &Value) -> Result<(), Failure> {
+    if resource.custom.is_none() || crd::has_defaults(resource.schema()) {
+        return Ok(());
+    }
+    let mut causes = crd::validate(resource.schema(), object, None);
+    causes.retain(|c| c.reason == "FieldValueTypeInvalid" && c.message.ends_with(": \"null\""));
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(invalid(resource, name, causes)),
+    }
+}
+
 /// What a version of a custom resource does not know of an object stored in another.
 pub fn prune(resource: &Resource, object: &mut Value) {
     if resource.custom.is_some() {
@@ -180,6 +201,7 @@ pub fn validate_create(cx: &Cx, resource: &Resource, object: &Value) -> Vec<Caus
     causes.extend(security_labels(resource, object, None));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), object, None));
+        causes.extend(crd::scale_faults(resource, object, false));
     } else if is_definition(resource) {
         causes.extend(crd::validate_definition(object, None));
     }
@@ -198,6 +220,11 @@ pub fn validate_update(
     causes.extend(security_labels(resource, new, Some(old)));
     if resource.custom.is_some() {
         causes.extend(crd::validate(resource.schema(), new, Some(old)));
+        causes.extend(crd::scale_faults(
+            resource,
+            new,
+            subresource == Some("status"),
+        ));
     } else if is_definition(resource) && subresource.is_none() {
         causes.extend(crd::validate_definition(new, Some(old)));
     }

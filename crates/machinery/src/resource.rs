@@ -55,6 +55,8 @@ pub struct Custom {
     pub storage_version: String,
     /// Whether clients may ask for this version.
     pub served: bool,
+    /// Whether the definition is being deleted: no object is created any more.
+    pub terminating: bool,
     pub columns: Vec<PrinterColumn>,
     pub scale: Option<ScalePaths>,
     pub has_status: bool,

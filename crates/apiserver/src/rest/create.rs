@@ -76,6 +76,10 @@ pub async fn object_of(
         let manager = cx.manager();
         ownership::track_new(cx, &mut object, &manager, asked.is_some()).await?;
     }
+    if resource.custom.as_ref().is_some_and(|c| c.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(errors::forbidden(&resource, object::name(&object), why));
+    }
     admission::prepare(cx, &object).await?;
     if admission::mutate(cx, asked.as_ref(), "", &mut object, None).await? {
         input::place(cx, &mut object)?;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use gantry_machinery::{
     apply::Versions,
+    decode::{self, FieldValidation},
     status::{Details, Failure},
 };
 use serde_json::Value;
@@ -60,9 +61,19 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         return apply(cx, &body, &sub).await;
     }
     let resource = cx.resource().clone();
-    let patch = match kind {
-        Kind::Json => Value::Null,
-        _ => serde_json::from_slice(&body).map_err(|e| malformed(kind, &e, &body))?,
+    let validation = input::field_validation(cx);
+    let strict = validation != FieldValidation::Ignore;
+    let (patch, amiss) = match kind {
+        Kind::Json if strict => (Value::Null, decode::of_json_patch(&body)),
+        Kind::Json => (Value::Null, vec![]),
+        _ => {
+            let parsed = read(&body)?;
+            let duplicates = match strict {
+                true => decode::of_duplicates(&parsed.duplicates),
+                false => vec![],
+            };
+            (parsed.value, duplicates)
+        }
     };
     if !matches!(kind, Kind::Json) && !patch.is_object() {
         let found = match patch {
@@ -81,7 +92,6 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
         given: None,
         retries: 5,
     };
-    let validation = input::field_validation(cx);
     let shown = (kind == Kind::Strategic).then_some(&patch);
     // Of a JSON patch it is not known without carrying it out.
     let keeps_spec = cx.target.subresource == "status"
@@ -100,7 +110,8 @@ pub async fn patch(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
             true => new.as_object_mut().and_then(|o| o.remove("spec")),
             false => None,
         };
-        let warnings = rules::normalize_patched(&resource, old, &mut new, validation, shown, made)?;
+        let warnings =
+            rules::normalize_patched(&resource, old, &mut new, validation, shown, &amiss, made)?;
         if let (Some(spec), Some(object)) = (spec, new.as_object_mut()) {
             object.insert("spec".to_owned(), spec);
         }
@@ -170,7 +181,18 @@ pub fn apply_to(
     }
 }
 
-fn malformed(kind: Kind, e: &serde_json::Error, body: &[u8]) -> Failure {
+/// A patch that is an object, with the places of fields given twice.
+fn read(body: &[u8]) -> Result<decode::Parsed, Failure> {
+    rules::parse_noting(body, rules::Format::Json).map_err(|failure| {
+        let read: Result<Value, _> = serde_json::from_slice(body);
+        match read {
+            Err(e) => malformed(&e, body),
+            Ok(_) => failure,
+        }
+    })
+}
+
+fn malformed(e: &serde_json::Error, body: &[u8]) -> Failure {
     let what = if e.is_eof() {
         "unexpected end of JSON input".to_owned()
     } else {
@@ -183,7 +205,6 @@ fn malformed(kind: Kind, e: &serde_json::Error, body: &[u8]) -> Failure {
             _ => e.to_string(),
         }
     };
-    let _ = kind;
     errors::bad_request(format!("error decoding patch: {what}"))
 }
 
@@ -215,14 +236,36 @@ pub fn options(cx: &Cx, kind: Kind) -> Result<(), Failure> {
     input::refuse_options("PatchOptions", causes)
 }
 
+fn holds_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(holds_null),
+        Value::Object(members) => members.values().any(holds_null),
+        _ => false,
+    }
+}
+
 async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
     let resource = cx.resource().clone();
-    let mut config = rules::parse(body, rules::Format::Yaml)?;
+    let parsed = rules::parse_noting(body, rules::Format::Yaml)?;
+    let validation = input::field_validation(cx);
+    if !parsed.duplicates.is_empty() && validation != FieldValidation::Ignore {
+        let lines = decode::yaml_lines(body);
+        if validation == FieldValidation::Strict {
+            return Err(errors::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {}",
+                decode::yaml_error(&lines)
+            )));
+        }
+        cx.warn(lines);
+    }
+    let mut config = parsed.value;
     if !config.is_object() {
         return Err(errors::bad_request(
             "error decoding YAML: the patch must be an object",
         ));
     }
+    let nulls = holds_null(&config);
     let name = cx.target.name.clone();
     match object::name(&config) {
         "" => object::set_meta(&mut config, "name", name.clone()),
@@ -277,6 +320,9 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
                 force,
             )?;
             rules::normalize(&resource, &mut object)?;
+            if nulls {
+                rules::refuse_nulls(&resource, &name, &object)?;
+            }
             match create::object_of(cx, object, Ownership::Applied).await {
                 Ok(whole) => return respond::object_reply(cx, 201, whole),
                 // Somebody else created it meanwhile: apply to that.
@@ -315,6 +361,9 @@ async fn apply(cx: &mut Cx, body: &Bytes, sub: &str) -> Result<Reply, Failure> {
             force,
         )?;
         rules::normalize(&resource, &mut merged)?;
+        if nulls {
+            rules::refuse_nulls(&resource, &cx.target.name, &merged)?;
+        }
         Ok(merged)
     })
     .await?;

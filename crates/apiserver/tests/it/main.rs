@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod aggregation;
+mod asking;
 mod authentication;
 mod authorization;
 mod client;
@@ -18,4 +19,6 @@ mod protobuf_answers;
 mod reload;
 mod streams;
 mod walked;
+mod walked_definitions;
+mod walked_fields;
 mod web_socket;

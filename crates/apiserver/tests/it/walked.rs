@@ -1,65 +1,12 @@
 //! What Kubernetes' own integration tests ask of an API server, as far as walking through them found it missing.
 //! Each test names the suite that it follows; `docs/conformance.md` says which were walked.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a test's helpers, which clippy does not see as such"
-)]
-
-use gantry_apiserver::{Config, Server};
-use gantry_store::{Options, Store};
-use http::{HeaderMap, Request, header};
-use http_body_util::BodyExt;
-use kube::Client;
+use http::HeaderMap;
 use serde_json::{Value, json};
 
-const MERGE: &str = "application/merge-patch+json";
+use crate::asking::{ask, ask_as, start};
+
 const PODS: &str = "/api/v1/namespaces/default/pods";
-
-async fn start() -> Server {
-    let config = Config {
-        disabled_admission: vec!["ServiceAccount".to_owned()],
-        ..Config::default()
-    };
-    Server::start(config, Store::in_memory(Options::default()))
-        .await
-        .expect("the server starts")
-}
-
-/// One request, with the media types of its body and of the answer.
-async fn ask_as(
-    client: &Client,
-    method: &str,
-    path: &str,
-    (media, accept): (&str, &str),
-    body: Value,
-) -> (u16, HeaderMap, Value) {
-    let body = match body {
-        Value::Null => vec![],
-        body => body.to_string().into_bytes(),
-    };
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::CONTENT_TYPE, media)
-        .header(header::ACCEPT, accept)
-        .body(body.into())
-        .expect("a request");
-    let (parts, body) = client.send(request).await.expect("an answer").into_parts();
-    let body = body.collect().await.expect("a body").to_bytes();
-    let value = serde_json::from_slice(&body).unwrap_or_default();
-    (parts.status.as_u16(), parts.headers, value)
-}
-
-async fn ask(client: &Client, method: &str, path: &str, body: Value) -> (u16, Value) {
-    let media = match (method, body.is_array()) {
-        ("PATCH", true) => "application/json-patch+json",
-        ("PATCH", false) => MERGE,
-        _ => "application/json",
-    };
-    let (code, _, value) = ask_as(client, method, path, (media, "application/json"), body).await;
-    (code, value)
-}
 
 fn pod(name: &str, finalizers: &[&str], node: Option<&str>) -> Value {
     json!({
@@ -288,5 +235,23 @@ async fn an_owner_named_twice_is_kept_once_and_told_of() {
     let told = warnings(&headers);
     let late = "duplicate entries after mutating admission happens; API";
     assert!(told.len() == 1 && told[0].contains(late), "{told:?}");
+    server.shutdown().await;
+}
+
+/// `TestDryRun` of test/integration/dryrun, of the one kind of all that was refused.
+#[tokio::test]
+async fn a_flow_schema_without_a_precedence_gets_one() {
+    let server = start().await;
+    let client = server.client();
+    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    for (name, given) in [("a", Value::Null), ("b", json!(0)), ("c", json!(7))] {
+        let level = json!({"name": "workload-low"});
+        let spec = json!({"priorityLevelConfiguration": level, "matchingPrecedence": given});
+        let body = json!({"metadata": {"name": name}, "spec": spec});
+        let (code, said) = ask(&client, "POST", path, body).await;
+        let expected = if name == "c" { 7 } else { 1000 };
+        let found = &said["spec"]["matchingPrecedence"];
+        assert_eq!((code, found), (201, &json!(expected)), "{said}");
+    }
     server.shutdown().await;
 }

@@ -125,6 +125,7 @@ fn custom(crd: &Value, version: &Value, storage: &str) -> Custom {
             .to_owned(),
         storage_version: storage.to_owned(),
         served: version["served"] == true,
+        terminating: crd.pointer("/metadata/deletionTimestamp").is_some(),
         columns: list("additionalPrinterColumns")
             .map(|column| PrinterColumn {
                 name: text(column, "name").to_owned(),

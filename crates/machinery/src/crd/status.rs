@@ -1,10 +1,12 @@
 //! What the API server writes into a definition's status: which names it got and whether its
 //! resources are served.
 
+use base64::Engine;
 use serde_json::{Map, Value, json};
 
 /// The status of a definition, given the other definitions of the cluster: accepted names, the
-/// conditions `NamesAccepted` and `Established`, and the stored versions, to which a new storage
+/// conditions `NamesAccepted`, `Established` and, of Kubernetes' own groups,
+/// `KubernetesAPIApprovalPolicyConformant`, and the stored versions, to which a new storage
 /// version is added. A condition keeps its time while its status stays.
 ///
 /// Kubernetes calls a definition established a moment after its names are accepted, when every
@@ -72,15 +74,24 @@ pub fn status_conditions<'a>(
         .any(|c| c["type"] == "Established" && c["status"] == "True");
     // Once established always established: objects may be stored.
     if !established {
-        let (reason, message) = if accepts {
-            (
+        let trusted = !bad_bundle(crd);
+        let (reason, message) = match (accepts, trusted) {
+            (false, _) => ("NotAccepted", "not all names are accepted"),
+            (true, false) => (
+                "InvalidCABundle",
+                "The conversion webhook CABundle is invalid",
+            ),
+            (true, true) => (
                 "InitialNamesAccepted",
                 "the initial names have been accepted",
-            )
-        } else {
-            ("NotAccepted", "not all names are accepted")
+            ),
         };
-        set_condition(&mut out, "Established", accepts, reason, message, now);
+        let holds = accepts && trusted;
+        set_condition(&mut out, "Established", holds, reason, message, now);
+    }
+    if let Some((approved, reason, message)) = approval(crd) {
+        let kind = "KubernetesAPIApprovalPolicyConformant";
+        set_condition(&mut out, kind, approved, reason, &message, now);
     }
 
     let mut stored: Vec<Value> = crd
@@ -95,6 +106,74 @@ pub fn status_conditions<'a>(
         }
     }
     json!({"conditions": out, "acceptedNames": accepted, "storedVersions": stored})
+}
+
+/// Whether a webhook is to be trusted by certificates that are none.
+fn bad_bundle(crd: &Value) -> bool {
+    let bundle = crd.pointer("/spec/conversion/webhook/clientConfig/caBundle");
+    let Some(bundle) = bundle.and_then(Value::as_str).filter(|b| !b.is_empty()) else {
+        return false;
+    };
+    let engine = base64::engine::general_purpose::STANDARD;
+    let Ok(pem) = engine.decode(bundle) else {
+        return true;
+    };
+    let pem = String::from_utf8_lossy(&pem);
+    let mut blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    // A certificate is a sequence; what is in it shows when it is used.
+    let certificate = |block: &str| {
+        let (inside, _) = block.split_once("-----END CERTIFICATE-----")?;
+        let inside: String = inside.split_whitespace().collect();
+        let der = engine.decode(inside).ok()?;
+        (der.first() == Some(&0x30)).then_some(())
+    };
+    let mut any = false;
+    let sound = blocks.all(|block| {
+        any = true;
+        certificate(block).is_some()
+    });
+    !(any && sound)
+}
+
+/// What the annotation says of a definition in one of Kubernetes' own groups.
+fn approval(crd: &Value) -> Option<(bool, &'static str, String)> {
+    const ANNOTATION: &str = "api-approved.kubernetes.io";
+    const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let group = crd.pointer("/spec/group")?.as_str()?;
+    let within = |g: &str| {
+        group
+            .strip_suffix(g)
+            .is_some_and(|r| r.is_empty() || r.ends_with('.'))
+    };
+    if !within("k8s.io") && !within("kubernetes.io") {
+        return None;
+    }
+    let annotations = crd.pointer("/metadata/annotations");
+    let said = annotations.and_then(|a| a.get(ANNOTATION)?.as_str());
+    let said = said.unwrap_or_default();
+    let url = said.split_once("://").is_some_and(|(scheme, rest)| {
+        !scheme.is_empty() && !rest.is_empty() && !rest.starts_with('/')
+    });
+    Some(match said {
+        "" => (
+            false,
+            "MissingAnnotation",
+            format!("protected groups must have approval annotation {ANNOTATION:?}, {SEE}"),
+        ),
+        _ if said.starts_with("unapproved") => (
+            false,
+            "UnapprovedAnnotation",
+            format!("not approved: {said:?}"),
+        ),
+        _ if url => (true, "ApprovedAnnotation", format!("approved in {said}")),
+        _ => (
+            false,
+            "InvalidAnnotation",
+            format!(
+                "protected groups must have approval annotation {ANNOTATION:?} with either a URL or a reason starting with \"unapproved\", {SEE}"
+            ),
+        ),
+    })
 }
 
 fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
@@ -150,6 +229,52 @@ mod tests {
         json!({"metadata": {"name": format!("{plural}.example.com")}, "spec": {"group": "example.com",
             "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List"), "shortNames": short},
             "versions": [{"name": "v1", "served": true, "storage": true}]}})
+    }
+
+    #[test]
+    fn kubernetes_own_groups_say_who_approved() {
+        for (group, said, expected) in [
+            ("example.com", "", None),
+            ("notk8s.io", "", None),
+            ("k8s.io", "", Some((false, "MissingAnnotation"))),
+            (
+                "x.k8s.io",
+                "unapproved, a test",
+                Some((false, "UnapprovedAnnotation")),
+            ),
+            (
+                "x.kubernetes.io",
+                "https://a.b/1",
+                Some((true, "ApprovedAnnotation")),
+            ),
+            ("x.k8s.io", "me", Some((false, "InvalidAnnotation"))),
+        ] {
+            let annotations = json!({"api-approved.kubernetes.io": said});
+            let crd = json!({"metadata": {"annotations": annotations}, "spec": {"group": group}});
+            let found = approval(&crd).map(|(holds, reason, _)| (holds, reason));
+            assert_eq!(found, expected, "{group} {said}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_trusted_by_certificates_or_by_none_given() {
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let pem = |inside: &str| {
+            encode(&format!(
+                "-----BEGIN CERTIFICATE-----\n{inside}\n-----END CERTIFICATE-----\n"
+            ))
+        };
+        for (bundle, bad) in [
+            (String::new(), false),
+            (pem("MAA="), false),
+            (pem("AAAA"), true),
+            (encode("\n"), true),
+            ("???".to_owned(), true),
+        ] {
+            let config = json!({"clientConfig": {"caBundle": bundle}});
+            let crd = json!({"spec": {"conversion": {"webhook": config}}});
+            assert_eq!(bad_bundle(&crd), bad, "{bundle}");
+        }
     }
 
     #[test]

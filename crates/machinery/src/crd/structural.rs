@@ -183,6 +183,10 @@ pub(super) fn node(json: &Value) -> Schema {
     if embedded {
         add_header(&mut schema, json);
     }
+    if let Some(mut default) = schema.default.take() {
+        values::prune(&schema, &mut default);
+        schema.default = Some(default);
+    }
     schema.rules = rules::compile(json, embedded);
     schema.has_rules = has_rules(&schema);
     schema
@@ -646,7 +650,7 @@ fn nested(schema: &Value, path: &str, faults: &mut Vec<Cause>) {
             faults.push(forbidden(&format!("{path}.{name}"), detail));
         }
     }
-    if schema.pointer("/properties/metadata").is_some() && path.ends_with(']') {
+    if schema.pointer("/properties/metadata").is_some() {
         faults.push(forbidden(
             &format!("{path}.properties[metadata]"),
             "must not be specified in a nested context",
@@ -719,8 +723,7 @@ fn defaults(schema: &Value, path: &str, faults: &mut Vec<Cause>) {
     if let Some(default) = schema.get("default") {
         let field = format!("{path}.default");
         let compiled = node(schema);
-        let mut pruned = default.clone();
-        if !values::prune_value(&compiled, &mut pruned).is_empty() {
+        if values::has_unknown(&compiled, default) {
             faults.push(invalid(&field, default, "must not have unknown fields"));
         }
         let mut filled = default.clone();

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     schema::{Junctors, ListType, Schema},
     status::Cause,
+    validation,
 };
 
 /// All faults of an object, `old` being what it was before an update.
@@ -385,12 +386,7 @@ fn embedded(schema: &Schema, value: &Value, path: &str, faults: &mut Vec<Cause>)
     match value {
         Value::Object(members) => {
             if schema.embedded_resource {
-                for name in ["apiVersion", "kind"] {
-                    let value = members.get(name);
-                    if value.is_none_or(|v| v.is_null() || v.as_str() == Some("")) {
-                        faults.push(required(&child(path, name), ""));
-                    }
-                }
+                faults.extend(validation::embedded(members, path));
             }
             for (name, value) in members {
                 if let Some(field) = schema.field(name) {

@@ -15,8 +15,12 @@ pub fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
     gone.into_iter().map(|(path, _)| path).collect()
 }
 
-pub(super) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
-    prune(schema, value)
+/// Whether a default has fields that its schema does not know. What is unknown in the metadata of objects
+/// inside it just goes.
+pub(super) fn has_unknown(schema: &Schema, default: &Value) -> bool {
+    let mut gone = Vec::new();
+    walk(schema, &mut default.clone(), &mut String::new(), &mut gone);
+    gone.iter().any(|(_, metadata)| !metadata)
 }
 
 /// What went: its path, and whether it was in the metadata of an embedded object.

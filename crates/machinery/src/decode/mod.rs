@@ -1,12 +1,16 @@
 //! Bytes to object, as kube-apiserver decodes a request body: parse, check version and kind, take
 //! the object through its Go type, report unknown and duplicate fields.
 
+mod complaints;
+mod embedded;
 mod parse;
 mod time;
 mod typed;
 
 use serde_json::{Map, Value, json};
 
+use complaints::Complaints;
+pub use complaints::{of_duplicates, of_json_patch, yaml_error, yaml_lines};
 pub use parse::{Format, Parsed};
 pub use time::{micro_time, time};
 
@@ -168,53 +172,24 @@ pub fn decode(
         findings
             .unknown
             .extend(crd::prune(resource.schema(), &mut object));
-    }
-    let mut complaints: Vec<String> = Vec::new();
-    if validation != FieldValidation::Ignore {
-        let duplicates = parsed.duplicates.iter();
-        complaints.extend(duplicates.map(|p| format!("duplicate field \"{p}\"")));
-        let unknown = findings.unknown.iter();
-        complaints.extend(unknown.map(|p| format!("unknown field \"{p}\"")));
-        // Go reads a type and complains as it comes along; of custom resources it finds
-        // duplicates first and prunes later.
-        if resource.custom.is_none()
-            && !parsed.duplicates.is_empty()
-            && !findings.unknown.is_empty()
-        {
-            let keys = parse::keys(bytes, format);
-            let place = |path: &str, nth: usize| {
-                let mut all = keys.iter().enumerate().filter(|(_, key)| *key == path);
-                all.nth(nth).map_or(usize::MAX, |(place, _)| place)
-            };
-            complaints = in_order(&parsed.duplicates, &findings.unknown, place);
+        if let Some(why) = embedded::misfit(resource.schema(), &object, &Path::ROOT) {
+            return Err(refuse(&why));
         }
     }
+    let complaints = match validation {
+        FieldValidation::Ignore => Complaints::default(),
+        _ => {
+            let typed = resource.custom.is_none();
+            Complaints::of(bytes, format, &parsed.duplicates, &findings.unknown, typed)
+        }
+    };
     if validation == FieldValidation::Strict && !complaints.is_empty() {
-        let text = format!("strict decoding error: {}", complaints.join(", "));
-        return Err(refuse(&text));
+        return Err(refuse(&complaints.refusal()));
     }
     Ok(Decoded {
         object,
-        warnings: complaints,
+        warnings: complaints.warnings(),
     })
-}
-
-/// Complaints in the order in which a reader of the document comes to them: to an unknown field with
-/// its first occurrence, to a duplicate with its second.
-fn in_order(
-    duplicates: &[String],
-    unknown: &[String],
-    place: impl Fn(&str, usize) -> usize,
-) -> Vec<String> {
-    let duplicates = duplicates
-        .iter()
-        .map(|p| (place(p, 1), format!("duplicate field \"{p}\"")));
-    let unknown = unknown
-        .iter()
-        .map(|p| (place(p, 0), format!("unknown field \"{p}\"")));
-    let mut all: Vec<(usize, String)> = duplicates.chain(unknown).collect();
-    all.sort_by_key(|(place, _)| *place);
-    all.into_iter().map(|(_, text)| text).collect()
 }
 
 /// The Go type that the version and kind are read into first.
@@ -346,6 +321,9 @@ pub fn normalize_reporting(
         findings
             .unknown
             .extend(crd::prune(resource.schema(), object));
+        if let Some(why) = embedded::misfit(resource.schema(), object, &Path::ROOT) {
+            return Err(refuse(&why));
+        }
     }
     Ok(findings.unknown)
 }
@@ -402,24 +380,6 @@ fn encode_string_data(map: &mut Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn complaints_come_in_the_order_of_the_document() {
-        let duplicates = ["b".to_owned(), "d".to_owned()];
-        let unknown = ["a".to_owned(), "c".to_owned()];
-        let document = ["a", "b", "b", "c", "d", "d"];
-        let place = |path: &str, nth: usize| {
-            let all = document.iter().enumerate().filter(|(_, it)| **it == path);
-            all.map(|(place, _)| place).nth(nth).unwrap()
-        };
-        let expected = [
-            "unknown field \"a\"",
-            "duplicate field \"b\"",
-            "unknown field \"c\"",
-            "duplicate field \"d\"",
-        ];
-        assert_eq!(in_order(&duplicates, &unknown, place), expected);
-    }
 
     #[test]
     fn keys_are_all_fields_in_order() {

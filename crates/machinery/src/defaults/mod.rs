@@ -49,8 +49,10 @@ fn walk(shape: &Struct, map: &mut Map<String, Value>) {
         compute(map);
     }
     for (name, value) in &shape.defaults {
-        // A mandatory text is written even when nobody gave it: empty.
-        if map.get(name).is_none_or(|given| given == "" && value != "") {
+        // A mandatory text or number is written even when nobody gave it: empty, or zero.
+        let zero = |v: &Value| v.as_i64() == Some(0);
+        let lacks = |given: &Value| given == "" && value != "" || zero(given) && !zero(value);
+        if map.get(name).is_none_or(lacks) {
             let pointer = given_empty(shape, map, name);
             if !pointer {
                 map.insert(name.clone(), value.clone());

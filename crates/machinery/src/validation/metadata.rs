@@ -37,6 +37,21 @@ pub fn create(resource: &Resource, object: &Value, e: &mut Errors) {
     common(resource, metadata, &path, e);
 }
 
+/// Metadata of an object that stands inside another, which need not have a name.
+pub fn embedded(metadata: &Value, path: &Path<'_>, e: &mut Errors) {
+    let (name, namespace) = (text(metadata, "name"), text(metadata, "namespace"));
+    if !name.is_empty() {
+        e.invalid_each(&path.child("name"), name, names::path_segment(name));
+    }
+    if !namespace.is_empty() {
+        let faults = names::dns1123_label(namespace);
+        e.invalid_each(&path.child("namespace"), namespace, faults);
+    }
+    labels(metadata, "labels", &path.child("labels"), e);
+    annotations(metadata, &path.child("annotations"), e);
+    owners(metadata, &path.child("ownerReferences"), e);
+}
+
 fn namespace(resource: &Resource, metadata: &Value, path: &Path<'_>, e: &mut Errors) {
     let namespace = text(metadata, "namespace");
     let path = path.child("namespace");

@@ -137,6 +137,46 @@ pub fn texts(field: &str, texts: &Value) -> Vec<Cause> {
     errors.into_causes()
 }
 
+/// The faults of what says what an object inside another is.
+pub fn embedded(members: &serde_json::Map<String, Value>, path: &str) -> Vec<Cause> {
+    let mut errors = Errors::default();
+    let root = Path::new(path);
+    let at = |name: &'static str| match path {
+        "" => Path::new(name),
+        _ => root.child(name),
+    };
+    for name in ["apiVersion", "kind"] {
+        match members.get(name) {
+            None | Some(Value::Null) => errors.required(&at(name), ""),
+            Some(Value::String(text)) if text.is_empty() => {
+                errors.invalid_text(&at(name), text, "must not be empty");
+            }
+            Some(Value::String(text)) => {
+                let faults = match name {
+                    "kind" => dns1035_label(&text.to_lowercase()),
+                    _ => vec![],
+                };
+                if !faults.is_empty() {
+                    let why = format!(
+                        "may have mixed case, but should otherwise match: {}",
+                        faults.join(",")
+                    );
+                    errors.invalid_text(&at(name), text, &why);
+                }
+                if name == "apiVersion" && text.matches('/').count() > 1 {
+                    let why = format!("unexpected GroupVersion string: {text}");
+                    errors.invalid_text(&at(name), text, &why);
+                }
+            }
+            Some(other) => errors.invalid(&at(name), other, "must be a string"),
+        }
+    }
+    if let Some(metadata) = members.get("metadata") {
+        metadata::embedded(metadata, &at("metadata"), &mut errors);
+    }
+    errors.into_causes()
+}
+
 /// The rules of one kind that hold at creation and, with `old`, at update.
 fn spec(cx: &Context<'_>, object: &Value, old: Option<&Value>, e: &mut Errors) {
     let root = &Path::ROOT;

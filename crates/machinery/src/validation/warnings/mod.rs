@@ -15,6 +15,7 @@ use crate::{path::Path, resource::Resource, validation::resources};
 pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<String> {
     let mut out = Vec::new();
     if resource.custom.is_some() {
+        finalizers(new, old, &mut out);
         return out;
     }
     let spec = at(new, "spec");
@@ -178,6 +179,35 @@ fn job(spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
         ));
     }
     pods::template(Some(&path.child("template")), at(spec, "template"), out);
+}
+
+/// Names of finalizers that a custom resource did not have before.
+fn finalizers(new: &Value, old: Option<&Value>, out: &mut Vec<String>) {
+    let of = |object| {
+        let all = list(at(object, "metadata"), "finalizers").iter();
+        all.filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let before = old.map(of).unwrap_or_default();
+    let mut added = of(new);
+    added.retain(|name| !before.contains(name));
+    added.sort_unstable();
+    added.dedup();
+    for name in added {
+        let mut say = |what: &str| out.push(format!("metadata.finalizers: {name:?}: {what}"));
+        for fault in names::qualified_name(name) {
+            say(&fault);
+        }
+        if !name.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&name) {
+            let path = if name.contains('.') {
+                " including a path (/)"
+            } else {
+                ""
+            };
+            say(&format!(
+                "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+            ));
+        }
+    }
 }
 
 fn service(object: &Value, spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
