@@ -72,6 +72,7 @@ pub async fn object_of(
     rules::default(&resource, &mut object, None);
     strategy::default_metadata(&resource, &mut object, None);
     let asked = asking(cx, Operation::Create, "", object::name(&object));
+    input::unique_owners(cx, &mut object, false);
     if matches!(ownership, Ownership::Update) {
         let manager = cx.manager();
         ownership::track_new(cx, &mut object, &manager, asked.is_some()).await?;
@@ -83,6 +84,7 @@ pub async fn object_of(
     admission::prepare(cx, &object).await?;
     if admission::mutate(cx, asked.as_ref(), "", &mut object, None).await? {
         input::place(cx, &mut object)?;
+        input::unique_owners(cx, &mut object, true);
     }
     let generates =
         object::name(&object).is_empty() && !object::meta_text(&object, "generateName").is_empty();
@@ -145,7 +147,6 @@ async fn once(cx: &mut Cx, asked: Option<&Asking>, object: &mut Value) -> Result
     strategy::prepare_for_create(&resource, object);
     crate::certificates::prepare(cx, object);
     crate::devices::prepare(cx, object, None);
-    input::unique_owners(cx, object, false);
     if cx.entry.traits.separate_status {
         strategy::initial_status(&resource, object, &now);
     }

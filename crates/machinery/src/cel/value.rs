@@ -249,7 +249,9 @@ impl<'a> Value<'a> {
             Value::Optional(None) => Ok(None),
             Value::Optional(Some(inner)) => inner.field(name),
             Value::Lazy(lazy) => lazy.get(name).transpose(),
-            _ => Err(Fault::no_overload()),
+            Value::Array(..) | Value::List(_) => Err(Fault::no_overload()),
+            // As in cel-go, whatever is neither map nor list has no keys; null among them.
+            _ => Ok(None),
         }
     }
 

@@ -144,6 +144,29 @@ async fn spoilt_ownership_is_put_back() {
     cluster.stop().await;
 }
 
+/// `TestMutatingWebhookDuplicateOwnerReferences`.
+#[tokio::test]
+async fn owners_that_a_hook_names_twice_are_told_apart() {
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "1"});
+    let owners = json!([owner, owner]);
+    let hook = Webhook::start(move |_, _| {
+        patch(&json!([{"op": "add", "path": "/metadata/ownerReferences", "value": owners}]))
+    })
+    .await;
+    let cluster = Cluster::start().await;
+    let config = json!({"clientConfig": hook.config("/")});
+    cluster.configure("Mutating", "m", &[config]).await;
+    let made = cluster.post(MAPS, &map("x", json!({}))).await;
+    let late = ".metadata.ownerReferences contains duplicate entries after mutating admission happens; API server";
+    assert!(
+        made.warnings.len() == 1 && made.warnings[0].starts_with(late),
+        "{:?}",
+        made.warnings
+    );
+    assert_eq!(made.ok()["metadata"]["ownerReferences"], json!([owner]));
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn a_dry_run_asks_and_stores_nothing() {
     let hook = Webhook::start(note).await;

@@ -75,7 +75,6 @@ pub(super) fn declare(schema: &Json, resource: bool) -> Option<Decl> {
                     ..Decl::default()
                 })
             }
-            Some(Json::Bool(true)) => None,
             _ => Some(object(
                 schema,
                 resource || flag(schema, "x-kubernetes-embedded-resource"),

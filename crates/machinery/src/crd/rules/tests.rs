@@ -203,10 +203,12 @@ fn old_values_need_an_identity() {
 )]
 #[case("self.name == oldSelf.name")]
 #[case("duration(self.wait) > duration('0s')")]
+#[case("[has(self.spec), has(self.status)].exists_one(x, x)")]
 fn rules_that_people_write(#[case] rule: &str) {
     let spec = json!({"type": "object", "properties": {
         "a": {"type": "string"}, "b": {"type": "string"}, "name": {"type": "string", "maxLength": 63},
         "port": {"x-kubernetes-int-or-string": true}, "wait": {"type": "string", "maxLength": 20},
+        "spec": {"type": "object", "additionalProperties": true}, "status": {"type": "object", "additionalProperties": true},
         "items": {"type": "array", "maxItems": 16, "items": {"type": "object", "properties": {
             "kind": {"type": "string", "maxLength": 32}, "size": {"type": "integer"}, "amount": {"type": "string", "maxLength": 20}}}}},
         "x-kubernetes-validations": [{"rule": rule}]});
