@@ -169,6 +169,13 @@ pub fn too_large(limit: usize) -> Failure {
     )
 }
 
+/// 500 in the words of etcd, which clients look for.
+pub fn object_too_large(limit: usize) -> Failure {
+    plain_internal(format!(
+        "etcdserver: request is too large: an object may have {limit} bytes"
+    ))
+}
+
 /// 504 for a resourceVersion that is not reached yet.
 pub fn version_too_large(wanted: u64, current: u64) -> Failure {
     Failure::new(

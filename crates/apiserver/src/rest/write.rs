@@ -48,9 +48,48 @@ pub async fn put(
     object: &Value,
     expect: Expect,
 ) -> Result<Arc<Stored>, Refused> {
-    let value = encode(cx, object).await?;
+    let mut value = encode(cx, object).await?;
+    if too_large(cx, &value)? {
+        // As kube-apiserver does: who owns which field is given up before the object is refused.
+        let mut bare = object.clone();
+        object::remove_meta(&mut bare, "managedFields");
+        value = encode(cx, &bare).await?;
+        if too_large(cx, &value)? {
+            return Err(errors::object_too_large(OBJECT_LIMIT).into());
+        }
+    }
     let stamp = Some(object::stamp(&cx.entry.head));
     commit(cx, key, expect, Op::Put { value, stamp }, view(cx, object)).await
+}
+
+/// The size that etcd has for a request, where it is not told another.
+const OBJECT_LIMIT: usize = 1536 * 1024;
+
+/// Whether an object would be too large for Kubernetes. It stores built-in kinds as protobuf, which has no
+/// escapes in texts, and others as JSON.
+fn too_large(cx: &Cx, encoded: &Bytes) -> Result<bool, Failure> {
+    if encoded.len() <= OBJECT_LIMIT {
+        return Ok(false);
+    }
+    if cx.resource().custom.is_some() {
+        return Ok(true);
+    }
+    let object: Value = serde_json::from_slice(encoded).map_err(errors::internal)?;
+    Ok(plain_size(&object) > OBJECT_LIMIT)
+}
+
+/// About how many bytes an object has without JSON's escapes and punctuation.
+fn plain_size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 2,
+        Value::Number(_) => 4,
+        Value::String(text) => text.len() + 2,
+        Value::Array(all) => all.iter().map(plain_size).sum(),
+        Value::Object(all) => {
+            let sizes = all.iter().map(|(key, it)| key.len() + plain_size(it));
+            sizes.sum()
+        }
+    }
 }
 
 /// The view of an object about to be stored. It is parsed already: watchers with selectors need not do it

@@ -255,3 +255,61 @@ async fn a_flow_schema_without_a_precedence_gets_one() {
     }
     server.shutdown().await;
 }
+
+/// Bodies may have 3 MiB; what etcd would not take of them is refused in its words. Who owns which field is
+/// given up first.
+#[tokio::test]
+async fn objects_have_the_size_that_etcd_has_room_for() {
+    let server = start().await;
+    let client = server.client();
+    let pod = |name: &str, arg: String| {
+        json!({"metadata": {"name": name}, "spec": {"containers": [
+            {"name": "c", "image": "i", "args": [arg]}]}})
+    };
+    let pods = "/api/v1/namespaces/default/pods";
+    let large = pod("large", "x".repeat(1600 * 1024));
+    let (code, said) = ask(&client, "POST", pods, large).await;
+    assert_eq!(code, 500, "{said}");
+    let message = said["message"].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("etcdserver: request is too large"),
+        "{message}"
+    );
+    // Escapes are of JSON, not of what Kubernetes stores.
+    let (code, _) = ask(
+        &client,
+        "POST",
+        pods,
+        pod("lines", "\n".repeat(1400 * 1024)),
+    )
+    .await;
+    assert_eq!(code, 201);
+    let (code, _) = ask(&client, "GET", &format!("{pods}/large"), Value::Null).await;
+    assert_eq!(code, 404);
+    // An update that goes beyond it changes nothing.
+    let (_, small) = ask(&client, "POST", pods, pod("small", "x".to_owned())).await;
+    let grown = json!({"metadata": {"annotations": {"a": "b"}}, "status": {"message": "x".repeat(1600 * 1024)}});
+    let path = format!("{pods}/small/status");
+    let (code, _, _) = ask_as(
+        &client,
+        "PATCH",
+        &path,
+        ("application/merge-patch+json", "application/json"),
+        grown,
+    )
+    .await;
+    assert_eq!(code, 500);
+    let (_, now) = ask(&client, "GET", &format!("{pods}/small"), Value::Null).await;
+    assert_eq!(now, small);
+    // A little less has room without the owners of its fields.
+    let fields: Value = (0..400)
+        .map(|i| (format!("key-{i:04}"), json!("x")))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let tight = json!({"metadata": {"name": "tight", "annotations": fields}, "spec": {"containers": [
+        {"name": "c", "image": "i", "args": ["x".repeat(1536 * 1024 - 7_500)]}]}});
+    let (code, made) = ask(&client, "POST", pods, tight).await;
+    assert_eq!(code, 201, "{}", made["message"]);
+    assert!(made["metadata"].get("managedFields").is_none());
+    server.shutdown().await;
+}
