@@ -165,8 +165,6 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
     let text = |it: &Option<String>| it.clone().unwrap_or_default();
     let now = network.truth().clock.now().timestamp();
     let client = work.pods.clone().into_client();
-    let (mut variables, mut disk) = written::files(network, &client, pod, found.name).await;
-    variables.insert("GANTRY_SIMULATED".to_owned(), "true".to_owned());
     let first = [
         (
             "/etc/os-release".to_owned(),
@@ -182,11 +180,9 @@ async fn place(work: &Work, found: &Found<'_>) -> Place {
     ];
     let page = "<html><body><h1>It works!</h1></body></html>\n".to_owned();
     let page = found.page().map(|path| (path, page));
-    for (path, content) in first.into_iter().chain(page) {
-        if disk.read(&path).is_none() {
-            disk.put(&path, content.into_bytes());
-        }
-    }
+    let image = first.into_iter().chain(page);
+    let (mut variables, disk) = written::files(network, &client, pod, found.name, image).await;
+    variables.insert("GANTRY_SIMULATED".to_owned(), "true".to_owned());
     let files = network.files(&text(&meta.uid), found.name);
     let what = format!(
         "container {} of pod {}/{}",

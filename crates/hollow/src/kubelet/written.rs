@@ -19,17 +19,24 @@ const PASS: Duration = Duration::from_millis(900);
 /// As often does it ask at most.
 const QUESTIONS: usize = 200;
 
-/// The environment of a container and its files now.
+/// The environment of a container and its files now. `image` are files that are there from the start, where
+/// nothing else is; clients may have taken them away.
 pub async fn files(
     network: &Network,
     client: &Client,
     pod: &Pod,
     name: &str,
+    image: impl IntoIterator<Item = (String, String)>,
 ) -> (BTreeMap<String, String>, Disk) {
     let now = network.truth().clock.now().timestamp();
     let run = find(pod, name).and_then(|it| it.current());
     let run = run.as_ref().map(|it| (it, now));
     let (variables, mut disk) = scene::now(Some(network), client, pod, name, run).await;
+    for (path, content) in image {
+        if disk.read(&path).is_none() {
+            disk.put(&path, content.into_bytes());
+        }
+    }
     let value = serde_json::to_value(pod).unwrap_or_default();
     let uid = text(&value["metadata"]["uid"]);
     for (other, files) in network.files_beside(uid, name) {

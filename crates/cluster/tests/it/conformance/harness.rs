@@ -265,6 +265,8 @@ impl Kube {
             {
                 String::new()
             }
+            // Before the pod has a node there is nobody to ask.
+            _ if code == 204 => String::new(),
             // A log that is a JSON value by chance.
             log if code == 200 => log.to_string(),
             log => panic!("GET {path}: {code} {log:#}"),

@@ -281,7 +281,7 @@ fn porter(at: &At, request: &Request<Incoming>, json: bool) -> Response<Answer> 
 /// What a file holds, or which files a folder has, as Go's file server shows them.
 async fn file(at: &At, path: &str) -> Response<Answer> {
     let name = &at.container.name;
-    let (_, mut disk) = written::files(&at.network, &at.client, &at.pod, name).await;
+    let (_, mut disk) = written::files(&at.network, &at.client, &at.pod, name, None).await;
     written::asked(&at.network, &at.client, &at.pod, name, &mut disk).await;
     let path = super::absolute("/", &unescaped(path));
     if let Some(content) = disk.read(&path) {
