@@ -35,8 +35,9 @@ impl Browsers {
     pub fn new(origins: &[String], transport: &[String]) -> Result<Browsers, String> {
         let origin = |text: &String| {
             let flag = "--cors-allowed-origins";
-            let begins = text.starts_with('^') || text.contains("//");
-            let ends = text.ends_with('$') || text.contains(':');
+            let begins = text.trim_start_matches('(').starts_with('^') || text.contains("//");
+            let last = text.trim_end_matches(')');
+            let ends = last.ends_with([':', '$']) && !last.ends_with("\\$");
             if !begins || !ends {
                 return Err(format!(
                     "{flag}: {text:?} would match origins that only contain it: begin it with ^ or //, and end it with $ or :"
@@ -112,12 +113,15 @@ mod tests {
 
     #[test]
     fn origins_are_known_by_expressions() {
-        let browsers = of(&[r"^https://.*\.example\.com$", "//shop:"], &[]).unwrap();
+        let known = [r"^https://.*\.example\.com$", "//shop:", "//local(:|$)"];
+        let browsers = of(&known, &[]).unwrap();
         for (origin, known) in [
             ("https://a.example.com", true),
             ("https://a.example.com.evil", false),
             ("http://shop:8080", true),
             ("http://shops:8080", false),
+            ("http://local", true),
+            ("http://localhost", false),
         ] {
             let request = Request::builder()
                 .header("origin", origin)
@@ -135,6 +139,9 @@ mod tests {
         for (origins, transport, part) in [
             (&["example.com"][..], &[][..], "begin it with ^ or //"),
             (&["^example.com"], &[], "end it with $ or :"),
+            // Its scheme has a colon, and https://example.com.evil would be one of it.
+            (&["https://example.com"], &[], "end it with $ or :"),
+            (&[r"//example.com\$"], &[], "end it with $ or :"),
             (&["^(.$"], &[], "is no regular expression"),
             (&[], &["max-age=x"], "\"max-age=x\" is none of"),
             (&[], &["max-age=-1"], "\"max-age=-1\" is none of"),
