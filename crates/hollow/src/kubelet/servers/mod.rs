@@ -285,8 +285,7 @@ async fn file(at: &At, path: &str) -> Response<Answer> {
     written::asked(&at.network, &at.client, &at.pod, name, &mut disk).await;
     let path = super::absolute("/", &unescaped(path));
     if let Some(content) = disk.read(&path) {
-        let text = String::from_utf8_lossy(&content).into_owned();
-        return plain(StatusCode::OK, text);
+        return plain(StatusCode::OK, content);
     }
     if !disk.is_folder(&path) {
         return plain(StatusCode::NOT_FOUND, "404 page not found\n");
