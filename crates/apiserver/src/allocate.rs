@@ -1,4 +1,9 @@
-//! Addresses and node ports of Services: which are taken, and what a Service gets.
+//! Addresses and node ports of Services: what a Service gets. Which are there and which are taken is
+//! in [`space`], the objects that tell of addresses in [`addresses`], what is mended in [`repair`].
+
+mod addresses;
+pub mod repair;
+mod space;
 
 use gantry_machinery::path::At as _;
 use std::net::Ipv4Addr;
@@ -6,24 +11,20 @@ use std::net::Ipv4Addr;
 use gantry_machinery::status::{Cause, Failure};
 use gantry_store::Store;
 use parking_lot::Mutex;
-use rand::Rng;
-use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
 use crate::{Config, api::Cx, errors, object, rules};
+pub use addresses::{BUCKET as ADDRESSES, beside};
+use space::{Space, Subnet, Wrong};
 
-#[derive(Default)]
-struct Taken {
-    addresses: FxHashSet<u32>,
-    ports: FxHashSet<u16>,
-}
+const RANGES: &str = "networking.k8s.io/servicecidrs";
 
 /// The ranges, and what of them is in use.
 pub struct Services {
-    base: u32,
-    size: u32,
+    /// The range that is configured: that of a server that has no ServiceCIDR yet.
+    own: Subnet,
     ports: (u16, u16),
-    taken: Mutex<Taken>,
+    space: Mutex<Space>,
 }
 
 /// Addresses and ports that one request has taken, given back when it fails.
@@ -41,28 +42,80 @@ pub fn first_address((base, bits): (Ipv4Addr, u8)) -> Ipv4Addr {
     Ipv4Addr::from((u32::from(base) & mask) + 1)
 }
 
+/// The IPv4 ranges of a ServiceCIDR, and whether addresses of them are given out. One of which nobody
+/// has said yet whether it is ready counts as if it were, as in Kubernetes.
+fn ranges_of(object: &Value) -> (Vec<Subnet>, bool) {
+    let cidrs = object::strings(object.at("/spec/cidrs"));
+    let conditions = object.at("/status/conditions").and_then(Value::as_array);
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|c| object::text(c, "/type") == "Ready")
+        .is_none_or(|c| object::text(c, "/status") == "True");
+    let subnets = cidrs.iter().filter_map(|c| Subnet::parse(c)).collect();
+    (subnets, ready && !object::deleting(object))
+}
+
 impl Services {
     /// Reads what existing Services use.
     pub fn load(config: &Config, store: &Store) -> Services {
-        let first = u32::from(first_address(config.service_cidr));
-        let bits = 32 - u32::from(config.service_cidr.1.min(30));
+        let (base, bits) = config.service_cidr;
         let services = Services {
-            base: first - 1,
-            size: 1u32.checked_shl(bits).unwrap_or(u32::MAX),
+            own: Subnet::new(base, bits.min(30)),
             ports: config.node_ports,
-            taken: Mutex::default(),
+            space: Mutex::default(),
         };
         {
-            let mut taken = services.taken.lock();
+            let mut space = services.space.lock();
             for stored in store.snapshot("/services").iter() {
                 let Ok(service) = serde_json::from_slice::<Value>(&stored.value) else {
                     continue;
                 };
-                taken.addresses.extend(addresses(&service));
-                taken.ports.extend(node_ports(&service));
+                for address in service_addresses(&service) {
+                    space.add(address);
+                }
+                for port in node_ports(&service) {
+                    space.add_port(port);
+                }
+            }
+            for stored in store.snapshot(ADDRESSES).iter() {
+                if let Ok(address) = stored.key.name.parse::<Ipv4Addr>() {
+                    space.object(address.into(), true);
+                }
             }
         }
+        services.read_ranges(store);
         services
+    }
+
+    /// Reads the ranges anew: one of them has changed.
+    pub fn read_ranges(&self, store: &Store) {
+        let mut space = self.space.lock();
+        // Under the lock, so that what was read last also counts last.
+        let snapshot = store.snapshot(RANGES);
+        let mut ranges = vec![];
+        for stored in snapshot.iter() {
+            let Ok(object) = serde_json::from_slice::<Value>(&stored.value) else {
+                continue;
+            };
+            let (subnets, ready) = ranges_of(&object);
+            ranges.extend(subnets.into_iter().map(|subnet| (subnet, ready)));
+        }
+        if snapshot.is_empty() {
+            ranges.push((self.own, true));
+        }
+        space.set_ranges(ranges);
+    }
+
+    /// An IPAddress was written or removed.
+    pub fn noticed(&self, store: &Store, name: &str) {
+        let Ok(address) = name.parse::<Ipv4Addr>() else {
+            return;
+        };
+        let mut space = self.space.lock();
+        // The store says how it is by now: of two that tell of one address, the later is right.
+        let key = gantry_store::Key::new(ADDRESSES, name);
+        space.object(address.into(), store.get(&key).is_some());
     }
 
     /// A Service is gone: what it used is free.
@@ -70,13 +123,10 @@ impl Services {
         let Ok(service) = serde_json::from_slice::<Value>(value) else {
             return;
         };
-        let mut taken = self.taken.lock();
-        for a in addresses(&service) {
-            taken.addresses.remove(&a);
-        }
-        for p in node_ports(&service) {
-            taken.ports.remove(&p);
-        }
+        self.undo(Held {
+            addresses: service_addresses(&service),
+            ports: node_ports(&service),
+        });
     }
 
     /// Frees these; what a failed request had taken, for one.
@@ -84,51 +134,29 @@ impl Services {
         if held.addresses.is_empty() && held.ports.is_empty() {
             return;
         }
-        let mut taken = self.taken.lock();
-        for a in held.addresses {
-            taken.addresses.remove(&a);
+        let mut space = self.space.lock();
+        for address in held.addresses {
+            space.release(address);
         }
-        for p in held.ports {
-            taken.ports.remove(&p);
+        for port in held.ports {
+            space.release_port(port);
         }
     }
 
     fn address(&self, held: &mut Held) -> Option<Ipv4Addr> {
-        let mut taken = self.taken.lock();
-        // As Kubernetes: the lower part of the range is left to those who ask for an address.
-        let reserved = (self.size / 16).clamp(16, 256).min(self.size / 2);
-        let upper = self.size - 1 - reserved;
-        let start = rand::rng().random_range(0..upper.max(1));
-        let offsets = (0..upper)
-            .map(|i| reserved + (start + i) % upper)
-            .chain(1..reserved);
-        for offset in offsets {
-            let address = self.base + offset;
-            if offset > 0 && taken.addresses.insert(address) {
-                held.addresses.push(address);
-                return Some(Ipv4Addr::from(address));
-            }
-        }
-        None
+        let address = self.space.lock().next()?;
+        held.addresses.push(address);
+        Some(Ipv4Addr::from(address))
     }
 
     fn port(&self, held: &mut Held) -> Option<u16> {
-        let mut taken = self.taken.lock();
-        let (low, high) = self.ports;
-        let count = u32::from(high - low) + 1;
-        let start = rand::rng().random_range(0..count);
-        for i in 0..count {
-            let port = low + ((start + i) % count) as u16;
-            if taken.ports.insert(port) {
-                held.ports.push(port);
-                return Some(port);
-            }
-        }
-        None
+        let port = self.space.lock().next_port(self.ports)?;
+        held.ports.push(port);
+        Some(port)
     }
 }
 
-fn addresses(service: &Value) -> Vec<u32> {
+fn service_addresses(service: &Value) -> Vec<u32> {
     let mut all = object::strings(service.at("/spec/clusterIPs"));
     let one = object::text(service, "/spec/clusterIP");
     if all.is_empty() && !one.is_empty() {
@@ -177,6 +205,15 @@ fn wrong(cx: &Cx, name: &str, field: &str, message: String) -> Failure {
     )
 }
 
+fn not_allocated(cx: &Cx, name: &str, address: &str, why: &str) -> Failure {
+    let message = format!("Invalid value: [{address:?}]: failed to allocate IP {address}: {why}");
+    wrong(cx, name, "spec.clusterIPs", message)
+}
+
+fn already_allocated(cx: &Cx, name: &str, address: &str) -> Failure {
+    not_allocated(cx, name, address, "provided IP is already allocated")
+}
+
 pub fn on_create(cx: &Cx, service: &mut Value) -> Result<Held, Failure> {
     if !is_service(cx) {
         return Ok(Held::default());
@@ -203,8 +240,8 @@ pub fn on_update(cx: &Cx, service: &mut Value, old: &Value) -> Result<Swap, Fail
         return Ok(Swap::default());
     }
     let taken = fill(cx, service, Some(old))?;
-    let (mut left_addresses, mut left_ports) = (addresses(old), node_ports(old));
-    let (now_addresses, now_ports) = (addresses(service), node_ports(service));
+    let (mut left_addresses, mut left_ports) = (service_addresses(old), node_ports(old));
+    let (now_addresses, now_ports) = (service_addresses(service), node_ports(service));
     left_addresses.retain(|a| !now_addresses.contains(a));
     left_ports.retain(|p| !now_ports.contains(p));
     Ok(Swap {
@@ -301,26 +338,20 @@ fn fill_into(
                 )
             })?;
             let value = u32::from(address);
-            if value <= services.base || value >= services.base + services.size - 1 {
-                return Err(wrong(
+            let taken = services.space.lock().take(value);
+            taken.map_err(|why| match why {
+                Wrong::Taken => already_allocated(cx, &name, given),
+                Wrong::NoRange => not_allocated(
                     cx,
                     &name,
-                    "spec.clusterIPs",
-                    format!(
-                        "Invalid value: [{given:?}]: failed to allocate IP {given}: the provided network does not match the current range"
-                    ),
-                ));
-            }
-            if !services.taken.lock().addresses.insert(value) {
-                return Err(wrong(
-                    cx,
-                    &name,
-                    "spec.clusterIPs",
-                    format!(
-                        "Invalid value: [{given:?}]: failed to allocate IP {given}: provided IP is already allocated"
-                    ),
-                ));
-            }
+                    given,
+                    "the provided network does not match the current range",
+                ),
+                Wrong::Outside(range) => {
+                    let why = format!("the provided IP ({given}) is not in the valid range. The range of valid IPs is {range}");
+                    not_allocated(cx, &name, given, &why)
+                }
+            })?;
             held.addresses.push(value);
             spec.entry("clusterIPs").or_insert_with(|| json!([given]));
         }
@@ -409,7 +440,7 @@ fn fill_into(
                 ),
             ));
         }
-        if !services.taken.lock().ports.insert(number) {
+        if !services.space.lock().add_port(number) {
             return Err(wrong(
                 cx,
                 &name,
@@ -457,23 +488,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_given_once_and_come_back() {
-        let config = Config {
-            service_cidr: (Ipv4Addr::new(10, 0, 0, 0), 28),
-            node_ports: (30_000, 30_002),
-            ..Config::default()
-        };
-        let store = Store::in_memory(gantry_store::Options::default());
-        let services = Services::load(&config, &store);
-        let mut held = Held::default();
-        let mut all = FxHashSet::default();
-        while let Some(address) = services.address(&mut held) {
-            assert!(all.insert(address), "{address} twice");
+    fn a_range_is_used_as_long_as_nobody_says_otherwise() {
+        let status = |status: &str| json!({"conditions": [{"type": "Ready", "status": status}]});
+        for (metadata, status, expected) in [
+            (json!({}), json!({}), true),
+            (json!({}), status("True"), true),
+            (json!({}), status("False"), false),
+            (
+                json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+                status("True"),
+                false,
+            ),
+        ] {
+            let spec = json!({"cidrs": ["10.0.0.0/24", "2001:db8::/64"]});
+            let object = json!({"metadata": metadata, "spec": spec, "status": status});
+            let (subnets, ready) = ranges_of(&object);
+            assert_eq!(subnets, [Subnet::new(Ipv4Addr::new(10, 0, 0, 0), 24)]);
+            assert_eq!(ready, expected, "{object}");
         }
-        assert_eq!(all.len(), 14, "all but network and broadcast");
-        while services.port(&mut held).is_some() {}
-        assert_eq!(held.ports.len(), 3);
-        services.undo(held);
-        assert!(services.address(&mut Held::default()).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 mod policy;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use gantry_machinery::status::Failure;
 use http::{HeaderMap, HeaderValue, header};
@@ -83,7 +83,7 @@ pub async fn ensure(
 }
 
 /// Creates what a cluster cannot be without.
-pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
+pub async fn run(api: &Arc<Api>) -> Result<(), Failure> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         ensure(
             api,
@@ -112,11 +112,31 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
         ensure(api, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
     policy::reconcile(api).await?;
+    range(api).await?;
+    if let Err(failure) = service(api).await {
+        // Its address may be in a range that is not there any more: it is tried again (`repair`).
+        tracing::warn!(%failure, "the kubernetes Service");
+    }
+    crate::endpoints::publish(api).await?;
+    crate::flow::ensure(api).await?;
+    crate::aggregate::register::settle(api, true).await?;
+    crate::aggregate::trust::publish(api).await
+}
+
+/// The name of the range that the server is configured with.
+pub const RANGE: &str = "kubernetes";
+
+/// Creates the range of addresses that the server is configured with.
+pub async fn range(api: &Arc<Api>) -> Result<(), Failure> {
     let (base, bits) = api.config.service_cidr;
     let cidr = json!({
-        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [format!("{base}/{bits}")]},
+        "metadata": {"name": RANGE}, "spec": {"cidrs": [format!("{base}/{bits}")]},
     });
-    ensure(api, "networking.k8s.io", "servicecidrs", "", cidr).await?;
+    ensure(api, "networking.k8s.io", "servicecidrs", "", cidr).await
+}
+
+/// Creates the Service by which the server is known.
+pub async fn service(api: &Arc<Api>) -> Result<(), Failure> {
     let service = json!({
         "metadata": {
             "name": "kubernetes",
@@ -124,15 +144,11 @@ pub async fn run(api: &Arc<Api>, address: SocketAddr) -> Result<(), Failure> {
         },
         "spec": {
             "clusterIP": allocate::first_address(api.config.service_cidr).to_string(),
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": address.port()}],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": api.external.port()}],
             "sessionAffinity": "None", "type": "ClusterIP",
         },
     });
-    ensure(api, "", "services", "default", service).await?;
-    crate::endpoints::publish(api).await?;
-    crate::flow::ensure(api).await?;
-    crate::aggregate::register::settle(api, true).await?;
-    crate::aggregate::trust::publish(api).await
+    ensure(api, "", "services", "default", service).await
 }
 
 /// How often events are looked through.

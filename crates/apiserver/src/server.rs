@@ -320,9 +320,7 @@ impl Server {
         crd::reload(&api);
         api.flow.reload(&api.store);
         crd::resume(&api).await;
-        bootstrap::run(&api, address)
-            .await
-            .map_err(StartError::Bootstrap)?;
+        bootstrap::run(&api).await.map_err(StartError::Bootstrap)?;
         if fresh == 1 {
             api.store.compact(fresh + 1);
         }
@@ -331,6 +329,7 @@ impl Server {
         connections.spawn(bootstrap::expire_events(api.clone()));
         connections.spawn(age::run(api.clone()));
         connections.spawn(endpoints::run(api.clone()));
+        connections.spawn(allocate::repair::run(api.clone()));
         api.authenticator.start(&connections, &api.stop);
         api.authorizer.start(&api.store, &connections, &api.stop);
         reload::start(&api, &connections);

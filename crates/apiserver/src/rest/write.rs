@@ -8,6 +8,7 @@ use gantry_store::{CommitError, Expect, Extension, Key, Op, Stored, Write};
 use serde_json::Value;
 
 use crate::{
+    allocate,
     api::{Api, Cx},
     convert, crd, errors,
     object::{self, View},
@@ -59,6 +60,9 @@ pub async fn put(
         }
     }
     let stamp = Some(object::stamp(&cx.entry.head));
+    if cx.entry.is("", "services") {
+        return with_addresses(cx, key, expect, Op::Put { value, stamp }, Some(object)).await;
+    }
     commit(cx, key, expect, Op::Put { value, stamp }, view(cx, object)).await
 }
 
@@ -112,6 +116,9 @@ pub async fn remove(
     let last = encode(cx, last).await?;
     let stamp = Some(object::stamp(&cx.entry.head));
     let op = Op::Delete { last, stamp };
+    if cx.entry.is("", "services") {
+        return with_addresses(cx, key, expect, op, None).await;
+    }
     commit(cx, key, expect, op, Extension::new()).await
 }
 
@@ -182,6 +189,55 @@ async fn commit(
     Ok(stored)
 }
 
+/// How often a Service is written again whose addresses' objects have changed meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Commits a Service together with the IPAddresses that tell of it.
+async fn with_addresses(
+    cx: &Cx,
+    key: Key,
+    expect: Expect,
+    op: Op,
+    now: Option<&Value>,
+) -> Result<Arc<Stored>, Refused> {
+    let mut left = ATTEMPTS;
+    let mut committed = loop {
+        let beside = allocate::beside(cx, &key, now)?;
+        let ext = now.map(|object| view(cx, object)).unwrap_or_default();
+        let mut writes = vec![Write {
+            key: key.clone(),
+            expect,
+            op: op.clone(),
+        }];
+        writes.extend(beside);
+        left -= 1;
+        match cx.store().commit_all_with(writes, ext).await {
+            Ok(committed) => break committed.into_iter(),
+            Err(CommitError::Conflict { .. }) if left > 0 && holds(cx, &key, expect) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+    };
+    let stored = committed
+        .next()
+        .ok_or_else(|| errors::internal("a transaction without an outcome"))?;
+    for address in committed {
+        let name = &address.key.name;
+        cx.api.services.noticed(&cx.api.store, name);
+    }
+    after(&cx.api, &cx.entry, &stored, now.is_none());
+    Ok(stored)
+}
+
+/// Whether an object is as a write expects it.
+fn holds(cx: &Cx, key: &Key, expect: Expect) -> bool {
+    let stored = cx.store().get(key);
+    match expect {
+        Expect::Any => stored.is_some(),
+        Expect::Absent => stored.is_none(),
+        Expect::At(revision) => stored.is_some_and(|s| s.revision == revision),
+    }
+}
+
 /// What the server itself keeps in step with its objects.
 fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
     match (entry.storage.group.as_str(), entry.storage.plural.as_str()) {
@@ -190,6 +246,10 @@ fn after(api: &Arc<Api>, entry: &Entry, stored: &Stored, deleted: bool) {
         ("apiextensions.k8s.io", "customresourcedefinitions") => crd::reload(api),
         (crate::admission::GROUP, _) => api.hooks.changed(),
         (crate::aggregate::GROUP, _) => api.aggregator.took(&api.store, &stored.key.name),
+        ("networking.k8s.io", "servicecidrs") => api.services.read_ranges(&api.store),
+        ("networking.k8s.io", "ipaddresses") => {
+            api.services.noticed(&api.store, &stored.key.name);
+        }
         ("", "services" | "endpoints") | ("discovery.k8s.io", "endpointslices") => {
             if deleted && entry.storage.plural == "services" {
                 api.services.release(&stored.value);
