@@ -2,8 +2,7 @@
 //! somebody has an address of theirs that is in no other.
 //!
 //! Behaviour is that of the `service-cidr-controller` of Kubernetes 1.36, but that the addresses
-//! that are in use are looked for in the Services themselves: an API server need not keep
-//! IPAddresses of them.
+//! that are in use are looked for in the Services themselves, not in the IPAddresses of them.
 
 use std::net::IpAddr;
 use std::sync::Arc;

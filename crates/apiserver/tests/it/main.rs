@@ -1,6 +1,7 @@
 //! What the API server does, seen from its socket. One program, so that it is linked once and its tests run side by side.
 
 mod access;
+mod addresses;
 mod admission;
 mod aggregation;
 mod asking;

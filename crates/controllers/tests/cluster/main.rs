@@ -6,6 +6,7 @@
     reason = "helpers of tests, which clippy.toml does not count as tests"
 )]
 
+mod addresses;
 mod devices;
 mod garbage;
 mod namespaces;
@@ -104,12 +105,12 @@ async fn kubelet(client: Client) {
 
 impl Rig {
     async fn new() -> Self {
-        let server = Server::start(
-            Config::default(),
-            Store::in_memory(gantry_store::Options::default()),
-        )
-        .await
-        .unwrap();
+        let store = Store::in_memory(gantry_store::Options::default());
+        Rig::serving(Config::default(), store).await
+    }
+
+    async fn serving(config: Config, store: Store) -> Self {
+        let server = Server::start(config, store).await.unwrap();
         let client = server.client();
         let stop = CancellationToken::new();
         let options = Options {
