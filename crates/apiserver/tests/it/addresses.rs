@@ -1,6 +1,11 @@
 //! IPAddresses: each Service has one for its address, however it changes, and what others make of them is
 //! put right.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a test's helpers, which clippy does not see as such"
+)]
+
 use std::time::Duration;
 
 use http::HeaderMap;
