@@ -116,6 +116,9 @@ pub struct Outcome {
     pub asks: Vec<Ask>,
 }
 
+/// How long the news that a deletion was seen waits for the end of a container.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Which container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slot {
@@ -168,6 +171,7 @@ impl Pod {
     }
 
     fn observe(&mut self, seen: Observed, env: &Env<'_>, out: &mut Outcome) {
+        let dying = self.deletion.is_some();
         if self.labels != seen.labels || self.overrides != seen.overrides {
             let before = self.runs(env.behaviours);
             self.labels = seen.labels;
@@ -182,10 +186,8 @@ impl Pod {
             self.respecified(before);
             out.changed = true;
         }
-        if seen.generation != self.generation {
-            self.generation = seen.generation;
-            out.changed = true;
-        }
+        let regenerated = seen.generation != self.generation;
+        self.generation = seen.generation;
         self.gates = seen.gates;
         if let Some(grace) = seen.deletion
             && self.deletion.is_none_or(|before| grace < before)
@@ -193,6 +195,14 @@ impl Pod {
             self.deletion = Some(grace);
             self.kill(grace, env, out);
         }
+        // A kubelet sends the latest of what has piled up. That it has seen a deletion is not worth a write of its
+        // own (one in four of a pod's end) where its containers are about to tell that they have stopped.
+        let ends_soon = || {
+            let end = env.now.plus(scaled(SOON, env.scale));
+            self.next_due(env.scale).is_some_and(|due| due <= end)
+        };
+        let with_its_end = !dying && self.deletion.is_some() && !self.stopped() && ends_soon();
+        out.changed |= regenerated && !with_its_end;
     }
 
     /// The kubelet prepares claims before it makes a sandbox, and tells when it cannot.

@@ -219,6 +219,27 @@ fn deletion_waits_for_the_containers_then_deletes() {
 }
 
 #[test]
+fn that_a_deletion_was_seen_is_told_with_an_end_that_is_near() {
+    for (rules, at_once) in [
+        ("[{stop: 1s}]", false),
+        ("[{stop: 1500ms}]", true),
+        // It cannot last longer than that.
+        ("[{stop: 60s}]", true),
+    ] {
+        let mut bench = Bench::new(rules, one(json!({})));
+        bench.pass(5.0);
+        bench.changed = false;
+        bench.delete_with(30);
+        assert_eq!(bench.changed, at_once, "{rules}");
+        let seen = if at_once { 2 } else { 1 };
+        assert_eq!(bench.object["status"]["observedGeneration"], seen);
+        bench.pass(31.0);
+        assert!(bench.changed && bench.delete);
+        assert_eq!(bench.object["status"]["observedGeneration"], 2);
+    }
+}
+
+#[test]
 fn a_deadline_fails_the_pod() {
     let mut spec = one(json!({}));
     spec["activeDeadlineSeconds"] = json!(5);
