@@ -38,6 +38,8 @@ pub struct Api {
     pub hooks: crate::admission::Hooks,
     pub event_limits: crate::admission::EventLimits,
     pub callers: crate::webhook::Callers,
+    /// What watchers were sent last.
+    pub frames: crate::rest::frames::Recent,
     pub services: allocate::Services,
     pub stop: CancellationToken,
     pub ca_pem: String,

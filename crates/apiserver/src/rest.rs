@@ -3,6 +3,7 @@
 pub mod create;
 pub mod delete;
 pub mod evict;
+pub mod frames;
 pub mod get;
 pub mod input;
 pub mod list;

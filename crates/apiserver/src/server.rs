@@ -298,6 +298,7 @@ impl Server {
             hooks: crate::admission::Hooks::default(),
             event_limits: crate::admission::EventLimits::new(&config.admission.event_limits),
             callers: crate::webhook::Callers::new(store.clone(), config.network.clone()),
+            frames: crate::rest::frames::Recent::default(),
             services: allocate::Services::load(&config, &store),
             registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),
             authenticator,

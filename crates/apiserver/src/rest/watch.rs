@@ -1,10 +1,6 @@
 //! Watching: a stream of frames, each serialised once for all who see the same.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use gantry_machinery::{
@@ -18,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    frames::{self, Kind},
     get,
     list::{self, Filter},
 };
@@ -31,47 +28,11 @@ use crate::{
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 
-/// The frames of one event, made when the first watcher needs them.
-#[derive(Default)]
-struct Frames {
-    /// Whole objects as lines of JSON, by [`Kind`].
-    lines: [OnceLock<Bytes>; 4],
-    /// The same in protobuf, then metadata alone in JSON and in protobuf.
-    others: OnceLock<Box<[[OnceLock<Bytes>; 4]; 3]>>,
-}
-
-impl Frames {
-    /// Where the frame of a kind is kept; `None` for what is rendered for each watcher.
-    fn slot(&self, output: Output, kind: Kind) -> Option<&OnceLock<Bytes>> {
-        let protobuf = output.media == Media::Protobuf;
-        let form = match output.form {
-            Form::Object if !protobuf => return Some(&self.lines[kind as usize]),
-            Form::Object => 0,
-            Form::Partial | Form::PartialList if output.meta_version == V1 => {
-                1 + usize::from(protobuf)
-            }
-            _ => return None,
-        };
-        Some(&self.others.get_or_init(Box::default)[form][kind as usize])
-    }
-}
-
-const V1: &str = Output::JSON.meta_version;
-
 /// The media type of a watch in protobuf.
 const MESSAGES: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 /// What a watch can be encoded in.
 const STREAMED: &str =
     "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Added,
-    Modified,
-    Deleted,
-    /// The object before the event with the event's version: it left the watcher's selection.
-    Left,
-}
 
 fn frame(media: Media, encoder: &mut Encoder, kind: &str, object: &[u8]) -> Result<Bytes, Failure> {
     if media == Media::Protobuf {
@@ -357,11 +318,7 @@ impl Stream {
     }
 
     async fn bytes(&mut self, event: &Event, kind: Kind) -> Result<Bytes, Failure> {
-        let name = match kind {
-            Kind::Added => "ADDED",
-            Kind::Modified => "MODIFIED",
-            Kind::Deleted | Kind::Left => "DELETED",
-        };
+        let name = kind.as_str();
         let left = match kind {
             Kind::Left => event.previous.as_ref(),
             _ => None,
@@ -374,16 +331,14 @@ impl Stream {
         if !get::as_stored(&self.entry, object) {
             return self.render(name, object, version).await;
         }
-        let frames = event.ext.get_or_init(|| Box::new(Frames::default()));
-        let frames = frames.downcast_ref::<Frames>();
-        let Some(slot) = frames.and_then(|f| f.slot(self.output, kind)) else {
+        let Some(slot) = frames::slot(event, self.output, kind) else {
             return self.render(name, object, version).await;
         };
         if let Some(made) = slot.get() {
-            return Ok(made.clone());
+            return Ok(made);
         }
         let made = self.render(name, object, version).await?;
-        Ok(slot.get_or_init(|| made).clone())
+        Ok(slot.put(made, &self.cx.api.frames))
     }
 
     /// A frame in the version and form of this watcher alone.

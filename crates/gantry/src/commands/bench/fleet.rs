@@ -296,16 +296,25 @@ pub async fn nodes_ready(client: &Client, count: u32, within: Duration) -> Resul
         let spec = node.spec.as_ref();
         spec.is_none_or(|spec| spec.taints.as_deref().unwrap_or_default().is_empty())
     };
-    // Nodes come in order, so the last one's being there is the sign to count.
     loop {
-        let list = nodes.list(&ListParams::default()).await;
-        let list = list.context("cannot list nodes")?;
-        let ready = list.items.iter().filter(|node| untainted(node)).count();
+        // Page by page, and no further than the first that waits: asking must not be what takes time and memory.
+        let mut ready = 0;
+        let mut page = ListParams::default().limit(500);
+        loop {
+            let list = nodes.list(&page).await.context("cannot list nodes")?;
+            let there = list.items.iter().filter(|node| untainted(node)).count();
+            ready += there;
+            let next = list.metadata.continue_.filter(|it| !it.is_empty());
+            match next {
+                Some(next) if there == list.items.len() => page = page.continue_token(&next),
+                _ => break,
+            }
+        }
         if ready == count as usize {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let message = format!("only {ready} of {count} nodes were ready in time");
+            let message = format!("only {ready} of the first nodes were ready in time, of {count}");
             return Err(Failure::new(Exit::Failure, message).hint("give it longer with --timeout"));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
