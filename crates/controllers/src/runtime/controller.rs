@@ -80,8 +80,9 @@ pub fn spawn<C: Controller>(
     }
 }
 
-/// Requests of one burst that may be under way together.
-const IN_FLIGHT: usize = 128;
+/// Requests of one burst that may be under way together. With all workers busy that is as many as fill a server; more
+/// of them only wait there, each with its memory, before the requests of those who bind and run what was made.
+const IN_FLIGHT: usize = 24;
 
 /// Runs `count` requests in batches of 1, 2, 4, … as long as all go well, so that a request that
 /// cannot succeed (no quota, say) is made once and not a thousand times. How many succeeded, and

@@ -74,10 +74,11 @@ impl Timers {
     }
 }
 
-/// Values at fixed places, found by [`Id`] without hashing.
+/// Values at fixed places, found by [`Id`] without hashing. Each lies on its own, so that a fleet that grows does not
+/// copy what it has, and one that shrinks gives its memory back.
 #[derive(Debug)]
 pub struct Slab<T> {
-    places: Vec<(u32, Option<T>)>,
+    places: Vec<(u32, Option<Box<T>>)>,
     free: Vec<u32>,
 }
 
@@ -95,14 +96,14 @@ impl<T> Slab<T> {
     pub fn insert(&mut self, value: T) -> Id {
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
-            place.1 = Some(value);
+            place.1 = Some(Box::new(value));
             return Id {
                 index,
                 turn: place.0,
             };
         }
         let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        self.places.push((0, Some(value)));
+        self.places.push((0, Some(Box::new(value))));
         Id { index, turn: 0 }
     }
 
@@ -112,7 +113,7 @@ impl<T> Slab<T> {
             .get(id.index as usize)
             .filter(|place| place.0 == id.turn)?
             .1
-            .as_ref()
+            .as_deref()
     }
 
     /// The value of this id, if it is still there.
@@ -121,7 +122,7 @@ impl<T> Slab<T> {
             .get_mut(id.index as usize)
             .filter(|place| place.0 == id.turn)?
             .1
-            .as_mut()
+            .as_deref_mut()
     }
 
     /// Takes the value out.
@@ -133,7 +134,7 @@ impl<T> Slab<T> {
         let value = place.1.take()?;
         place.0 = place.0.wrapping_add(1);
         self.free.push(id.index);
-        Some(value)
+        Some(*value)
     }
 
     /// All ids in use.
