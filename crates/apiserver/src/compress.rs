@@ -7,7 +7,10 @@ use flate2::{Compression, write::GzEncoder};
 use http::{HeaderValue, StatusCode, header};
 use http_body::Body as _;
 
-use crate::respond::{Body, Reply};
+use crate::{
+    chunks::Chunks,
+    respond::{Body, Reply},
+};
 
 /// Answers from this size on are compressed, as kube-apiserver does.
 const LEAST: u64 = 128 * 1024;
@@ -29,7 +32,8 @@ fn accepts(header: Option<&HeaderValue>) -> bool {
 /// What is left to compress.
 struct Rest {
     encoder: Option<GzEncoder<Vec<u8>>>,
-    chunks: VecDeque<Bytes>,
+    chunks: Chunks,
+    open: Bytes,
 }
 
 impl Rest {
@@ -37,15 +41,15 @@ impl Rest {
     fn next(&mut self) -> Option<Bytes> {
         loop {
             let encoder = self.encoder.as_mut()?;
-            let Some(chunk) = self.chunks.front_mut() else {
-                let last = self.encoder.take()?.finish();
-                // Writing to memory does not fail.
-                return last.ok().map(Bytes::from).filter(|b| !b.is_empty());
-            };
-            let piece = chunk.split_to(chunk.len().min(PIECE));
-            if chunk.is_empty() {
-                self.chunks.pop_front();
+            if self.open.is_empty() {
+                let Some(next) = self.chunks.next() else {
+                    let last = self.encoder.take()?.finish();
+                    // Writing to memory does not fail.
+                    return last.ok().map(Bytes::from).filter(|b| !b.is_empty());
+                };
+                self.open = next;
             }
+            let piece = self.open.split_to(self.open.len().min(PIECE));
             if encoder.write_all(&piece).is_err() {
                 return None;
             }
@@ -64,8 +68,8 @@ pub fn compress(mut reply: Reply, accept: Option<&HeaderValue>) -> Reply {
         return reply;
     }
     let chunks = match std::mem::replace(reply.body_mut(), Body::empty()) {
-        Body::Full(bytes) => bytes.into_iter().collect(),
-        Body::Chunks(chunks, _) => chunks,
+        Body::Full(bytes) => bytes.into_iter().collect::<VecDeque<_>>().into(),
+        Body::Chunks(chunks) => chunks,
         // Of no known size (not reached), or agreed on between client and another server.
         body @ (Body::Stream(_) | Body::Remote(_) | Body::Page(..)) => {
             *reply.body_mut() = body;
@@ -76,6 +80,7 @@ pub fn compress(mut reply: Reply, accept: Option<&HeaderValue>) -> Reply {
         // The fastest, as kube-apiserver takes it.
         encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())),
         chunks,
+        open: Bytes::new(),
     };
     let pieces = futures::stream::unfold(rest, |mut rest| async move {
         rest.next().map(|bytes| (bytes, rest))
@@ -99,8 +104,8 @@ mod tests {
 
     async fn check(chunks: Vec<Vec<u8>>, accept: &'static str, gzip: bool) {
         let whole = chunks.concat();
-        let chunks = chunks.into_iter().map(Bytes::from).collect();
-        let reply = respond::chunks(200, respond::JSON, chunks);
+        let chunks: VecDeque<Bytes> = chunks.into_iter().map(Bytes::from).collect();
+        let reply = respond::chunks(200, respond::JSON, chunks.into());
         let reply = compress(reply, Some(&HeaderValue::from_static(accept)));
         let coding = reply.headers().get(header::CONTENT_ENCODING).cloned();
         assert_eq!(coding.is_some(), gzip, "{accept}");

@@ -23,6 +23,7 @@ mod backup;
 mod bootstrap;
 mod browsers;
 mod certificates;
+mod chunks;
 mod compress;
 mod convert;
 mod crd;

@@ -31,15 +31,15 @@ pub fn print(mut reply: Reply) -> Reply {
     }
     let body = std::mem::replace(reply.body_mut(), Body::empty());
     *reply.body_mut() = match body {
-        Body::Full(Some(bytes)) => Body::Full(Some(indented([&bytes]))),
-        Body::Chunks(chunks, _) => Body::Full(Some(indented(chunks.iter()))),
+        Body::Full(Some(bytes)) => Body::Full(Some(indented([bytes]))),
+        Body::Chunks(chunks) => Body::Full(Some(indented(chunks))),
         other => other,
     };
     reply
 }
 
 /// Compact JSON, in pieces, with a line for each element; as Go's `MarshalIndent`.
-pub fn indented<'a>(pieces: impl IntoIterator<Item = &'a Bytes>) -> Bytes {
+pub fn indented(pieces: impl IntoIterator<Item = Bytes>) -> Bytes {
     let mut out = vec![];
     let mut depth = 0;
     let (mut quoted, mut escaped) = (false, false);
@@ -49,7 +49,7 @@ pub fn indented<'a>(pieces: impl IntoIterator<Item = &'a Bytes>) -> Bytes {
         out.push(b'\n');
         out.extend(std::iter::repeat_n(b' ', 2 * depth));
     };
-    for byte in pieces.into_iter().flatten().copied() {
+    for byte in pieces.into_iter().flatten() {
         if quoted {
             out.push(byte);
             match byte {
@@ -105,7 +105,7 @@ mod tests {
             let compact = value.to_string() + "\n";
             let (left, right) = compact.split_at(compact.len() / 2);
             let pieces = [left.to_owned().into(), right.to_owned().into()];
-            let got = indented(&pieces);
+            let got = indented(pieces);
             let expected = serde_json::to_string_pretty(&value).expect("JSON");
             assert_eq!(String::from_utf8_lossy(&got), expected);
         }

@@ -2,7 +2,6 @@
 //! metadata only, Table).
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::Cx,
+    chunks::Chunks,
     errors, object,
     proxy::rewrite::Rewriter,
     registry::Entry,
@@ -30,7 +30,7 @@ use crate::{
 /// A body: one buffer, or buffers as they come.
 pub enum Body {
     Full(Option<Bytes>),
-    Chunks(VecDeque<Bytes>, u64),
+    Chunks(Chunks),
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
     /// What another server sends, as it comes.
     Remote(hyper::body::Incoming),
@@ -54,10 +54,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Body::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Body::Chunks(chunks, left) => Poll::Ready(chunks.pop_front().map(|b| {
-                *left -= b.len() as u64;
-                Ok(Frame::data(b))
-            })),
+            Body::Chunks(chunks) => Poll::Ready(chunks.next().map(|b| Ok(Frame::data(b)))),
             Body::Stream(stream) => stream
                 .as_mut()
                 .poll_next(cx)
@@ -89,7 +86,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Full(bytes) => bytes.is_none(),
-            Body::Chunks(chunks, _) => chunks.is_empty(),
+            Body::Chunks(chunks) => chunks.left() == 0,
             Body::Stream(_) => false,
             Body::Remote(body) => body.is_end_stream(),
             Body::Page(_, rewriter) => rewriter.is_none(),
@@ -101,7 +98,7 @@ impl http_body::Body for Body {
             Body::Full(bytes) => {
                 http_body::SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
             }
-            Body::Chunks(_, left) => http_body::SizeHint::with_exact(*left),
+            Body::Chunks(chunks) => http_body::SizeHint::with_exact(chunks.left()),
             Body::Stream(_) | Body::Page(..) => http_body::SizeHint::default(),
             Body::Remote(body) => body.size_hint(),
         }
@@ -132,9 +129,8 @@ pub fn bytes(code: u16, kind: &'static str, body: impl Into<Bytes>) -> Reply {
     reply(code, kind, Body::Full(Some(body.into())))
 }
 
-pub fn chunks(code: u16, kind: &'static str, chunks: VecDeque<Bytes>) -> Reply {
-    let length = chunks.iter().map(|c| c.len() as u64).sum();
-    reply(code, kind, Body::Chunks(chunks, length))
+pub fn chunks(code: u16, kind: &'static str, chunks: Chunks) -> Reply {
+    reply(code, kind, Body::Chunks(chunks))
 }
 
 pub fn stream(kind: &'static str, body: impl Stream<Item = Bytes> + Send + 'static) -> Reply {

@@ -198,12 +198,12 @@ impl Event {
         self.code = Some(reply.status().as_u16());
         let bytes = match reply.body() {
             Body::Full(Some(bytes)) => bytes.clone(),
-            Body::Chunks(chunks, length) if self.level == Level::RequestResponse => {
-                let length = usize::try_from(*length).unwrap_or_default();
+            Body::Chunks(chunks) if self.level == Level::RequestResponse => {
+                let length = usize::try_from(chunks.left()).unwrap_or_default();
                 let mut whole = BytesMut::with_capacity(length);
                 chunks
-                    .iter()
-                    .for_each(|chunk| whole.extend_from_slice(chunk));
+                    .clone()
+                    .for_each(|chunk| whole.extend_from_slice(&chunk));
                 whole.freeze()
             }
             _ => return,

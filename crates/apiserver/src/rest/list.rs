@@ -1,12 +1,9 @@
 //! Reading many objects, from one consistent snapshot.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use gantry_machinery::{
     protobuf::{self, Encoder},
     resource::Resource,
@@ -18,6 +15,7 @@ use serde_json::{Value, json};
 use super::get;
 use crate::{
     api::Cx,
+    chunks::Chunks,
     errors,
     object::{self, View},
     registry::Entry,
@@ -375,30 +373,6 @@ fn list_meta(page: &Page) -> Value {
     meta
 }
 
-/// Size of the buffers that a big list is sent in.
-const CHUNK: usize = 256 * 1024;
-
-/// Gathers bytes in buffers of a bounded size.
-struct Chunks {
-    done: VecDeque<Bytes>,
-    open: BytesMut,
-}
-
-impl Chunks {
-    fn put(&mut self, bytes: &[u8]) {
-        if self.open.len() + bytes.len() > CHUNK && !self.open.is_empty() {
-            let full = std::mem::replace(&mut self.open, BytesMut::with_capacity(CHUNK));
-            self.done.push_back(full.freeze());
-        }
-        self.open.put_slice(bytes);
-    }
-
-    fn finish(mut self) -> VecDeque<Bytes> {
-        self.done.push_back(self.open.freeze());
-        self.done
-    }
-}
-
 fn list_head(resource: &Resource, meta: &Value) -> String {
     format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
@@ -442,7 +416,7 @@ pub async fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
                 .iter()
                 .map(|bytes| respond::partial(cx, bytes))
                 .collect::<Result<_, _>>()?;
-            join(&head, &partial, 0)
+            Chunks::list(&head, partial, 0)
         }
         Form::Object => {
             if entry.resource.custom.is_some() {
@@ -452,16 +426,16 @@ pub async fn render(cx: &Cx, page: Page) -> Result<Reply, Failure> {
                     meta["continue"] = "".into();
                 }
                 let head = list_head(&entry.resource, &meta);
-                join(&head, &whole, 0)
+                Chunks::list(&head, whole, 0)
             } else {
                 let head = list_head(&entry.resource, &meta);
                 // Items of built-in lists carry no kind and apiVersion.
-                join(&head, &whole, entry.served_head.len())
+                Chunks::list(&head, whole, entry.served_head.len())
             }
         }
     };
     if cx.output.media == Media::Yaml {
-        let whole: Vec<u8> = chunks.into_iter().flatten().collect();
+        let whole: Vec<u8> = chunks.flatten().collect();
         return respond::encoded(cx.output, 200, whole.into());
     }
     Ok(respond::chunks(200, respond::JSON, chunks))
@@ -496,31 +470,8 @@ fn messages(cx: &Cx, whole: &[Bytes], meta: &Value) -> Result<Reply, Failure> {
         .list_head(&list, meta.to_string().as_bytes(), items.len())
         .map_err(errors::internal)?;
     let tail = Bytes::from_static(&protobuf::ENVELOPE_TAIL);
-    let chunks = VecDeque::from([head.into(), items.into(), tail]);
+    let chunks = [head.into(), items.into(), tail].into();
     Ok(respond::chunks(200, protobuf::MEDIA_TYPE, chunks))
-}
-
-/// The list's JSON; of every item, `cut` bytes at its beginning are replaced by `{`.
-fn join(head: &str, items: &[Bytes], cut: usize) -> VecDeque<Bytes> {
-    let size: usize = items.iter().map(|item| item.len() + 1).sum();
-    let mut chunks = Chunks {
-        done: VecDeque::new(),
-        open: BytesMut::with_capacity((size + head.len() + 16).min(CHUNK)),
-    };
-    chunks.put(head.as_bytes());
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            chunks.put(b",");
-        }
-        if cut > 0 {
-            chunks.put(b"{");
-            chunks.put(item.get(cut..).unwrap_or_default());
-        } else {
-            chunks.put(item);
-        }
-    }
-    chunks.put(b"]}\n");
-    chunks.finish()
 }
 
 #[cfg(test)]
