@@ -5,10 +5,10 @@
 //! server that has none of its own; behaviour is that of kube-controller-manager of Kubernetes
 //! 1.36, and each module names what it leaves out.
 //!
-//! Of kube-controller-manager's controllers these are not there: bootstrap tokens, the cleaner of
-//! legacy tokens; node addresses (IPAM), routes and load balancers of a cloud; evictions for taints
-//! of devices; storage versions; the expander of volumes, the protection of their attributes
-//! classes, and warnings about their SELinux labels; the cleaner of PodCertificateRequests.
+//! Of kube-controller-manager's controllers these are not there: the cleaner of legacy tokens; node
+//! addresses (IPAM), routes and load balancers of a cloud; storage versions; the expander of volumes of
+//! other drivers, and warnings about SELinux labels of volumes; the cleaner of PodCertificateRequests.
+//! (Of these only the first and the expander are on by default in 1.36.)
 //! What lacks its controller can be created and read, and nothing follows from it.
 //!
 //! Work is in proportion to change: one shared watch a kind feeds an indexed cache
@@ -17,6 +17,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 pub mod account;
 pub mod aggregation;
 pub mod autoscaler;
+pub mod bootstrap;
 pub mod certificates;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod devicetaints;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -80,6 +83,44 @@ macro_rules! controllers {
     };
 }
 
+impl Name {
+    /// Those that run where nobody says which.
+    pub fn on_by_default() -> impl Iterator<Item = Name> {
+        let off = |name: &Name| matches!(name, Name::TokenCleaner | Name::BootstrapSigner);
+        Name::ALL.iter().copied().filter(move |name| !off(name))
+    }
+
+    /// Those that a list chooses: `*` for all that are on by default, a name, and a name after `-` for one
+    /// that is not to run. What comes first about one counts.
+    ///
+    /// # Errors
+    /// The name that there is none of.
+    pub fn chosen(list: &[impl AsRef<str>]) -> Result<BTreeSet<Name>, String> {
+        let list: Vec<&str> = list.iter().map(|one| one.as_ref().trim()).collect();
+        let known = |one: &str| {
+            let name = one.strip_prefix('-').unwrap_or(one);
+            one == "*" || Name::ALL.iter().any(|n| n.as_str() == name)
+        };
+        if let Some(unknown) = list.iter().find(|one| !known(one)) {
+            return Err((*unknown).to_owned());
+        }
+        let on: BTreeSet<Name> = match list.contains(&"*") {
+            true => Name::on_by_default().collect(),
+            false => BTreeSet::new(),
+        };
+        let runs = |name: &Name| {
+            let said = |one: &&str| match one.strip_prefix('-') {
+                Some(off) => (off == name.as_str()).then_some(false),
+                None => (*one == name.as_str()).then_some(true),
+            };
+            list.iter()
+                .find_map(said)
+                .unwrap_or_else(|| on.contains(name))
+        };
+        Ok(Name::ALL.iter().copied().filter(runs).collect())
+    }
+}
+
 type Start = Box<dyn FnOnce(&mut JoinSet<()>) + Send>;
 
 controllers! {
@@ -104,7 +145,11 @@ controllers! {
     ClaimProtection = "persistentvolumeclaim-protection-controller", volume::start_claim_protection;
     VolumeProtection = "persistentvolume-protection-controller", volume::start_volume_protection;
     EphemeralVolume = "ephemeral-volume-controller", volume::start_ephemeral;
+    AttributesProtection = "volumeattributesclass-protection-controller", volume::start_attributes_protection;
     ResourceClaim = "resourceclaim-controller", resourceclaim::start;
+    DeviceTaintEviction = "device-taint-eviction-controller", devicetaints::start;
+    TokenCleaner = "token-cleaner-controller", bootstrap::start_cleaner;
+    BootstrapSigner = "bootstrap-signer-controller", bootstrap::start_signer;
     AttachDetach = "persistentvolume-attach-detach-controller", volume::start_attach_detach;
     CertificateApproving = "certificatesigningrequest-approving-controller", certificates::start_approving;
     CertificateCleaning = "certificatesigningrequest-cleaner-controller", certificates::start_cleaning;
@@ -134,12 +179,14 @@ pub struct Options {
     pub node_timing: nodelifecycle::Timing,
     /// How often autoscalers look, and for how long they wait.
     pub autoscaling: autoscaler::Timing,
+    /// How long a Job waits after the first failure of a pod; each further one doubles it.
+    pub job_backoff: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
-            controllers: Name::ALL.iter().copied().collect(),
+            controllers: Name::on_by_default().collect(),
             workers: 8,
             root_ca: None,
             default_class: None,
@@ -147,6 +194,7 @@ impl Default for Options {
             tokens: None,
             node_timing: nodelifecycle::Timing::default(),
             autoscaling: autoscaler::Timing::default(),
+            job_backoff: job::backoff::FIRST,
         }
     }
 }
@@ -178,6 +226,7 @@ pub async fn run(
         stop: stop.clone(),
         node_timing: options.node_timing,
         autoscaling: options.autoscaling,
+        job_backoff: options.job_backoff,
         root_ca: options.root_ca.as_deref().map(Arc::from),
     };
     let mut starts = Vec::new();
@@ -226,4 +275,23 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_chosen_as_kube_controller_manager_does() {
+        let default: BTreeSet<Name> = Name::on_by_default().collect();
+        assert!(default.contains(&Name::Job) && !default.contains(&Name::BootstrapSigner));
+        assert_eq!(Name::chosen(&["*"]), Ok(default.clone()));
+        let without = Name::chosen(&["*", "-job-controller"]).unwrap();
+        assert_eq!(without.len() + 1, default.len());
+        let with = Name::chosen(&["*", "bootstrap-signer-controller"]).unwrap();
+        assert!(with.contains(&Name::BootstrapSigner));
+        let one = Name::chosen(&["job-controller", "-job-controller"]);
+        assert_eq!(one, Ok([Name::Job].into()));
+        assert_eq!(Name::chosen(&["*", "-jobs"]), Err("-jobs".to_owned()));
+    }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::model::Pod;
 
 /// After the first failure, and at most; each failure in a row doubles the wait.
-const FIRST: Duration = Duration::from_secs(10);
+pub const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// A Job's failures in a row. Kept in memory only: after a restart of the controller the first
@@ -44,18 +44,18 @@ impl Backoff {
     }
 
     /// How long to wait yet.
-    pub fn wait(&self, now: Timestamp) -> Duration {
-        wait(self.failures, self.last, now)
+    pub fn wait(&self, first: Duration, now: Timestamp) -> Duration {
+        wait(first, self.failures, self.last, now)
     }
 }
 
-/// How long to wait yet after so many failures, the last at that time.
-pub fn wait(failures: u32, last: Option<Timestamp>, now: Timestamp) -> Duration {
+/// How long to wait yet after so many failures, the last at that time. `first`: after one.
+pub fn wait(first: Duration, failures: u32, last: Option<Timestamp>, now: Timestamp) -> Duration {
     let Some(last) = last.filter(|_| failures > 0) else {
         return Duration::ZERO;
     };
     let doublings = (failures - 1).min(16);
-    let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+    let whole = first.saturating_mul(1 << doublings).min(LONGEST);
     let passed = Duration::try_from(now.duration_since(last)).unwrap_or(Duration::ZERO);
     whole.saturating_sub(passed)
 }
@@ -123,7 +123,7 @@ mod tests {
     #[case(4000, 0, 600)]
     fn waits_double(#[case] failures: u32, #[case] passed: i64, #[case] seconds: u64) {
         assert_eq!(
-            wait(failures, Some(at(100)), at(100 + passed)),
+            wait(FIRST, failures, Some(at(100)), at(100 + passed)),
             Duration::from_secs(seconds)
         );
     }

@@ -33,6 +33,8 @@ pub struct World<'a> {
     /// The cache shows all pods that were created and deleted for this Job.
     pub settled: bool,
     pub backoff: &'a Backoff,
+    /// How long is waited after a first failure.
+    pub first_wait: Duration,
     pub now: Timestamp,
 }
 
@@ -420,7 +422,7 @@ fn manage(world: &World<'_>, active: &[Arc<Pod>], plan: &mut Plan) {
     }
     let per_index = spec.backoff_limit_per_index.is_some();
     if !per_index {
-        let wait = plan.backoff.wait(world.now);
+        let wait = plan.backoff.wait(world.first_wait, world.now);
         if !wait.is_zero() {
             plan.look_again(wait.max(SOONEST));
             return;
@@ -460,7 +462,7 @@ fn ripe(world: &World<'_>, pending: Vec<u32>, plan: &mut Plan) -> Vec<NewPod> {
         let last = plan.kept.get(&index);
         let wait = last.map_or(Duration::ZERO, |pod| {
             let failures = all_failures_of(pod).saturating_add(1);
-            backoff::wait(failures, finished_at(pod), world.now)
+            backoff::wait(world.first_wait, failures, finished_at(pod), world.now)
         });
         if wait.is_zero() {
             let policy = world.job.spec.pod_failure_policy.as_ref();

@@ -68,6 +68,7 @@ impl Bench {
             released: &released,
             settled: true,
             backoff: &self.backoff.clone(),
+            first_wait: super::backoff::FIRST,
             now: self.now,
         };
         let plan = plan::plan(&world);

@@ -179,6 +179,7 @@ impl Controller for Jobs {
             released: &released,
             settled,
             backoff: &backoff,
+            first_wait: self.context.job_backoff,
             now: Timestamp::now(),
         };
         let plan = plan::plan(&world);

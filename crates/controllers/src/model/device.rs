@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 
 use super::meta::nullable;
-use super::{DEVICE_CLAIMS, Kind, Meta, Watched};
+use super::{DEVICE_CLAIMS, DEVICE_SLICES, Kind, Meta, Watched, orphan_index};
 
 /// A claim in a pod's spec, with the name of what was made for it.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -74,7 +75,6 @@ pub struct DeviceClaim {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeviceClaimStatus {
-    /// There or not: what it holds is the drivers' business.
     pub allocation: Option<Allocated>,
     #[serde(deserialize_with = "nullable")]
     pub reserved_for: Vec<Consumer>,
@@ -82,7 +82,127 @@ pub struct DeviceClaimStatus {
 
 /// A claim has devices.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Allocated {}
+#[serde(default)]
+pub struct Allocated {
+    #[serde(deserialize_with = "nullable")]
+    pub devices: AllocatedDevices,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AllocatedDevices {
+    #[serde(deserialize_with = "nullable")]
+    pub results: Vec<AllocatedDevice>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AllocatedDevice {
+    pub driver: Box<str>,
+    pub pool: Box<str>,
+    pub device: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub tolerations: Vec<DeviceToleration>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceToleration {
+    #[serde(deserialize_with = "nullable")]
+    pub key: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub operator: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub value: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub effect: Box<str>,
+    pub toleration_seconds: Option<i64>,
+}
+
+impl DeviceToleration {
+    pub fn tolerates(&self, taint: &DeviceTaint) -> bool {
+        (self.effect.is_empty() || self.effect == taint.effect)
+            && (self.key.is_empty() || self.key == taint.key)
+            && (&*self.operator == "Exists" || self.value == taint.value)
+    }
+}
+
+/// Index value of the slices that tell of a pool, and of the claims that have devices of it.
+pub fn pool_index(driver: &str, pool: &str) -> Arc<str> {
+    format!("{driver}/{pool}").into()
+}
+
+/// A ResourceSlice, as far as it tells of taints.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct DeviceSlice {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: SliceSpec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SliceSpec {
+    pub driver: Box<str>,
+    pub pool: SlicePool,
+    /// Those that are tainted.
+    #[serde(deserialize_with = "tainted")]
+    pub devices: Vec<SliceDevice>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SlicePool {
+    pub name: Box<str>,
+    /// Slices of an older one no longer count.
+    pub generation: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SliceDevice {
+    pub name: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub taints: Vec<DeviceTaint>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceTaint {
+    pub key: Box<str>,
+    #[serde(deserialize_with = "nullable")]
+    pub value: Box<str>,
+    pub effect: Box<str>,
+    pub time_added: Option<Timestamp>,
+}
+
+/// There may be many devices, and few are tainted.
+fn tainted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SliceDevice>, D::Error> {
+    let mut devices: Vec<SliceDevice> = nullable(deserializer)?;
+    devices.retain(|device| !device.taints.is_empty());
+    devices.shrink_to_fit();
+    Ok(devices)
+}
+
+impl DeviceSlice {
+    pub fn is_tainted(&self) -> bool {
+        !self.spec.devices.is_empty()
+    }
+
+    pub fn pool(&self) -> Arc<str> {
+        pool_index(&self.spec.driver, &self.spec.pool.name)
+    }
+}
+
+impl Watched for DeviceSlice {
+    const KIND: Kind = DEVICE_SLICES;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, put: &mut dyn FnMut(Arc<str>)) {
+        put(self.pool());
+    }
+}
 
 /// Who may use a claim.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -105,5 +225,15 @@ impl Watched for DeviceClaim {
     const KIND: Kind = DEVICE_CLAIMS;
     fn meta(&self) -> &Meta {
         &self.metadata
+    }
+    fn index(&self, put: &mut dyn FnMut(Arc<str>)) {
+        match self.metadata.controller() {
+            Some(owner) => put(owner.uid.clone()),
+            None => put(orphan_index(&self.metadata.namespace)),
+        }
+        let allocation = self.status.allocation.iter();
+        for device in allocation.flat_map(|a| &a.devices.results) {
+            put(pool_index(&device.driver, &device.pool));
+        }
     }
 }

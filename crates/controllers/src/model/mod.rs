@@ -248,6 +248,22 @@ kind!(
     "CSIDriver",
     false
 );
+kind!(
+    ATTRIBUTES_CLASSES,
+    "storage.k8s.io",
+    "v1",
+    "volumeattributesclasses",
+    "VolumeAttributesClass",
+    false
+);
+kind!(
+    DEVICE_SLICES,
+    "resource.k8s.io",
+    "v1",
+    "resourceslices",
+    "ResourceSlice",
+    false
+);
 kind!(QUOTAS, "", "v1", "resourcequotas", "ResourceQuota", true);
 kind!(
     AUTOSCALERS,

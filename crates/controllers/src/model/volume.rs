@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::meta::nullable;
-use super::{ATTACHMENTS, CLAIMS, DRIVERS, Kind, Meta, STORAGE_CLASSES, VOLUMES, Watched};
+use super::{
+    ATTACHMENTS, ATTRIBUTES_CLASSES, CLAIMS, DRIVERS, Kind, Meta, STORAGE_CLASSES, VOLUMES, Watched,
+};
 use crate::selector::Selector;
 
 /// Amounts by name, such as `storage: 1Gi`.
@@ -39,6 +41,7 @@ pub struct ClaimSpec {
     pub storage_class_name: String,
     #[serde(deserialize_with = "nullable")]
     pub volume_mode: String,
+    pub volume_attributes_class_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -57,6 +60,37 @@ pub struct ClaimStatus {
     pub access_modes: Vec<String>,
     #[serde(deserialize_with = "nullable")]
     pub capacity: Amounts,
+    pub current_volume_attributes_class_name: Option<String>,
+    pub modify_volume_status: Option<ModifyStatus>,
+}
+
+/// A change of attributes that is under way.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModifyStatus {
+    #[serde(deserialize_with = "nullable")]
+    pub target_volume_attributes_class_name: String,
+}
+
+impl Claim {
+    /// The VolumeAttributesClasses that it names: the one it wants, has, and comes to have.
+    pub fn attributes(&self) -> impl Iterator<Item = &str> {
+        let status = &self.status;
+        let target = status.modify_volume_status.as_ref();
+        [
+            self.spec.volume_attributes_class_name.as_deref(),
+            status.current_volume_attributes_class_name.as_deref(),
+            target.map(|t| t.target_volume_attributes_class_name.as_str()),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|name| !name.is_empty())
+    }
+}
+
+/// Index value of the claims and the volumes that name a VolumeAttributesClass.
+pub fn attributes_index(class: &str) -> Arc<str> {
+    format!("attributes/{class}").into()
 }
 
 impl Watched for Claim {
@@ -69,6 +103,9 @@ impl Watched for Claim {
             put(UNBOUND.into());
         } else {
             put(volume_index(&self.spec.volume_name));
+        }
+        for class in self.attributes() {
+            put(attributes_index(class));
         }
     }
 }
@@ -102,6 +139,7 @@ pub struct VolumeSpec {
     #[serde(deserialize_with = "nullable")]
     pub volume_mode: String,
     pub csi: Option<Csi>,
+    pub volume_attributes_class_name: Option<String>,
 }
 
 /// The volume as its driver knows it.
@@ -135,6 +173,24 @@ pub struct VolumeStatus {
 
 impl Watched for Volume {
     const KIND: Kind = VOLUMES;
+    fn meta(&self) -> &Meta {
+        &self.metadata
+    }
+    fn index(&self, put: &mut dyn FnMut(Arc<str>)) {
+        if let Some(class) = &self.spec.volume_attributes_class_name {
+            put(attributes_index(class));
+        }
+    }
+}
+
+/// A VolumeAttributesClass: what it says is its driver's business.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct AttributesClass {
+    pub metadata: Meta,
+}
+
+impl Watched for AttributesClass {
+    const KIND: Kind = ATTRIBUTES_CLASSES;
     fn meta(&self) -> &Meta {
         &self.metadata
     }

@@ -24,6 +24,8 @@ pub struct Context {
     pub stop: CancellationToken,
     pub node_timing: crate::nodelifecycle::Timing,
     pub autoscaling: crate::autoscaler::Timing,
+    /// How long a Job waits after the first failure of a pod.
+    pub job_backoff: Duration,
     /// The certificate (PEM) by which the API server is known, where it is given.
     pub root_ca: Option<Arc<str>>,
 }

@@ -14,14 +14,14 @@ use super::api::{Api, ApiError, status_patch};
 use super::reflector::{self, Sink, Source};
 use crate::model::autoscaler::Autoscaler;
 use crate::model::batch::{CronJob, Job};
-use crate::model::device::DeviceClaim;
+use crate::model::device::{DeviceClaim, DeviceSlice};
 use crate::model::network::{Budget, EndpointSlice, Endpoints, Service, ServiceRange};
 use crate::model::node::{ConfigMap, Lease, Namespace, Node, ServiceAccount};
 use crate::model::quota::Quota;
 use crate::model::role::ClusterRole;
 use crate::model::secret::TokenSecret;
 use crate::model::signing::SigningRequest;
-use crate::model::volume::{Attachment, Claim, Driver, StorageClass, Volume};
+use crate::model::volume::{Attachment, AttributesClass, Claim, Driver, StorageClass, Volume};
 use crate::model::workload::{
     DaemonSet, Deployment, ReplicaSet, ReplicationController, Revision, StatefulSet,
 };
@@ -418,7 +418,9 @@ informers! {
     root_certificates: ConfigMap = Informer::selected("metadata.name=kube-root-ca.crt");
     claims: Claim = Informer::default();
     device_claims: DeviceClaim = Informer::default();
+    device_slices: DeviceSlice = Informer::default();
     volumes: Volume = Informer::default();
+    attributes_classes: AttributesClass = Informer::default();
     storage_classes: StorageClass = Informer::default();
     attachments: Attachment = Informer::default();
     drivers: Driver = Informer::default();
@@ -440,6 +442,9 @@ informers! {
     /// All accounts, for those who keep tokens of them.
     accounts: ServiceAccount = Informer::default();
     token_secrets: TokenSecret = Informer::selected("type=kubernetes.io/service-account-token");
+    bootstrap_tokens: TokenSecret = Informer::selected("type=bootstrap.kubernetes.io/token");
+    /// Those named `cluster-info` only.
+    cluster_infos: ConfigMap = Informer::selected("metadata.name=cluster-info");
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! left out.
 
 mod attach;
+mod attributes;
 mod class;
 mod ephemeral;
 mod plan;
@@ -18,6 +19,7 @@ mod protect;
 mod shell;
 
 pub use attach::start as start_attach_detach;
+pub use attributes::start_attributes_protection;
 pub use class::start_default_class;
 pub use ephemeral::start as start_ephemeral;
 pub use plan::SIMULATED;

@@ -65,7 +65,7 @@ pub fn start_volume_protection(
 }
 
 /// Adds a finalizer to an object, or takes it away.
-async fn set_finalizer(
+pub(super) async fn set_finalizer(
     context: &Context,
     kind: &Kind,
     meta: &Meta,

@@ -87,3 +87,87 @@ async fn claims_are_made_for_pods_and_let_go_when_they_are_done() {
     );
     rig.end().await;
 }
+
+/// Pods leave a device that its driver taints, one that tolerates it for a time after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn tainted_devices_are_left() {
+    let rig = Rig::new().await;
+    let (pods, events) = (rig.pods(), rig.api("", "v1", "Event", "events", "default"));
+    let of = |kind, plural, namespace| rig.api(RESOURCES, "v1", kind, plural, namespace);
+    let claims = of("ResourceClaim", "resourceclaims", "default");
+    let slices = of("ResourceSlice", "resourceslices", "");
+    let slice = |taints: Value| {
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "s"},
+            "spec": {"driver": "gpu.io", "nodeName": "n", "pool": {"name": "a", "generation": 1, "resourceSliceCount": 1},
+                "devices": [{"name": "gpu-0"}, {"name": "gpu-1", "taints": taints}]}})
+    };
+    create(&slices, slice(json!([]))).await;
+    let nodes = rig.api("", "v1", "Node", "nodes", "");
+    create(
+        &nodes,
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}),
+    )
+    .await;
+    let request =
+        json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}});
+    let tolerates = |seconds: Value| json!([{"key": "broken", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
+    for (name, device, tolerations) in [
+        ("untouched", "gpu-0", json!([])),
+        ("leaves", "gpu-1", json!([])),
+        ("waits", "gpu-1", tolerates(1.into())),
+        ("stays", "gpu-1", tolerates(Value::Null)),
+    ] {
+        create(
+            &claims,
+            json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": name}, "spec": request}),
+        )
+        .await;
+        let pod = create(&pods, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "nodeName": "n", "terminationGracePeriodSeconds": 0, "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "c", "image": "one"}],
+            "resourceClaims": [{"name": "r", "resourceClaimName": name}]}})).await;
+        let given = json!({"status": {"allocation": {"devices": {"results": [
+            {"request": "r", "driver": "gpu.io", "pool": "a", "device": device, "tolerations": tolerations}]}},
+            "reservedFor": [{"resource": "pods", "name": name, "uid": pod.metadata.uid}]}});
+        let params = PatchParams::default();
+        claims
+            .patch_status(name, &params, &Patch::Merge(&given))
+            .await
+            .unwrap();
+    }
+    merge(
+        &slices,
+        "s",
+        json!({"spec": slice(json!([{"key": "broken", "effect": "NoExecute"}]))["spec"]}),
+    )
+    .await;
+    for name in ["leaves", "waits"] {
+        rig.until(
+            name,
+            async || pods.get_opt(name).await.unwrap(),
+            Option::is_none,
+        )
+        .await;
+        let told = async || {
+            let all = events.list(&ListParams::default()).await.unwrap().items;
+            all.iter().any(|event| {
+                event.data["reason"] == "DeviceTaintManagerEviction"
+                    && event.data["involvedObject"]["name"] == name
+            })
+        };
+        rig.until("event", told, |told| *told).await;
+    }
+    for name in ["untouched", "stays"] {
+        assert!(
+            pods.get(name)
+                .await
+                .unwrap()
+                .metadata
+                .deletion_timestamp
+                .is_none(),
+            "{name}"
+        );
+    }
+    rig.end().await;
+}

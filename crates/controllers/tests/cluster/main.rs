@@ -9,6 +9,8 @@
 mod addresses;
 mod devices;
 mod garbage;
+mod jobs;
+mod keeping;
 mod namespaces;
 mod network;
 mod nodes;
@@ -40,6 +42,7 @@ struct Rig {
     running: JoinHandle<Result<(), Error>>,
     kubelet: JoinHandle<()>,
     server: Server,
+    options: Options,
 }
 
 fn api(
@@ -120,9 +123,10 @@ impl Rig {
                 grace: Duration::from_secs(2),
                 startup_grace: Duration::from_secs(3),
             },
+            job_backoff: Duration::from_millis(100),
             ..Options::default()
         };
-        let running = tokio::spawn(run(server.client(), options, stop.clone()));
+        let running = tokio::spawn(run(server.client(), options.clone(), stop.clone()));
         let kubelet = tokio::spawn(kubelet(client.clone()));
         let rig = Rig {
             client,
@@ -130,6 +134,7 @@ impl Rig {
             running,
             kubelet,
             server,
+            options,
         };
         // Pods are admitted once their service account is there.
         let accounts = rig.api("", "v1", "ServiceAccount", "serviceaccounts", "default");
@@ -142,13 +147,29 @@ impl Rig {
         rig
     }
 
-    async fn end(self) {
+    /// Ends the controllers.
+    async fn stop(&mut self) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.running)
-            .await
-            .expect("stops")
-            .unwrap()
-            .unwrap();
+        let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
+        ended.expect("stops").unwrap().unwrap();
+    }
+
+    /// Ends the controllers, if they run, and starts them anew.
+    async fn restart(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.stop().await;
+        }
+        self.stop = CancellationToken::new();
+        let work = run(
+            self.server.client(),
+            self.options.clone(),
+            self.stop.clone(),
+        );
+        self.running = tokio::spawn(work);
+    }
+
+    async fn end(mut self) {
+        self.stop().await;
         self.kubelet.abort();
         self.server.shutdown().await;
     }
