@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::{admission, api::Cx, object};
 
+mod status;
+pub use status::faults as status_faults;
+
 const GROUP: &str = "resource.k8s.io";
 const LABEL: &str = "resource.kubernetes.io/admin-access";
 
@@ -34,14 +37,23 @@ pub fn admin_access(cx: &Cx, object: &Value) -> Vec<Cause> {
     if asking.is_empty() || admission::labelled(cx, LABEL, "true") {
         return vec![];
     }
-    let cause = |i| Cause {
+    let cause = |i| admin_cause(format!("{root}.devices.requests[{i}].exactly.adminAccess"));
+    asking.into_iter().map(cause).collect()
+}
+
+fn admin_cause(field: String) -> Cause {
+    Cause {
         reason: "FieldValueForbidden".to_owned(),
         message: format!(
             "Forbidden: admin access to devices requires the `{LABEL}: true` label on the containing namespace"
         ),
-        field: format!("{root}.devices.requests[{i}].exactly.adminAccess"),
-    };
-    asking.into_iter().map(cause).collect()
+        field,
+    }
+}
+
+/// What a device is told by.
+fn identity(device: &Value) -> [Option<&str>; 4] {
+    ["driver", "pool", "device", "shareID"].map(|field| device[field].as_str())
 }
 
 /// Taints of a slice's devices that do not tell since when they are, are from now on.
@@ -61,13 +73,10 @@ pub fn taint_times(slice: &mut Value, now: &str) {
 
 /// Of devices that a claim had and has no more, nothing is said any more.
 fn forget_devices(claim: &mut Value, old: &Value) {
-    let identity = |device: &Value| {
-        ["driver", "pool", "device", "shareID"]
-            .map(|field| device[field].as_str().map(str::to_owned))
-    };
+    let owned = |device: &Value| identity(device).map(|part| part.map(str::to_owned));
     let allocated = |claim: &Value| -> Vec<_> {
         list(claim, "/status/allocation/devices/results")
-            .map(identity)
+            .map(owned)
             .collect()
     };
     let (before, now) = (allocated(old), allocated(claim));
@@ -78,7 +87,7 @@ fn forget_devices(claim: &mut Value, old: &Value) {
         return;
     };
     told.retain(|device| {
-        let device = identity(device);
+        let device = owned(device);
         now.contains(&device) || !before.contains(&device)
     });
     if told.is_empty() {

@@ -127,6 +127,11 @@ pub fn of_pod(pod: &Value) -> Vec<Reference> {
                 all.push((Kind::ResourceClaim, full(name)));
             }
         }
+        // The claim that the scheduler made for extended resources.
+        let name = object::text(status, "/extendedResourceClaimStatus/resourceClaimName");
+        if !name.is_empty() {
+            all.push((Kind::ResourceClaim, full(name)));
+        }
     }
     all.sort();
     all.dedup();

@@ -349,10 +349,14 @@ async fn once(
             None => {}
         }
     }
-    let causes = match placed {
+    let mut causes = match placed {
         true => vec![],
         false => rules::validate_update(cx, &resource, sub, &new, old),
     };
+    if sub == Some("status") {
+        let verb = if patched { "patch" } else { "update" };
+        causes.extend(crate::devices::status_faults(cx, verb, &new, old));
+    }
     if !causes.is_empty() {
         return Err(Refused::Failed(rules::invalid(&resource, &name, causes)));
     }

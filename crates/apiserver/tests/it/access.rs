@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 
-async fn start(config: Config, store: Store) -> Server {
+pub async fn start(config: Config, store: Store) -> Server {
     let config = Config {
         disabled_admission: vec!["ServiceAccount".to_owned()],
         ..config
@@ -26,7 +26,7 @@ async fn start(config: Config, store: Store) -> Server {
         .expect("the server starts")
 }
 
-fn memory() -> Store {
+pub fn memory() -> Store {
     Store::in_memory(Options::default())
 }
 
@@ -84,7 +84,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 
 /// Asks until it is allowed: nodes' rights follow the store.
-async fn until_allowed(client: &Client, path: &str) -> Value {
+pub async fn until_allowed(client: &Client, path: &str) -> Value {
     let deadline = tokio::time::Instant::now() + SOON;
     loop {
         match get(client, path).await {
@@ -207,7 +207,7 @@ async fn a_node_reads_what_its_pods_need_and_changes_itself() {
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
-async fn grant(admin: &Client, name: &str, user: &str, rules: Value) {
+pub async fn grant(admin: &Client, name: &str, user: &str, rules: Value) {
     let role = json!({"metadata": {"name": name}, "rules": rules});
     post(admin, ROLES, &role).await.expect("created");
     bind(admin, name, name, user).await;

@@ -7,6 +7,7 @@ mod aggregation;
 mod asking;
 mod authentication;
 mod authorization;
+mod claims;
 mod client;
 mod encryption;
 mod full_disk;
