@@ -11,6 +11,13 @@ use serde_json::Value;
 use crate::qos::qos_class;
 use crate::quantity::Quantity;
 
+mod claims;
+pub use claims::{add_resources, is_the_one, made_for};
+
+/// Resources of which a quota's name counts the objects: group and plural.
+pub const PODS: (&str, &str) = ("", "pods");
+pub const CLAIMS: (&str, &str) = ("resource.k8s.io", "resourceclaims");
+
 /// Amounts by the names of a quota.
 pub type Amounts = BTreeMap<String, Quantity>;
 
@@ -80,6 +87,9 @@ pub fn counted(name: &str) -> Option<(&str, &str)> {
             None => ("", counted),
         });
     }
+    if claims::counts(name) && !claims::is_resource(name) {
+        return Some(CLAIMS);
+    }
     if name.contains(STORAGE_CLASS) {
         return Some(("", "persistentvolumeclaims"));
     }
@@ -97,9 +107,17 @@ pub fn counted(name: &str) -> Option<(&str, &str)> {
     }
 }
 
+/// All resources whose objects the amount `name` is made of: pods ask for extended resources, and claims for the devices
+/// that stand for them.
+pub fn counted_all(name: &str) -> impl Iterator<Item = (&str, &str)> {
+    let claims = (counted(name) == Some(PODS) && claims::is_resource(name)).then_some(CLAIMS);
+    counted(name).into_iter().chain(claims)
+}
+
 /// Whether the amounts of a resource depend on what its objects say, not on their number alone.
 pub fn needs_objects(group: &str, plural: &str) -> bool {
-    group.is_empty() && matches!(plural, "pods" | "services" | "persistentvolumeclaims")
+    (group, plural) == CLAIMS
+        || group.is_empty() && matches!(plural, "pods" | "services" | "persistentvolumeclaims")
 }
 
 /// The name under which a quota counts the objects of a resource.
@@ -111,9 +129,13 @@ pub fn count_name(group: &str, plural: &str) -> String {
     }
 }
 
-/// What an object of the resource uses.
+/// What an object of the resource uses; of a claim to devices, without the resources that its classes stand for
+/// ([`add_resources`]).
 pub fn usage(group: &str, plural: &str, object: &Value, now: Timestamp) -> Amounts {
     let mut used = number(group, plural, 1);
+    if (group, plural) == CLAIMS {
+        claims::usage(object, &mut used);
+    }
     if !group.is_empty() {
         return used;
     }
@@ -461,10 +483,15 @@ mod tests {
     #[case("gold.storageclass.storage.k8s.io/requests.storage", Some(("", "persistentvolumeclaims")))]
     #[case("limits.memory", Some(("", "pods")))]
     #[case("requests.example.com/gpu", Some(("", "pods")))]
+    #[case("requests.deviceclass.resource.kubernetes.io/gpu", Some(("", "pods")))]
+    #[case("gpu.deviceclass.resource.k8s.io/devices", Some(("resource.k8s.io", "resourceclaims")))]
     #[case("services.nodeports", Some(("", "services")))]
     #[case("moonbeams", None)]
     fn names_say_what_they_count(#[case] name: &str, #[case] of: Option<(&str, &str)>) {
         assert_eq!(counted(name), of);
+        let also = name.starts_with("requests.") && name.contains('/');
+        let all: Vec<_> = of.into_iter().chain(also.then_some(CLAIMS)).collect();
+        assert_eq!(counted_all(name).collect::<Vec<_>>(), all);
     }
 
     #[rstest]

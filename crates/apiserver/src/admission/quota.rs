@@ -11,7 +11,7 @@ use gantry_machinery::{
 };
 use serde_json::{Value, json};
 
-use super::all;
+use super::{all, stored};
 use crate::{
     api::Cx,
     errors, object,
@@ -66,7 +66,10 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
     let namespace = cx.target.namespace.clone();
     let quotas = all(cx, "/resourcequotas", &namespace);
     let (group, plural) = (cx.resource().group.clone(), cx.resource().plural.clone());
-    let now = quota::usage(&group, &plural, object, cx.now);
+    let mut now = quota::usage(&group, &plural, object, cx.now);
+    if (group.as_str(), plural.as_str()) == quota::CLAIMS {
+        add_resources(cx, object, &mut now);
+    }
     let before = old
         .map(|o| quota::usage(&group, &plural, o, cx.now))
         .unwrap_or_default();
@@ -112,6 +115,23 @@ pub async fn charge(cx: &mut Cx, object: &Value, old: Option<&Value>) -> Result<
         }
     }
     Ok(charges)
+}
+
+/// Adds the extended resources that a claim's classes stand for, but for what the claim's pod is charged for.
+fn add_resources(cx: &Cx, claim: &Value, used: &mut Amounts) {
+    let resource = |class: &str| {
+        let class = stored(cx, "resource.k8s.io/deviceclasses", class)?;
+        let name = object::text(&class, "/spec/extendedResourceName").to_owned();
+        Some(name).filter(|name| !name.is_empty())
+    };
+    let namespace = &cx.target.namespace;
+    let pod = quota::made_for(claim).and_then(|(name, _)| {
+        let pod = stored(cx, "/pods", &format!("{namespace}/{name}"))?;
+        let claims = all(cx, "resource.k8s.io/resourceclaims", namespace);
+        quota::is_the_one(claim, &pod, claims.iter().map(|c| &**c))
+            .then(|| quota::usage("", "pods", &pod, cx.now))
+    });
+    quota::add_resources(used, resource, pod.as_ref());
 }
 
 /// The refusal was made where the object's name is not known.

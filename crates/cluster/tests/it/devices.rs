@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use gantry_cluster::EmbeddedCluster;
 use gantry_hollow::Scenario;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, ServiceAccount};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -260,4 +260,77 @@ async fn extended_resources_are_served_prepared_and_given_back() {
     let given = claims.get(&last).await.unwrap().status.unwrap();
     let results = given.allocation.unwrap().devices.unwrap().results.unwrap();
     assert_eq!(results.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_counts_devices_by_all_their_names() {
+    let cluster = with_devices(&[("gpu", json!("example.com/gpu"))]).await;
+    let client = cluster.client();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let quotas: Api<ResourceQuota> = Api::default_namespaced(client.clone());
+    let names = [
+        "gpu.deviceclass.resource.k8s.io/devices",
+        "requests.deviceclass.resource.kubernetes.io/gpu",
+        "requests.example.com/gpu",
+    ];
+    let hard = names.map(|name| (name.to_owned(), json!("2")));
+    let hard: serde_json::Map<String, Value> = hard.into_iter().collect();
+    let path = "/api/v1/namespaces/default/resourcequotas";
+    create(
+        &client,
+        path,
+        json!({"metadata": {"name": "q"}, "spec": {"hard": hard}}),
+    )
+    .await;
+    let used = async |want: [&str; 3]| {
+        wait(&format!("{want:?} to be used"), async || {
+            let used = quotas.get("q").await.unwrap().status?.used?;
+            (names.map(|n| used.get(n).map_or("", |q| q.0.as_str())) == want).then_some(())
+        })
+        .await;
+    };
+    used(["0", "0", "0"]).await;
+    let pod = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "registry.example.com/c:1", "resources": {"limits": {"example.com/gpu": "1"}}}]}})
+    };
+    let pod_path = "/api/v1/namespaces/default/pods";
+    create(&client, pod_path, pod("one")).await;
+    // The claim that is made for it counts by the names that the pod does not count by.
+    running(&client, "one").await;
+    used(["1", "1", "1"]).await;
+    let claims: Api<ResourceClaim> = Api::default_namespaced(client.clone());
+    let claim = |count: i64| {
+        serde_json::from_value::<ResourceClaim>(json!({
+            "apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+            "spec": {"devices": {"requests": [
+                {"name": "r", "exactly": {"deviceClassName": "gpu", "count": count}}]}},
+        }))
+        .unwrap()
+    };
+    let refused = claims
+        .create(&PostParams::default(), &claim(2))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("exceeded quota: q, requested: gpu.deviceclass.resource.k8s.io/devices=2,requests.deviceclass.resource.kubernetes.io/gpu=2,requests.example.com/gpu=2"),
+        "{refused}"
+    );
+    claims
+        .create(&PostParams::default(), &claim(1))
+        .await
+        .unwrap();
+    used(["2", "2", "2"]).await;
+    let another = serde_json::from_value::<Pod>(pod("two")).unwrap();
+    let refused = pods.create(&PostParams::default(), &another).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("exceeded quota: q, requested: requests.example.com/gpu=1"),
+        "{refused}"
+    );
+    pods.delete("one", &DeleteParams::default()).await.unwrap();
+    used(["1", "1", "1"]).await;
+    claims.delete("c", &DeleteParams::default()).await.unwrap();
+    used(["0", "0", "0"]).await;
 }

@@ -1,6 +1,6 @@
 //! The planner of quotas: which resources to count, and the status that follows from the count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_machinery::quantity::Quantity;
@@ -14,7 +14,7 @@ pub type Counted = (Arc<str>, Arc<str>);
 pub fn counted(spec: &Value) -> BTreeSet<Counted> {
     amounts(spec.get("hard"))
         .keys()
-        .filter_map(|name| quota::counted(name))
+        .flat_map(|name| quota::counted_all(name))
         .map(|(group, plural)| (group.into(), plural.into()))
         .collect()
 }
@@ -34,8 +34,8 @@ pub fn status(
     let old_used = amounts(status.get("used"));
     let mut new_used = Amounts::new();
     for name in hard.keys() {
-        let looked_at = quota::counted(name)
-            .is_some_and(|(group, plural)| found.contains(&(group.into(), plural.into())));
+        let looked_at = quota::counted_all(name)
+            .any(|(group, plural)| found.contains(&(group.into(), plural.into())));
         let value = if looked_at {
             Some(used.get(name).copied().unwrap_or(Quantity::ZERO))
         } else {
@@ -53,6 +53,35 @@ pub fn status(
         "hard": merged(&hard, &old_hard),
         "used": merged(&new_used, &old_used),
     }))
+}
+
+/// What a count has seen of pods, for the claims that were made for them: by name, the pod and what it uses.
+#[derive(Default)]
+pub struct Asking(BTreeMap<String, (Value, Amounts)>);
+
+impl Asking {
+    /// Notes a pod that asks for an extended resource.
+    pub fn note(&mut self, pod: &Value, usage: &Amounts) {
+        let name = pod["metadata"]["name"].as_str();
+        let asks = usage
+            .keys()
+            .any(|n| n.starts_with("requests.") && n.contains('/'));
+        if let Some(name) = name.filter(|_| asks) {
+            let told = pod["status"]["extendedResourceClaimStatus"].clone();
+            let seen = json!({
+                "metadata": {"uid": pod["metadata"]["uid"]},
+                "status": {"extendedResourceClaimStatus": told},
+            });
+            self.0.insert(name.to_owned(), (seen, usage.clone()));
+        }
+    }
+
+    /// What the pod uses that a claim was made for, of all claims of the namespace.
+    pub fn of(&self, claim: &Value, claims: &[Value]) -> Option<&Amounts> {
+        let (name, _) = quota::made_for(claim)?;
+        let (pod, usage) = self.0.get(name)?;
+        quota::is_the_one(claim, pod, claims).then_some(usage)
+    }
 }
 
 /// Whether less is used than the status said: a request may have been charged and its object not
@@ -121,6 +150,22 @@ mod tests {
         );
         assert!(gives_back(&more, &fields));
         assert!(!gives_back(&same, &json!({"used": {"pods": "3"}})));
+    }
+
+    #[test]
+    fn extended_resources_are_counted_of_pods_and_of_claims() {
+        let spec = json!({"hard": {"requests.example.com/gpu": "4"}});
+        let counted = counted(&spec);
+        let of: Vec<&str> = counted.iter().map(|(_, plural)| &**plural).collect();
+        assert_eq!(
+            of,
+            ["pods", "resourceclaims"],
+            "pods first: claims are made for them"
+        );
+        // Where devices are not served, pods count alone.
+        let found = [("".into(), "pods".into())].into();
+        let fields = status(&spec, &Value::Null, &used(json!({})), &found);
+        assert_eq!(fields.unwrap()["used"]["requests.example.com/gpu"], "0");
     }
 
     #[test]

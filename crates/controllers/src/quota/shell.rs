@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::plan::{self, Counted};
+use super::plan::{self, Asking, Counted};
 use super::watches::Watches;
 use crate::model::quota::Quota;
 use crate::model::{Key, Pod, QUOTAS};
@@ -146,6 +146,7 @@ impl Controller for Quotas {
         let began = Instant::now();
         let mut used = Amounts::new();
         let mut found = BTreeSet::new();
+        let mut asking = Asking::default();
         for counted in plan::counted(&quota.spec) {
             let (group, plural) = &counted;
             let is = |s: &Served| s.group == *group && s.plural == *plural && s.namespaced;
@@ -154,7 +155,8 @@ impl Controller for Quotas {
                 continue;
             };
             self.watches.watch(&served);
-            self.count(&quota, &counted, &served.path(&key.namespace), &mut used)
+            let path = served.path(&key.namespace);
+            self.count(&quota, &counted, &path, &mut used, &mut asking)
                 .await?;
             found.insert(counted);
         }
@@ -201,6 +203,7 @@ impl Quotas {
         (group, plural): &Counted,
         path: &str,
         used: &mut Amounts,
+        asking: &mut Asking,
     ) -> Result<(), ApiError> {
         let api = &self.context.api;
         let about = json!({"spec": &*quota.spec});
@@ -218,15 +221,62 @@ impl Quotas {
         }
         let mut params = ListParams::default().limit(PAGE);
         let now = Timestamp::now();
+        let resource = (&**group, &**plural);
+        let mut claims = Vec::new();
         loop {
             let page = api.list::<Value>(path, &params, false).await?;
-            for object in &page.items {
-                if reckoning::in_scope(&about, group, plural, object) {
-                    add(reckoning::usage(group, plural, object, now));
+            for object in page.items {
+                let counts = reckoning::in_scope(&about, group, plural, &object);
+                if resource == reckoning::PODS {
+                    let usage = reckoning::usage(group, plural, &object, now);
+                    asking.note(&object, &usage);
+                    if counts {
+                        add(usage);
+                    }
+                } else if counts && resource == reckoning::CLAIMS {
+                    claims.push(object);
+                } else if counts {
+                    add(reckoning::usage(group, plural, &object, now));
                 }
             }
             if page.metadata.continue_token.is_empty() {
-                return Ok(());
+                break;
+            }
+            params.continue_token = Some(page.metadata.continue_token);
+        }
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let classes = self.resources_of_classes().await?;
+        for claim in &claims {
+            let mut usage = reckoning::usage(group, plural, claim, now);
+            let resource = |class: &str| classes.get(class).cloned();
+            reckoning::add_resources(&mut usage, resource, asking.of(claim, &claims));
+            add(usage);
+        }
+        Ok(())
+    }
+
+    /// The extended resources that device classes stand for.
+    async fn resources_of_classes(&self) -> Result<FxHashMap<String, String>, ApiError> {
+        let api = &self.context.api;
+        let is = |s: &Served| &*s.group == "resource.k8s.io" && &*s.plural == "deviceclasses";
+        let Some(served) = self.catalogue.find(api, is).await else {
+            return Ok(FxHashMap::default());
+        };
+        let mut classes = FxHashMap::default();
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list::<Value>(&served.path(""), &params, false).await?;
+            for class in &page.items {
+                let name = class["metadata"]["name"].as_str();
+                let resource = class["spec"]["extendedResourceName"].as_str();
+                if let (Some(name), Some(resource)) = (name, resource) {
+                    classes.insert(name.to_owned(), resource.to_owned());
+                }
+            }
+            if page.metadata.continue_token.is_empty() {
+                return Ok(classes);
             }
             params.continue_token = Some(page.metadata.continue_token);
         }
