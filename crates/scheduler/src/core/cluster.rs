@@ -213,6 +213,13 @@ impl Cluster {
         {
             cluster.watch_services();
         }
+        if cluster
+            .profiles
+            .iter()
+            .any(|r| r.extended().next().is_some())
+        {
+            cluster.devices.watch_totals();
+        }
         cluster
     }
 
@@ -287,6 +294,7 @@ impl Cluster {
                 .node_enters(id.0, &self.nodes, &self.topology, &self.compiler.symbols);
             self.judge_node(id.0);
             self.recount_quotas(id);
+            self.devices.node_changed(name);
         } else {
             self.nodes.set(id, state);
         }
@@ -453,30 +461,44 @@ impl Cluster {
     }
 
     /// What a request asks of devices; of which pod, where that matters.
+    #[inline]
     pub(super) fn device_needs<'a>(
         &'a self,
         request: &'a Request,
         pod: &'a str,
-    ) -> Option<DeviceNeeds<'a>> {
-        let wanted = self.wanted_devices(request, pod)?;
-        Some(self.devices.needs(wanted, &self.compiler.symbols))
+    ) -> Option<Box<DeviceNeeds<'a>>> {
+        // Hardly any pod does: what is found for one is kept apart, and small where there is nothing.
+        let asks = request.devices.is_some() || request.extended.is_some();
+        if !asks {
+            return None;
+        }
+        self.found_devices(request, pod)
     }
 
-    fn wanted_devices<'a>(&'a self, request: &'a Request, pod: &'a str) -> Option<Wanted<'a>> {
-        self.asks_devices(request).then(|| Wanted {
+    #[cold]
+    fn found_devices<'a>(
+        &'a self,
+        request: &'a Request,
+        pod: &'a str,
+    ) -> Option<Box<DeviceNeeds<'a>>> {
+        if !self.asks_devices(request) {
+            return None;
+        }
+        let wanted = Wanted {
             claims: request.devices.as_deref(),
             extended: request.extended.as_deref(),
             namespace: self.compiler.symbols.text(request.group.namespace),
             uid: pod,
-        })
+        };
+        Some(Box::new(self.devices.needs(wanted, &self.compiler.symbols)))
     }
 
     /// Holds devices for a pod that was decided for a node. Returns whether there are still enough.
     pub(super) fn assume_devices(&mut self, pod: &str, class: ClassId, node: NodeId) -> bool {
-        let request = self.classes[class.0 as usize].request.clone();
-        if !self.asks_devices(&request) {
+        if !self.asks_devices(&self.classes[class.0 as usize].request) {
             return true;
         }
+        let request = self.classes[class.0 as usize].request.clone();
         let symbols = &self.compiler.symbols;
         let wanted = Wanted {
             claims: request.devices.as_deref(),

@@ -4,7 +4,6 @@
 use super::class::ClassId;
 use super::cluster::Cluster;
 use super::decide::Check;
-use super::devices::DeviceNeeds;
 use super::diagnosis::{Diagnosis, Reason};
 use super::nodes::NodeId;
 use super::preempt::Preemption;
@@ -305,7 +304,7 @@ impl Cluster {
     fn of_all_nodes(&self, check: &Check<'_>) -> Vec<Obstacle> {
         let volumes = self.volumes.troubles(&check.class().request.claims);
         let volumes = volumes.into_iter().map(Obstacle::Other);
-        let devices = check.devices.iter().flat_map(DeviceNeeds::remedies);
+        let devices = check.devices.iter().flat_map(|devices| devices.remedies());
         let devices = devices.map(Obstacle::Claims);
         volumes.chain(devices).collect()
     }

@@ -156,6 +156,8 @@ pub struct Nodes {
     nothing: FxHashMap<u32, Booked>,
     /// Extended resources that device classes stand for where a node has none of its own.
     pub delegated: FxHashSet<Symbol>,
+    /// Of those that a profile scores, by node: all devices that serve it there, and those that somebody has.
+    pub served: FxHashMap<(u32, Symbol), (i64, i64)>,
 }
 
 /// What an update of a node changed.

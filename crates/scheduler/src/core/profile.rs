@@ -363,6 +363,16 @@ impl Rules {
         }
     }
 
+    /// The extended resources that scores look at.
+    pub fn extended(&self) -> impl Iterator<Item = Symbol> + '_ {
+        let resources = self.resources.iter().map(|(resource, _)| resource);
+        let all = resources.chain(&self.balanced);
+        all.filter_map(|resource| match resource {
+            Resource::Other(name) => Some(*name),
+            _ => None,
+        })
+    }
+
     /// The weight of a rule.
     #[must_use]
     pub const fn weight(&self, rule: Rule) -> i64 {

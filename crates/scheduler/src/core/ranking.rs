@@ -201,6 +201,7 @@ impl Cluster {
 
     /// Scores of preferred node affinity and PreferNoSchedule taints, normalised over the allowed nodes.
     pub(super) fn refresh_statics(&mut self, placement: u32) {
+        self.count_devices();
         let state = &mut self.placements[placement as usize];
         if !std::mem::take(&mut state.stale) {
             return;

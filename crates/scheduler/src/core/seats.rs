@@ -143,18 +143,23 @@ impl<'a> Seats<'a> {
             Resource::Memory => (used.memory + base.memory, all.memory),
             Resource::Storage => (used.storage + base.storage, all.storage),
             Resource::Other(name) => {
-                let wanted = shape.other.iter().find(|(n, _)| *n == name);
-                let there = self.other(id).iter().find(|(n, ..)| *n == name);
-                match (wanted, there) {
-                    (Some((_, want)), Some((_, all, used))) => (used + want, *all),
-                    _ => (0, 0),
+                let Some((_, want)) = shape.other.iter().find(|(n, _)| *n == name) else {
+                    return (0, 0);
+                };
+                let mut there = self.other(id).iter().filter(|(n, ..)| *n == name);
+                if let Some((_, all, used)) = there.find(|(_, all, _)| *all > 0) {
+                    return (used + want, *all);
                 }
+                // What the node does not have itself, devices may serve.
+                let served = self.nodes.served.get(&(id, name));
+                served.map_or((0, 0), |(all, taken)| (taken + want, *all))
             }
         }
     }
 
     /// Whether extended resources have room.
     #[must_use]
+    #[inline(never)]
     pub fn fits_other(self, id: u32, shape: &Shape) -> bool {
         let there = self.other(id);
         shape.other.iter().all(|(name, amount)| {

@@ -40,7 +40,7 @@ pub struct Scheduler {
     /// Profiles, back-off and leader election from a KubeSchedulerConfiguration, YAML or JSON
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Serve /metrics and /healthz there, as 127.0.0.1:10251 [default: nowhere]
+    /// Serve /metrics, /healthz, /livez and /readyz there, as 127.0.0.1:10251 [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
     /// Workers that decide at the same time [default: one for each core, 8 at most]

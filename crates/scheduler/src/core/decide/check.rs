@@ -29,7 +29,7 @@ pub struct Check<'a> {
     /// What its volumes ask of the node.
     pub(in crate::core) needs: Needs<'a>,
     /// What its claims to devices ask of the node.
-    pub(in crate::core) devices: Option<DeviceNeeds<'a>>,
+    pub(in crate::core) devices: Option<Box<DeviceNeeds<'a>>>,
     /// The placement that is tried: the class's own, or that of one of its pools.
     pub(super) placement: u32,
     /// Bounds of usage, where there are such.
@@ -278,7 +278,7 @@ impl<'a> Check<'a> {
 
     /// What keeps the pod from any node at all, whatever else there is.
     pub(in crate::core) fn blocked(&self) -> Option<Reason> {
-        let devices = self.devices.as_ref().and_then(DeviceNeeds::blocked);
+        let devices = self.devices.as_ref().and_then(|devices| devices.blocked());
         self.needs.blocked.or(devices.map(Reason::DevicesBlocked))
     }
 

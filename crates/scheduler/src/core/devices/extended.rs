@@ -16,8 +16,6 @@ pub(super) const PREFIX: &str = "deviceclass.resource.kubernetes.io/";
 pub(super) const NAME: &str = "<extended-resources>";
 /// Annotation of the claim that is made.
 pub const ANNOTATION: &str = "resource.kubernetes.io/extended-resource-claim";
-/// Different resources of classes that a pod may ask for.
-const MOST: usize = 8;
 
 /// Whether a class can stand for the resource.
 #[must_use]
@@ -131,36 +129,27 @@ pub(super) struct Special<'a> {
     mapped: Vec<(Symbol, Symbol)>,
     namespace: &'a str,
     uid: &'a str,
-    /// The claim by the resources that the node lacks, as bits.
-    variants: Vec<OnceLock<(Claim, Made)>>,
+    /// The claim, by the resources that the node lacks.
+    variants: OnceLock<Box<Variant>>,
+}
+
+/// The claim for nodes that lack the same, and the next such. Nodes differ in few ways, and what was made stays.
+struct Variant {
+    served: Vec<(Symbol, Symbol)>,
+    claim: (Claim, Made),
+    next: OnceLock<Box<Variant>>,
 }
 
 impl<'a> Special<'a> {
-    /// # Errors
-    /// What is wrong, and what to do about it.
-    pub fn new(
-        of: &Devices,
-        ask: &'a Extended,
-        namespace: &'a str,
-        uid: &'a str,
-    ) -> Result<Self, [String; 2]> {
+    pub fn new(of: &Devices, ask: &'a Extended, namespace: &'a str, uid: &'a str) -> Self {
         let class = |resource: &Symbol| Some((*resource, *of.extended.get(resource)?));
-        let mapped: Vec<_> = ask.resources.iter().filter_map(class).collect();
-        if mapped.len() > MOST {
-            return Err([
-                format!("pod asks for more than {MOST} extended resources of device classes"),
-                "ask for devices by ResourceClaims".to_owned(),
-            ]);
-        }
-        let mut variants = Vec::new();
-        variants.resize_with(1 << mapped.len(), OnceLock::new);
-        Ok(Self {
+        Self {
             ask,
-            mapped,
+            mapped: ask.resources.iter().filter_map(class).collect(),
             namespace,
             uid,
-            variants,
-        })
+            variants: OnceLock::new(),
+        }
     }
 
     /// What the node does not have itself: the claim for it, and what is to be written; `None` if it has all.
@@ -174,15 +163,24 @@ impl<'a> Special<'a> {
             let there = node.other.iter().find(|(name, ..)| name == resource);
             there.is_none_or(|(_, all, _)| *all <= 0)
         };
-        let bits = self.mapped.iter().enumerate();
-        let bits = bits
-            .filter(|(_, m)| lacks(m))
-            .fold(0, |bits, (at, _)| bits | 1 << at);
-        let variant = self.variants.get(bits).filter(|_| bits > 0)?;
-        Some(variant.get_or_init(|| {
-            let served: Vec<_> = self.mapped.iter().filter(lacks).copied().collect();
-            self.variant(&served, of, symbols)
-        }))
+        let served: Vec<_> = self.mapped.iter().filter(lacks).copied().collect();
+        if served.is_empty() {
+            return None;
+        }
+        let mut place = &self.variants;
+        loop {
+            let variant = place.get_or_init(|| {
+                Box::new(Variant {
+                    served: served.clone(),
+                    claim: self.variant(&served, of, symbols),
+                    next: OnceLock::new(),
+                })
+            });
+            if variant.served == served {
+                return Some(&variant.claim);
+            }
+            place = &variant.next;
+        }
     }
 
     fn variant(

@@ -13,6 +13,7 @@ mod extended;
 mod needs;
 mod select;
 mod slice;
+mod totals;
 
 use super::symbols::{Symbol, Symbols};
 use capacity::{Held, Taken};
@@ -139,6 +140,7 @@ pub struct Devices {
     programs: Mutex<FxHashMap<Arc<str>, Compiled>>,
     verdicts: Mutex<FxHashMap<(u64, Arc<str>), Verdicts>>,
     words: Mutex<Words>,
+    stale: totals::Stale,
 }
 
 /// Messages, by number. They name pods and claims: the oldest are forgotten, long after they were told.
@@ -194,16 +196,16 @@ impl Devices {
             if fresh.allocation.is_some() {
                 let owner: &str = owner;
                 if let Some(held) = self.special.remove(owner) {
-                    self.taken.remove(&held);
+                    self.give_back(&held);
                 }
             }
         }
         let old = self.claims.remove(&key);
         if let Some(allocation) = old.as_ref().and_then(|c| c.allocation.as_ref()) {
-            self.taken.remove(&allocation.held);
+            self.give_back(&allocation.held);
         }
         if let Some(allocation) = &fresh.allocation {
-            self.taken.add(&allocation.held);
+            self.take(&allocation.held);
         }
         let changed = old.is_none_or(|old| old.tells_apart(&fresh));
         self.claims.insert(key, fresh);
@@ -220,7 +222,7 @@ impl Devices {
             return false;
         };
         if let Some(allocation) = &old.allocation {
-            self.taken.remove(&allocation.held);
+            self.give_back(&allocation.held);
         }
         let owner = old.owner.filter(|_| old.special);
         if let Some(owner) = owner.filter(|owner| self.specials.get(owner) == Some(&key)) {
@@ -269,6 +271,7 @@ impl Devices {
             extended.extend(class.resources.iter().map(|resource| (*resource, *id)));
         }
         self.remapped |= extended != self.extended;
+        self.stale.everywhere();
         self.extended = extended;
     }
 
@@ -329,6 +332,8 @@ impl Devices {
 
     fn change_pool(&mut self, key: &PoolKey, change: impl FnOnce(&mut Pool)) {
         let pool = self.pools.entry(key.clone()).or_default();
+        self.stale.nodes(&pool.nodes);
+        let mut wide = pool.wide;
         for node in &pool.nodes {
             if let Some(pools) = self.local.get_mut(node) {
                 pools.remove(key);
@@ -345,6 +350,11 @@ impl Devices {
         }
         if pool.wide {
             self.wide.insert(key.clone());
+        }
+        self.stale.nodes(&pool.nodes);
+        wide |= pool.wide;
+        if wide {
+            self.stale.everywhere();
         }
     }
 
@@ -367,7 +377,7 @@ impl Devices {
         let mut grants = Vec::new();
         for (key, grant, held) in granted {
             if grant.allocation.is_some() {
-                self.taken.add(&held);
+                self.take(&held);
                 match key {
                     Some(key) => {
                         let (pod, node) = (pod.clone(), node.name);
@@ -431,15 +441,25 @@ impl Devices {
     fn let_special_go(&mut self, pod: &str) -> bool {
         let held = self.special.remove(pod);
         if let Some(held) = &held {
-            self.taken.remove(held);
+            self.give_back(held);
         }
         held.is_some()
     }
 
     fn let_go(&mut self, claim: Symbol) {
         if let Some(assumed) = self.assumed.remove(&claim) {
-            self.taken.remove(&assumed.held);
+            self.give_back(&assumed.held);
         }
+    }
+
+    fn take(&mut self, held: &[Held]) {
+        self.stale.held(held);
+        self.taken.add(held);
+    }
+
+    fn give_back(&mut self, held: &[Held]) {
+        self.stale.held(held);
+        self.taken.remove(held);
     }
 
     /// Nodes that have devices of their own, if there are no others; `None` if any node may be able to reach some.

@@ -57,11 +57,7 @@ impl Devices {
             }
         }
         let special = pod.extended.filter(|extended| self.serves(extended));
-        let special = special.map(|ask| Special::new(self, ask, pod.namespace, pod.uid));
-        match special.transpose() {
-            Ok(special) => needs.special = special,
-            Err(trouble) => needs.troubles.push(trouble.map(|text| self.word(text))),
-        }
+        needs.special = special.map(|ask| Special::new(self, ask, pod.namespace, pod.uid));
         needs
     }
 }

@@ -363,6 +363,12 @@ impl Compiler {
     }
 
     fn extended(&mut self, pod: &Pod) -> Option<Arc<Extended>> {
+        let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let mut names = all.flat_map(|c| c.resources.iter().flat_map(|r| r.requests.keys()));
+        // Hardly any pod does.
+        if !names.any(|name| devices::is_name(name)) {
+            return None;
+        }
         let init = pod.spec.init_containers.iter();
         let sidecar = |c: &Container| c.restart_policy.as_deref() == Some("Always");
         let init = init.map(|c| (sidecar(c), c));

@@ -1,6 +1,9 @@
 //! Extended resources that device classes stand for.
 
 use super::*;
+use crate::core::Profile;
+use crate::core::profile::{Rule, Strategy};
+use rstest::rstest;
 
 /// `gpu` stands for `example.com/gpu`.
 fn named(cluster: &mut Cluster, class: &str, made: i64, resource: Option<&str>) {
@@ -181,6 +184,104 @@ fn nodes_that_were_ranked_before_a_class_came_are_ranked_anew() {
     let refused = decide(&mut cluster, &asking("p5", &one)).unwrap_err();
     assert!(
         refused.starts_with("40 Insufficient example.com/gpu."),
+        "{refused}"
+    );
+}
+
+/// Nodes with so many devices each, under a profile that scores `example.com/gpu` alone.
+fn scored(strategy: Strategy, counts: &[(&str, usize)]) -> Cluster {
+    let mut profile = Profile {
+        strategy,
+        resources: vec![("example.com/gpu".to_owned(), 1)],
+        ..Profile::default()
+    };
+    profile.weights.set(Rule::Balance, 0);
+    let mut cluster = Cluster::with_profiles(vec![profile]);
+    for (name, count) in counts {
+        cluster.upsert_node(&decode(&json!({"metadata": {"name": name},
+            "status": {"allocatable": {"cpu": "64", "memory": "64Gi", "pods": "110"}}})));
+        let device = |at: usize| json!({"name": format!("gpu-{at}")});
+        let devices: Vec<Value> = (0..*count).map(device).collect();
+        offer(
+            &mut cluster,
+            &slice(name, json!({"nodeName": name}), &devices),
+        );
+    }
+    named(&mut cluster, "gpu", 0, Some("example.com/gpu"));
+    cluster
+}
+
+fn scores(cluster: &mut Cluster, count: &str) -> Vec<(String, i64)> {
+    let class = cluster.classify(&asking("next", &json!({"example.com/gpu": count})));
+    let explained = cluster.explain(class);
+    let mut rows: Vec<(String, i64)> = explained
+        .feasible
+        .iter()
+        .map(|row| {
+            let name = cluster.node_name(row.node).to_owned();
+            (name, row.by_rule[Rule::Fit as usize])
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+#[rstest]
+#[case::least(Strategy::LeastAllocated, [("a", 75), ("b", 50)], "a", [("a", 50), ("b", 50)])]
+#[case::most(Strategy::MostAllocated, [("a", 25), ("b", 50)], "b", [("a", 25), ("b", 100)])]
+#[case::by_a_line(Strategy::RequestedToCapacityRatio(vec![(0, 0), (100, 100)]),
+    [("a", 25), ("b", 50)], "b", [("a", 25), ("b", 100)])]
+fn devices_that_serve_a_resource_are_scored_as_the_resource_is(
+    #[case] strategy: Strategy,
+    #[case] before: [(&str, i64); 2],
+    #[case] taken: &str,
+    #[case] after: [(&str, i64); 2],
+) {
+    let mut cluster = scored(strategy, &[("a", 4), ("b", 2)]);
+    let own = |all: [(&str, i64); 2]| all.map(|(name, score)| (name.to_owned(), score));
+    assert_eq!(scores(&mut cluster, "1"), own(before));
+    let one = json!({"example.com/gpu": "1"});
+    let node = decide(&mut cluster, &asking("p0", &one)).expect("a device");
+    assert_eq!(node, taken);
+    assert_eq!(scores(&mut cluster, "1"), own(after));
+    // What is given back counts no more, and what the node has itself comes first.
+    cluster.uncommit("uid-p0");
+    assert_eq!(scores(&mut cluster, "1"), own(before));
+    cluster.upsert_node(&decode(&json!({"metadata": {"name": "a"},
+        "status": {"allocatable": {"cpu": "64", "memory": "64Gi", "pods": "110", "example.com/gpu": "2"}}})));
+    let itself = scores(&mut cluster, "1");
+    assert_eq!(itself[0], ("a".to_owned(), 50));
+    // Without the class, nobody serves it.
+    named(&mut cluster, "gpu", 1, None);
+    assert_eq!(scores(&mut cluster, "1"), [("a".to_owned(), 50)]);
+}
+
+#[test]
+fn many_resources_are_served_up_to_the_devices_of_a_claim() {
+    let mut cluster = Cluster::new();
+    cluster.upsert_node(&decode(&json!({"metadata": {"name": "a"},
+        "status": {"allocatable": {"cpu": "64", "memory": "64Gi", "pods": "110"}}})));
+    let device = |at: usize| json!({"name": format!("gpu-{at}")});
+    let devices: Vec<Value> = (0..40).map(device).collect();
+    offer(
+        &mut cluster,
+        &slice("a", json!({"nodeName": "a"}), &devices),
+    );
+    let resource = |at: usize| format!("example.com/gpu-{at:02}");
+    for at in 0..40 {
+        named(&mut cluster, &format!("class-{at}"), 0, Some(&resource(at)));
+    }
+    let ask = |count: usize| -> Value {
+        let all = (0..count).map(|at| (resource(at), json!("1")));
+        Value::Object(all.collect())
+    };
+    decide(&mut cluster, &asking("p0", &ask(32))).expect("32 devices");
+    let grant = &cluster.devices.grants("uid-p0").expect("grants")[0];
+    assert_eq!(grant.made.as_ref().expect("made").requests.len(), 32);
+    cluster.uncommit("uid-p0");
+    let refused = decide(&mut cluster, &asking("p1", &ask(33))).unwrap_err();
+    assert!(
+        refused.contains("number of requested devices 33 exceeds the claim limit of 32"),
         "{refused}"
     );
 }
