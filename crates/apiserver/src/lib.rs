@@ -40,6 +40,7 @@ mod in_process;
 mod lasting;
 mod metrics;
 mod object;
+mod off;
 mod openapi;
 mod ownership;
 mod pretty;

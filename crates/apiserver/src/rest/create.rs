@@ -147,6 +147,7 @@ async fn once(cx: &mut Cx, asked: Option<&Asking>, object: &mut Value) -> Result
     strategy::prepare_for_create(&resource, object);
     crate::certificates::prepare(cx, object);
     crate::devices::prepare(cx, object, None);
+    crate::off::drop(cx, object, None);
     if cx.entry.traits.separate_status {
         strategy::initial_status(&resource, object, &now);
     }

@@ -349,6 +349,9 @@ async fn once(
             None => {}
         }
     }
+    if !placed {
+        crate::off::drop(cx, &mut new, Some(old));
+    }
     let mut causes = match placed {
         true => vec![],
         false => rules::validate_update(cx, &resource, sub, &new, old),

@@ -147,3 +147,63 @@ async fn who_gives_devices_away_and_who_tells_of_them_has_a_right_of_its_own() {
     );
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn what_is_off_in_kubernetes_is_dropped_or_refused() {
+    let server = start(Config::default(), memory()).await;
+    let client = server.client();
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |more: Value| {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [
+            {"name": "c", "image": "i"}]}});
+        if let Some(spec) = more.as_object() {
+            for (key, value) in spec {
+                pod["spec"][key] = value.clone();
+            }
+        }
+        pod
+    };
+    // TaintTolerationComparisonOperators
+    let toleration = json!({"key": "k", "operator": "Gt", "value": "5", "effect": "NoSchedule"});
+    invalid(
+        post(&client, pods, &pod(json!({"tolerations": [toleration]}))).await,
+        "spec.tolerations[0].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\"",
+    );
+    // GenericWorkload
+    let group = json!({"schedulingGroup": {"podGroupName": "g"}});
+    let made = post(&client, pods, &pod(group)).await.expect("created");
+    assert!(made["spec"].get("schedulingGroup").is_none(), "{made}");
+    // DRANodeAllocatableResources
+    let told = json!({"resourceClaimName": "c", "containers": ["c"], "resources": {"cpu": "1"}});
+    let status = json!({"status": {"nodeAllocatableResourceClaimStatuses": [told]}});
+    let patched = patch(&client, &format!("{pods}/p/status"), status).await;
+    let patched = patched.expect("patched");
+    let field = "nodeAllocatableResourceClaimStatuses";
+    assert!(patched["status"].get(field).is_none(), "{patched}");
+    // DRAListTypeAttributes: what is left of the attribute has no value.
+    let slice = json!({"metadata": {"name": "s"}, "spec": {
+        "driver": "gpu.example.com", "nodeName": "n",
+        "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+        "devices": [{"name": "d", "attributes": {"a": {"ints": [1, 2]}}}],
+    }});
+    let path = "/apis/resource.k8s.io/v1/resourceslices";
+    invalid(
+        post(&client, path, &slice).await,
+        "spec.devices[0].attributes[a]: Invalid value: \"\": exactly one value must be specified",
+    );
+    // DeviceTaintRules, Workloads and PodGroups are not served.
+    for path in [
+        "/apis/resource.k8s.io/v1beta2/devicetaintrules",
+        "/apis/scheduling.k8s.io/v1alpha2/podgroups",
+    ] {
+        let answer = super::access::get(&client, path).await;
+        assert_eq!(answer.expect_err("not served").0, 404);
+    }
+    // VolumeLimitScaling
+    let driver = json!({"metadata": {"name": "csi.example.com"}, "spec": {"preventPodSchedulingIfMissing": true}});
+    let made = post(&client, "/apis/storage.k8s.io/v1/csidrivers", &driver).await;
+    let made = made.expect("created");
+    let field = "preventPodSchedulingIfMissing";
+    assert!(made["spec"].get(field).is_none(), "{made}");
+    server.shutdown().await;
+}
