@@ -34,17 +34,18 @@ pub async fn dispatch(cx: &mut Cx, verb: &'static str, body: Bytes) -> Result<Re
         && !matches!(verb, "get" | "list" | "watch")
         && !cx.dry_run()
     {
+        // On the heap, as below: every request would carry room for this.
         if verb == "deletecollection" {
-            crd::resume(&cx.api).await;
+            Box::pin(crd::resume(&cx.api)).await;
         } else {
-            crd::settle(&cx.api, &cx.target.name).await;
+            Box::pin(crd::settle(&cx.api, &cx.target.name)).await;
         }
     }
     if cx.entry.storage.group == crate::flow::GROUP
         && !matches!(verb, "get" | "list" | "watch")
         && !cx.dry_run()
     {
-        crate::flow::settle(&cx.api).await;
+        Box::pin(crate::flow::settle(&cx.api)).await;
     }
     let policies = policies::status::PLURAL;
     if cx.entry.is(admission::GROUP, policies)

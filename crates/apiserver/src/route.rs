@@ -433,3 +433,18 @@ fn nonresource(api: &Arc<Api>, parts: &Parts, path: &str, query: &Query) -> Resu
     }
     Ok(respond::text(404, "404 page not found\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every write under way takes that much, and it is copied as it starts.
+    #[test]
+    fn a_request_carries_no_room_for_what_it_does_not_do() {
+        fn size<F>(_: fn(Cx, &'static str, Bytes) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(carry_out);
+        assert!(bytes <= 2048, "{bytes} bytes");
+    }
+}

@@ -299,7 +299,7 @@ pub async fn nodes_ready(client: &Client, count: u32, within: Duration) -> Resul
     loop {
         // Page by page, and no further than the first that waits: asking must not be what takes time and memory.
         let mut ready = 0;
-        let mut page = ListParams::default().limit(500);
+        let mut page = ListParams::default().limit(100);
         loop {
             let list = nodes.list(&page).await.context("cannot list nodes")?;
             let there = list.items.iter().filter(|node| untainted(node)).count();
