@@ -283,6 +283,8 @@ fn fill_into(
         return Ok(());
     };
     if kind == "ExternalName" {
+        // It is taken and not kept: nothing goes through the Service.
+        spec.remove("internalTrafficPolicy");
         if old_type != "ExternalName" && old.is_some() {
             for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 if spec.get(field) == before(&format!("/spec/{field}")).as_ref() {

@@ -23,4 +23,5 @@ mod streams;
 mod walked;
 mod walked_definitions;
 mod walked_fields;
+mod walked_services;
 mod web_socket;

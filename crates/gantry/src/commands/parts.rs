@@ -13,7 +13,7 @@ use super::up::ended;
 use crate::cli::Global;
 use crate::connect::{Connection, connect, default_data_dir};
 use crate::election::Election;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::println;
 
 /// Run the fleet-wide controllers alone, against any hub cluster.
@@ -50,6 +50,16 @@ enum Resolve {
 /// kube-controller-manager, so that no two of them work on one object.
 #[derive(Debug, Args)]
 pub struct Controllers {
+    /// Which controllers run, by the names that kube-controller-manager has for them: `*` for all that are on
+    /// by default, NAME for one more, -NAME for one less
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "*",
+        allow_hyphen_values = true
+    )]
+    controllers: Vec<String>,
     #[command(flatten)]
     election: Election,
 }
@@ -87,7 +97,18 @@ pub async fn hub(args: Hub, global: &Global) -> Result<()> {
 }
 
 pub async fn controllers(args: Controllers, global: &Global) -> Result<()> {
-    let options = gantry_controllers::Options::default();
+    let chosen = gantry_controllers::Name::chosen(&args.controllers).map_err(|unknown| {
+        let names = gantry_controllers::Name::ALL
+            .iter()
+            .map(|name| name.as_str());
+        let all = names.collect::<Vec<_>>().join(", ");
+        Failure::usage(format!("--controllers: there is no controller {unknown:?}"))
+            .hint(format!("Name some of these, or `*`: {all}"))
+    })?;
+    let options = gantry_controllers::Options {
+        controllers: chosen,
+        ..gantry_controllers::Options::default()
+    };
     let elected = Some(("kube-controller-manager", args.election));
     alone(
         "the workload controllers",

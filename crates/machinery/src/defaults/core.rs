@@ -366,8 +366,13 @@ pub fn carry_service(service: &mut Object, old: Option<&Value>) {
             }
         }
     }
-    let ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    if ports(&new_kind) && ports(&old_kind) {
+    // A balancer that wants none gives up those that it leaves out.
+    let wants_ports = |spec: &Object, kind: &str| match kind {
+        "NodePort" => true,
+        "LoadBalancer" => spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
+        _ => false,
+    };
+    if wants_ports(spec, &new_kind) && wants_ports(old, &old_kind) {
         carry_node_ports(spec, old);
     }
     let balances = |spec: &Object, kind: &str| {
