@@ -32,6 +32,8 @@ pub struct Api {
     pub store: Store,
     pub config: Config,
     pub registry: RwLock<Arc<Registry>>,
+    /// Rings when definitions have been read again.
+    pub redefined: tokio::sync::watch::Sender<()>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub audit: Option<Arc<Audit>>,

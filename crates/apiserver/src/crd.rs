@@ -49,6 +49,8 @@ pub fn reload(api: &Arc<Api>) {
     let mut registry = api.registry.write();
     let generation = registry.generation + 1;
     *registry = Arc::new(Registry::serving(custom, generation, &api.config.runtime));
+    drop(registry);
+    api.redefined.send_replace(());
     api.aggregator.registered.notify_one();
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::{HeaderValue, header};
 use serde_json::json;
 
 use crate::{
@@ -37,8 +38,8 @@ pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
             // For eyes, whoever asks.
             Some(pretty::print(respond::json(200, &version(api))))
         }
-        ".well-known" if parts.next() == Some("openid-configuration") => Some(respond::json(
-            200,
+        ".well-known" if parts.next() == Some("openid-configuration") => Some(published(
+            respond::JSON,
             &json!({
                 "issuer": accounts.issuer(),
                 "jwks_uri": jwks_uri(api),
@@ -47,9 +48,19 @@ pub fn serve(api: &Arc<Api>, path: &str, query: &Query) -> Option<Reply> {
                 "id_token_signing_alg_values_supported": accounts.algorithms(),
             }),
         )),
-        "openid" if path == "/openid/v1/jwks" => Some(respond::json(200, &accounts.jwks())),
+        "openid" if path == "/openid/v1/jwks" => {
+            Some(published("application/jwk-set+json", &accounts.jwks()))
+        }
         _ => None,
     }
+}
+
+/// What those who check tokens read, and may keep for an hour.
+fn published(kind: &'static str, document: &serde_json::Value) -> Reply {
+    let mut reply = respond::bytes(200, kind, document.to_string());
+    let hour = HeaderValue::from_static("public, max-age=3600");
+    reply.headers_mut().insert(header::CACHE_CONTROL, hour);
+    reply
 }
 
 /// Where the keys of ServiceAccount tokens are: where it was said, else at this server.

@@ -285,6 +285,11 @@ fn offered(resource: &Resource, target: &Target, verb: &str) -> Result<(), Failu
                 "deletecollection" => !unplaced,
                 _ => true,
             };
+        // What can only be created, such as reviews, has no place for an object.
+        let nameless = |verb: &String| matches!(verb.as_str(), "create" | "list" | "watch");
+        if named && resource.verbs.iter().all(nameless) {
+            return Err(errors::no_such_path());
+        }
         // Where there is no such place, the server of definitions knows nothing of it.
         let nowhere = resource.custom.is_some() && matches!(verb, "create" | "deletecollection");
         if unplaced && (named || nowhere) {

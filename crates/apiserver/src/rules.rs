@@ -496,6 +496,17 @@ impl Fields {
             .collect()
     }
 
+    /// Whether an object in the resource's version satisfies all terms.
+    pub fn select(&self, resource: &Resource, object: &Value) -> bool {
+        self.0.matches(resource, object)
+    }
+
+    /// Whether any field but name and namespace is asked for.
+    pub fn look_inside(&self) -> bool {
+        let outside = |path: &str| matches!(path, "metadata.name" | "metadata.namespace");
+        self.0.requirements().iter().any(|r| !outside(&r.path))
+    }
+
     /// `field` tells a stored object's value at a path; none is the empty text.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.requirements().iter().all(|r| {

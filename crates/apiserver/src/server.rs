@@ -301,6 +301,7 @@ impl Server {
             frames: crate::rest::frames::Recent::default(),
             services: allocate::Services::load(&config, &store),
             registry: RwLock::new(Arc::new(Registry::new(vec![], 0))),
+            redefined: tokio::sync::watch::Sender::new(()),
             authenticator,
             stop: CancellationToken::new(),
             ca_pem: identity.ca_pem.clone(),

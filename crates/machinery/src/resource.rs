@@ -64,6 +64,8 @@ pub struct Custom {
     pub selectable_fields: Vec<String>,
     pub deprecated: bool,
     pub deprecation_warning: Option<String>,
+    /// Tells apart what the definition says and the names it was given, now and later.
+    pub print: u64,
     /// `spec.conversion.webhook` of the definition, where a webhook converts between versions.
     pub conversion: Option<Arc<serde_json::Value>>,
 }

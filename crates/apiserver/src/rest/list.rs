@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::get;
 use crate::{
-    api::Cx,
+    api::{Api, Cx},
     chunks::Chunks,
     errors,
     object::{self, View},
@@ -33,6 +33,9 @@ pub struct Filter {
     pub prefix: String,
     /// The one object that the field selector leaves, by its store name.
     pub only: Option<String>,
+    /// Whether objects are looked into: fields of custom resources are those of the version that is
+    /// asked for, while what is stored may be in another, or older than the definition.
+    pub inside: bool,
 }
 
 impl Filter {
@@ -68,11 +71,14 @@ impl Filter {
                 only = Some(format!("{prefix}{name}"));
             }
         }
+        let custom = cx.resource().custom.is_some();
+        let inside = custom && fields.as_ref().is_some_and(Fields::look_inside);
         Ok(Filter {
             labels,
             fields,
             prefix,
             only,
+            inside,
         })
     }
 
@@ -81,6 +87,31 @@ impl Filter {
         self.labels.is_some() || self.fields.is_some()
     }
 
+    /// Those that are selected.
+    pub async fn choose(
+        &self,
+        api: &Api,
+        entry: &Entry,
+        all: impl Iterator<Item = &Arc<Stored>>,
+    ) -> Result<Vec<Arc<Stored>>, Failure> {
+        let all = all.filter(|stored| self.matches(entry, stored));
+        let mut chosen: Vec<Arc<Stored>> = all.cloned().collect();
+        let Some(fields) = self.fields.as_ref().filter(|_| self.inside) else {
+            return Ok(chosen);
+        };
+        let mut selected = Vec::with_capacity(chosen.len());
+        // As many as a webhook converts at once, where one has to.
+        for part in chosen.chunks(PART) {
+            for whole in get::all(api, entry, part).await? {
+                selected.push(fields.select(&entry.resource, &object::parse(&whole)?));
+            }
+        }
+        let mut selected = selected.into_iter();
+        chosen.retain(|_| selected.next().unwrap_or_default());
+        Ok(chosen)
+    }
+
+    /// Whether a stored object is selected, as far as it tells without being converted.
     pub fn matches(&self, entry: &Entry, stored: &Stored) -> bool {
         let name = &*stored.key.name;
         if !name.starts_with(&self.prefix) || self.only.as_ref().is_some_and(|o| o != name) {
@@ -97,17 +128,21 @@ impl Filter {
             None => true,
         };
         labels
-            && self.fields.as_ref().is_none_or(|fields| {
-                let (namespace, bare) = match name.split_once('/') {
-                    Some((namespace, bare)) if entry.resource.namespaced() => (namespace, bare),
-                    _ => ("", name),
-                };
-                fields.matches(|path| match path {
-                    "metadata.name" => Some(bare),
-                    "metadata.namespace" => Some(namespace),
-                    path => View::get(entry, stored).field(path),
+            && self
+                .fields
+                .as_ref()
+                .filter(|_| !self.inside)
+                .is_none_or(|fields| {
+                    let (namespace, bare) = match name.split_once('/') {
+                        Some((namespace, bare)) if entry.resource.namespaced() => (namespace, bare),
+                        _ => ("", name),
+                    };
+                    fields.matches(|path| match path {
+                        "metadata.name" => Some(bare),
+                        "metadata.namespace" => Some(namespace),
+                        path => View::get(entry, stored).field(path),
+                    })
                 })
-            })
     }
 }
 
@@ -297,6 +332,19 @@ pub struct Page {
     remaining: Option<u64>,
 }
 
+impl Page {
+    fn go_on_after(&mut self, last: Option<&Arc<Stored>>) {
+        let next = Continue {
+            revision: Some(self.revision),
+            after: last.map(|s| s.key.name.to_string()).unwrap_or_default(),
+        };
+        self.next = Some(next.encode());
+    }
+}
+
+/// How many objects are converted together.
+pub const PART: usize = 500;
+
 /// Collects what a list shows.
 pub async fn collect(cx: &Cx) -> Result<Page, Failure> {
     let filter = Filter::parse(cx)?;
@@ -325,28 +373,30 @@ pub async fn collect(cx: &Cx) -> Result<Page, Failure> {
         remaining: None,
     };
     if let Some(only) = &filter.only {
-        page.items.extend(
-            snapshot
-                .get(only)
-                .filter(|s| filter.matches(&cx.entry, s))
-                .cloned(),
-        );
+        let there = snapshot.get(only).into_iter();
+        page.items = filter.choose(&cx.api, &cx.entry, there).await?;
         return Ok(page);
     }
     let mut range = snapshot.range(&filter.prefix, after);
+    if filter.inside {
+        let mut all = filter.choose(&cx.api, &cx.entry, range).await?;
+        if let Ok(limit) = usize::try_from(limit)
+            && !unlimited
+            && all.len() > limit
+        {
+            all.truncate(limit);
+            page.go_on_after(all.last());
+        }
+        page.items = all;
+        return Ok(page);
+    }
     while let Some(stored) = range.next() {
         if !filter.matches(&cx.entry, stored) {
             continue;
         }
         if !unlimited && page.items.len() as i64 == limit {
-            let last = page.items.last().map(|s| s.key.name.to_string());
-            page.next = Some(
-                Continue {
-                    revision: Some(revision),
-                    after: last.unwrap_or_default(),
-                }
-                .encode(),
-            );
+            let last = page.items.last().cloned();
+            page.go_on_after(last.as_ref());
             if !filter.selects() {
                 page.remaining = Some(1 + range.count() as u64);
             }

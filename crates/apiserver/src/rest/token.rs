@@ -48,13 +48,10 @@ pub async fn create(cx: &mut Cx, body: Bytes) -> Result<Reply, Failure> {
     let uid = object::meta_text(&account, "uid").to_owned();
     let wanted_uid = object::meta_text(&request, "uid");
     if !wanted_uid.is_empty() && wanted_uid != uid {
-        return Err(errors::conflict(
-            cx.resource(),
-            &name,
-            &format!(
-                "the UID in the token request ({wanted_uid}) does not match the UID of the service account ({uid})"
-            ),
-        ));
+        let why = format!(
+            "the UID in the token request ({wanted_uid}) does not match the UID of the service account ({uid})"
+        );
+        return Err(conflict("TokenRequest", GROUP, &name, &why));
     }
     let mut seconds = request
         .pointer("/spec/expirationSeconds")
@@ -147,6 +144,22 @@ fn invalid(name: &str, field: &str, message: String) -> Failure {
     })
 }
 
+/// 409 about an object of a kind, which stands where a resource does elsewhere.
+fn conflict(kind: &str, group: &str, name: &str, why: &str) -> Failure {
+    let dot = if group.is_empty() { "" } else { "." };
+    Failure::new(
+        409,
+        "Conflict",
+        format!("Operation cannot be fulfilled on {kind}{dot}{group} \"{name}\": {why}"),
+    )
+    .with_details(Details {
+        name: name.to_owned(),
+        group: group.to_owned(),
+        kind: kind.to_owned(),
+        ..Details::default()
+    })
+}
+
 /// The object that a token is to live and die with.
 fn bound(cx: &Cx, reference: &Value) -> Result<Bound, Failure> {
     let kind = object::text(reference, "/kind");
@@ -190,18 +203,10 @@ fn bound(cx: &Cx, reference: &Value) -> Result<Bound, Failure> {
     let uid = object::meta_text(&object, "uid");
     let wanted = object::text(reference, "/uid");
     if !wanted.is_empty() && wanted != uid {
-        return Err(Failure::new(
-            409,
-            "Conflict",
-            format!(
-                "Operation cannot be fulfilled on {kind} \"{name}\": the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
-            ),
-        )
-        .with_details(Details {
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            ..Details::default()
-        }));
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(conflict(kind, "", name, &why));
     }
     Ok(Bound {
         kind: kind.to_owned(),

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     frames::{self, Kind},
     get,
-    list::{self, Filter},
+    list::{self, Filter, PART},
 };
 use crate::{
-    api::Cx,
+    api::{Api, Cx},
     audit, convert, errors, object,
     registry::Entry,
     respond::{self, Form, Media, Output, Reply},
@@ -72,6 +72,8 @@ struct Stream {
     bookmarks: Option<Instant>,
     ends: Instant,
     stop: CancellationToken,
+    /// Rings when definitions have been read again; of custom resources alone.
+    definitions: Option<tokio::sync::watch::Receiver<()>>,
     /// A Table watch shows its columns once.
     columns: bool,
     encoder: Encoder,
@@ -139,6 +141,12 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
             return Ok(respond::stream(media_type, once));
         }
     };
+    let definitions = cx.resource().custom.as_ref().map(|_| {
+        let mut definitions = cx.api.redefined.subscribe();
+        // The definition may have changed since the resource was looked up.
+        definitions.mark_changed();
+        definitions
+    });
     let mut stream = Stream {
         watch,
         entry: cx.entry.clone(),
@@ -151,6 +159,7 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         bookmarks: bookmarks.then(|| next_bookmark(ends)).flatten(),
         ends,
         stop: cx.api.stop.clone(),
+        definitions,
         columns: true,
         encoder: Encoder::new(),
         over: false,
@@ -171,7 +180,7 @@ pub async fn watch(cx: &mut Cx) -> Result<Reply, Failure> {
         },
     };
     if let Some(snapshot) = snapshot.filter(|_| from_now) {
-        stream.begin(&snapshot, initial);
+        stream.begin(&snapshot, initial).await?;
         // What cannot be rendered at all is answered with its failure.
         stream.part().await?;
     }
@@ -200,18 +209,59 @@ fn gone(wanted: u64, e: &ReadError) -> Failure {
     errors::expired(format!("too old resource version: {wanted} ({oldest})"))
 }
 
-/// How many objects of the state at the beginning are rendered together.
-const PART: usize = 500;
+/// Ends when the definition of a custom resource says something else than when the watch began, or
+/// is gone: what the watch would show then is another thing.
+async fn redefined(
+    definitions: &mut Option<tokio::sync::watch::Receiver<()>>,
+    api: &Api,
+    entry: &Entry,
+) {
+    let Some(definitions) = definitions else {
+        return std::future::pending().await;
+    };
+    let resource = &entry.resource;
+    let print = |entry: &Entry| entry.resource.custom.as_ref().map(|c| c.print);
+    while definitions.changed().await.is_ok() {
+        let registry = api.registry.read();
+        let now = registry.lookup(&resource.group, &resource.version, &resource.plural);
+        if now.and_then(|now| print(now)) != print(entry) {
+            return;
+        }
+    }
+}
 
 impl Stream {
     /// Has synthetic ADDED frames sent for what is there, and a mark where they end.
-    fn begin(&mut self, snapshot: &gantry_store::Snapshot, mark: bool) {
-        let prefix = self.filter.prefix.clone();
-        let selected = snapshot.range(&prefix, None);
-        let selected = selected.filter(|stored| self.filter.matches(&self.entry, stored));
-        let selected: Vec<Arc<Stored>> = selected.cloned().collect();
+    async fn begin(
+        &mut self,
+        snapshot: &gantry_store::Snapshot,
+        mark: bool,
+    ) -> Result<(), Failure> {
+        let all = snapshot.range(&self.filter.prefix, None);
+        let selected = self.filter.choose(&self.cx.api, &self.entry, all).await?;
         self.initial = selected.into_iter();
         self.mark = mark.then(|| snapshot.revision());
+        Ok(())
+    }
+
+    /// Makes frames of events.
+    async fn events(&mut self, events: &[Arc<Event>]) {
+        for event in events {
+            if let Some(bytes) = self.event(event).await {
+                self.pending.push_back(bytes);
+            }
+        }
+    }
+
+    async fn selects(&self, stored: Option<&Arc<Stored>>) -> Result<bool, Failure> {
+        if !self.filter.inside {
+            return Ok(stored.is_some_and(|s| self.filter.matches(&self.entry, s)));
+        }
+        let chosen = self
+            .filter
+            .choose(&self.cx.api, &self.entry, stored.into_iter())
+            .await?;
+        Ok(!chosen.is_empty())
     }
 
     /// Renders some of those frames: as many as a webhook converts at once, where one has to, and
@@ -249,11 +299,7 @@ impl Stream {
             tokio::select! {
                 batch = self.watch.next() => match batch {
                     Ok(batch) => {
-                        for event in &batch.events {
-                            if let Some(bytes) = self.event(event).await {
-                                self.pending.push_back(bytes);
-                            }
-                        }
+                        self.events(&batch.events).await;
                     }
                     Err(Lagged::Compacted { oldest }) => {
                         let failure = errors::expired(format!(
@@ -270,11 +316,7 @@ impl Stream {
                     if self.bookmarks.is_some() {
                         self.bookmarks = next_bookmark(self.ends);
                         if let Ok(batch) = self.watch.try_next() {
-                            for event in &batch.events {
-                                if let Some(bytes) = self.event(event).await {
-                                    self.pending.push_back(bytes);
-                                }
-                            }
+                            self.events(&batch.events).await;
                             match self.bookmark(batch.revision.max(self.after), false) {
                                 Ok(mark) => self.pending.push_back(mark),
                                 Err(failure) => self.end(&failure),
@@ -282,6 +324,14 @@ impl Stream {
                         }
                     }
                 },
+                () = redefined(&mut self.definitions, &self.cx.api, &self.entry) => {
+                    while let Ok(batch) = self.watch.try_next()
+                        && !batch.events.is_empty()
+                    {
+                        self.events(&batch.events).await;
+                    }
+                    self.over = true;
+                }
                 () = self.stop.cancelled() => return None,
             }
         }
@@ -291,24 +341,29 @@ impl Stream {
         if event.revision <= self.after {
             return None;
         }
-        let matches = |s: &Stored| self.filter.matches(&self.entry, s);
-        let before = event.previous.as_deref().is_some_and(matches);
-        let now = event.kind == EventKind::Put && matches(&event.object);
-        let kind = match (event.kind, before, now) {
-            (EventKind::Delete, true, _) => Kind::Deleted,
-            (EventKind::Put, false, true) => Kind::Added,
-            (EventKind::Put, true, true) => Kind::Modified,
-            (EventKind::Put, true, false) => Kind::Left,
-            _ => return None,
-        };
-        match self.bytes(event, kind).await {
-            Ok(bytes) => Some(bytes),
+        match self.shown(event).await {
+            Ok(shown) => shown,
             Err(failure) => {
                 tracing::error!(key = %event.object.key, %failure, "rendering a watch event");
                 self.over = true;
                 Some(error_frame(self.output.media, &failure))
             }
         }
+    }
+
+    /// The frame of an event that the watcher is to see.
+    async fn shown(&mut self, event: &Event) -> Result<Option<Bytes>, Failure> {
+        let before = self.selects(event.previous.as_ref()).await?;
+        let put = (event.kind == EventKind::Put).then_some(&event.object);
+        let now = self.selects(put).await?;
+        let kind = match (event.kind, before, now) {
+            (EventKind::Delete, true, _) => Kind::Deleted,
+            (EventKind::Put, false, true) => Kind::Added,
+            (EventKind::Put, true, true) => Kind::Modified,
+            (EventKind::Put, true, false) => Kind::Left,
+            _ => return Ok(None),
+        };
+        self.bytes(event, kind).await.map(Some)
     }
 
     fn end(&mut self, failure: &Failure) {

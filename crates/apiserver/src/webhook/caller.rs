@@ -227,6 +227,8 @@ pub fn status_words(status: StatusCode, body: &[u8]) -> String {
         401 => "the server has asked for the client to provide credentials".to_owned(),
         404 => "the server could not find the requested resource".to_owned(),
         405 => "the server does not allow this method on the requested resource".to_owned(),
+        409 => "the server reported a conflict".to_owned(),
+        422 => "the server rejected our request due to an error in our request".to_owned(),
         429 => "the server has received too many requests and has asked us to try again later"
             .to_owned(),
         503 => "the server is currently unable to handle the request".to_owned(),

@@ -21,6 +21,7 @@ mod protobuf_answers;
 mod reload;
 mod streams;
 mod walked;
+mod walked_auth;
 mod walked_definitions;
 mod walked_fields;
 mod walked_services;

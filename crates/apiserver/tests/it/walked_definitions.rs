@@ -261,3 +261,159 @@ async fn old_versions_name_a_newer_one_and_scopes_are_kept_apart() {
     }
     server.shutdown().await;
 }
+
+/// `TestSelectableFields` and `TestFieldSelectorOpenAPI`: fields are those of the version that is asked for, also of what
+/// was written before they could be asked for.
+#[tokio::test]
+async fn fields_are_selected_in_the_version_that_is_asked_for() {
+    let server = start().await;
+    let client = server.client();
+    let mut body = definition("widgets", "Widget", free());
+    let spec = json!({"type": "object", "properties": {"color": {"type": "string"}, "hue": {"type": "string"}}});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+    body["spec"]["versions"] = json!([
+        {"name": "v1", "served": true, "storage": true, "schema": schema},
+        {"name": "v2", "served": true, "storage": false, "schema": schema},
+    ]);
+    let (code, body) = ask(&client, "POST", DEFINITIONS, body).await;
+    assert_eq!(code, 201, "{body}");
+    for (name, hue) in [("a", "blue"), ("b", "green"), ("c", "blue"), ("d", "blue")] {
+        let body = widget(name, json!({"color": "red", "hue": hue}));
+        assert_eq!(ask(&client, "POST", WIDGETS, body).await.0, 201);
+    }
+    // Their labels have been looked at.
+    let path = format!("{WIDGETS}?labelSelector=a");
+    assert_eq!(ask(&client, "GET", &path, Value::Null).await.0, 200);
+
+    let named = format!("{DEFINITIONS}/widgets.example.com");
+    let change = json!([
+        {"op": "add", "path": "/spec/versions/0/selectableFields", "value": [{"jsonPath": ".spec.color"}]},
+        {"op": "add", "path": "/spec/versions/1/selectableFields", "value": [{"jsonPath": ".spec.hue"}]},
+    ]);
+    assert_eq!(ask(&client, "PATCH", &named, change).await.0, 200);
+
+    let list = async |query: &str| {
+        let path = format!("/apis/example.com/{query}");
+        let (code, list) = ask(&client, "GET", &path, Value::Null).await;
+        let names = list["items"].as_array().into_iter().flatten();
+        let names: Vec<String> = names.map(|i| i["metadata"]["name"].to_string()).collect();
+        let next = list["metadata"]["continue"].as_str();
+        let next = next.filter(|n| !n.is_empty()).map(str::to_owned);
+        (code, names.join(" ").replace('"', ""), next)
+    };
+    for (query, code, names) in [
+        ("v1/widgets?fieldSelector=spec.color%3Dred", 200, "a b c d"),
+        ("v1/widgets?fieldSelector=spec.color%3Dblue", 200, ""),
+        ("v2/widgets?fieldSelector=spec.hue%3Dblue", 200, "a c d"),
+        ("v2/widgets?fieldSelector=spec.hue!%3Dblue", 200, "b"),
+        (
+            "v2/widgets?fieldSelector=spec.hue%3Dblue,metadata.name%3Dc",
+            200,
+            "c",
+        ),
+        ("v1/widgets?fieldSelector=spec.hue%3Dblue", 400, ""),
+    ] {
+        let found = list(query).await;
+        assert_eq!((found.0, &*found.1), (code, names), "{query}");
+    }
+    let page = "v2/widgets?fieldSelector=spec.hue%3Dblue&limit=2";
+    let (_, names, next) = list(page).await;
+    assert_eq!(names, "a c");
+    let rest = format!("{page}&continue={}", next.expect("a second page"));
+    let (_, names, next) = list(&rest).await;
+    assert_eq!((&*names, next), ("d", None));
+
+    for version in ["v1", "v2"] {
+        let path = format!("/openapi/v3/apis/example.com/{version}");
+        let (_, document) = ask(&client, "GET", &path, Value::Null).await;
+        let name = format!("com.example.{version}.Widget");
+        let field = if version == "v1" {
+            "spec.color"
+        } else {
+            "spec.hue"
+        };
+        assert_eq!(
+            document["components"]["schemas"][name]["x-kubernetes-selectable-fields"],
+            json!([{"fieldPath": field}]),
+        );
+    }
+    server.shutdown().await;
+}
+
+/// `TestChangeCRD`: watches end when what they show becomes another thing, and not before all of it is shown.
+#[tokio::test]
+async fn watches_end_when_their_definition_changes() {
+    let server = start().await;
+    let client = server.client();
+    let body = definition("widgets", "Widget", free());
+    assert_eq!(ask(&client, "POST", DEFINITIONS, body).await.0, 201);
+    let body = widget("a", json!({}));
+    assert_eq!(ask(&client, "POST", WIDGETS, body).await.0, 201);
+    let watch = async || {
+        let path = format!("{WIDGETS}?watch=1");
+        ask(&client, "GET", &path, Value::Null).await.0
+    };
+    let named = format!("{DEFINITIONS}/widgets.example.com");
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // An annotation changes nothing that is shown.
+        let note = json!({"metadata": {"annotations": {"a": "b"}}});
+        assert_eq!(ask(&client, "PATCH", &named, note).await.0, 200);
+        let change = json!([{"op": "add", "path": "/spec/names/categories", "value": ["all"]}]);
+        assert_eq!(ask(&client, "PATCH", &named, change).await.0, 200);
+    };
+    let both = async { tokio::join!(watch(), change) };
+    let (code, ()) = tokio::time::timeout(Duration::from_secs(20), both)
+        .await
+        .expect("the watch ends");
+    assert_eq!(code, 200);
+    // So they do when it goes.
+    let gone = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(ask(&client, "DELETE", &named, Value::Null).await.0, 200);
+    };
+    let both = async { tokio::join!(watch(), gone) };
+    tokio::time::timeout(Duration::from_secs(20), both)
+        .await
+        .expect("the watch ends");
+    server.shutdown().await;
+}
+
+/// `TestRatchetingFunctionality`: "Map Type List Reordering Grandfathers Invalid Key".
+#[tokio::test]
+async fn items_with_keys_may_change_places_in_a_list_that_became_too_long() {
+    let server = start().await;
+    let client = server.client();
+    let schema = |more: Value, rules: Value| {
+        let item = json!({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}});
+        let mut ports = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": item});
+        if !more.is_null() {
+            ports["maxItems"] = more;
+        }
+        let spec = json!({"type": "object", "properties": {"ports": ports}, "x-kubernetes-validations": rules});
+        json!({"type": "object", "properties": {"spec": spec}})
+    };
+    let body = definition("widgets", "Widget", schema(Value::Null, json!([])));
+    assert_eq!(ask(&client, "POST", DEFINITIONS, body).await.0, 201);
+    let port = |name: &str, port: u16| json!({"name": name, "port": port});
+    let spec = |ports: &[Value]| json!({"ports": ports});
+    let body = widget("w", spec(&[port("a", 1), port("b", 2), port("c", 3)]));
+    assert_eq!(ask(&client, "POST", WIDGETS, body).await.0, 201);
+    let rule = json!([{"rule": "self.ports.all(p, p.port > 1)"}]);
+    for (most, rules) in [(json!(2), json!([])), (json!(9), rule)] {
+        let path = format!("{DEFINITIONS}/widgets.example.com");
+        let schema = schema(most, rules);
+        let change = json!([{"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": schema}]);
+        assert_eq!(ask(&client, "PATCH", &path, change).await.0, 200);
+        let path = format!("{WIDGETS}/w");
+        for (ports, code) in [
+            ([port("c", 3), port("a", 1), port("b", 2)], 200),
+            ([port("c", 4), port("a", 1), port("b", 2)], 422),
+        ] {
+            let change = json!({"spec": {"ports": ports}});
+            let (answered, said) = ask(&client, "PATCH", &path, change).await;
+            assert_eq!(answered, code, "{ports:?}: {said}");
+        }
+    }
+    server.shutdown().await;
+}

@@ -1,5 +1,7 @@
 //! From a definition to the resources it serves.
 
+use std::hash::{Hash, Hasher};
+
 use serde_json::Value;
 
 use super::{
@@ -152,6 +154,13 @@ fn custom(crd: &Value, version: &Value, storage: &str) -> Custom {
             .get("deprecationWarning")
             .and_then(Value::as_str)
             .map(str::to_owned),
+        print: {
+            let mut hasher = std::hash::DefaultHasher::new();
+            crd["spec"].to_string().hash(&mut hasher);
+            let names = crd.pointer("/status/acceptedNames");
+            names.map(Value::to_string).hash(&mut hasher);
+            hasher.finish()
+        },
         conversion: (text(&crd["spec"]["conversion"], "strategy") == "Webhook")
             .then(|| std::sync::Arc::new(crd["spec"]["conversion"]["webhook"].clone())),
     }

@@ -95,7 +95,7 @@ fn is_integer(number: &serde_json::Number) -> bool {
 }
 
 fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, faults: &mut Vec<Cause>) {
-    if old.is_some_and(|old| same(old, value)) {
+    if old.is_some_and(|old| unchanged(Some(schema), old, value)) {
         return;
     }
     let Some(Value::Object(own)) = &schema.source else {
@@ -401,6 +401,33 @@ fn embedded(schema: &Schema, value: &Value, path: &str, faults: &mut Vec<Cause>)
             }
         }
         _ => {}
+    }
+}
+
+/// Whether an update leaves a value as it was. Another order of items that keys tell apart is no
+/// change.
+pub(super) fn unchanged(schema: Option<&Schema>, old: &Value, new: &Value) -> bool {
+    let Some(schema) = schema else {
+        return same(old, new);
+    };
+    match (old, new) {
+        (Value::Array(olds), Value::Array(news))
+            if matches!(schema.list_type, ListType::Map(_)) =>
+        {
+            let kept = |new: &Value| {
+                let old = correlate(schema, old, new);
+                old.is_some_and(|old| unchanged(schema.item(), old, new))
+            };
+            olds.len() == news.len() && news.iter().all(kept)
+        }
+        (Value::Object(olds), Value::Object(news)) => {
+            let kept = |(name, new): (&String, &Value)| {
+                let old = olds.get(name);
+                old.is_some_and(|old| unchanged(schema.field(name), old, new))
+            };
+            olds.len() == news.len() && news.iter().all(kept)
+        }
+        _ => same(old, new),
     }
 }
 

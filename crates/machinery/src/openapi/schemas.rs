@@ -67,6 +67,13 @@ pub fn collect<'a>(
         }
         if let Some(Value::Object(node)) = all.done.get_mut(&name) {
             node.insert("x-kubernetes-group-version-kind".into(), gvk(resource, ""));
+            let selectable = resource.custom.iter().flat_map(|c| &c.selectable_fields);
+            let selectable: Vec<Value> = selectable
+                .map(|path| json!({"fieldPath": path.strip_prefix('.').unwrap_or(path)}))
+                .collect();
+            if !selectable.is_empty() {
+                node.insert("x-kubernetes-selectable-fields".into(), selectable.into());
+            }
         }
         all.list(&name, resource);
     }

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use super::{Rule, Rules};
 use crate::{
     cel::{Fault, Program, Value},
+    crd::validate,
     schema::{ListType, Schema},
     status::Cause,
 };
@@ -56,7 +57,7 @@ impl Run {
             return;
         }
         if let Some(rules) = &schema.rules {
-            self.rules(rules, value, old.filter(|o| !o.is_null()), path);
+            self.rules(schema, rules, value, old.filter(|o| !o.is_null()), path);
         }
         match value {
             Json::Object(members) => {
@@ -92,7 +93,14 @@ impl Run {
         }
     }
 
-    fn rules(&mut self, rules: &Rules, json: &Json, old: Option<&Json>, path: &str) {
+    fn rules(
+        &mut self,
+        schema: &Schema,
+        rules: &Rules,
+        json: &Json,
+        old: Option<&Json>,
+        path: &str,
+    ) {
         let kind = match json {
             Json::Object(_) => "object",
             Json::Array(_) => "array",
@@ -146,7 +154,8 @@ impl Run {
                 Ok(_) => {
                     self.pay(cost);
                     // Kubernetes warns where nothing changed; the writer is not refused either way.
-                    if !rule.uses_old && old == Some(json) {
+                    let kept = |old| validate::unchanged(Some(schema), old, json);
+                    if !rule.uses_old && old.is_some_and(kept) {
                         continue;
                     }
                     let detail = self.message(rule, &variables);

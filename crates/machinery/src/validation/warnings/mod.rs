@@ -79,6 +79,15 @@ pub fn warnings(resource: &Resource, new: &Value, old: Option<&Value>) -> Vec<St
                 }
             }
         }
+        ("", "ServiceAccount") => {
+            const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
+            let annotated = |object| has(down(object, &["metadata", "annotations"]), ENFORCE);
+            if annotated(new) && !old.is_some_and(annotated) {
+                out.push(format!(
+                    "metadata.annotations[{ENFORCE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+                ));
+            }
+        }
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice(new, &mut out),
         ("", "PersistentVolumeClaim") => {
             class_annotation(new, &mut out);
