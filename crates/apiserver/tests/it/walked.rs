@@ -313,3 +313,36 @@ async fn objects_have_the_size_that_etcd_has_room_for() {
     assert!(made["metadata"].get("managedFields").is_none());
     server.shutdown().await;
 }
+
+/// `TestMutatingAdmissionPolicy`: a policy may be for all operations that have an object to change.
+#[tokio::test]
+async fn a_mutating_policy_is_for_all_operations_but_deletions() {
+    let server = start().await;
+    let client = server.client();
+    let api = "/apis/admissionregistration.k8s.io/v1";
+    let policy = |operation: &str| {
+        let rule = json!({"operations": [operation], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]});
+        let expression = "Object{metadata: Object.metadata{labels: {'a': request.operation}}}";
+        let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
+        json!({"metadata": {"name": "p"}, "spec": {
+            "matchConstraints": {"resourceRules": [rule]}, "mutations": [mutation], "reinvocationPolicy": "Never",
+        }})
+    };
+    let policies = format!("{api}/mutatingadmissionpolicies");
+    for (operation, code) in [("DELETE", 422), ("*", 201)] {
+        let (answered, said) = ask(&client, "POST", &policies, policy(operation)).await;
+        assert_eq!(answered, code, "{operation}: {said}");
+    }
+    let bindings = format!("{api}/mutatingadmissionpolicybindings");
+    let binding = json!({"metadata": {"name": "p"}, "spec": {"policyName": "p"}});
+    assert_eq!(ask(&client, "POST", &bindings, binding).await.0, 201);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let (_, map) = ask(&client, "POST", maps, json!({"metadata": {"name": "m"}})).await;
+    assert_eq!(map["metadata"]["labels"], json!({"a": "CREATE"}));
+    let change = json!({"data": {"a": "b"}});
+    let map = format!("{maps}/m");
+    let (_, changed) = ask(&client, "PATCH", &map, change).await;
+    assert_eq!(changed["metadata"]["labels"], json!({"a": "UPDATE"}));
+    assert_eq!(ask(&client, "DELETE", &map, Value::Null).await.0, 200);
+    server.shutdown().await;
+}

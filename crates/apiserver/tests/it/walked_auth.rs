@@ -91,7 +91,8 @@ async fn tokens_of_accounts() {
 fn claims(token: &str) -> Value {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let part = token.split('.').nth(1).unwrap_or_default();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("claims")
+    let part = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
+    serde_json::from_slice(&part).unwrap_or_default()
 }
 
 /// `TestAuthModeAlwaysAllow`: what can only be created has no place for an object.

@@ -84,9 +84,9 @@ fn common(
     compiler
 }
 
-/// Mutations are for what is created and updated.
+/// What is deleted is not changed.
 fn operations(constraints: &Value, path: &Path<'_>, e: &mut Errors) {
-    const SUPPORTED: &[&str] = &["CREATE", "UPDATE"];
+    const SUPPORTED: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
     for rule in list(constraints, "resourceRules") {
         for operation in list(rule, "operations") {
             let operation = operation.as_str().unwrap_or_default();
@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"CREATE\", \"UPDATE\"",
+                "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\"",
                 "spec.mutations[0].patchType: Unsupported value: \"Other\": supported values: \"ApplyConfiguration\", \"JSONPatch\"",
                 "spec.mutations[1].jsonPatch: Required value: must be specified when patchType is JSONPatch",
                 "spec.mutations[2].applyConfiguration.expression: Invalid value: \"{}\": must evaluate to Object but got map(dyn, dyn)",
