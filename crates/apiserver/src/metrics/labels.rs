@@ -57,6 +57,8 @@ pub fn labels(
         path: "",
         scope: match (target.name.is_empty(), target.namespace.is_empty()) {
             (false, _) => "resource",
+            // One object, too, though its name is not in the path.
+            _ if verb == "POST" => "resource",
             (true, false) => "namespace",
             (true, true) => "cluster",
         },
