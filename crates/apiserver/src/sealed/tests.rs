@@ -50,6 +50,18 @@ fn alike(mut object: Value) -> Value {
         // Their order depends on times.
         owners.sort_by_key(Value::to_string);
     }
+    // The server's own, in seconds.
+    let conditions = object.pointer_mut("/status/conditions");
+    for condition in conditions
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        condition
+            .as_object_mut()
+            .unwrap()
+            .remove("lastTransitionTime");
+    }
     object
 }
 
