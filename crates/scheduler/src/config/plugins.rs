@@ -228,7 +228,10 @@ fn disable(profile: &mut Profile, point: &str, name: &Node<'_>) -> Result<(), Co
         ("multiPoint", "ImageLocality") => profile.weights.set(Rule::Images, 0),
         ("multiPoint", "NodeResourcesBalancedAllocation") => profile.weights.set(Rule::Balance, 0),
         ("multiPoint", SERVICES) => profile.weights.set(Rule::Services, 0),
-        ("multiPoint", "DynamicResources") => profile.devices = false,
+        ("multiPoint", "DynamicResources") => {
+            profile.devices = false;
+            profile.weights.set(Rule::Devices, 0);
+        }
         (_, "PodTopologySpread" | "InterPodAffinity") => {
             return Err(name.wrong(format!(
                 "{plugin} can be switched off as a whole (in multiPoint) or in its score, not in {point} alone"

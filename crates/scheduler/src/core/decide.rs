@@ -132,7 +132,9 @@ impl Cluster {
                 && let Some(names) = self.devices.nodes_with_devices()
             {
                 let nodes: Vec<NodeId> = names.filter_map(|n| self.nodes.find(n)).collect();
-                if nodes.len() * FEW_OF_ALL <= self.nodes.slots().max(FEW_OF_ALL * FEW) {
+                // Which alternatives a node can serve, its rank does not tell.
+                let few = nodes.len() * FEW_OF_ALL <= self.nodes.slots().max(FEW_OF_ALL * FEW);
+                if few || needs.prefers() {
                     return Some(Way::Among(nodes));
                 }
             }

@@ -189,6 +189,7 @@ impl Cluster {
             Rule::Images,
             Rule::Services,
             Rule::Numa,
+            Rule::Devices,
         ] {
             let mut scores = vec![0; nodes.len()];
             match rule {
@@ -196,6 +197,7 @@ impl Cluster {
                 Rule::PodAffinity => self.add_preferences(check, nodes, &mut scores),
                 Rule::Services => self.add_services(check, nodes, &mut scores),
                 Rule::Numa => self.add_numa(check, nodes, &mut scores),
+                Rule::Devices => self.add_devices(check, nodes, &mut scores),
                 _ => self.add_images(check, nodes, &mut scores),
             }
             for (row, score) in table.iter_mut().zip(scores) {

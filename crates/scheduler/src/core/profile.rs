@@ -24,10 +24,11 @@ pub enum Rule {
     Policy,
     Services,
     Numa,
+    Devices,
 }
 
 /// All rules, in the order in which scores are told.
-pub const RULES: [Rule; 11] = [
+pub const RULES: [Rule; 12] = [
     Rule::Fit,
     Rule::Balance,
     Rule::Taints,
@@ -39,6 +40,7 @@ pub const RULES: [Rule; 11] = [
     Rule::Policy,
     Rule::Services,
     Rule::Numa,
+    Rule::Devices,
 ];
 
 impl Rule {
@@ -57,6 +59,7 @@ impl Rule {
             Self::Policy => "PlacementPolicy",
             Self::Services => "ServiceProfile",
             Self::Numa => "NodeResourceTopologyMatch",
+            Self::Devices => "DynamicResources",
         }
     }
 
@@ -65,7 +68,11 @@ impl Rule {
     pub const fn default_weight(self) -> i64 {
         match self {
             Self::Taints => 3,
-            Self::NodeAffinity | Self::Spread | Self::PodAffinity | Self::Policy => 2,
+            Self::NodeAffinity
+            | Self::Spread
+            | Self::PodAffinity
+            | Self::Policy
+            | Self::Devices => 2,
             Self::Fit | Self::Balance | Self::Images => 1,
             Self::Load | Self::Services | Self::Numa => 0,
         }

@@ -19,6 +19,7 @@ impl Cluster {
             self.add_images(check, &nodes, &mut totals);
             self.add_services(check, &nodes, &mut totals);
             self.add_numa(check, &nodes, &mut totals);
+            self.add_devices(check, &nodes, &mut totals);
         }
         let mut best: [Option<(NodeId, i64)>; 3] = [None; 3];
         for ((node, _), total) in candidates.iter().zip(&totals) {
@@ -80,6 +81,23 @@ impl Cluster {
         };
         for (total, node) in totals.iter_mut().zip(nodes) {
             *total += self.numa_score(NodeId(*node), asks, check.rules);
+        }
+    }
+
+    /// DynamicResources' score: the better the alternatives that a node can serve of the pod's claims, the higher.
+    pub(super) fn add_devices(&self, check: &Check<'_>, nodes: &[u32], totals: &mut [i64]) {
+        let Some(needs) = check.devices.as_ref().filter(|_| check.by_devices()) else {
+            return;
+        };
+        let symbols = &self.compiler.symbols;
+        let raw = nodes.iter().map(|node| {
+            let node = &self.nodes.all[*node as usize];
+            needs.rank(node, symbols)
+        });
+        let raw: Vec<i64> = raw.collect();
+        let most = raw.iter().copied().max().unwrap_or_default().max(1);
+        for (total, raw) in totals.iter_mut().zip(raw) {
+            *total += check.rules.weight(Rule::Devices) * (100 * raw / most);
         }
     }
 

@@ -304,6 +304,13 @@ impl<'a> Check<'a> {
             || self.images
             || self.by_service()
             || self.by_numa()
+            || self.by_devices()
+    }
+
+    /// Whether nodes are told apart by the alternatives that they can serve.
+    pub(in crate::core) fn by_devices(&self) -> bool {
+        let prefers = self.devices.as_ref().is_some_and(|needs| needs.prefers());
+        prefers && self.rules.weight(Rule::Devices) > 0
     }
 
     /// Whether nodes are told apart by their NUMA nodes.

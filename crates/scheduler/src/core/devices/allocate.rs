@@ -17,6 +17,8 @@ use std::hash::{Hash, Hasher};
 /// Devices that are tried for one pod on one node. Where Kubernetes bounds the time (`filterTimeout`), this bounds the
 /// work, so that the outcome does not depend on the machine.
 const MOST_STEPS: usize = 50_000;
+/// Alternatives of one request.
+const MOST_ALTERNATIVES: i64 = 8;
 
 /// A device that a request can have.
 #[derive(Clone, Copy)]
@@ -117,7 +119,7 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// The pools that the node can reach some of, in the order of their names.
+    /// The pools that the node can reach some of, in the order in which devices are taken of them.
     fn pools(&self) -> Vec<(&'a PoolKey, &'a Pool)> {
         let of = self.of;
         let local = of.local.get(&self.node.name).into_iter().flatten();
@@ -125,7 +127,13 @@ impl<'a> Search<'a> {
         keys.sort_unstable();
         keys.dedup();
         let pool = |key: &PoolKey| of.pools.get_key_value(key);
-        keys.into_iter().filter_map(pool).collect()
+        let mut pools: Vec<_> = keys.into_iter().filter_map(pool).collect();
+        // Devices that have to be made ready first are taken last.
+        pools.sort_by_key(|(_, pool)| {
+            let mut live = pool.live.iter();
+            live.any(|slice| slice.awaited && slice.reach.includes(self.node, self.symbols))
+        });
+        pools
     }
 
     fn choices(
@@ -382,6 +390,23 @@ impl<'a> Search<'a> {
             let mut others = others.filter(|p| p.claim == pick.claim && constraint.covers(p.ask));
             others.all(|p| (find(p.of.device) == Some(own)) != constraint.distinct)
         })
+    }
+
+    /// How good the alternatives are that were found.
+    pub fn rank(&self) -> i64 {
+        let mut rank = 0;
+        for (at, claim) in self.open.iter().enumerate() {
+            for alternatives in &claim.requests {
+                let chosen = |ask: &Ask| {
+                    let mut picks = self.picks.iter().filter(|p| p.claim == at);
+                    ask.is_alternative() && picks.any(|p| p.ask.name == ask.name)
+                };
+                let place = alternatives.iter().position(chosen);
+                let place = place.and_then(|place| i64::try_from(place).ok());
+                rank += place.map_or(0, |place| (MOST_ALTERNATIVES - place).max(0));
+            }
+        }
+        rank
     }
 
     /// What an open claim gets, with the devices that it then holds.

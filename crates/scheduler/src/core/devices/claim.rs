@@ -76,6 +76,13 @@ pub(super) struct Ask {
     pub unsupported: Option<&'static str>,
 }
 
+impl Ask {
+    /// It is one of several, or could be.
+    pub fn is_alternative(&self) -> bool {
+        self.name != self.request
+    }
+}
+
 fn amount(mode: Option<&str>, count: Option<i64>) -> Amount {
     match mode {
         Some("All") => Amount::All,

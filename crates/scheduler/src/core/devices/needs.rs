@@ -2,7 +2,7 @@
 
 use super::allocate::Search;
 use super::capacity::Held;
-use super::claim::{Claim, Readiness};
+use super::claim::{Ask, Claim, Readiness};
 use super::extended::Special;
 use super::{Devices, Grant, IdleClaim, MOST_CONSUMERS, PodClaim, PodClaims, Wanted, slice};
 use crate::core::nodes::Node;
@@ -165,6 +165,21 @@ impl<'a> DeviceNeeds<'a> {
         self.open
             .iter()
             .any(|(_, claim)| !claim.requests.is_empty())
+    }
+
+    /// Whether it matters which alternatives a node can serve.
+    #[must_use]
+    pub fn prefers(&self) -> bool {
+        let requests = self.open.iter().flat_map(|(_, claim)| &claim.requests);
+        let mut alternatives = requests.flatten();
+        alternatives.any(Ask::is_alternative)
+    }
+
+    /// How good the alternatives are that a node would serve: the first of a request counts 8, each further one less.
+    #[must_use]
+    pub fn rank(&self, node: &Node, symbols: &Symbols) -> i64 {
+        let search = self.serve(node, symbols).ok().flatten();
+        search.map_or(0, |search| search.rank())
     }
 
     /// The only nodes that can serve what is allocated already, where that names nodes.

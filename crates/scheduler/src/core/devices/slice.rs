@@ -105,6 +105,8 @@ pub(super) struct Slice {
     pub reach: Reach,
     pub selector: Option<NodeSelector>,
     pub devices: Vec<Device>,
+    /// Some of its devices have to be made ready first.
+    pub awaited: bool,
     generation: i64,
     pool_slices: i64,
     sets: BTreeMap<String, BTreeMap<String, Quantity>>,
@@ -163,9 +165,13 @@ impl Slice {
             let counters = set.counters.iter().filter_map(amount).collect();
             (set.name.clone(), counters)
         });
+        let devices: Vec<Device> = devices.collect();
         Self {
             number,
-            devices: devices.collect(),
+            awaited: devices
+                .iter()
+                .any(|device| !device.conditions[0].is_empty()),
+            devices,
             reach,
             selector: spec.node_selector.clone(),
             generation: spec.pool.generation,

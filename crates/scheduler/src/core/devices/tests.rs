@@ -702,3 +702,75 @@ fn messages_are_told_by_their_numbers_until_many_came_after() {
     assert_eq!(words.texts.len(), super::MOST_WORDS);
     assert_ne!(words.number("first".to_owned()), first);
 }
+
+/// Nodes `n0` to `n3`, each with devices of a class of its own; claims of alternatives by class, in their order.
+#[rstest]
+#[case::the_first(vec![vec!["n2", "n0", "n1", "n3"]], "n2")]
+#[case::the_second_and_the_first(vec![vec!["n1", "n2", "n3"], vec!["n2", "n3", "n1"]], "n2")]
+#[case::what_is_there(vec![vec!["none", "n3", "n1"]], "n3")]
+fn better_alternatives_make_better_nodes(#[case] claims: Vec<Vec<&str>>, #[case] want: &str) {
+    let mut cluster = Cluster::new();
+    for at in 0..4 {
+        // The later, the larger: preferred but for what they can serve.
+        let (name, cpu) = (format!("n{at}"), 8 << at);
+        cluster.upsert_node(&decode(&json!({"metadata": {"name": name},
+            "status": {"allocatable": {"cpu": format!("{cpu}"), "memory": format!("{cpu}Gi"), "pods": "110"}}})));
+        let devices = [json!({"name": "d-0"}), json!({"name": "d-1"})];
+        let mut slice = slice(&name, json!({"nodeName": name}), &devices);
+        slice["spec"]["driver"] = json!(format!("{name}.io"));
+        offer(&mut cluster, &slice);
+        let expression = format!("device.driver == '{name}.io'");
+        class(
+            &mut cluster,
+            &name,
+            &json!([{"cel": {"expression": expression}}]),
+        );
+    }
+    class(
+        &mut cluster,
+        "none",
+        &json!([{"cel": {"expression": "device.driver == 'none.io'"}}]),
+    );
+    let mut names = Vec::new();
+    for (at, alternatives) in claims.iter().enumerate() {
+        let alternatives: Vec<Value> = alternatives
+            .iter()
+            .map(|class| json!({"name": format!("of-{class}"), "deviceClassName": class, "allocationMode": "ExactCount", "count": 1}))
+            .collect();
+        let name = format!("c{at}");
+        let asked = requests(json!([{"name": "r", "firstAvailable": alternatives}]));
+        claim(&mut cluster, &name, &asked);
+        names.push(name);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(decide(&mut cluster, &pod("p", &names)).as_deref(), Ok(want));
+    for device in given(&cluster, "uid-p") {
+        assert!(device.starts_with(&format!("r/of-{want}=")), "{device}");
+    }
+}
+
+#[test]
+fn devices_that_have_to_be_made_ready_are_taken_last() {
+    let mut cluster = Cluster::new();
+    cluster.upsert_node(&decode(&json!({"metadata": {"name": "a"},
+        "status": {"allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"}}})));
+    let bound = json!({"name": "bound", "bindingConditions": ["attached"], "bindingFailureConditions": ["failed"]});
+    offer(
+        &mut cluster,
+        &slice("a-with-binding", json!({"nodeName": "a"}), &[bound]),
+    );
+    let free = json!({"name": "free"});
+    offer(
+        &mut cluster,
+        &slice("a-without-binding", json!({"nodeName": "a"}), &[free]),
+    );
+    class(&mut cluster, "gpu", &json!([]));
+    for (name, want) in [
+        ("p0", "r=a-without-binding/free"),
+        ("p1", "r=a-with-binding/bound"),
+    ] {
+        claim(&mut cluster, name, &json!({}));
+        decide(&mut cluster, &pod(name, &[name])).expect("a device");
+        assert_eq!(given(&cluster, &format!("uid-{name}")), [want]);
+    }
+}
