@@ -206,7 +206,7 @@ pub(super) struct Pool {
     pub live: Vec<Arc<Slice>>,
     /// All of them are there.
     pub complete: bool,
-    /// Two devices have one name.
+    /// Two devices or sets of counters have one name, or a device uses counters that are not there.
     pub invalid: bool,
     /// Counters that its devices share.
     pub sets: BTreeMap<String, BTreeMap<String, Quantity>>,
@@ -231,7 +231,9 @@ impl Pool {
         self.wide = false;
         let mut names = BTreeSet::new();
         for slice in &self.live {
-            self.sets.extend(slice.sets.clone());
+            for (name, counters) in &slice.sets {
+                self.invalid |= self.sets.insert(name.clone(), counters.clone()).is_some();
+            }
             for device in &slice.devices {
                 self.invalid |= !names.insert(device.key);
                 match slice.reach_of(device) {
@@ -242,6 +244,14 @@ impl Pool {
                     Reach::PerDevice | Reach::None => {}
                 }
             }
+        }
+        if self.complete {
+            let devices = self.live.iter().flat_map(|slice| &slice.devices);
+            let mut used = devices.flat_map(|device| &device.counters);
+            self.invalid |= used.any(|(set, counters)| {
+                let there = self.sets.get(set);
+                there.is_none_or(|there| counters.iter().any(|(name, _)| !there.contains_key(name)))
+            });
         }
     }
 }

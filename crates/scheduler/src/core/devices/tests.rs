@@ -774,3 +774,42 @@ fn devices_that_have_to_be_made_ready_are_taken_last() {
         assert_eq!(given(&cluster, &format!("uid-{name}")), [want]);
     }
 }
+
+/// As `validatePool` of Kubernetes' allocator.
+#[rstest]
+#[case::well(&[("card", "memory")], ("card", "memory"), true)]
+#[case::two_sets_of_one_name(&[("card", "memory"), ("card", "memory")], ("card", "memory"), false)]
+#[case::no_such_set(&[("card", "memory")], ("other", "memory"), false)]
+#[case::no_such_counter(&[("card", "memory")], ("card", "slots"), false)]
+fn a_pool_whose_counters_are_wrong_gives_nothing(
+    #[case] sets: &[(&str, &str)],
+    #[case] used: (&str, &str),
+    #[case] well: bool,
+) {
+    let mut cluster = Cluster::new();
+    cluster.upsert_node(&decode(&json!({"metadata": {"name": "a"},
+        "status": {"allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"}}})));
+    class(&mut cluster, "gpu", &json!([]));
+    let counters = |(set, counter): (&str, &str)| json!({"counterSet": set, "counters": {counter: {"value": "1"}}});
+    // One device is well, and goes with the rest.
+    let devices = [
+        json!({"name": "plain"}),
+        json!({"name": "part", "consumesCounters": [counters(used)]}),
+    ];
+    let mut offered = vec![slice("p", json!({"nodeName": "a"}), &devices)];
+    for (set, counter) in sets {
+        let mut of_sets = slice("p", json!({"nodeName": "a"}), &[]);
+        of_sets["spec"]["sharedCounters"] =
+            json!([{"name": set, "counters": {*counter: {"value": "8"}}}]);
+        offered.push(of_sets);
+    }
+    for (at, slice) in offered.iter().enumerate() {
+        let mut slice = slice.clone();
+        slice["metadata"]["name"] = json!(format!("slice-{at}"));
+        slice["spec"]["pool"]["resourceSliceCount"] = json!(offered.len());
+        offer(&mut cluster, &slice);
+    }
+    claim(&mut cluster, "c", &json!({}));
+    let got = decide(&mut cluster, &pod("p", &["c"]));
+    assert_eq!(got.is_ok(), well, "{got:?}");
+}
