@@ -87,7 +87,9 @@ fn leaves_device(device: &AllocatedDevice, pool: &[Arc<DeviceSlice>]) -> Option<
         let tolerated: Vec<Option<i64>> = device
             .tolerations
             .iter()
-            .filter(|t| &*t.effect == "NoExecute" && t.tolerates(taint))
+            .filter(|t| {
+                &*t.effect == "NoExecute" && t.tolerates(&taint.key, &taint.value, &taint.effect)
+            })
             .map(|t| t.toleration_seconds)
             .collect();
         if tolerated.iter().any(Option::is_none) {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use super::meta::nullable;
+use super::pod::Toleration;
 use super::{DEVICE_CLAIMS, DEVICE_SLICES, Kind, Meta, Watched, orphan_index};
 
 /// A claim in a pod's spec, with the name of what was made for it.
@@ -102,29 +103,7 @@ pub struct AllocatedDevice {
     pub pool: Box<str>,
     pub device: Box<str>,
     #[serde(deserialize_with = "nullable")]
-    pub tolerations: Vec<DeviceToleration>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DeviceToleration {
-    #[serde(deserialize_with = "nullable")]
-    pub key: Box<str>,
-    #[serde(deserialize_with = "nullable")]
-    pub operator: Box<str>,
-    #[serde(deserialize_with = "nullable")]
-    pub value: Box<str>,
-    #[serde(deserialize_with = "nullable")]
-    pub effect: Box<str>,
-    pub toleration_seconds: Option<i64>,
-}
-
-impl DeviceToleration {
-    pub fn tolerates(&self, taint: &DeviceTaint) -> bool {
-        (self.effect.is_empty() || self.effect == taint.effect)
-            && (self.key.is_empty() || self.key == taint.key)
-            && (&*self.operator == "Exists" || self.value == taint.value)
-    }
+    pub tolerations: Vec<Toleration>,
 }
 
 /// Index value of the slices that tell of a pool, and of the claims that have devices of it.
