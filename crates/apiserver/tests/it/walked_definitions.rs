@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::Request;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::asking::{ask, ask_raw, start};
@@ -349,33 +351,34 @@ async fn watches_end_when_their_definition_changes() {
     assert_eq!(ask(&client, "POST", DEFINITIONS, body).await.0, 201);
     let body = widget("a", json!({}));
     assert_eq!(ask(&client, "POST", WIDGETS, body).await.0, 201);
+    // The head of the answer says that the watch has begun.
     let watch = async || {
-        let path = format!("{WIDGETS}?watch=1");
-        ask(&client, "GET", &path, Value::Null).await.0
+        let request = Request::get(format!("{WIDGETS}?watch=1"));
+        let request = request.body(kube::client::Body::empty()).unwrap();
+        let (parts, body) = client.send(request).await.unwrap().into_parts();
+        assert_eq!(parts.status, 200);
+        body
+    };
+    let ends = async |body: kube::client::Body| {
+        let whole = tokio::time::timeout(Duration::from_secs(20), body.collect()).await;
+        let whole = whole.expect("the watch ends").unwrap().to_bytes();
+        String::from_utf8(whole.to_vec()).unwrap()
     };
     let named = format!("{DEFINITIONS}/widgets.example.com");
-    let change = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        // An annotation changes nothing that is shown.
-        let note = json!({"metadata": {"annotations": {"a": "b"}}});
-        assert_eq!(ask(&client, "PATCH", &named, note).await.0, 200);
-        let change = json!([{"op": "add", "path": "/spec/names/categories", "value": ["all"]}]);
-        assert_eq!(ask(&client, "PATCH", &named, change).await.0, 200);
-    };
-    let both = async { tokio::join!(watch(), change) };
-    let (code, ()) = tokio::time::timeout(Duration::from_secs(20), both)
-        .await
-        .expect("the watch ends");
-    assert_eq!(code, 200);
+    let body = watch().await;
+    // An annotation changes nothing that is shown: what comes after it is shown still.
+    let note = json!({"metadata": {"annotations": {"a": "b"}}});
+    assert_eq!(ask(&client, "PATCH", &named, note).await.0, 200);
+    let after = widget("b", json!({}));
+    assert_eq!(ask(&client, "POST", WIDGETS, after).await.0, 201);
+    let change = json!([{"op": "add", "path": "/spec/names/categories", "value": ["all"]}]);
+    assert_eq!(ask(&client, "PATCH", &named, change).await.0, 200);
+    let seen = ends(body).await;
+    assert!(seen.contains(r#""name":"b""#), "{seen}");
     // So they do when it goes.
-    let gone = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(ask(&client, "DELETE", &named, Value::Null).await.0, 200);
-    };
-    let both = async { tokio::join!(watch(), gone) };
-    tokio::time::timeout(Duration::from_secs(20), both)
-        .await
-        .expect("the watch ends");
+    let body = watch().await;
+    assert_eq!(ask(&client, "DELETE", &named, Value::Null).await.0, 200);
+    ends(body).await;
     server.shutdown().await;
 }
 
